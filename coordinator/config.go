@@ -1,0 +1,81 @@
+package coordinator
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Defaults of Config and of a batcher's settings.
+const (
+	DefaultLease       = 3 * time.Second
+	DefaultReaderLease = 5 * time.Second
+	DefaultStall       = 10 * time.Second
+	DefaultWindowBytes = 1 << 30
+	DefaultIdleTimeout = 10 * time.Minute
+
+	// maxWindow bounds what a window may be set to, and with it what one generation can have in flight.
+	maxWindow = 1 << 14
+)
+
+// Config of a Coordinator.
+type Config struct {
+	// Name tells coordinators apart; it must be new for every process. Defaults to a ULID.
+	Name string
+	// Lease is how long another coordinator's lease must have stood still before its batchers are taken
+	// over. The same for all coordinators. Defaults to 3 s.
+	Lease time.Duration
+	// ReaderLease is how long a reader may be silent before another may open its batcher. Defaults to 5 s.
+	ReaderLease time.Duration
+	// Stall is how long Next may take before the run fails with iterator_stalled. Defaults to 10 s.
+	Stall time.Duration
+	// Replicas of the bucket and the job stream, when they are created. Defaults to 1.
+	Replicas int
+	// Logger defaults to discarding.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	c.Name = cmp.Or(c.Name, ulid.Make().String())
+	c.Lease = cmp.Or(c.Lease, DefaultLease)
+	c.ReaderLease = cmp.Or(c.ReaderLease, DefaultReaderLease)
+	c.Stall = cmp.Or(c.Stall, DefaultStall)
+	c.Replicas = cmp.Or(c.Replicas, 1)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := schema.CheckName("coordinator", c.Name); err != nil {
+		return c, err
+	}
+	if c.Lease < 0 || c.ReaderLease < 0 || c.Stall < 0 || c.Replicas < 0 {
+		return c, fmt.Errorf("coordinator config: a duration or number is negative: lease %v, reader lease %v, stall %v, replicas %d",
+			c.Lease, c.ReaderLease, c.Stall, c.Replicas)
+	}
+	return c, nil
+}
+
+// windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot
+// idles while the trainer takes, within the bytes, which count only once a batch was seen.
+func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
+	limit := cmp.Or(s.Window, 2*slots+1)
+	if slots == 0 && s.Window == 0 || batchBytes == 0 {
+		limit = 1
+	}
+	if batchBytes > 0 {
+		limit = int(min(int64(limit), cmp.Or(s.WindowBytes, DefaultWindowBytes)/batchBytes))
+	}
+	return min(max(limit, 1), maxWindow)
+}
+
+// retained is how many taken batches are kept for look-ups.
+func retained(s schema.Settings, limit int) int {
+	if s.Retain < 0 {
+		return 0
+	}
+	return cmp.Or(s.Retain, limit/2)
+}

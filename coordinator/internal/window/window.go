@@ -1,0 +1,158 @@
+// Package window is the in-flight window of one generation: which sequence numbers are held, which jobs
+// may still be fed, and which results may be dropped. It is a plain state machine: no clock, no NATS, no
+// goroutine, and no error: an input that makes no sense is refused and changes nothing.
+//
+//	floor ≤ taken ≤ fed ≤ taken + limit
+//
+// Sequence numbers up to floor are dropped; (floor, taken] are held for look-ups; (taken, fed] are in flight.
+package window
+
+import "bytes"
+
+// Entry is one sequence number that is held.
+type Entry struct {
+	Next []byte // state after it
+	Job  []byte // the encoded job, to publish again
+}
+
+// Window is not safe for concurrent use.
+type Window struct {
+	floor, taken uint64
+	floorState   []byte
+	entries      []Entry // floor+1 … fed
+	limit        int
+	ended        bool
+}
+
+// New returns the window of a generation of which everything up to floor is dropped, and state follows
+// floor. The entries after floor are to be fed again; those up to taken are the trainer's already.
+func New(floor uint64, state []byte, taken uint64) *Window {
+	return &Window{floor: floor, taken: max(floor, taken), floorState: state, limit: 1}
+}
+
+// Floor is the sequence number up to which results are dropped.
+func (w *Window) Floor() uint64 { return w.floor }
+
+// Taken is the sequence number that the trainer has come to.
+func (w *Window) Taken() uint64 { return w.taken }
+
+// Fed is the sequence number that jobs are out to.
+func (w *Window) Fed() uint64 { return w.floor + uint64(len(w.entries)) }
+
+// Limit is how many sequence numbers may be in flight.
+func (w *Window) Limit() int { return w.limit }
+
+// SetLimit changes the limit; one below 1 counts as 1. Jobs that are out stay out.
+func (w *Window) SetLimit(limit int) { w.limit = max(limit, 1) }
+
+// End says that no job follows the last one fed.
+func (w *Window) End() { w.ended = true }
+
+// Want is how many jobs may be fed now.
+func (w *Window) Want() int {
+	if w.ended {
+		return 0
+	}
+	bound, fed := w.taken+uint64(w.limit), w.Fed()
+	if fed >= bound {
+		return 0
+	}
+	return int(bound - fed)
+}
+
+// Feed appends the next entry and returns its sequence number.
+func (w *Window) Feed(e Entry) uint64 {
+	w.entries = append(w.entries, e)
+	return w.Fed()
+}
+
+// StateAfter returns the state that follows seq, for floor ≤ seq ≤ fed; otherwise nil.
+func (w *Window) StateAfter(seq uint64) []byte {
+	switch {
+	case seq == w.floor:
+		return w.floorState
+	case seq < w.floor || seq > w.Fed():
+		return nil
+	}
+	return w.entries[seq-w.floor-1].Next
+}
+
+// Entry returns what is held of seq, for floor < seq ≤ fed.
+func (w *Window) Entry(seq uint64) (Entry, bool) {
+	if seq <= w.floor || seq > w.Fed() {
+		return Entry{}, false
+	}
+	return w.entries[seq-w.floor-1], true
+}
+
+// Credit moves taken forward, to at most fed, and reports whether it moved.
+func (w *Window) Credit(taken uint64) bool {
+	taken = min(taken, w.Fed())
+	if taken <= w.taken {
+		return false
+	}
+	w.taken = taken
+	return true
+}
+
+// Find returns the sequence number that follows state, if it is held or next in line: the head when it
+// fits, else the nearest after the head, else the nearest before it.
+func (w *Window) Find(state []byte) (position uint64, ok bool) {
+	for seq := w.taken; seq <= w.Fed(); seq++ {
+		if bytes.Equal(w.StateAfter(seq), state) {
+			return seq + 1, true
+		}
+	}
+	for seq := w.taken; seq > w.floor; seq-- {
+		if bytes.Equal(w.StateAfter(seq-1), state) {
+			return seq, true
+		}
+	}
+	return 0, false
+}
+
+// Seek makes position the head and returns the range of jobs [from, to) that were skipped over, empty when
+// the head moved back. position must be one that Find returned.
+func (w *Window) Seek(position uint64) (from, to uint64) {
+	if position <= w.floor || position > w.Fed()+1 {
+		return 0, 0
+	}
+	from, to = w.taken+1, position
+	w.taken = position - 1
+	if from >= to {
+		return 0, 0
+	}
+	return from, to
+}
+
+// Droppable is the floor that may be set so that retain taken entries stay held.
+func (w *Window) Droppable(retain int) uint64 {
+	keep := uint64(max(retain, 0))
+	if w.taken < keep || w.taken-keep < w.floor {
+		return w.floor
+	}
+	return min(w.taken-keep, w.Fed())
+}
+
+// Drop forgets everything up to floor, which must not exceed taken.
+func (w *Window) Drop(floor uint64) {
+	if floor <= w.floor || floor > w.taken || floor > w.Fed() {
+		return
+	}
+	w.floorState = w.StateAfter(floor)
+	n := copy(w.entries, w.entries[floor-w.floor:])
+	clear(w.entries[n:])
+	w.entries = w.entries[:n]
+	w.floor = floor
+}
+
+// Missing returns the sequence numbers in (taken, fed] for which done is false, in order.
+func (w *Window) Missing(done func(seq uint64) bool) []uint64 {
+	var missing []uint64
+	for seq := w.taken + 1; seq <= w.Fed(); seq++ {
+		if !done(seq) {
+			missing = append(missing, seq)
+		}
+	}
+	return missing
+}

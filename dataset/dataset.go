@@ -1,0 +1,94 @@
+// Package dataset is what an author implements: an [Iterator], cheap and strictly ordered, that turns a
+// state into the next job and the next state, and a [Materializer], expensive and parallel, that turns one
+// job into a batch. [Define] gives the two a name under which coordinators and workers run them.
+//
+// [Sequential] is the same loop in one process. Whatever the service yields from a state equals what
+// Sequential yields from it, byte for byte.
+//
+// The package never talks to NATS and never starts a goroutine.
+package dataset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Iterator turns a state into the next job.
+//
+// S and J travel as canonical msgpack: exported fields, no maps with keys other than strings. A state
+// may have up to 16 KiB encoded, a job up to one NATS message (1 MiB by default).
+type Iterator[S, J any] interface {
+	// Next returns the job that follows state and the state after it; exactly io.EOF ends the data.
+	// It is a pure function of state, does no I/O, and may be called from several goroutines.
+	// A call that takes over 10 s fails the run.
+	Next(state S) (job J, next S, err error)
+}
+
+// Materializer turns a job into a batch.
+type Materializer[J, B any] interface {
+	// Materialize loads the batch of one job. Calls run concurrently. It should be a pure function of
+	// job and of the data: the service may run a job more than once and takes the first result. An error
+	// is retried 4 times with backoff unless it is Permanent or Skip.
+	Materialize(ctx context.Context, job J) (B, error)
+}
+
+// Dataset is both.
+type Dataset[S, J, B any] interface {
+	Iterator[S, J]
+	Materializer[J, B]
+}
+
+// Starter is implemented by data sets that know their first state; without it the zero schema.State is an error.
+type Starter[S any] interface {
+	Start() (S, error)
+}
+
+// Funcs makes a Dataset of two functions.
+type Funcs[S, J, B any] struct {
+	NextFunc        func(S) (J, S, error)
+	MaterializeFunc func(context.Context, J) (B, error)
+}
+
+// Next calls NextFunc.
+func (f Funcs[S, J, B]) Next(state S) (J, S, error) { return f.NextFunc(state) }
+
+// Materialize calls MaterializeFunc.
+func (f Funcs[S, J, B]) Materialize(ctx context.Context, job J) (B, error) {
+	return f.MaterializeFunc(ctx, job)
+}
+
+// Permanent marks an error from Materialize as one that trying again cannot mend.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+// IsPermanent reports whether err was marked with Permanent.
+func IsPermanent(err error) bool {
+	var p *permanentError
+	return errors.As(err, &p)
+}
+
+type permanentError struct{ error }
+
+func (e *permanentError) Unwrap() error { return e.error }
+
+// Skip, returned from Materialize, says that this job has no batch: every reader and every resumption
+// passes over it. It must be a pure function of the job.
+func Skip(reason string) error { return &skipError{reason} }
+
+// SkipReason returns the reason if err is a Skip.
+func SkipReason(err error) (reason string, ok bool) {
+	var s *skipError
+	if !errors.As(err, &s) {
+		return "", false
+	}
+	return s.reason, true
+}
+
+type skipError struct{ reason string }
+
+func (e *skipError) Error() string { return fmt.Sprintf("skipped: %s", e.reason) }

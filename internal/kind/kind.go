@@ -1,0 +1,61 @@
+// Package kind is a data set reduced to bytes: what coordinators and workers see of a
+// dataset.Definition. It knows nothing of the author's types, of NATS or of sequence numbers.
+package kind
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+)
+
+// Kind is one kind of data set at one version.
+type Kind struct {
+	Name    string
+	Version uint32
+	// OpenFunc opens the data set with parameters as the trainer sent them.
+	OpenFunc func(ctx context.Context, params json.RawMessage) (Instance, error)
+
+	pool pool
+}
+
+// Instance is an opened data set. Its methods are safe for concurrent use and turn a panic of the
+// author's code into a *PanicError.
+type Instance interface {
+	// Start returns the first state, or ErrNoStart.
+	Start() (state []byte, err error)
+	// Next returns the job that follows state and the state after it, canonically encoded; exactly io.EOF ends the data.
+	Next(state []byte) (job, next []byte, err error)
+	// Materialize appends the encoded batch to dst.
+	Materialize(ctx context.Context, job, dst []byte) ([]byte, error)
+	Close() error
+}
+
+// Errors of instances and their opening, for errors.Is.
+var (
+	ErrNoStart    = errors.New("the data set has no Start, so a state must be given")
+	ErrBadParams  = errors.New("bad parameters")
+	ErrWrongState = errors.New("not a state of this data set")
+)
+
+// PanicError is a panic in the author's code.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// Unwrap returns the value that was panicked with when it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// Recover turns a panic into a *PanicError; defer it around the author's code.
+func Recover(err *error) {
+	if v := recover(); v != nil {
+		*err = &PanicError{Value: v, Stack: debug.Stack()}
+	}
+}

@@ -1,0 +1,205 @@
+// Package topology is the one place that knows which streams, consumers and buckets exist and how they
+// are configured. It creates and deletes them; who may, and when, is its callers' business.
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Names of what is shared by all batchers.
+const (
+	Bucket     = "jetbatch"      // records and leases
+	JobsStream = "jetbatch-jobs" // the work queue
+
+	bucketStream  = "KV_" + Bucket
+	resultsPrefix = "jetbatch-results-"
+)
+
+// Keys of the bucket.
+const (
+	batcherKey     = "batcher."
+	coordinatorKey = "coordinator."
+)
+
+// BatcherKey is the key of a batcher's record.
+func BatcherKey(batcher string) string { return batcherKey + batcher }
+
+// CoordinatorKey is the key of a coordinator's lease.
+func CoordinatorKey(id string) string { return coordinatorKey + id }
+
+// ParseKey tells batcher records and coordinator leases apart; both are empty for other keys.
+func ParseKey(key string) (batcher, coordinator string) {
+	if name, ok := strings.CutPrefix(key, batcherKey); ok {
+		return name, ""
+	}
+	id, _ := strings.CutPrefix(key, coordinatorKey)
+	if id == key {
+		return "", ""
+	}
+	return "", id
+}
+
+// ResultsStream is the name of a generation's store of results.
+func ResultsStream(batcher, gen string) string { return resultsPrefix + batcher + "-" + gen }
+
+// ParseResultsStream is the inverse of ResultsStream; generations have no '-'.
+func ParseResultsStream(name string) (batcher, gen string, ok bool) {
+	rest, ok := strings.CutPrefix(name, resultsPrefix)
+	i := strings.LastIndexByte(rest, '-')
+	if !ok || i < 1 {
+		return "", "", false
+	}
+	return rest[:i], rest[i+1:], true
+}
+
+// Consumer is the name of a generation's consumer of jobs.
+func Consumer(batcher, gen string) string { return "jetbatch-" + batcher + "-" + gen }
+
+// AckWait is how long a job that nobody heartbeats stays with a worker before it is handed out again.
+const AckWait = 2 * time.Second
+
+// Config says how to store; zero values suit one server.
+type Config struct {
+	Replicas int // of the bucket and of the job stream; defaults to 1
+}
+
+// Ensure creates the bucket and the job stream where they are missing and leaves them alone where not.
+func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	replicas := max(cfg.Replicas, 1)
+	// A bucket is made as a stream of its own so that its revisions start at the clock: one that was lost
+	// and made again cannot repeat a revision. Direct gets are off: every read is the leader's.
+	err := ensureStream(ctx, js, jetstream.StreamConfig{
+		Name: bucketStream, Subjects: []string{"$KV." + Bucket + ".>"},
+		Description:       "jetbatch: one record per batcher, one lease per coordinator",
+		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true,
+		Storage: jetstream.FileStorage, Replicas: replicas,
+		FirstSeq: uint64(time.Now().UnixMicro()),
+	})
+	if err != nil {
+		return err
+	}
+	return ensureStream(ctx, js, jetstream.StreamConfig{
+		Name: JobsStream, Subjects: []string{schema.JobPrefix + ".>"},
+		Description: "jetbatch: materialize jobs",
+		Retention:   jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
+	})
+}
+
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
+	_, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = js.CreateStream(ctx, cfg)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return nil // made by another coordinator in between
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", cfg.Name, err)
+	}
+	return nil
+}
+
+// OpenBucket opens the bucket of records.
+func OpenBucket(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
+	kv, err := js.KeyValue(ctx, Bucket)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", Bucket, err)
+	}
+	return kv, nil
+}
+
+// CreateGeneration makes the store and the consumer of a new generation and writes its genesis. The name
+// is new, so a store that exists already is another's and an error.
+func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
+	name := ResultsStream(batcher, gen)
+	_, err := js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: name, Subjects: []string{schema.ResultFilter(batcher, gen)},
+		Description: "jetbatch: results of " + batcher,
+		Storage:     jetstream.MemoryStorage, Replicas: 1,
+		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
+		AllowDirect: true,
+		// Readers listen here and not to the subjects that workers publish to, where a refused record is seen too.
+		RePublish: &jetstream.RePublish{
+			Source:      schema.CommitFilter(batcher, gen),
+			Destination: schema.LivePrefix + "." + batcher + "." + gen + ".{{wildcard(1)}}.{{wildcard(2)}}",
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", name, err)
+	}
+	if _, err := js.Publish(ctx, schema.GenesisSubject(batcher, gen), schema.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
+		return fmt.Errorf("stream %s: genesis: %w", name, err)
+	}
+	_, err = js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
+		Durable: Consumer(batcher, gen), FilterSubject: schema.JobFilter(kind, batcher, gen),
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
+		// A job that runs out of deliveries would vanish from every count, and one held back by a bound on
+		// pending acks could be the head of the line: neither is limited here.
+		MaxDeliver: -1, MaxAckPending: -1,
+	})
+	if err != nil {
+		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+	}
+	return nil
+}
+
+// EnsureConsumer makes the generation's consumer again if it was lost.
+func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
+	_, err := js.Consumer(ctx, JobsStream, Consumer(batcher, gen))
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return err
+	}
+	_, err = js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
+		Durable: Consumer(batcher, gen), FilterSubject: schema.JobFilter(kind, batcher, gen),
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait, MaxDeliver: -1, MaxAckPending: -1,
+	})
+	return err
+}
+
+// DeleteGeneration deletes a generation's consumer, jobs and store. What is gone already is no error.
+func DeleteGeneration(ctx context.Context, js jetstream.JetStream, batcher, gen string) error {
+	jobs, err := js.Stream(ctx, JobsStream)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+	case err != nil:
+		return fmt.Errorf("stream %s: %w", JobsStream, err)
+	default:
+		if err := jobs.DeleteConsumer(ctx, Consumer(batcher, gen)); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+		}
+		if err := jobs.Purge(ctx, jetstream.WithPurgeSubject(schema.JobFilter("*", batcher, gen))); err != nil {
+			return fmt.Errorf("jobs of %s: %w", batcher, err)
+		}
+	}
+	name := ResultsStream(batcher, gen)
+	if err := js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("stream %s: %w", name, err)
+	}
+	return nil
+}
+
+// Dial opens a second connection like nc: payloads travel apart from control messages, which would wait
+// behind them. name is appended to the connection's name.
+func Dial(nc *nats.Conn, name string) (*nats.Conn, error) {
+	opts := nc.Opts
+	if opts.Name != "" {
+		name = opts.Name + "-" + name
+	}
+	opts.Name = name
+	opts.ClosedCB = nil
+	conn, err := opts.Connect()
+	if err != nil {
+		return nil, fmt.Errorf("second connection: %w", err)
+	}
+	return conn, nil
+}

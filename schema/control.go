@@ -1,0 +1,222 @@
+package schema
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Control messages and the batcher's record are JSON, so that the nats CLI can read them; only jobs and
+// results, which are many and large, are msgpack.
+
+// Spec names what a batcher iterates.
+type Spec struct {
+	Dataset string          `json:"dataset"`
+	Version uint32          `json:"version"` // of the data set's Definition; the coordinator fills it in
+	Params  json.RawMessage `json:"params,omitempty"`
+}
+
+// Digest identifies the spec; equal digests mean the same data set, version and parameters.
+func (s Spec) Digest() Digest {
+	data, _ := json.Marshal(s) // a RawMessage that came from json cannot fail to marshal
+	return Sum(data)
+}
+
+// Settings are what a client asks of its batcher. Zero values mean the defaults.
+type Settings struct {
+	Window      int           `json:"window,omitempty"`       // batches in flight; defaults to 2 x worker slots + 1
+	WindowBytes int64         `json:"window_bytes,omitempty"` // bound on window x largest batch; defaults to 1 GiB
+	Retain      int           `json:"retain,omitempty"`       // taken batches kept for look-up; defaults to half the window; -1 for none
+	IdleTimeout time.Duration `json:"idle_timeout,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
+}
+
+// Record is the truth about a batcher: one key of the bucket, changed by its owner only, by compare-and-set.
+type Record struct {
+	Wire     int      `json:"wire"`
+	Batcher  string   `json:"batcher"`
+	Owner    string   `json:"owner"` // coordinator id
+	Gen      string   `json:"gen,omitempty"`
+	Phase    Phase    `json:"phase"`
+	Spec     Spec     `json:"spec"`
+	Settings Settings `json:"settings"`
+
+	Seat     uint64    `json:"seat"`               // counts every start, re-seat, look-up, take-over and leave
+	Reader   string    `json:"reader,omitempty"`   // who holds the seat; empty when nobody does
+	Request  string    `json:"request,omitempty"`  // the last seat request carried out
+	Position uint64    `json:"position,omitempty"` // the sequence number that the seat began at
+	Since    time.Time `json:"since"`              // of the last change of phase or seat
+
+	Floor      uint64 `json:"floor"`                 // results up to here are dropped
+	FloorState []byte `json:"floor_state,omitempty"` // the state after Floor; iteration goes on from here
+	Taken      uint64 `json:"taken"`                 // the trainer has these
+	BatchBytes int64  `json:"batch_bytes,omitempty"` // largest payload seen
+
+	Verdict *Verdict `json:"verdict,omitempty"` // the coordinator's word on where the sequence ends
+	Error   *Fault   `json:"error,omitempty"`   // why the phase is failed
+}
+
+// Verdict is how the iterator ended: at Seq there is no batch but the end or an error.
+type Verdict struct {
+	Seq   uint64 `json:"seq"`
+	Fault *Fault `json:"fault,omitempty"` // nil: the data ended
+}
+
+// Fault is an error on the wire.
+type Fault struct {
+	Code     string `json:"code"`
+	Message  string `json:"message,omitempty"`
+	Stack    string `json:"stack,omitempty"`
+	Worker   string `json:"worker,omitempty"`
+	Gen      string `json:"gen,omitempty"`
+	Seq      uint64 `json:"seq,omitempty"`
+	Attempts int    `json:"attempts,omitempty"`
+}
+
+func (f *Fault) Error() string {
+	if f.Message == "" {
+		return f.Code
+	}
+	return f.Message
+}
+
+// Codes of faults; package client has a sentinel for each that a caller can meet.
+const (
+	CodeInUse            = "in_use"
+	CodeSpecMismatch     = "spec_mismatch"
+	CodeSuperseded       = "superseded"
+	CodeUnknownDataset   = "unknown_dataset"
+	CodeBadParams        = "bad_params"
+	CodeWrongState       = "wrong_state"
+	CodeStateTooLarge    = "state_too_large"
+	CodeJobTooLarge      = "job_too_large"
+	CodeIteratorStalled  = "iterator_stalled"
+	CodeIterator         = "iterator"
+	CodeMaterialize      = "materialize"
+	CodePoison           = "poison"
+	CodeNondeterministic = "nondeterministic"
+	CodeStopped          = "stopped"
+	CodeBadRequest       = "bad_request"
+	CodeUnavailable      = "unavailable" // passing: ask again
+)
+
+// Mode says what a SeatRequest wants.
+type Mode string
+
+// The modes of a seat request.
+const (
+	ModeOpen  Mode = "open"  // hold the batcher, without starting it
+	ModeStart Mode = "start" // a new generation at State
+	ModeSeek  Mode = "seek"  // sit at State: by look-up where it is held, else by a new generation
+)
+
+// SeatRequest asks for the right to take. It says everything needed to carry it out, so that any
+// coordinator can. Request ids of a reader grow (ULIDs), so that a late duplicate changes nothing.
+type SeatRequest struct {
+	Batcher  string   `json:"batcher"`
+	Request  string   `json:"request"` // a ULID; the same for a repetition
+	Mode     Mode     `json:"mode"`
+	Reader   string   `json:"reader"`
+	TakeOver bool     `json:"take_over,omitempty"`
+	Spec     Spec     `json:"spec"` // version 0
+	Settings Settings `json:"settings"`
+	State    State    `json:"state"`
+}
+
+// SeatReply is the answer; Fault is nil on success.
+type SeatReply struct {
+	Fault    *Fault   `json:"fault,omitempty"`
+	Gen      string   `json:"gen,omitempty"`
+	Seat     uint64   `json:"seat,omitempty"`
+	Position uint64   `json:"position,omitempty"` // the sequence number of the batch that follows State
+	State    State    `json:"state"`              // the state at Position, never the zero state; with ModeOpen empty
+	Window   int      `json:"window,omitempty"`
+	Phase    Phase    `json:"phase"`
+	Held     bool     `json:"held,omitempty"` // found by look-up
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Credit tells the owner how far the reader has come. It is cumulative and sent again every second, so
+// that any may be lost; as a request it is answered with a CreditReply.
+type Credit struct {
+	Gen        string  `json:"gen"`
+	Seat       uint64  `json:"seat"`
+	Reader     string  `json:"reader"`
+	Taken      uint64  `json:"taken"`
+	BatchBytes int64   `json:"batch_bytes,omitempty"` // largest payload seen
+	Bytes      int64   `json:"bytes,omitempty"`       // taken in all, by this reader
+	Waiting    string  `json:"waiting,omitempty"`     // what Take waits for now
+	Late       bool    `json:"late,omitempty"`        // Take has waited so long that the owner should look
+	Failed     *Fault  `json:"failed,omitempty"`      // the error that Take returned
+	Timing     *Timing `json:"timing,omitempty"`      // summed over the batches taken by this reader
+}
+
+// CreditReply says how things stand: a reader that finds another seat than its own has been displaced.
+type CreditReply struct {
+	Gen     string `json:"gen"`
+	Seat    uint64 `json:"seat"`
+	Reader  string `json:"reader"`
+	Phase   Phase  `json:"phase"`
+	Window  int    `json:"window"`
+	Workers int    `json:"workers"` // live workers that serve the data set
+	Error   *Fault `json:"error,omitempty"`
+}
+
+// StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
+type StopRequest struct {
+	Batcher string `json:"batcher"`
+	Reader  string `json:"reader"`
+	Seat    uint64 `json:"seat"`
+	Leave   bool   `json:"leave,omitempty"`
+}
+
+// StopReply answers a StopRequest. Error is the failure that the run had, if it had one.
+type StopReply struct {
+	Fault *Fault `json:"fault,omitempty"`
+	Error *Fault `json:"error,omitempty"`
+}
+
+// StatusRequest asks for one batcher.
+type StatusRequest struct {
+	Batcher string `json:"batcher"`
+}
+
+// StatusReply answers it.
+type StatusReply struct {
+	Fault  *Fault `json:"fault,omitempty"`
+	Status Status `json:"status"`
+}
+
+// Overview is what one coordinator knows: its batchers and the workers that it hears.
+type Overview struct {
+	Coordinator string         `json:"coordinator"`
+	Version     string         `json:"version"`
+	Datasets    []string       `json:"datasets"` // kind tokens
+	Batchers    []Status       `json:"batchers"`
+	Workers     []WorkerStatus `json:"workers"`
+}
+
+// WorkerStatus is a worker's heartbeat, sent every second and at once when it joins or leaves.
+type WorkerStatus struct {
+	Worker    string   `json:"worker"`
+	Kinds     []string `json:"kinds"` // kind tokens that it serves
+	Slots     int      `json:"slots"` // concurrent materializations; 0 while it drains
+	Running   int      `json:"running"`
+	Done      uint64   `json:"done"`
+	Failed    uint64   `json:"failed"`
+	Retried   uint64   `json:"retried"`
+	Leaving   bool     `json:"leaving,omitempty"`
+	LastError string   `json:"last_error,omitempty"`
+}
+
+// Lane tells workers that a batcher has a consumer of jobs to pull from. It is a hint, sent every second
+// and on every change: the Record is read before the first pull.
+type Lane struct {
+	Batcher string `json:"batcher"`
+	Gen     string `json:"gen"`
+	Kind    string `json:"kind"` // kind token
+}
+
+// Report is a worker's word that its result contradicts the stored one.
+type Report struct {
+	Gen   string `json:"gen"`
+	Fault *Fault `json:"fault"`
+}

@@ -1,0 +1,89 @@
+package schema
+
+import "time"
+
+// Phase is where a batcher is in its life.
+type Phase string
+
+// The phases.
+const (
+	PhaseStopped Phase = "stopped" // never started
+	PhaseRunning Phase = "running"
+	PhaseClosed  Phase = "closed" // after Stop
+	PhaseDone    Phase = "done"   // the data ended and the trainer has it all
+	PhaseFailed  Phase = "failed" // Status.Error says why
+)
+
+// Status is how a batcher stands.
+type Status struct {
+	Batcher    string        `json:"batcher"`
+	Phase      Phase         `json:"phase"`
+	Error      *Fault        `json:"error,omitempty"`
+	Dataset    string        `json:"dataset"`
+	Version    uint32        `json:"version"`
+	Gen        string        `json:"gen,omitempty"`
+	Seat       uint64        `json:"seat"`
+	Reader     string        `json:"reader,omitempty"` // who holds the seat
+	Owner      string        `json:"owner"`            // the coordinator that feeds it
+	Taken      uint64        `json:"taken"`            // sequence number that the trainer has come to
+	Fed        uint64        `json:"fed"`              // sequence number that jobs are out to
+	Window     int           `json:"window"`           // batches in flight at most
+	BatchBytes int64         `json:"batch_bytes"`      // largest payload seen
+	Workers    int           `json:"workers"`          // live workers that serve the data set
+	Slots      int           `json:"slots"`            // their slots
+	Rate       float64       `json:"rate"`             // batches taken per second, lately
+	ByteRate   float64       `json:"byte_rate"`        // payload bytes taken per second, lately
+	Waiting    string        `json:"waiting,omitempty"`
+	Timing     Timing        `json:"timing"`             // summed over the batches that the reader took
+	IdleFor    time.Duration `json:"idle_for,omitempty"` // since the reader was last heard, when there is none
+	Restarts   int           `json:"restarts,omitempty"` // generations begun because a store was lost
+	Reissued   uint64        `json:"reissued,omitempty"` // jobs published again because they had neither result nor job
+}
+
+// Timing says where the time of one batch, or of many added up, went. Iterate and Materialize are
+// measured by one clock each; Queue and Transfer are between two machines' clocks and never below zero.
+type Timing struct {
+	Iterate     time.Duration `json:"iterate"`     // in the data set's Next
+	Queue       time.Duration `json:"queue"`       // from the job's storage to its execution
+	Materialize time.Duration `json:"materialize"` // in Materialize and encoding, retries included
+	Transfer    time.Duration `json:"transfer"`    // from the record's storage until the payload was here
+	Wait        time.Duration `json:"wait"`        // Take blocked the trainer this long
+	Trainer     time.Duration `json:"trainer"`     // between the Take before and this one
+}
+
+// Add adds u to t, part by part.
+func (t *Timing) Add(u Timing) {
+	t.Iterate += u.Iterate
+	t.Queue += u.Queue
+	t.Materialize += u.Materialize
+	t.Transfer += u.Transfer
+	t.Wait += u.Wait
+	t.Trainer += u.Trainer
+}
+
+// Step is one batch and its place in the sequence.
+type Step[B any] struct {
+	Seq        uint64 // from 1 within a generation; not a checkpoint
+	Batch      B
+	Prev       State  // the state that was asked for
+	Next       State  // the state after this batch: save this with a checkpoint
+	Timing     Timing // where the time went
+	Worker     string // who made it
+	Deliveries uint64 // how often its job was handed out; 1 when nothing went wrong
+
+	release func()
+}
+
+// WithRelease returns the step with what Release does; it must be safe to call more than once.
+func (s Step[B]) WithRelease(release func()) Step[B] {
+	s.release = release
+	return s
+}
+
+// Release hands the batch's buffer back for reuse. It is optional and idempotent; no view of the batch
+// may be used after it.
+func (s Step[B]) Release() {
+	if s.release != nil {
+		s.release()
+	}
+}

@@ -1,0 +1,134 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// WireVersion is the version of everything in this package that travels or is stored. It is part of
+// every job subject, so that a worker never sees a job of a version it does not speak.
+const WireVersion = 1
+
+// MaxName is the longest batcher, data set, worker or coordinator name, in bytes.
+const MaxName = 64
+
+// BlockSize is how many consecutive sequence numbers share one block token in result subjects, so that
+// the coordinator can drop a whole block of taken results with one purge.
+const BlockSize = 64
+
+// Subject prefixes. docs/DESIGN.md has the table of who publishes and who subscribes.
+const (
+	JobPrefix    = "jetbatch.job"
+	ResultPrefix = "jetbatch.result"
+	LivePrefix   = "jetbatch.live"
+
+	CoordinatorPrefix = "jetbatch.coordinator" // .<op> for any coordinator, .<id>.<op> for one
+	ReaderPrefix      = "jetbatch.reader"      // reader to owner: credits
+	NoticePrefix      = "jetbatch.notice"      // owner to reader: seat or phase changed
+	ReportPrefix      = "jetbatch.report"      // worker to owner: a result that contradicts a stored one
+	LanePrefix        = "jetbatch.lane"        // owner to workers: this batcher has jobs
+	WorkerPrefix      = "jetbatch.worker"      // worker to coordinators: alive, slots
+)
+
+// ErrBadName is returned for names that could not be a subject token or a part of a stream name.
+var ErrBadName = errors.New("bad name")
+
+// CheckName reports whether name may be a batcher, data set, worker or coordinator name: 1 to 64 of
+// letters, digits, '-' and '_', so that it is one subject token and a part of a stream name. what says
+// in the error what was being named.
+func CheckName(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: the %s has no name", ErrBadName, what)
+	}
+	if len(name) > MaxName {
+		return fmt.Errorf("%w: %s name of %d bytes; at most %d", ErrBadName, what, len(name), MaxName)
+	}
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return fmt.Errorf("%w: %s name %q: character %q at %d; use letters, digits, '-' and '_'", ErrBadName, what, name, c, i)
+		}
+	}
+	return nil
+}
+
+// KindToken is the subject token of jobs of one data set at one version on this wire version.
+func KindToken(dataset string, version uint32) string {
+	return fmt.Sprintf("%s-v%d-w%d", dataset, version, WireVersion)
+}
+
+// JobSubject is where job seq of a generation is published; try 0 is the normal one, so that feeding a
+// job again while it is queued is refused by the stream and changes nothing.
+func JobSubject(kind, batcher, gen string, seq uint64, try int) string {
+	return joinSubject(JobPrefix, kind, batcher, gen, strconv.FormatUint(seq, 10), strconv.Itoa(try))
+}
+
+// JobFilter matches all jobs of one generation.
+func JobFilter(kind, batcher, gen string) string {
+	return joinSubject(JobPrefix, kind, batcher, gen, ">")
+}
+
+// ParseJobSubject is the inverse of JobSubject.
+func ParseJobSubject(subject string) (kind, batcher, gen string, seq uint64, try int, err error) {
+	rest, ok := strings.CutPrefix(subject, JobPrefix+".")
+	parts := strings.Split(rest, ".")
+	if !ok || len(parts) != 5 {
+		return "", "", "", 0, 0, fmt.Errorf("%w: %q is not a job subject", ErrMalformed, subject)
+	}
+	seq, err1 := strconv.ParseUint(parts[3], 10, 64)
+	try64, err2 := strconv.ParseUint(parts[4], 10, 31)
+	if err1 != nil || err2 != nil || seq == 0 {
+		return "", "", "", 0, 0, fmt.Errorf("%w: %q has no sequence number and try", ErrMalformed, subject)
+	}
+	return parts[0], parts[1], parts[2], seq, int(try64), nil
+}
+
+// ResultSubject is where the commit record of seq is stored, first write wins.
+func ResultSubject(batcher, gen string, seq uint64) string {
+	return joinSubject(ResultPrefix, batcher, gen, strconv.FormatUint(seq/BlockSize, 10), strconv.FormatUint(seq, 10))
+}
+
+// ChunkSubject is where chunk k of an attempt's payload is stored.
+func ChunkSubject(batcher, gen string, seq uint64, attempt string, k int) string {
+	return ResultSubject(batcher, gen, seq) + "." + attempt + "." + strconv.Itoa(k)
+}
+
+// StartSubject is where the k-th lone start of a suspect job is marked, k from 1.
+func StartSubject(batcher, gen string, seq uint64, k int) string {
+	return ChunkSubject(batcher, gen, seq, "start", k)
+}
+
+// BlockFilter matches every record and chunk of a block of BlockSize sequence numbers.
+func BlockFilter(batcher, gen string, block uint64) string {
+	return joinSubject(ResultPrefix, batcher, gen, strconv.FormatUint(block, 10), ">")
+}
+
+// ResultFilter matches everything a generation stores.
+func ResultFilter(batcher, gen string) string { return joinSubject(ResultPrefix, batcher, gen, ">") }
+
+// CommitFilter matches the commit records of a generation and neither chunks nor markers.
+func CommitFilter(batcher, gen string) string { return joinSubject(ResultPrefix, batcher, gen, "*.*") }
+
+// LiveFilter matches the commit records of a generation as the server sends them on after storing them.
+func LiveFilter(batcher, gen string) string { return joinSubject(LivePrefix, batcher, gen, "*.*") }
+
+// GenesisSubject is where the first message of a generation's store is; a store without it was lost.
+func GenesisSubject(batcher, gen string) string {
+	return joinSubject(ResultPrefix, batcher, gen, "genesis")
+}
+
+// ParseResultSeq returns the sequence number of a commit record's subject, stored or live.
+func ParseResultSeq(subject string) (uint64, error) {
+	i := strings.LastIndexByte(subject, '.')
+	seq, err := strconv.ParseUint(subject[i+1:], 10, 64)
+	if err != nil || seq == 0 || strings.Count(subject, ".") != 5 {
+		return 0, fmt.Errorf("%w: %q is not the subject of a result", ErrMalformed, subject)
+	}
+	return seq, nil
+}
+
+func joinSubject(tokens ...string) string { return strings.Join(tokens, ".") }
