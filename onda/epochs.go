@@ -1,0 +1,112 @@
+package onda
+
+import (
+	"fmt"
+	"io"
+	"sort"
+	"time"
+)
+
+// EpochConfig configures [NewEpochBatches].
+type EpochConfig struct {
+	WindowConfig
+	// Stride from the start of one window to the next, a whole number of
+	// labels. Defaults to BatchDuration: windows side by side.
+	Stride time.Duration
+	// Epochs after which the data ends. Defaults to 0: never.
+	Epochs uint64
+	// DropLast leaves out the batch at the end of an epoch that is smaller
+	// than the others. Defaults to false.
+	DropLast bool
+}
+
+// EpochBatches gives every window of every signal once per epoch, in an order
+// that is shuffled anew for each epoch. One epoch follows the other without a
+// pause, but no batch holds windows of two: the last of an epoch may be
+// smaller. After the last epoch comes io.EOF.
+type EpochBatches struct {
+	windows
+	stride   []int // in labels, of each signal
+	ends     []int // windows of all signals up to and with each
+	epochs   uint64
+	dropLast bool
+}
+
+// NewEpochBatches checks the configuration: windows or strides that do not fit
+// the labels are ErrWindow, unknown channels ErrChannels.
+func NewEpochBatches(cfg EpochConfig) (*EpochBatches, error) {
+	w, err := newWindows(cfg.WindowConfig)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Stride == 0 {
+		cfg.Stride = cfg.BatchDuration
+	}
+	e := &EpochBatches{windows: w, epochs: cfg.Epochs, dropLast: cfg.DropLast}
+	total := 0
+	for i := range w.Signals {
+		s := &w.Signals[i]
+		if cfg.Stride < 0 || cfg.Stride%s.LabelDuration != 0 {
+			return nil, fmt.Errorf("%w: stride %v is not a whole number of labels of %v", ErrWindow, cfg.Stride, s.LabelDuration)
+		}
+		stride := int(cfg.Stride / s.LabelDuration)
+		total += (s.LabelCount()-w.labels[i])/stride + 1
+		e.stride, e.ends = append(e.stride, stride), append(e.ends, total)
+	}
+	if e.dropLast && total < e.BatchSize {
+		return nil, fmt.Errorf("%w: drop_last with batch_size %d leaves none of %d windows", ErrParams, e.BatchSize, total)
+	}
+	return e, nil
+}
+
+// Windows is the number of windows of one epoch.
+func (e *EpochBatches) Windows() int { return e.ends[len(e.ends)-1] }
+
+// Next gives the batch after state. It is a pure function of state and safe
+// for concurrent use. A state at or past the end of its epoch, as one that was
+// saved with other parameters may be, goes on with the next epoch.
+func (e *EpochBatches) Next(state State) (Job, State, error) {
+	if err := state.check(ModeEpochs); err != nil {
+		return Job{}, state, err
+	}
+	usable := uint64(e.Windows())
+	// The first index from which no batch can be made any more.
+	end := usable
+	if e.dropLast {
+		end = usable - uint64(e.BatchSize) + 1
+	}
+	if state.Index >= end {
+		state.Epoch, state.Index = state.Epoch+1, 0
+	}
+	if e.epochs > 0 && state.Epoch >= e.epochs {
+		return Job{}, state, io.EOF
+	}
+	shuffled := newShuffle(state.Generator, state.Epoch, e.Windows())
+	size := min(uint64(e.BatchSize), usable-state.Index)
+	job := Job{Items: make([]Item, size)}
+	for i := range job.Items {
+		job.Items[i] = e.window(state, shuffled.at(int(state.Index)+i))
+	}
+	state.Index += size
+	if state.Index >= end {
+		state.Epoch, state.Index = state.Epoch+1, 0
+	}
+	return job, state, nil
+}
+
+// window is the n-th window of the epoch in the order of the tables.
+func (e *EpochBatches) window(state State, n int) Item {
+	signal := sort.SearchInts(e.ends, n+1)
+	if signal > 0 {
+		n -= e.ends[signal-1]
+	}
+	label := n * e.stride[signal]
+	return e.item(signal, label, func() dice {
+		// Channels depend on the window and the epoch alone, so that they stay
+		// the same when a run goes on with another batch size.
+		return Generator{
+			Hi: mix(state.Generator.Hi ^ mix(state.Epoch)),
+			Lo: mix(mix(state.Generator.Lo^uint64(signal)) ^ uint64(label)),
+		}.dice()
+	})
+}

@@ -1,0 +1,81 @@
+package onda
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that callers can test for with errors.Is. Each is wrapped with the
+// file, column, row, recording or value that it is about.
+var (
+	// ErrTable is returned for an Arrow file that is damaged, too large, or
+	// lacks a column of the type that Onda asks for. errors.As with a
+	// *TableError tells where.
+	ErrTable = errors.New("onda: bad table")
+	// ErrPath is returned for a file path that leaves the source's root, or
+	// has a scheme that the source does not serve.
+	ErrPath = errors.New("onda: path not served by this source")
+	// ErrTruncated is returned when a sample file ends before the samples
+	// that the signal's span promises. It never unwraps to io.EOF.
+	ErrTruncated = errors.New("onda: truncated samples")
+	// ErrCompressed is returned for a damaged zstd stream, or one whose
+	// window asks for more memory than the decoder may take.
+	ErrCompressed = errors.New("onda: bad compressed samples")
+	// ErrSignal is returned for a signal row that cannot be read: an unknown
+	// file format or sample type, a rate that is not positive, no channels.
+	ErrSignal = errors.New("onda: bad signal")
+	// ErrChannels is returned when a signal lacks a channel that was asked
+	// for, or has fewer channels than asked for.
+	ErrChannels = errors.New("onda: channels not in the signal")
+	// ErrLabels is returned for annotations that do not make dense labels:
+	// unsorted, with gaps or overlaps, or not divisible by the label's
+	// duration.
+	ErrLabels = errors.New("onda: bad label spans")
+	// ErrEncoding is returned for a label that the encoding lacks.
+	ErrEncoding = errors.New("onda: label not in the encoding")
+	// ErrOutsideSignal is returned when a label span is not inside the span
+	// of its signal, or a sub-span not inside the labels.
+	ErrOutsideSignal = errors.New("onda: label span outside the signal")
+	// ErrWindow is returned for a window that is longer than the labels of a
+	// recording, or not a whole number of labels.
+	ErrWindow = errors.New("onda: bad window")
+	// ErrWeights is returned for weights of the wrong length, negative,
+	// infinite, NaN or all zero.
+	ErrWeights = errors.New("onda: bad weights")
+	// ErrParams is returned for parameters that contradict one another or
+	// are out of range.
+	ErrParams = errors.New("onda: bad parameters")
+	// ErrNoSignals is returned when no labelled signal is left: the tables
+	// are empty, no signal has labels, or the split holds no recording.
+	ErrNoSignals = errors.New("onda: no labelled signals")
+	// ErrState is returned for a state of another version or another mode.
+	ErrState = errors.New("onda: state not of this iterator")
+	// ErrJob is returned when a job names a recording that this process does
+	// not have at that place: coordinator and worker read different tables.
+	ErrJob = errors.New("onda: job does not fit the tables")
+	// ErrShape is returned when the items of one batch differ in shape.
+	ErrShape = errors.New("onda: items of unequal shape")
+)
+
+// TableError says where in a table something is wrong. Column is empty and
+// Row -1 where the whole file or the whole column is meant.
+type TableError struct {
+	File   string
+	Column string
+	Row    int
+	Err    error
+}
+
+func (e *TableError) Error() string {
+	at := e.File
+	if e.Column != "" {
+		at += fmt.Sprintf(", column %q", e.Column)
+	}
+	if e.Row >= 0 {
+		at += fmt.Sprintf(", row %d", e.Row)
+	}
+	return fmt.Sprintf("%v: %s: %v", ErrTable, at, e.Err)
+}
+
+// Unwrap gives ErrTable and the cause.
+func (e *TableError) Unwrap() []error { return []error{ErrTable, e.Err} }

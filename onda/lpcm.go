@@ -1,0 +1,120 @@
+package onda
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// float is what samples can be asked for as.
+type float interface{ float32 | float64 }
+
+// sampleTypes gives the width in bytes and the little-endian decoding of every
+// sample type of the Onda format.
+var sampleTypes = map[string]struct {
+	width int
+	at    func([]byte) float64
+}{
+	"int8":    {1, func(b []byte) float64 { return float64(int8(b[0])) }},
+	"int16":   {2, func(b []byte) float64 { return float64(int16(binary.LittleEndian.Uint16(b))) }},
+	"int32":   {4, func(b []byte) float64 { return float64(int32(binary.LittleEndian.Uint32(b))) }},
+	"int64":   {8, func(b []byte) float64 { return float64(int64(binary.LittleEndian.Uint64(b))) }},
+	"uint8":   {1, func(b []byte) float64 { return float64(b[0]) }},
+	"uint16":  {2, func(b []byte) float64 { return float64(binary.LittleEndian.Uint16(b)) }},
+	"uint32":  {4, func(b []byte) float64 { return float64(binary.LittleEndian.Uint32(b)) }},
+	"uint64":  {8, func(b []byte) float64 { return float64(binary.LittleEndian.Uint64(b)) }},
+	"float32": {4, func(b []byte) float64 { return float64(math.Float32frombits(binary.LittleEndian.Uint32(b))) }},
+	"float64": {8, func(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.Uint64(b)) }},
+}
+
+func sampleWidth(sampleType string) (int, bool) {
+	t, ok := sampleTypes[sampleType]
+	return t.width, ok
+}
+
+// decode turns interleaved stored samples into the signal's unit, one row of
+// count samples per wanted channel: into[c*count+t]. The arithmetic is float64
+// whatever T is, so that a float32 value is the rounded float64 one.
+func decode[T float](into []T, s *Signal, raw []byte, channels []int) {
+	typ := sampleTypes[s.SampleType]
+	frame := typ.width * len(s.Channels)
+	count := len(raw) / frame
+	for row, c := range channels {
+		out := into[row*count : (row+1)*count]
+		at := c * typ.width
+		for t := range out {
+			// The conversion of the product keeps compilers for machines with
+			// a fused multiply-add from using it: workers of every kind must
+			// give the same bits.
+			out[t] = T(float64(typ.at(raw[at:])*s.Resolution) + s.Offset)
+			at += frame
+		}
+	}
+}
+
+// reader reads stored samples by range. It is safe for concurrent use.
+type reader struct {
+	source Source
+	cache  *byteCache
+}
+
+// raw returns count stored samples of every channel, interleaved, beginning
+// with sample first of the signal. The bytes may be shared: do not write them.
+func (r *reader) raw(ctx context.Context, s *Signal, first, count int64) ([]byte, error) {
+	from, length := first*s.frame(), count*s.frame()
+	var raw []byte
+	var err error
+	if s.Format == formatZstd {
+		raw, err = r.compressed(ctx, s, from, length)
+	} else {
+		raw, err = r.plain(ctx, s, from, length)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("onda: samples %d to %d of recording %s (%s): %w", first, first+count, s.Recording, s.Path, err)
+	}
+	return raw, nil
+}
+
+// plain reads only the bytes of the range.
+func (r *reader) plain(ctx context.Context, s *Signal, from, length int64) ([]byte, error) {
+	obj, err := r.source.Open(ctx, s.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer obj.Close()
+	// Checked before allocating: the range comes from a table, which may
+	// promise more than there is.
+	if from+length > obj.Size() {
+		return nil, fmt.Errorf("%w: want bytes %d to %d of %d", ErrTruncated, from, from+length, obj.Size())
+	}
+	buf := make([]byte, length)
+	if n, err := obj.ReadAt(buf, from); n < len(buf) {
+		return nil, cmpErr(err, fmt.Errorf("%w: %d of %d bytes at %d", ErrTruncated, n, length, from))
+	}
+	return buf, nil
+}
+
+// atReader reads an Object from its start and stops when ctx ends.
+type atReader struct {
+	ctx context.Context
+	obj Object
+	off int64
+}
+
+func (a *atReader) Read(p []byte) (int, error) {
+	if err := a.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if a.off >= a.obj.Size() {
+		return 0, io.EOF
+	}
+	n, err := a.obj.ReadAt(p[:min(int64(len(p)), a.obj.Size()-a.off)], a.off)
+	a.off += int64(n)
+	if n > 0 {
+		return n, nil
+	}
+	return n, &sourceError{cmpErr(err, errors.New("object is shorter than its size"))}
+}

@@ -1,0 +1,101 @@
+package onda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Source opens the files that tables name. It is all that this package asks
+// of a storage: [Dir] serves a local folder, and object storage is another
+// implementation, where ReadAt becomes a ranged GET. Open is called
+// concurrently.
+type Source interface {
+	// Open opens the file at path, which is a file_path of a signal table or
+	// the name of a table. A relative path counts from the source's root. A
+	// path that the source does not serve is ErrPath, a missing file an error
+	// that is fs.ErrNotExist.
+	Open(ctx context.Context, path string) (Object, error)
+}
+
+// Object is an open file. ReadAt is called concurrently.
+type Object interface {
+	io.ReaderAt
+	io.Closer
+	// Size is the length in bytes.
+	Size() int64
+}
+
+// SourceFunc makes a function a Source.
+type SourceFunc func(ctx context.Context, path string) (Object, error)
+
+// Open calls f.
+func (f SourceFunc) Open(ctx context.Context, path string) (Object, error) { return f(ctx, path) }
+
+// Dir serves the files below the folder root. Relative paths count from root;
+// absolute paths and file:// URLs are served if they lie below it. A path
+// that leaves root, also through a symbolic link, is ErrPath, so a table
+// cannot name files that its folder does not hold.
+func Dir(root string) Source { return dirSource{root: root} }
+
+type dirSource struct{ root string }
+
+func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	name, err := d.local(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenInRoot(d.root, name)
+	if err != nil {
+		return nil, fmt.Errorf("onda: open %s in %s: %w", name, d.root, err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("onda: open %s in %s: %w", name, d.root, err), f.Close())
+	}
+	return &dirObject{File: f, size: info.Size()}, nil
+}
+
+// local turns path into one that is relative to the root.
+func (d dirSource) local(path string) (string, error) {
+	name := path
+	if scheme, _, found := strings.Cut(path, "://"); found {
+		u, err := url.Parse(path)
+		if err != nil || !strings.EqualFold(scheme, "file") || (u.Host != "" && u.Host != "localhost") {
+			return "", fmt.Errorf("%w: %q", ErrPath, path)
+		}
+		name = filepath.FromSlash(u.Path)
+	}
+	if filepath.IsAbs(name) {
+		root, err := filepath.Abs(d.root)
+		if err != nil {
+			return "", fmt.Errorf("onda: root %s: %w", d.root, err)
+		}
+		if name, err = filepath.Rel(root, name); err != nil {
+			return "", fmt.Errorf("%w: %q is not below %s", ErrPath, path, d.root)
+		}
+	}
+	name = filepath.FromSlash(name)
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("%w: %q is not below %s", ErrPath, path, d.root)
+	}
+	return name, nil
+}
+
+type dirObject struct {
+	*os.File
+	size int64
+}
+
+func (o *dirObject) Size() int64 { return o.size }
