@@ -26,23 +26,24 @@ func Marshal(v any) ([]byte, error) {
 
 func marshal(v any) (data []byte, foreignKeys bool, err error) {
 	e := encoders.Get().(*encoder)
-	defer e.release()
 	out, foreignKeys, err := e.append(e.scratch[:0], v)
 	if err != nil {
 		return nil, false, err
 	}
+	data = bytes.Clone(out)
 	e.scratch = out
-	return bytes.Clone(out), foreignKeys, nil
+	e.release()
+	return data, foreignKeys, nil
 }
 
 // appendMsgpack appends the canonical encoding of v to dst. On an error it returns dst as it was.
 func appendMsgpack(dst []byte, v any) ([]byte, error) {
 	e := encoders.Get().(*encoder)
-	defer e.release()
 	out, _, err := e.append(dst, v)
 	if err != nil {
 		return dst, err
 	}
+	e.release()
 	return out, nil
 }
 
@@ -58,6 +59,7 @@ type encoder struct {
 	sorter  sorter
 }
 
+// release pools e. An encoder that failed is dropped instead.
 func (e *encoder) release() {
 	e.out.b = nil
 	if cap(e.scratch) > maxPooled || cap(e.sorter.tmp) > maxPooled || cap(e.sorter.entries) > maxPooled/32 {
@@ -71,7 +73,7 @@ func (e *encoder) append(dst []byte, v any) (out []byte, foreignKeys bool, err e
 	e.out.b = dst
 	e.enc.Reset(&e.out)
 	e.enc.UseCompactInts(true)
-	if err := e.enc.Encode(addressable(v)); err != nil {
+	if err := guard(func() error { return e.enc.Encode(addressable(v)) }); err != nil {
 		return nil, false, fmt.Errorf("%w: %T: %w", ErrEncode, v, err)
 	}
 	added := e.out.b[len(dst):]
@@ -82,6 +84,17 @@ func (e *encoder) append(dst []byte, v any) (out []byte, foreignKeys bool, err e
 	e.sorter.foreignKeys = false
 	e.sorter.value(added, 0)
 	return e.out.b, e.sorter.foreignKeys, nil
+}
+
+// guard turns a panic into an error. The author's own encoders and decoders run inside f, and the library panics where
+// bytes do not fit an interface type that has methods.
+func guard(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return f()
 }
 
 // addressable returns a pointer to a copy of a struct or array. Encoders with a pointer receiver (those of the
@@ -191,15 +204,20 @@ func Unmarshal(data []byte, v any) error {
 		return err
 	}
 	d := decoders.Get().(*decoder)
-	defer d.release()
-	if err := d.decode(data, timestamps, v); err != nil {
+	d.src.reset(data, timestamps)
+	d.dec.Reset(&d.src)
+	// A decoder that failed is dropped: it may have stopped halfway through something that Reset does not undo.
+	if err := guard(func() error { return d.dec.Decode(v) }); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			// An end of data inside the decoder must not pass for the end of the data set.
 			return fmt.Errorf("%w: %T: %v", ErrDecode, v, err)
 		}
 		return fmt.Errorf("%w: %T: %w", ErrDecode, v, err)
 	}
-	if n := d.src.Len(); n > 0 {
+	n := d.src.Len()
+	d.src.reset(nil, 0)
+	decoders.Put(d)
+	if n > 0 {
 		return fmt.Errorf("%w: %T: its decoder left %d of %d bytes", ErrDecode, v, n, len(data))
 	}
 	return nil
@@ -210,17 +228,6 @@ var decoders = sync.Pool{New: func() any { return &decoder{dec: msgpack.NewDecod
 type decoder struct {
 	dec *msgpack.Decoder
 	src guardedReader
-}
-
-func (d *decoder) decode(data []byte, timestamps int, v any) error {
-	d.src.reset(data, timestamps)
-	d.dec.Reset(&d.src)
-	return d.dec.Decode(v)
-}
-
-func (d *decoder) release() {
-	d.src.reset(nil, 0)
-	decoders.Put(d)
 }
 
 // guardedReader refuses to hand out the first byte of a timestamp's body on its own. The library, where it wants a

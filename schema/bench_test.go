@@ -1,0 +1,124 @@
+package schema
+
+import (
+	"testing"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// megabytes20 is a batch of 20 MB, the large case of the service's own measurements.
+func megabytes20(b *testing.B) Batch {
+	return Batch{
+		{"x", mustTensor(b, make([]float32, 5_000_000), 100, 50, 1000)},
+		{"y", mustTensor(b, make([]uint8, 1000), 100, 1, 10)},
+	}
+}
+
+// Compare with BenchmarkFieldDecode: the same tensors as fields of a struct, which copies them.
+func BenchmarkDecodeBatch(b *testing.B) {
+	payload := mustAppend(b, megabytes20(b))
+	b.SetBytes(int64(len(payload)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeBatch(payload); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkFieldDecode(b *testing.B) {
+	payload := mustMarshal(b, megabytes20(b))
+	b.SetBytes(int64(len(payload)))
+	b.ReportAllocs()
+	for b.Loop() {
+		var got []Named
+		if err := Unmarshal(payload, &got); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Compare with BenchmarkCopy: one copy of the same bytes is all that encoding should cost.
+func BenchmarkAppendBatch(b *testing.B) {
+	batch := megabytes20(b)
+	buf := AlignedBuffer(EncodedSize(batch))
+	b.SetBytes(int64(len(buf)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := AppendBatch(buf[:0], batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCopy(b *testing.B) {
+	batch := megabytes20(b)
+	buf := AlignedBuffer(len(batch[0].Tensor.Data))
+	b.SetBytes(int64(len(buf)))
+	for b.Loop() {
+		copy(buf, batch[0].Tensor.Data)
+	}
+}
+
+func BenchmarkSum(b *testing.B) {
+	payload := mustAppend(b, megabytes20(b))
+	b.SetBytes(int64(len(payload)))
+	for b.Loop() {
+		Sum(payload)
+	}
+}
+
+// Compare with BenchmarkLibraryMarshal, which neither sorts nor checks.
+func BenchmarkMarshalState(b *testing.B) {
+	v := samplePosition()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Marshal(&v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkLibraryMarshal(b *testing.B) {
+	v := samplePosition()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := msgpack.Marshal(&v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Compare with BenchmarkLibraryUnmarshal, which does not check.
+func BenchmarkUnmarshalState(b *testing.B) {
+	data := mustMarshal(b, samplePosition())
+	b.ReportAllocs()
+	for b.Loop() {
+		var v position
+		if err := Unmarshal(data, &v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkLibraryUnmarshal(b *testing.B) {
+	data := mustMarshal(b, samplePosition())
+	b.ReportAllocs()
+	for b.Loop() {
+		var v position
+		if err := msgpack.Unmarshal(data, &v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	data := mustMarshal(b, make([]float32, 1_000_000))
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := Check(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

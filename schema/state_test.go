@@ -1,0 +1,199 @@
+package schema
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+type position struct {
+	PCG   rand.PCG `msgpack:"pcg"`
+	Epoch int      `msgpack:"epoch"`
+	Index uint64   `msgpack:"index"`
+}
+
+func samplePosition() position { return position{PCG: *rand.NewPCG(7, 9), Epoch: 3, Index: 1 << 40} }
+
+func mustState(t testing.TB, v any) State {
+	t.Helper()
+	s, err := NewState(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestNewState(t *testing.T) {
+	t.Parallel()
+	for _, v := range []any{
+		nil, 0, -1, "", "text", []byte{1}, 1.5, true, struct{}{}, [2]int{1, 2}, samplePosition(), new(position),
+		(*position)(nil), map[string]int{"b": 1, "a": 2}, []any{int8(1), uint64(1 << 63)}, State{Dataset: "inner"},
+	} {
+		s, err := NewState(v)
+		if err != nil {
+			t.Errorf("%T: %v", v, err)
+		}
+		if s.Dataset != "" || s.Version != 0 || !bytes.Equal(s.Data, mustMarshal(t, v)) {
+			t.Errorf("%T: %+v", v, s)
+		}
+	}
+	var back position
+	if err := mustState(t, samplePosition()).Decode(&back); err != nil || back != samplePosition() {
+		t.Errorf("Decode: %+v, %v", back, err)
+	}
+}
+
+// fickle encodes to other bytes after every decoding.
+type fickle struct{ N int }
+
+func (f fickle) MarshalBinary() ([]byte, error) { return fmt.Append(nil, f.N), nil }
+func (f *fickle) UnmarshalBinary(b []byte) error {
+	_, err := fmt.Sscan(string(b), &f.N)
+	f.N++
+	return err
+}
+
+type oneWay struct{ V fmt.Stringer }
+
+func TestNewStateRefuses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		v    any
+		want error
+	}{
+		"keys of numbers":     {map[int]int{1: 1, 2: 2}, ErrStateNotCanonical},
+		"one key of numbers":  {struct{ M map[uint8]bool }{map[uint8]bool{1: true}}, ErrStateNotCanonical},
+		"changes each time":   {fickle{1}, ErrStateNotCanonical},
+		"cannot come back":    {oneWay{Digest{}}, ErrStateNotCanonical},
+		"channel":             {make(chan int), ErrStateNotCanonical},
+		"a byte too large":    {make([]byte, MaxState), ErrStateTooLarge},
+		"larger than allowed": {strings.Repeat("x", 1<<20), ErrStateTooLarge},
+	} {
+		if s, err := NewState(c.v); !errors.Is(err, c.want) || !s.IsZero() {
+			t.Errorf("%s: %v, %v; want %v", name, s, err, c.want)
+		}
+	}
+	mustState(t, make([]byte, MaxState-3)) // exactly the limit, with its header
+}
+
+func TestStateText(t *testing.T) {
+	t.Parallel()
+	saved := mustState(t, samplePosition())
+	saved.Dataset, saved.Version = "ecg-windows", 2
+	odd := State{Dataset: "a:b c/%é\n", Version: 1<<32 - 1, Data: []byte{0xff}}
+	var lines strings.Builder
+	for _, s := range []State{{}, saved, odd} {
+		text, err := s.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines.Write(text)
+		lines.WriteByte('\n')
+		got := State{Dataset: "overwritten", Data: []byte("too")}
+		if err := got.UnmarshalText([]byte(" " + string(text) + "\n")); err != nil || !cmp.Equal(got, s) {
+			t.Errorf("%s: %+v, %v; want %+v", text, got, err, s)
+		}
+		asJSON, err := json.Marshal(map[string]State{"state": s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fromJSON map[string]State
+		if err := json.Unmarshal(asJSON, &fromJSON); err != nil || !fromJSON["state"].Equal(s) {
+			t.Errorf("JSON %s: %v, %v", asJSON, fromJSON, err)
+		}
+	}
+	golden(t, "state_text", lines.String())
+}
+
+func TestStateTextRefuses(t *testing.T) {
+	t.Parallel()
+	saved := mustState(t, samplePosition())
+	saved.Dataset, saved.Version = "ecg", 1
+	token, err := saved.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := func(s string) string { return fmt.Sprintf("%s:%08x", s, crc32.Checksum([]byte(s), castagnoli)) }
+	texts := []string{
+		"", "jb1", "jb1:", "jb2" + string(token[3:]), string(token) + "x", string(token) + " " + string(token),
+		strings.ToUpper(string(token)), signed("jb1:ecg:1:wA"[:10] + "==:"), signed("jb1:ecg:4294967296:wA"),
+		signed("jb1:ecg:-1:wA"), signed("jb1:ecg:+1:wA"), signed("jb1:ecg:01:wA"), signed("jb1:%zz:1:wA"),
+		signed("jb1:%65cg:1:wA"), signed("jb1:ecg:1:wB"), signed("jb1:ecg:1:w A"), signed("jb1:ecg:1:!!"),
+		signed("jb1:ecg:1:" + strings.Repeat("A", 2*MaxState)),
+	}
+	for i := range token { // cut anywhere, changed anywhere
+		texts = append(texts, string(token[:i]), string(token[:i])+"~"+string(token[i+1:]))
+	}
+	for _, text := range texts {
+		s := State{Dataset: "kept"}
+		if err := s.UnmarshalText([]byte(text)); !errors.Is(err, ErrBadStateText) || s.Dataset != "kept" {
+			t.Errorf("%q: %v, %v; want ErrBadStateText", text, s, err)
+		}
+	}
+	if _, err := (State{Data: make([]byte, MaxState+1)}).MarshalText(); !errors.Is(err, ErrStateTooLarge) {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+func TestStateMethods(t *testing.T) {
+	t.Parallel()
+	a := State{Dataset: "d", Version: 1, Data: []byte{1}}
+	b := a.Clone()
+	if !a.Equal(b) || a.IsZero() || !(State{}).IsZero() || !(State{Data: []byte{}}).Equal(State{}) {
+		t.Error("Equal or IsZero")
+	}
+	b.Data[0] = 2
+	if a.Data[0] != 1 || a.Equal(b) {
+		t.Error("Clone shares its data")
+	}
+	for _, o := range []State{{Dataset: "e", Version: 1, Data: a.Data}, {Dataset: "d", Version: 2, Data: a.Data}} {
+		if a.Equal(o) {
+			t.Errorf("%v equals %v", a, o)
+		}
+	}
+	if got := a.String(); got != "d@1#a016d052 (1 bytes)" {
+		t.Errorf("String: %q", got)
+	}
+	if got := (State{}).String(); got != "start" {
+		t.Errorf("String: %q", got)
+	}
+}
+
+func TestStateRoundTrips(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := State{
+			Dataset: rapid.String().Draw(t, "dataset"),
+			Version: rapid.Uint32().Draw(t, "version"),
+			Data:    rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data"),
+		}
+		text, err := s.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range text {
+			if c <= ' ' || c > '~' {
+				t.Fatalf("%q is not printable", text)
+			}
+		}
+		var fromText, fromBytes State
+		if err := fromText.UnmarshalText(text); err != nil || !fromText.Equal(s) {
+			t.Fatalf("%v, %v", fromText, err)
+		}
+		data, err := Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Unmarshal(data, &fromBytes); err != nil || !fromBytes.Equal(s) {
+			t.Fatalf("%v, %v", fromBytes, err)
+		}
+	})
+}
