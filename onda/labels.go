@@ -68,6 +68,8 @@ func (l *LabeledSignal) validate() error {
 		return fmt.Errorf("%w: recording %s: %d labels for %v", ErrLabels, l.Recording, len(l.Labels), l.LabelSpan)
 	case l.Stored != nil && !l.Stored.Span.Contains(l.LabelSpan):
 		return fmt.Errorf("%w: recording %s: labels %v, stored %v", ErrOutsideSignal, l.Recording, l.LabelSpan, l.Stored.Span)
+	case l.Stored != nil && (l.LabelSpan.Start-l.Stored.Span.Start)%l.LabelDuration != 0:
+		return fmt.Errorf("%w: recording %s: labels %v, stored %v", ErrLabels, l.Recording, l.LabelSpan, l.Stored.Span)
 	}
 	return nil
 }

@@ -95,7 +95,6 @@ func (w *windows) item(i, label int, d func() dice) Item {
 	item := Item{
 		Signal: i, Recording: w.ids[i],
 		Start: int64(start), Stop: int64(start + w.BatchDuration),
-		Channels: w.Channels,
 	}
 	if w.NChannels > 0 {
 		from := w.candidates(s)

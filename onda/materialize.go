@@ -1,0 +1,213 @@
+package onda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// maxBatchBytes bounds x: the largest batch that a trainer's default window
+// takes.
+const maxBatchBytes = 1 << 30
+
+// Materialize reads the windows of one job, concurrently, and returns a batch
+// of two tensors:
+//
+//   - x, float32 or float64 as Params ask, (batch, channel, time), in the
+//     signal's unit; a [ChannelSelector] may add dimensions after batch
+//   - y, uint8, (batch, 1, label)
+//
+// Items of unequal shape are ErrShape. Errors that reading again cannot mend,
+// such as ErrTruncated, are marked dataset.Permanent; a file that cannot be
+// opened is not.
+func (d *Dataset) Materialize(ctx context.Context, job Job) (schema.Batch, error) {
+	var batch schema.Batch
+	var err error
+	if d.double {
+		batch, err = materialize[float64](ctx, d, job)
+	} else {
+		batch, err = materialize[float32](ctx, d, job)
+	}
+	if err != nil {
+		return nil, permanent(err)
+	}
+	return batch, nil
+}
+
+// permanent marks errors about what the files hold or the job says. Errors of
+// the source stay as they are: storage has bad moments.
+func permanent(err error) error {
+	for _, cause := range []error{
+		ErrTruncated, ErrCompressed, ErrPath, ErrSignal, ErrChannels, ErrLabels, ErrOutsideSignal, ErrJob, ErrShape,
+	} {
+		if errors.Is(err, cause) {
+			return dataset.Permanent(err)
+		}
+	}
+	return err
+}
+
+// window is an item with all that is needed to read it.
+type window struct {
+	signal   *LabeledSignal
+	span     Span
+	wanted   []string
+	channels []int // nil if a selector decides
+	first    int64
+	count    int64
+	labels   int
+}
+
+func (d *Dataset) window(item Item) (window, error) {
+	if item.Signal < 0 || item.Signal >= len(d.signals) {
+		return window{}, fmt.Errorf("%w: signal %d of %d", ErrJob, item.Signal, len(d.signals))
+	}
+	w := window{
+		signal: &d.signals[item.Signal],
+		span:   Span{time.Duration(item.Start), time.Duration(item.Stop)},
+		wanted: item.Channels,
+	}
+	if id := w.signal.Recording.String(); id != item.Recording {
+		return window{}, fmt.Errorf("%w: signal %d is of recording %s, the job means %s", ErrJob, item.Signal, id, item.Recording)
+	}
+	sub, err := w.signal.SubSpan(w.span)
+	if err != nil {
+		return window{}, err
+	}
+	w.labels = sub.LabelCount()
+	if w.first, w.count, err = w.signal.sampleRange(w.span); err != nil {
+		return window{}, err
+	}
+	if d.selector == nil {
+		if w.channels, err = channelIndices(w.signal.Channels, w.wanted); err != nil {
+			return window{}, err
+		}
+	}
+	return w, nil
+}
+
+// shape of the window's x, as far as it is known before a selector ran.
+func (w *window) shape() [3]int {
+	channels := len(w.channels)
+	if w.channels == nil {
+		channels = len(w.signal.Channels)
+	}
+	return [3]int{channels, int(w.count), w.labels}
+}
+
+func materialize[T float](ctx context.Context, d *Dataset, job Job) (schema.Batch, error) {
+	if len(job.Items) == 0 {
+		return nil, fmt.Errorf("%w: no items", ErrJob)
+	}
+	windows := make([]window, len(job.Items))
+	for i, item := range job.Items {
+		var err error
+		if windows[i], err = d.window(item); err != nil {
+			return nil, err
+		}
+		got, want := windows[i].shape(), windows[0].shape()
+		if got[2] != want[2] || (d.selector == nil && got != want) {
+			return nil, fmt.Errorf("%w: recordings %s and %s have (channel, time, label) %v and %v",
+				ErrShape, job.Items[0].Recording, item.Recording, want, got)
+		}
+	}
+	shape := windows[0].shape()
+	labels := shape[2]
+	// In float64, since the counts come from tables and may be absurd.
+	if size := float64(len(windows)) * float64(shape[0]) * float64(shape[1]) * 8; size > maxBatchBytes {
+		return nil, fmt.Errorf("%w: a batch of %d windows of (channel, time) %v is more than %d bytes",
+			ErrShape, len(windows), shape[:2], maxBatchBytes)
+	}
+	y := make([]uint8, len(windows)*labels)
+	x := newStack[T](len(windows))
+	if d.selector == nil {
+		x.allocate(shape[:2])
+	}
+	group, reading := errgroup.WithContext(ctx)
+	for i := range windows {
+		if !d.acquire(reading) {
+			break // an item has failed, or ctx has ended
+		}
+		group.Go(func() error {
+			defer func() { <-d.slots }()
+			if err := d.readLabels(reading, &windows[i], y[i*labels:(i+1)*labels]); err != nil {
+				return err
+			}
+			return readSamples(reading, d, &windows[i], x, i)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return x.batch(y, labels)
+}
+
+func (d *Dataset) acquire(ctx context.Context) bool {
+	select {
+	case d.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (d *Dataset) readLabels(ctx context.Context, w *window, into []uint8) error {
+	from := int((w.span.Start - w.signal.LabelSpan.Start) / w.signal.LabelDuration)
+	stored := w.signal.Stored
+	if stored == nil {
+		copy(into, w.signal.Labels[from:])
+		return nil
+	}
+	first := int64((w.span.Start - stored.Span.Start) / w.signal.LabelDuration)
+	raw, err := d.reader.raw(ctx, stored, first, int64(len(into)))
+	if err != nil {
+		return fmt.Errorf("labels: %w", err)
+	}
+	copy(into, raw)
+	return nil
+}
+
+func readSamples[T float](ctx context.Context, d *Dataset, w *window, x *stack[T], i int) error {
+	raw, err := d.reader.raw(ctx, &w.signal.Signal, w.first, w.count)
+	if err != nil {
+		return err
+	}
+	if d.selector == nil {
+		decode(x.item(i), &w.signal.Signal, raw, w.channels)
+		return nil
+	}
+	all, _ := channelIndices(w.signal.Channels, nil)
+	in := Window{
+		Recording: w.signal.Recording, Channels: slices.Clone(w.signal.Channels), Wanted: w.wanted,
+		SampleRate: w.signal.SampleRate, Span: w.span, Time: int(w.count),
+		Data: make([]float64, len(all)*int(w.count)),
+	}
+	decode(in.Data, &w.signal.Signal, raw, all)
+	shape, values, err := selectChannels(d.selector, in)
+	if err != nil {
+		return fmt.Errorf("onda: select channels of recording %s: %w", w.signal.Recording, err)
+	}
+	return x.put(i, shape, values)
+}
+
+// selectChannels runs the user's code. It does so on a goroutine of ours, where
+// a panic that nobody catches would end the whole worker.
+func selectChannels(s ChannelSelector, w Window) (shape []int, values []float64, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = dataset.Permanent(fmt.Errorf("panic: %v\n%s", r, debug.Stack()))
+		}
+	}()
+	return s.Select(w)
+}
