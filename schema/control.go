@@ -2,6 +2,7 @@ package schema
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -93,6 +94,7 @@ const (
 	CodeMaterialize      = "materialize"
 	CodePoison           = "poison"
 	CodeNondeterministic = "nondeterministic"
+	CodeStoreFull        = "store_full"
 	CodeStopped          = "stopped"
 	CodeBadRequest       = "bad_request"
 	CodeUnavailable      = "unavailable" // passing: ask again
@@ -219,4 +221,10 @@ type Lane struct {
 type Report struct {
 	Gen   string `json:"gen"`
 	Fault *Fault `json:"fault"`
+}
+
+// IsDuplicate reports whether JetStream refused a message because its subject has one already. The same
+// error code also stands for a full stream, so the description decides.
+func IsDuplicate(code int, description string) bool {
+	return code == 10077 && strings.Contains(description, "per subject")
 }

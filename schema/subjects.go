@@ -132,3 +132,6 @@ func ParseResultSeq(subject string) (uint64, error) {
 }
 
 func joinSubject(tokens ...string) string { return strings.Join(tokens, ".") }
+
+// ServiceVersion is the version that coordinators and workers show as NATS micro services, and the release's.
+const ServiceVersion = "0.1.0"

@@ -20,7 +20,7 @@ const (
 	Bucket     = "jetbatch"      // records and leases
 	JobsStream = "jetbatch-jobs" // the work queue
 
-	bucketStream  = "KV_" + Bucket
+	BucketStream  = "KV_" + Bucket
 	resultsPrefix = "jetbatch-results-"
 )
 
@@ -78,7 +78,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	// A bucket is made as a stream of its own so that its revisions start at the clock: one that was lost
 	// and made again cannot repeat a revision. Direct gets are off: every read is the leader's.
 	err := ensureStream(ctx, js, jetstream.StreamConfig{
-		Name: bucketStream, Subjects: []string{"$KV." + Bucket + ".>"},
+		Name: BucketStream, Subjects: []string{"$KV." + Bucket + ".>"},
 		Description:       "jetbatch: one record per batcher, one lease per coordinator",
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true,
 		Storage: jetstream.FileStorage, Replicas: replicas,

@@ -1,0 +1,291 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/coordinator/internal/window"
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// batcher owns one batcher: its record, its window and its generation. Everything below the inbox is
+// touched by the actor goroutine, run, alone.
+type batcher struct {
+	c     *Coordinator
+	name  string
+	kind  *kind.Kind
+	inbox chan func()
+	gone  chan struct{} // closed when the actor ended
+
+	log *slog.Logger
+	rec schema.Record
+	rev uint64
+
+	gen      *generation // nil unless the phase is running or done and the generation is set up
+	inst     kind.Instance
+	release  func()
+	heard    time.Time // last word of the reader
+	last     schema.Credit
+	rate     rate
+	restarts int    // generations begun because a store was lost
+	reissued uint64 // jobs published again
+	over     bool   // deposed or collected: the actor ends
+}
+
+func newBatcher(c *Coordinator, rec schema.Record, rev uint64, k *kind.Kind) *batcher {
+	return &batcher{
+		c: c, name: rec.Batcher, kind: k, rec: rec, rev: rev, heard: time.Now(),
+		inbox: make(chan func(), 64), gone: make(chan struct{}),
+		log: c.log.With("batcher", rec.Batcher),
+	}
+}
+
+// generation is the running generation of a batcher, in the memory of its owner.
+type generation struct {
+	*window.Window
+	feed    *feed
+	saved   uint64    // taken, as the record has it
+	since   time.Time // of the last save
+	looked  time.Time // of the last repair
+	pause   time.Duration
+	done    map[uint64]bool // results that were there at the takeover
+	settled bool            // everything that was fed before a takeover is in the window again
+	shrunk  int             // bound on the window after the store was full; 0 for none
+}
+
+// post hands f to the actor; it is dropped when the actor has ended.
+func (b *batcher) post(f func()) {
+	select {
+	case b.inbox <- f:
+	case <-b.gone:
+	}
+}
+
+// errGone says that the actor ended before it could answer.
+var errGone = &schema.Fault{Code: schema.CodeUnavailable, Message: "the batcher is changing hands"}
+
+// call runs f in the actor and returns its result.
+func call[R any](b *batcher, f func() R) (r R, fault *schema.Fault) {
+	done := make(chan struct{})
+	b.post(func() {
+		r = f()
+		close(done)
+	})
+	select {
+	case <-done:
+		return r, nil
+	case <-b.gone:
+		select {
+		case <-done: // answered with its last breath
+			return r, nil
+		default:
+			return r, errGone
+		}
+	}
+}
+
+// run is the actor.
+func (b *batcher) run() {
+	defer b.c.drop(b)
+	defer close(b.gone)
+	defer b.end()
+	b.resume()
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for !b.over {
+		var produced <-chan produced
+		if b.gen != nil {
+			produced = b.gen.feed.out
+		}
+		select {
+		case <-b.c.ctx.Done():
+			return
+		case f := <-b.inbox:
+			f()
+		case p := <-produced:
+			b.take(p)
+		case <-tick.C:
+			b.beat()
+		}
+	}
+}
+
+// end lets go of everything in memory. Nothing stored is touched.
+func (b *batcher) end() {
+	b.halt()
+	b.closeDataset()
+}
+
+// halt stops feeding.
+func (b *batcher) halt() {
+	if b.gen != nil {
+		b.gen.feed.stop()
+		b.gen = nil
+	}
+}
+
+func (b *batcher) closeDataset() {
+	if b.release != nil {
+		b.release()
+		b.inst, b.release = nil, nil
+	}
+}
+
+// beat does what is due every second.
+func (b *batcher) beat() {
+	silent := time.Since(b.heard)
+	if silent > b.idleTimeout() {
+		b.retire()
+		return
+	}
+	g := b.gen
+	if g == nil {
+		if b.rec.Phase == schema.PhaseRunning {
+			b.resume() // a takeover that could not be finished
+		}
+		return
+	}
+	b.announce()
+	if g.Taken() != g.saved {
+		b.save()
+	}
+	g.feed.republish(g.Window)
+	if stalled, since := g.feed.stalled(b.c.cfg.Stall); stalled {
+		b.verdict(&schema.Fault{Code: schema.CodeIteratorStalled, Message: "Next has not returned for " + since.Round(time.Second).String()})
+	}
+	b.demand()
+}
+
+func (b *batcher) idleTimeout() time.Duration {
+	if t := b.rec.Settings.IdleTimeout; t > 0 {
+		return t
+	}
+	return DefaultIdleTimeout
+}
+
+// held reports whether a live reader holds the seat.
+func (b *batcher) held() bool {
+	return b.rec.Reader != "" && time.Since(b.heard) < b.c.cfg.ReaderLease
+}
+
+// update changes the record by compare-and-set: change is applied to a copy, which becomes the record once
+// it is stored. A conflict means that another coordinator owns the batcher now.
+func (b *batcher) update(change func(*schema.Record)) error {
+	next := b.rec
+	change(&next)
+	data, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	defer cancel()
+	key := topology.BatcherKey(b.name)
+	rev, err := b.c.kv.Update(ctx, key, data, b.rev)
+	if err != nil {
+		// The outcome may be unknown, or an earlier unknown outcome was a success: only owners write, so a
+		// record that still names this coordinator is our own.
+		rev, err = b.reconcile(ctx, key, data, err)
+	}
+	if err != nil {
+		return err
+	}
+	b.rec, b.rev = next, rev
+	return nil
+}
+
+func (b *batcher) reconcile(ctx context.Context, key string, data []byte, cause error) (uint64, error) {
+	stored, rev, err := b.c.read(ctx, b.name)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound): // the bucket was wiped
+		return b.c.kv.Create(ctx, key, data)
+	case err != nil:
+		return 0, errors.Join(cause, err)
+	case stored.Owner != b.c.cfg.Name:
+		b.over = true
+		b.log.Info("batcher is another's now", "owner", stored.Owner)
+		return 0, cause
+	}
+	b.rev = rev
+	return b.c.kv.Update(ctx, key, data, rev)
+}
+
+// retire deletes a batcher that nobody held for its idle timeout.
+func (b *batcher) retire() {
+	b.halt()
+	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	defer cancel()
+	err := b.c.kv.Delete(ctx, topology.BatcherKey(b.name), jetstream.LastRevision(b.rev))
+	if err != nil {
+		b.log.Warn("idle batcher not collected", "error", err)
+		return
+	}
+	b.over = true
+	b.discard(b.rec.Gen)
+	b.log.Info("idle batcher collected", "gen", b.rec.Gen, "idle", time.Since(b.heard).Round(time.Second))
+}
+
+// discard deletes a generation that the record no longer names. A failure is the collector's.
+func (b *batcher) discard(gen string) {
+	if gen == "" {
+		return
+	}
+	b.c.running.Go(func() {
+		ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+		defer cancel()
+		if err := topology.DeleteGeneration(ctx, b.c.js, b.name, gen); err != nil && ctx.Err() == nil {
+			b.log.Warn("generation not deleted yet", "gen", gen, "error", err)
+		}
+	})
+}
+
+// announce tells workers that there are jobs to pull.
+func (b *batcher) announce() {
+	if b.gen == nil {
+		return
+	}
+	b.publish(schema.LanePrefix, schema.Lane{Batcher: b.name, Gen: b.rec.Gen, Kind: b.kindToken()})
+}
+
+// notify tells the reader how things stand.
+func (b *batcher) notify() { b.publish(schema.NoticePrefix, b.creditReply()) }
+
+func (b *batcher) publish(prefix string, v any) {
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = b.c.nc.Publish(prefix+"."+b.name, data)
+	}
+	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		b.log.Warn("not announced", "subject", prefix, "error", err)
+	}
+}
+
+func (b *batcher) kindToken() string { return schema.KindToken(b.rec.Spec.Dataset, b.rec.Spec.Version) }
+
+// resize sets the window to what workers and batch size allow, and feeds what that opens.
+func (b *batcher) resize() {
+	if b.gen == nil {
+		return
+	}
+	_, slots := b.c.fleet.serving(b.kindToken())
+	limit := windowLimit(b.rec.Settings, slots, b.rec.BatchBytes)
+	if b.gen.shrunk > 0 {
+		limit = min(limit, b.gen.shrunk)
+	}
+	b.gen.SetLimit(limit)
+	b.demand()
+}
+
+// demand asks the iterator for what the window has room for.
+func (b *batcher) demand() {
+	if g := b.gen; g != nil {
+		g.feed.demand(g.StateAfter(g.Fed()), g.Want())
+	}
+}

@@ -1,0 +1,308 @@
+// Package coordinator feeds batchers: it iterates their data sets from an explicit state and publishes
+// the jobs in order, as far ahead of the trainer as the window allows.
+//
+// A coordinator promises that what it stores can be derived again from (data set, state), that it changes a
+// batcher's record only by compare-and-set, and that a coordinator which was paused and deposed does no
+// harm when it wakes. Several may run: each batcher is fed by one of them, and by another when that one is
+// not heard of for Config.Lease. It never materializes a batch and never reads one.
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// beat is how often leases are renewed and looked at, and lanes announced.
+const beat = time.Second
+
+// collectEvery is after how many beats old generations are looked for.
+const collectEvery = 15
+
+// callTimeout bounds one call to JetStream.
+const callTimeout = 5 * time.Second
+
+// Coordinator feeds any number of batchers. Its methods are safe for concurrent use.
+type Coordinator struct {
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	cfg   Config
+	log   *slog.Logger
+	kinds map[string]*kind.Kind // by data set name
+
+	ctx     context.Context // of Run; set before anything is owned
+	kv      jetstream.KeyValue
+	records jetstream.Stream // the bucket's stream, for listing keys
+	fleet   fleet
+	leases  leases
+	running sync.WaitGroup // batchers' actors and requests being handled
+
+	mu    sync.Mutex
+	owned map[string]*batcher
+}
+
+// New returns a coordinator for the given data sets. It does nothing until Run.
+func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("coordinator: %w", err)
+	}
+	c := &Coordinator{
+		nc: nc, js: js, cfg: cfg, log: cfg.Logger.With("coordinator", cfg.Name),
+		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher),
+	}
+	for _, d := range defs {
+		if err := schema.CheckName("data set", d.Name()); err != nil {
+			return nil, err
+		}
+		if c.kinds[d.Name()] != nil {
+			return nil, fmt.Errorf("coordinator: data set %q is defined twice", d.Name())
+		}
+		c.kinds[d.Name()] = d.Kind()
+	}
+	c.fleet.changed = c.fleetChanged
+	c.leases.init(cfg.Lease)
+	return c, nil
+}
+
+// Run feeds batchers until ctx ends and then lets go of them: their records stay, and another coordinator, or
+// this one started again, goes on. The error is nil after ctx ended, else why the coordinator could not run.
+func (c *Coordinator) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.ctx = ctx
+	if err := c.prepare(ctx); err != nil {
+		return fmt.Errorf("coordinator: %w", err)
+	}
+	if err := c.serve(ctx); err != nil {
+		return fmt.Errorf("coordinator: %w", err)
+	}
+	cancel()
+	c.running.Wait()
+	c.resign()
+	for _, k := range c.kinds {
+		k.CloseIdle()
+	}
+	return nil
+}
+
+// serve answers requests and owns batchers until ctx ends. What fails here fails only on a closed connection,
+// and so does the undoing.
+func (c *Coordinator) serve(ctx context.Context) error {
+	subs, err := c.subscribe()
+	defer func() {
+		for _, s := range subs {
+			_ = s.Unsubscribe()
+		}
+	}()
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	svc, err := c.addService()
+	if err != nil {
+		return fmt.Errorf("service: %w", err)
+	}
+	defer func() { _ = svc.Stop() }()
+	c.log.Info("coordinator runs", "datasets", c.kindTokens())
+	c.loop(ctx)
+	return nil
+}
+
+// prepare makes the shared streams and takes the first lease, again and again while the server is not up yet.
+func (c *Coordinator) prepare(ctx context.Context) error {
+	for {
+		err := c.prepareOnce(ctx)
+		if err == nil || ctx.Err() != nil || !passing(err) {
+			return err
+		}
+		c.log.Warn("JetStream does not answer yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(beat):
+		}
+	}
+}
+
+func (c *Coordinator) prepareOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := topology.Ensure(ctx, c.js, topology.Config{Replicas: c.cfg.Replicas}); err != nil {
+		return err
+	}
+	kv, err := topology.OpenBucket(ctx, c.js)
+	if err != nil {
+		return err
+	}
+	records, err := c.js.Stream(ctx, topology.BucketStream)
+	if err != nil {
+		return err
+	}
+	c.kv, c.records = kv, records
+	return c.renew(ctx)
+}
+
+// passing reports whether an error of JetStream may go away by itself.
+func passing(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrConnectionReconnecting)
+}
+
+func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
+	for subject, handle := range map[string]nats.MsgHandler{
+		schema.WorkerPrefix + ".*":                         c.fleet.hear,
+		schema.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
+		schema.ReaderPrefix + ".*":                         c.deliver((*batcher).hearReader),
+		schema.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
+	} {
+		sub, err := c.nc.Subscribe(subject, handle)
+		if err != nil {
+			return subs, err
+		}
+		subs = append(subs, sub)
+	}
+	return subs, nil
+}
+
+// deliver hands a message for a batcher, whose name is the subject's last token, to its actor if it is owned here.
+func (c *Coordinator) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
+	return func(m *nats.Msg) {
+		if b := c.owner(lastToken(m.Subject)); b != nil {
+			hear(b, m)
+		}
+	}
+}
+
+// loop does what is done every second until ctx ends.
+func (c *Coordinator) loop(ctx context.Context) {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		c.fleet.expire(time.Now())
+		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("lease not renewed", "error", err)
+		}
+		if err := c.scan(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("records not read", "error", err)
+		}
+		if n%collectEvery == 0 {
+			if err := c.collect(ctx); err != nil && ctx.Err() == nil {
+				c.log.Warn("old generations not collected", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// fleetChanged lets every batcher look at its window again and say that it has jobs.
+func (c *Coordinator) fleetChanged() {
+	for _, b := range c.all() {
+		b.post(func() {
+			b.announce()
+			b.resize()
+		})
+	}
+}
+
+// owner returns the actor of a batcher that this coordinator owns, or nil.
+func (c *Coordinator) owner(name string) *batcher {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owned[name]
+}
+
+func (c *Coordinator) all() []*batcher {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]*batcher, 0, len(c.owned))
+	for _, b := range c.owned {
+		all = append(all, b)
+	}
+	return all
+}
+
+// adopt starts the actor of a batcher whose record, at rev, names this coordinator.
+func (c *Coordinator) adopt(rec schema.Record, rev uint64, k *kind.Kind) *batcher {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := newBatcher(c, rec, rev, k)
+	c.owned[rec.Batcher] = b
+	c.running.Go(b.run)
+	return b
+}
+
+// drop forgets an actor that ended.
+func (c *Coordinator) drop(b *batcher) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.owned[b.name] == b {
+		delete(c.owned, b.name)
+	}
+}
+
+func (c *Coordinator) kindTokens() []string {
+	tokens := make([]string, 0, len(c.kinds))
+	for _, k := range c.kinds {
+		tokens = append(tokens, schema.KindToken(k.Name, k.Version))
+	}
+	return tokens
+}
+
+// addService registers the coordinator as a NATS micro service. Requests for one batcher go to any
+// coordinator of the queue group; the overview is asked of all.
+func (c *Coordinator) addService() (micro.Service, error) {
+	svc, err := micro.AddService(c.nc, micro.Config{
+		Name: "jetbatch-coordinator", Version: schema.ServiceVersion,
+		Description:  "feeds jetbatch batchers with jobs",
+		Metadata:     map[string]string{"coordinator": c.cfg.Name},
+		QueueGroup:   "jetbatch",
+		StatsHandler: func(*micro.Endpoint) any { return map[string]int{"batchers": len(c.all())} },
+	})
+	if err != nil {
+		return nil, err
+	}
+	group := svc.AddGroup(schema.CoordinatorPrefix)
+	for _, op := range []string{opSeat, opStop, opStatus} {
+		err = errors.Join(err, group.AddEndpoint(op, micro.HandlerFunc(func(r micro.Request) {
+			c.handle(&nats.Msg{Subject: r.Subject(), Reply: r.Reply(), Data: r.Data()})
+		})))
+	}
+	err = errors.Join(err, group.AddEndpoint(opOverview, micro.HandlerFunc(func(r micro.Request) {
+		c.handle(&nats.Msg{Subject: r.Subject(), Reply: r.Reply(), Data: r.Data()})
+	}), micro.WithEndpointQueueGroupDisabled()))
+	if err != nil {
+		return nil, errors.Join(err, svc.Stop())
+	}
+	return svc, nil
+}
+
+func (c *Coordinator) respond(m *nats.Msg, reply any) {
+	data, err := json.Marshal(reply)
+	if err == nil {
+		err = c.nc.Publish(m.Reply, data)
+	}
+	if err != nil {
+		c.log.Warn("no answer sent", "subject", m.Subject, "error", err)
+	}
+}

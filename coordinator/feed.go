@@ -1,0 +1,248 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/coordinator/internal/window"
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// flushAfter bounds how long an iterated job waits for others before it is published.
+const flushAfter = time.Millisecond
+
+// flushItems bounds how many jobs are handed to the actor at once.
+const flushItems = 64
+
+// republishAfter is when a job whose publication nobody confirmed is published again.
+const republishAfter = time.Second
+
+// produced is what the iterator made since it last reported.
+type produced struct {
+	items []item
+	err   error // how iteration ended; io.EOF at the end of the data
+	last  bool  // of what was demanded
+}
+
+type item struct {
+	job, next []byte
+	took      time.Duration
+}
+
+// feed iterates one generation in a goroutine of its own and publishes its jobs.
+type feed struct {
+	nc     *nats.Conn
+	log    *slog.Logger
+	prefix string // of job subjects, up to the sequence number
+	inbox  string // prefix of reply subjects
+	sub    *nats.Subscription
+	cancel context.CancelFunc
+
+	asked chan ask
+	out   chan produced
+	busy  time.Time // since when the iterator has owed something; zero when it owes nothing; the actor's
+
+	mu          sync.Mutex
+	unconfirmed map[uint64]time.Time // published, by sequence number
+	refused     string               // the last refusal, for people
+}
+
+type ask struct {
+	state []byte
+	n     int
+}
+
+func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Instance, token, batcher, gen string) (*feed, error) {
+	f := &feed{
+		nc: nc, log: log, inbox: nc.NewInbox(),
+		prefix:      schema.JobPrefix + "." + token + "." + batcher + "." + gen + ".",
+		asked:       make(chan ask, 1),
+		out:         make(chan produced),
+		unconfirmed: make(map[uint64]time.Time),
+	}
+	sub, err := nc.Subscribe(f.inbox+".*", f.confirm)
+	if err != nil {
+		return nil, err
+	}
+	f.sub = sub
+	ctx, f.cancel = context.WithCancel(ctx)
+	go f.iterate(ctx, inst)
+	return f, nil
+}
+
+// stop ends iteration, once Next returns, and forgets what is unconfirmed.
+func (f *feed) stop() {
+	f.cancel()
+	_ = f.sub.Unsubscribe() // fails only on a closed connection
+}
+
+// demand asks for n more jobs from state, unless the last demand is not met yet.
+func (f *feed) demand(state []byte, n int) {
+	if n == 0 || !f.busy.IsZero() {
+		return
+	}
+	f.busy = time.Now()
+	f.asked <- ask{state, n}
+}
+
+// met takes note of what came from the iterator.
+func (f *feed) met(p produced) {
+	f.busy = time.Now()
+	if p.last {
+		f.busy = time.Time{}
+	}
+}
+
+// stalled reports whether Next has not come back for longer than limit.
+func (f *feed) stalled(limit time.Duration) (bool, time.Duration) {
+	if f.busy.IsZero() {
+		return false, 0
+	}
+	since := time.Since(f.busy)
+	return since > limit, since
+}
+
+// iterate answers demands until ctx ends. A Next that never returns keeps this goroutine, and nothing else.
+func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
+	for {
+		var a ask
+		select {
+		case <-ctx.Done():
+			return
+		case a = <-f.asked:
+		}
+		state, begun := a.state, time.Now()
+		var items []item
+		for n := 1; n <= a.n; n++ {
+			t := time.Now()
+			job, next, err := inst.Next(state)
+			took := time.Since(t)
+			if err == nil {
+				items = append(items, item{job, next, took})
+				state = next
+			}
+			last := n == a.n || err != nil
+			if !last && len(items) < flushItems && time.Since(begun) < flushAfter {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case f.out <- produced{items, err, last}:
+			}
+			if last {
+				break
+			}
+			items, begun = nil, time.Now()
+		}
+	}
+}
+
+// publish sends a job; the stream's answer comes to confirm. A lost message is sent again by republish.
+func (f *feed) publish(seq uint64, job []byte) {
+	f.mu.Lock()
+	f.unconfirmed[seq] = time.Now()
+	f.mu.Unlock()
+	n := strconv.FormatUint(seq, 10)
+	err := f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + n + ".0", Reply: f.inbox + "." + n, Data: job})
+	if err != nil {
+		f.fail(err.Error())
+	}
+}
+
+func (f *feed) fail(why string) {
+	f.mu.Lock()
+	changed := f.refused != why
+	f.refused = why
+	f.mu.Unlock()
+	if changed {
+		f.log.Warn("job not published yet", "error", why)
+	}
+}
+
+// confirm takes the stream's answer to a publication.
+func (f *feed) confirm(m *nats.Msg) {
+	seq, err := strconv.ParseUint(m.Subject[len(f.inbox)+1:], 10, 64)
+	if err != nil {
+		return
+	}
+	if len(m.Data) == 0 { // no responders: there is no stream
+		f.fail("the job stream does not answer")
+		return
+	}
+	var ack struct {
+		Error *struct {
+			Code        int    `json:"err_code"`
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &ack); err != nil {
+		f.fail(err.Error())
+		return
+	}
+	// Refused because its subject has a message: the job is there already, which is what was wanted.
+	if ack.Error != nil && !schema.IsDuplicate(ack.Error.Code, ack.Error.Description) {
+		f.fail(ack.Error.Description)
+		return
+	}
+	f.mu.Lock()
+	delete(f.unconfirmed, seq)
+	if len(f.unconfirmed) == 0 {
+		f.refused = ""
+	}
+	f.mu.Unlock()
+}
+
+// republish sends again what nobody confirmed and the trainer still needs.
+func (f *feed) republish(w *window.Window) {
+	f.mu.Lock()
+	var late []uint64
+	for seq, at := range f.unconfirmed {
+		if seq <= w.Taken() {
+			delete(f.unconfirmed, seq)
+		} else if time.Since(at) > republishAfter {
+			late = append(late, seq)
+		}
+	}
+	f.mu.Unlock()
+	slices.Sort(late)
+	for _, seq := range late {
+		if e, ok := w.Entry(seq); ok {
+			f.publish(seq, e.Job)
+		}
+	}
+}
+
+// waiting says what is not stored yet, for people; empty when all is.
+func (f *feed) waiting() (string, []uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refused, slices.Sorted(maps.Keys(f.unconfirmed))
+}
+
+// iteratorFault says how iteration ended; nil for the end of the data.
+func iteratorFault(err error) *schema.Fault {
+	var p *kind.PanicError
+	switch {
+	case err == io.EOF: //nolint:errorlint // exactly io.EOF is the end: a wrapped one is a truncated file
+		return nil
+	case errors.As(err, &p):
+		return &schema.Fault{Code: schema.CodeIterator, Message: err.Error(), Stack: string(p.Stack)}
+	case errors.Is(err, kind.ErrWrongState):
+		return &schema.Fault{Code: schema.CodeWrongState, Message: err.Error()}
+	case errors.Is(err, schema.ErrStateTooLarge):
+		return &schema.Fault{Code: schema.CodeStateTooLarge, Message: err.Error()}
+	}
+	return &schema.Fault{Code: schema.CodeIterator, Message: err.Error()}
+}

@@ -1,0 +1,226 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Operations of the coordinator's service: the last token of a request's subject.
+const (
+	opSeat     = "seat"
+	opStop     = "stop"
+	opStatus   = "status"
+	opOverview = "overview"
+)
+
+func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
+
+// handle answers a request in a goroutine of its own, since opening a data set may take long.
+func (c *Coordinator) handle(m *nats.Msg) {
+	if m.Reply == "" {
+		return // nobody to answer
+	}
+	c.running.Go(func() {
+		switch op := lastToken(m.Subject); op {
+		case opSeat:
+			answer(c, m, func(req *schema.SeatRequest) (schema.SeatReply, *schema.Fault) {
+				b, fault := c.route(m, req.Batcher, req)
+				if b == nil {
+					return schema.SeatReply{Fault: fault}, fault
+				}
+				return call(b, func() schema.SeatReply { return b.seat(req) })
+			})
+		case opStop:
+			answer(c, m, func(req *schema.StopRequest) (schema.StopReply, *schema.Fault) {
+				b, fault := c.route(m, req.Batcher, nil)
+				if b == nil {
+					return schema.StopReply{Fault: fault}, fault
+				}
+				return call(b, func() schema.StopReply { return b.stop(req) })
+			})
+		case opStatus:
+			answer(c, m, func(req *schema.StatusRequest) (schema.StatusReply, *schema.Fault) {
+				b, fault := c.route(m, req.Batcher, nil)
+				if b == nil {
+					return schema.StatusReply{Fault: fault}, fault
+				}
+				return call(b, func() schema.StatusReply { return schema.StatusReply{Status: b.status()} })
+			})
+		case opOverview:
+			c.respond(m, c.overview())
+		}
+	})
+}
+
+// errForwarded says that another coordinator answers.
+var errForwarded = &schema.Fault{Code: "forwarded"}
+
+// faulty is a reply that can say what went wrong.
+type faulty interface {
+	schema.SeatReply | schema.StopReply | schema.StatusReply
+}
+
+// answer decodes a request, carries it out and responds, unless it was passed on. A fault that carry
+// returns beside the reply is already in it, or the actor ended before it could answer.
+func answer[Q any, R faulty](c *Coordinator, m *nats.Msg, carry func(*Q) (R, *schema.Fault)) {
+	req := new(Q)
+	if err := json.Unmarshal(m.Data, req); err != nil {
+		c.respond(m, map[string]*schema.Fault{"fault": {Code: schema.CodeBadRequest, Message: err.Error()}})
+		return
+	}
+	reply, fault := carry(req)
+	switch fault {
+	case errForwarded:
+	case errGone:
+		c.respond(m, map[string]*schema.Fault{"fault": fault})
+	default:
+		c.respond(m, reply)
+	}
+}
+
+// route returns the actor that owns a batcher, takes the batcher over if its owner is dead, creates it for a
+// seat request if there is none, or passes the message on to the coordinator that owns it.
+func (c *Coordinator) route(m *nats.Msg, name string, seat *schema.SeatRequest) (*batcher, *schema.Fault) {
+	if err := schema.CheckName("batcher", name); err != nil {
+		return nil, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
+	}
+	for range 3 { // the record may change between reading and writing it
+		if b := c.owner(name); b != nil {
+			return b, nil
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, callTimeout)
+		b, fault, again := c.claim(ctx, m, name, seat)
+		cancel()
+		if !again {
+			return b, fault
+		}
+	}
+	return nil, unavailable("the record of batcher %s keeps changing", name)
+}
+
+func unavailable(format string, args ...any) *schema.Fault {
+	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(format, args...)}
+}
+
+// claim makes one attempt at routing a batcher that is not owned here.
+func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat *schema.SeatRequest) (b *batcher, fault *schema.Fault, again bool) {
+	rec, rev, err := c.read(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound) && seat == nil:
+		return nil, &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf("there is no batcher %s", name)}, false
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		b, fault = c.create(ctx, seat)
+		return b, fault, b == nil && fault == nil
+	case err != nil:
+		return nil, unavailable("record of batcher %s: %v", name, err), false
+	}
+	switch c.leaseOf(rec.Owner) {
+	case leaseLive:
+		if strings.Count(m.Subject, ".") > 2 {
+			return nil, unavailable("batcher %s is changing hands", name), false // passed on once already
+		}
+		fwd := &nats.Msg{Subject: schema.CoordinatorPrefix + "." + rec.Owner + "." + lastToken(m.Subject), Reply: m.Reply, Data: m.Data}
+		if err := c.nc.PublishMsg(fwd); err != nil {
+			return nil, unavailable("pass on to coordinator %s: %v", rec.Owner, err), false
+		}
+		return nil, errForwarded, false
+	case leaseUnknown:
+		return nil, unavailable("coordinator %s, which owns batcher %s, may be dead; waiting for its lease", rec.Owner, name), false
+	}
+	b, fault = c.takeOver(ctx, rec, rev)
+	return b, fault, b == nil && fault == nil
+}
+
+// create makes the record that a seat request asks for. Both results nil: somebody else just made one.
+func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*batcher, *schema.Fault) {
+	k := c.kinds[req.Spec.Dataset]
+	if k == nil {
+		return nil, c.unknownDataset(req.Spec.Dataset)
+	}
+	rec := schema.Record{
+		Wire: schema.WireVersion, Batcher: req.Batcher, Owner: c.cfg.Name, Phase: schema.PhaseStopped,
+		Spec: schema.Spec{Dataset: k.Name, Version: k.Version, Params: req.Spec.Params}, Settings: req.Settings,
+		Reader: req.Reader, Since: time.Now(),
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return nil, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
+	}
+	rev, err := c.kv.Create(ctx, topology.BatcherKey(req.Batcher), data)
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, unavailable("record of batcher %s: %v", req.Batcher, err)
+	}
+	return c.adopt(rec, rev, k), nil
+}
+
+// takeOver makes this coordinator the owner. Both results nil: somebody else was faster.
+func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint64) (*batcher, *schema.Fault) {
+	k := c.kinds[rec.Spec.Dataset]
+	if k == nil {
+		return nil, c.unknownDataset(rec.Spec.Dataset)
+	}
+	if rec.Wire != schema.WireVersion {
+		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, schema.WireVersion)
+	}
+	dead := rec.Owner
+	rec.Owner = c.cfg.Name
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return nil, unavailable("record of batcher %s: %v", rec.Batcher, err)
+	}
+	rev, err = c.kv.Update(ctx, topology.BatcherKey(rec.Batcher), data, rev)
+	if isConflict(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, unavailable("record of batcher %s: %v", rec.Batcher, err)
+	}
+	c.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
+	return c.adopt(rec, rev, k), nil
+}
+
+func (c *Coordinator) unknownDataset(name string) *schema.Fault {
+	return &schema.Fault{Code: schema.CodeUnknownDataset,
+		Message: fmt.Sprintf("coordinator %s has no data set %q, only %s", c.cfg.Name, name, strings.Join(c.kindTokens(), ", "))}
+}
+
+// read returns a batcher's record as the bucket's leader has it.
+func (c *Coordinator) read(ctx context.Context, name string) (rec schema.Record, rev uint64, err error) {
+	entry, err := c.kv.Get(ctx, topology.BatcherKey(name))
+	if err != nil {
+		return rec, 0, err
+	}
+	if err := json.Unmarshal(entry.Value(), &rec); err != nil {
+		return rec, 0, fmt.Errorf("record of batcher %s: %w", name, err)
+	}
+	return rec, entry.Revision(), nil
+}
+
+// isConflict reports whether a compare-and-set failed because the key has another revision.
+func isConflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
+
+func (c *Coordinator) overview() schema.Overview {
+	o := schema.Overview{Coordinator: c.cfg.Name, Version: schema.ServiceVersion, Datasets: c.kindTokens(), Workers: c.fleet.list()}
+	for _, b := range c.all() {
+		if s, gone := call(b, b.status); gone == nil {
+			o.Batchers = append(o.Batchers, s)
+		}
+	}
+	return o
+}

@@ -1,0 +1,242 @@
+package coordinator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+func openFault(err error) *schema.Fault {
+	code := schema.CodeIterator
+	if errors.Is(err, kind.ErrBadParams) {
+		code = schema.CodeBadParams
+	}
+	var p *kind.PanicError
+	f := &schema.Fault{Code: code, Message: err.Error()}
+	if errors.As(err, &p) {
+		f.Stack = string(p.Stack)
+	}
+	return f
+}
+
+// seat answers a request for the right to take.
+func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
+	same := b.rec.Reader == req.Reader
+	switch {
+	case same && req.Request < b.rec.Request:
+		return refuse(schema.CodeSuperseded, "this request was overtaken by a later one of the same reader")
+	case same && req.Request == b.rec.Request && (b.gen != nil || req.Mode == schema.ModeOpen):
+		return b.seatReply(false) // a repetition: the answer was lost
+	case !same && req.Mode != schema.ModeOpen:
+		return refuse(schema.CodeSuperseded, fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader))
+	}
+	var reply schema.SeatReply
+	switch req.Mode {
+	case schema.ModeOpen:
+		reply = b.sit(req)
+	case schema.ModeStart, schema.ModeSeek:
+		reply = b.seek(req)
+	default:
+		return refuse(schema.CodeBadRequest, fmt.Sprintf("unknown mode %q", req.Mode))
+	}
+	if reply.Fault == nil {
+		b.heard, b.last = time.Now(), schema.Credit{Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, BatchBytes: b.rec.BatchBytes}
+		b.notify()
+	}
+	return reply
+}
+
+func refuse(code, message string) schema.SeatReply {
+	return schema.SeatReply{Fault: &schema.Fault{Code: code, Message: message}}
+}
+
+// sit gives the batcher to a reader without starting it.
+func (b *batcher) sit(req *schema.SeatRequest) schema.SeatReply {
+	spec := schema.Spec{Dataset: req.Spec.Dataset, Version: b.kind.Version, Params: req.Spec.Params}
+	differs := spec.Digest() != b.rec.Spec.Digest()
+	var warnings []string
+	if held := b.held() && b.rec.Reader != req.Reader; held && b.rec.Phase != schema.PhaseClosed {
+		switch {
+		case differs:
+			return refuse(schema.CodeSpecMismatch, fmt.Sprintf("batcher %s runs data set %s with parameters %s; stop it, or use another name",
+				b.name, b.rec.Spec.Dataset, b.rec.Spec.Params))
+		case !req.TakeOver:
+			return refuse(schema.CodeInUse, fmt.Sprintf("batcher %s is held by reader %s, last heard %v ago; take over, or use another name",
+				b.name, b.rec.Reader, time.Since(b.heard).Round(time.Millisecond)))
+		}
+	}
+	k := b.c.kinds[spec.Dataset]
+	if k == nil {
+		return schema.SeatReply{Fault: b.c.unknownDataset(spec.Dataset)}
+	}
+	spec.Version = k.Version
+	inst, release, err := k.Acquire(b.c.ctx, spec.Params)
+	if err != nil {
+		return schema.SeatReply{Fault: openFault(err)}
+	}
+	// A run that ended badly, was stopped, or was of another spec is over; any other goes on.
+	over := differs || b.rec.Phase == schema.PhaseFailed || b.rec.Phase == schema.PhaseClosed
+	before := b.rec.Gen
+	err = b.update(func(r *schema.Record) {
+		r.Reader, r.Request, r.Settings, r.Since = req.Reader, req.Request, req.Settings, time.Now()
+		r.Seat++
+		if over {
+			r.Spec, r.Gen, r.Phase, r.Error, r.Verdict, r.FloorState = spec, "", schema.PhaseStopped, nil, nil, nil
+			if differs {
+				r.BatchBytes = 0
+			}
+		}
+	})
+	if err != nil {
+		release()
+		return schema.SeatReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
+	}
+	if over {
+		if differs && before != "" {
+			warnings = append(warnings, "the data set or its parameters changed since the batcher last ran")
+		}
+		b.halt()
+		b.discard(before)
+	}
+	b.closeDataset()
+	b.kind, b.inst, b.release = k, inst, release
+	b.resize()
+	return b.seatReply(false, warnings...)
+}
+
+// seek sits the reader at a state: where it is held, or in a new generation.
+func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
+	if fault := b.open(); fault != nil {
+		return schema.SeatReply{Fault: fault}
+	}
+	state, fault := b.stateOf(req.State)
+	if fault != nil {
+		return schema.SeatReply{Fault: fault}
+	}
+	seated := func(r *schema.Record) {
+		r.Request, r.Reader, r.Since = req.Request, req.Reader, time.Now()
+		r.Seat++
+	}
+	if b.gen != nil && !b.gen.settled && req.Mode == schema.ModeSeek {
+		return schema.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
+	}
+	if position, ok := b.find(req.Mode, state); ok {
+		from, to := b.gen.Seek(position)
+		err := b.update(func(r *schema.Record) {
+			seated(r)
+			r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
+		})
+		if err != nil {
+			return schema.SeatReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
+		}
+		b.gen.saved = position - 1
+		b.cancelJobs(from, to)
+		b.gen.looked, b.gen.pause = time.Time{}, 0
+		b.repair() // what was skipped over before may be wanted now
+		if b.gen == nil || b.rec.Position != position {
+			return b.seatReply(false) // the store turned out to be lost: a new generation began
+		}
+		b.demand()
+		b.log.Info("seated at a held state", "gen", b.rec.Gen, "seat", b.rec.Seat, "seq", position)
+		return b.seatReply(true)
+	}
+	if fault := b.begin(state, seated); fault != nil {
+		return schema.SeatReply{Fault: fault}
+	}
+	return b.seatReply(false)
+}
+
+// find looks a state up in what is held. A start is always a new generation.
+func (b *batcher) find(mode schema.Mode, state []byte) (uint64, bool) {
+	if b.gen == nil || mode == schema.ModeStart {
+		return 0, false
+	}
+	return b.gen.Find(state)
+}
+
+// stateOf returns the data of a state that was asked for, or of the data set's first one.
+func (b *batcher) stateOf(s schema.State) ([]byte, *schema.Fault) {
+	if s.IsZero() {
+		data, err := b.inst.Start()
+		if err != nil {
+			f := iteratorFault(err)
+			if errors.Is(err, kind.ErrNoStart) || f == nil {
+				f = &schema.Fault{Code: schema.CodeWrongState, Message: err.Error()}
+			}
+			return nil, f
+		}
+		return data, nil
+	}
+	spec := b.rec.Spec
+	if s.Dataset != "" && (s.Dataset != spec.Dataset || s.Version != spec.Version) {
+		return nil, &schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
+			"the state is of data set %s version %d, the batcher's is %s version %d", s.Dataset, s.Version, spec.Dataset, spec.Version)}
+	}
+	if len(s.Data) > schema.MaxState {
+		return nil, &schema.Fault{Code: schema.CodeStateTooLarge, Message: fmt.Sprintf("state of %d bytes; at most %d", len(s.Data), schema.MaxState)}
+	}
+	return bytes.Clone(s.Data), nil
+}
+
+// cancelJobs removes the jobs in [from, to) that nobody has begun; those that run find their results unwanted.
+func (b *batcher) cancelJobs(from, to uint64) {
+	if from >= to {
+		return
+	}
+	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	defer cancel()
+	s, err := b.c.js.Stream(ctx, topology.JobsStream)
+	for seq := from; err == nil && seq < to; seq++ {
+		err = s.Purge(ctx, jetstream.WithPurgeSubject(schema.JobSubject(b.kindToken(), b.name, b.rec.Gen, seq, 0)))
+	}
+	if err != nil {
+		b.log.Warn("skipped jobs not cancelled", "from", from, "to", to, "error", err)
+	}
+}
+
+func (b *batcher) seatReply(held bool, warnings ...string) schema.SeatReply {
+	r := schema.SeatReply{Gen: b.rec.Gen, Seat: b.rec.Seat, Position: b.rec.Position, Phase: b.rec.Phase, Held: held, Warnings: warnings}
+	if b.gen != nil {
+		r.Window = b.gen.Limit()
+		r.State = schema.State{Dataset: b.rec.Spec.Dataset, Version: b.rec.Spec.Version, Data: b.gen.StateAfter(b.rec.Position - 1)}
+	}
+	return r
+}
+
+// stop ends the run, or lets the reader leave it to another.
+func (b *batcher) stop(req *schema.StopRequest) schema.StopReply {
+	if b.rec.Reader != req.Reader {
+		if b.rec.Phase == schema.PhaseClosed || b.rec.Reader == "" {
+			return schema.StopReply{Error: b.rec.Error}
+		}
+		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader)}}
+	}
+	before, failure := b.rec.Gen, b.rec.Error
+	err := b.update(func(r *schema.Record) {
+		r.Since = time.Now()
+		if req.Leave {
+			r.Reader = ""
+			r.Seat++
+			return
+		}
+		r.Phase, r.Gen, r.Verdict, r.FloorState = schema.PhaseClosed, "", nil, nil
+	})
+	if err != nil {
+		return schema.StopReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
+	}
+	if !req.Leave {
+		b.halt()
+		b.discard(before)
+		b.log.Info("batcher stopped", "gen", before)
+	}
+	b.notify()
+	return schema.StopReply{Error: failure}
+}

@@ -1,0 +1,223 @@
+// Package embedded runs the whole service in the caller's process: a NATS server, a coordinator and
+// workers. The trainer's code is the same as against a deployment; it uses Service.Conn.
+//
+// No port is opened unless Config.Listen asks for one, and everything is in memory or a temporary folder
+// unless Config.Dir names a folder.
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/worker"
+)
+
+// startTimeout bounds how long the server may take to come up.
+const startTimeout = 20 * time.Second
+
+// Config of a Service; the zero value runs one worker with a slot per CPU, without a port, in a temporary folder.
+type Config struct {
+	// Listen is the address that other processes can connect to, as host:port; port 0 takes a free one.
+	// Defaults to none.
+	Listen string
+	// Dir is where the server keeps jobs and records. Defaults to a temporary folder, removed by Close.
+	Dir string
+	// Workers is how many workers run; -1 for none, when other processes bring them. Defaults to 1.
+	Workers int
+	// Slots is how many batches one worker materializes at a time. Defaults to GOMAXPROCS.
+	Slots int
+	// JobTimeout bounds one job. Defaults to the worker's default.
+	JobTimeout time.Duration
+	// Logger defaults to discarding.
+	Logger *slog.Logger
+}
+
+// Service is a running embedded service. Its methods are safe for concurrent use.
+type Service struct {
+	cfg    Config
+	defs   []dataset.Definition
+	server *server.Server
+	dir    string // to be removed
+	nc     *nats.Conn
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	roles  sync.WaitGroup
+
+	mu      sync.Mutex
+	workers map[string]context.CancelFunc
+	errs    []error
+	n       int
+}
+
+// Start starts the service; ctx bounds its life as Close does.
+func Start(ctx context.Context, cfg Config, defs ...dataset.Definition) (*Service, error) {
+	cfg.Workers = cmp.Or(cfg.Workers, 1)
+	cfg.Slots = cmp.Or(cfg.Slots, runtime.GOMAXPROCS(0))
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{cfg: cfg, defs: defs, workers: make(map[string]context.CancelFunc)}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	if err := s.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("embedded: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Service) start() error {
+	dir := s.cfg.Dir
+	if dir == "" {
+		temp, err := os.MkdirTemp("", "jetbatch-")
+		if err != nil {
+			return err
+		}
+		dir, s.dir = temp, temp
+	}
+	opts := &server.Options{
+		ServerName: "jetbatch", JetStream: true, StoreDir: dir, DontListen: s.cfg.Listen == "",
+		NoSigs: true, MaxPayload: 1 << 20, NoLog: true,
+	}
+	if s.cfg.Listen != "" {
+		host, port, err := net.SplitHostPort(s.cfg.Listen)
+		if err != nil {
+			return fmt.Errorf("listen address %q: %w", s.cfg.Listen, err)
+		}
+		opts.Host = host
+		if opts.Port, err = strconv.Atoi(port); err != nil {
+			return fmt.Errorf("listen address %q: %w", s.cfg.Listen, err)
+		}
+		if opts.Port == 0 {
+			opts.Port = server.RANDOM_PORT
+		}
+	}
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return err
+	}
+	s.server = srv
+	srv.Start()
+	if !srv.ReadyForConnections(startTimeout) {
+		return fmt.Errorf("the NATS server was not ready after %v; is the address %q free and the folder writable", startTimeout, s.cfg.Listen)
+	}
+	if s.nc, err = s.connect("jetbatch-trainer"); err != nil {
+		return err
+	}
+	nc, err := s.connect("jetbatch-coordinator")
+	if err != nil {
+		return err
+	}
+	c, err := coordinator.New(nc, coordinator.Config{Logger: s.cfg.Logger}, s.defs...)
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	s.roles.Go(func() { s.run(nc, c.Run) })
+	for range max(s.cfg.Workers, 0) {
+		if _, err := s.AddWorker(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) connect(name string) (*nats.Conn, error) {
+	return nats.Connect("", nats.InProcessServer(s.server), nats.Name(name), nats.MaxReconnects(-1))
+}
+
+// run runs a role on a connection of its own and keeps its error for Close.
+func (s *Service) run(nc *nats.Conn, role func(context.Context) error) { s.runUntil(s.ctx, nc, role) }
+
+func (s *Service) runUntil(ctx context.Context, nc *nats.Conn, role func(context.Context) error) {
+	defer nc.Close()
+	if err := role(ctx); err != nil && ctx.Err() == nil {
+		s.mu.Lock()
+		s.errs = append(s.errs, err)
+		s.mu.Unlock()
+		s.cfg.Logger.Error("role ended", "error", err)
+	}
+}
+
+// Conn is the trainer's connection; Close closes it.
+func (s *Service) Conn() *nats.Conn { return s.nc }
+
+// URL is where other processes can connect; empty without Config.Listen.
+func (s *Service) URL() string {
+	if s.cfg.Listen == "" {
+		return ""
+	}
+	return s.server.ClientURL()
+}
+
+// AddWorker starts another worker and returns its name.
+func (s *Service) AddWorker() (name string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.n++
+	name = fmt.Sprintf("embedded-%d", s.n)
+	nc, err := s.connect("jetbatch-worker-" + name)
+	if err != nil {
+		return "", err
+	}
+	w, err := worker.New(nc, worker.Config{Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, Logger: s.cfg.Logger}, s.defs...)
+	if err != nil {
+		nc.Close()
+		return "", err
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	// Killing a worker takes its connections away first, so that it can neither finish nor hand back.
+	s.workers[name] = func() {
+		nc.Close()
+		cancel()
+	}
+	s.roles.Go(func() { s.runUntil(ctx, nc, w.Run) })
+	return name, nil
+}
+
+// KillWorker cuts a worker off at once, as if its machine had died: what it ran is run again by another.
+func (s *Service) KillWorker(name string) error {
+	s.mu.Lock()
+	kill := s.workers[name]
+	delete(s.workers, name)
+	s.mu.Unlock()
+	if kill == nil {
+		return fmt.Errorf("embedded: there is no worker %q", name)
+	}
+	kill()
+	return nil
+}
+
+// Close stops everything and returns what went wrong on the way. Twice is fine.
+func (s *Service) Close() error {
+	s.cancel()
+	s.roles.Wait()
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	if s.server != nil {
+		s.server.Shutdown()
+		s.server.WaitForShutdown()
+	}
+	if s.dir != "" {
+		if err := os.RemoveAll(s.dir); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.errs...)
+}
