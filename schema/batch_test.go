@@ -135,7 +135,7 @@ func drawBatch(t *rapid.T) Batch {
 			shape = append(make([]int, 0, MaxRank), 1, 1, rapid.SampledFrom([]int{127, 128, 255, 256}).Draw(t, "long dimension"))
 		}
 		if rapid.Bool().Draw(t, "huge and empty") {
-			shape = []int{rapid.SampledFrom([]int{1 << 16, 1<<32 - 1, 1 << 32, math.MaxInt}).Draw(t, "huge"), 0}
+			shape = []int{int(min(rapid.SampledFrom([]uint64{1 << 16, 1<<32 - 1, 1 << 32, math.MaxInt}).Draw(t, "huge"), math.MaxInt)), 0}
 		}
 		n, err := elements(shape)
 		if err != nil {

@@ -73,7 +73,7 @@ func TestTensorElements(t *testing.T) {
 func TestTensorRefuses(t *testing.T) {
 	t.Parallel()
 	for _, shape := range [][]int{
-		{5}, {2, 3}, {-4}, {-2, -2}, {math.MaxInt, 4}, {math.MaxInt / 2, 4, 1 << 40}, {0, -1}, make([]int, MaxRank+1),
+		{5}, {2, 3}, {-4}, {-2, -2}, {math.MaxInt, 4}, {math.MaxInt / 2, 4, math.MaxInt}, {0, -1}, make([]int, MaxRank+1),
 	} {
 		if x, err := NewTensor(shape, make([]int16, 4)); !errors.Is(err, ErrBadTensor) || x.Data != nil {
 			t.Errorf("shape %v: %v, %v", shape, x, err)
@@ -106,7 +106,7 @@ func TestTensorRefuses(t *testing.T) {
 
 func TestElementsAgreesWithBigInt(t *testing.T) {
 	t.Parallel()
-	dim := rapid.OneOf(rapid.IntRange(-1, 5), rapid.IntRange(1<<20, 1<<32), rapid.Just(math.MaxInt), rapid.Just(math.MinInt))
+	dim := rapid.OneOf(rapid.IntRange(-1, 5), rapid.IntRange(1<<15, 1<<31-1), rapid.Just(math.MaxInt), rapid.Just(math.MinInt))
 	rapid.Check(t, func(t *rapid.T) {
 		shape := rapid.SliceOfN(dim, 0, MaxRank+2).Draw(t, "shape")
 		product, valid := big.NewInt(1), len(shape) <= MaxRank
