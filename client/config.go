@@ -1,0 +1,108 @@
+package client
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// OnError says when Take reports the error of a batch.
+type OnError uint8
+
+const (
+	// FailFast reports an error as soon as it is known, even when good batches before it are buffered.
+	FailFast OnError = iota
+	// InOrder delivers every batch before the error first.
+	InOrder
+)
+
+// Config says which batcher to open. Only Name and Dataset must be set.
+type Config struct {
+	// Name of the batcher: 1 to 64 letters, digits, '-' and '_'. One process at a time holds a name; a
+	// training run and its validation have two.
+	Name string
+
+	// Dataset is the name of the data set's Definition.
+	Dataset string
+
+	// Params are the data set's parameters, encoded with their json tags; a json.RawMessage goes as it is.
+	// Defaults to none.
+	Params any
+
+	// Window is how many batches may be in flight. Defaults to 2 x live worker slots + 1.
+	Window int
+
+	// WindowBytes bounds window x largest batch, and the payloads that this process holds ahead of the
+	// trainer; the next batch is fetched whatever its size. Defaults to 1 GiB.
+	WindowBytes int64
+
+	// OnError says when an error is reported. Defaults to FailFast.
+	OnError OnError
+
+	// Retain is how many taken batches stay in the store, so that going back to one is a look-up; -1 for none.
+	// Defaults to half the window.
+	Retain int
+
+	// IdleTimeout is how long a batcher that nobody holds is kept. Defaults to 10 min.
+	IdleTimeout time.Duration
+
+	// TakeOver makes Open and Start take the batcher from a process that still holds it. Defaults to false.
+	TakeOver bool
+
+	// Logger hears of re-seats and of waits that last. Defaults to slog.Default().
+	Logger *slog.Logger
+
+	params json.RawMessage
+}
+
+const defaultWindowBytes = 1 << 30
+
+// resolve returns the configuration with its defaults filled in, or ErrBadConfig.
+func (c Config) resolve() (*Config, error) {
+	c.WindowBytes = cmp.Or(c.WindowBytes, defaultWindowBytes)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 10*time.Minute)
+	c.Logger = cmp.Or(c.Logger, slog.Default()).With("batcher", c.Name)
+	if c.Params != nil {
+		raw, err := json.Marshal(c.Params)
+		if err != nil {
+			return nil, fmt.Errorf("%w: parameters: %w", ErrBadConfig, err)
+		}
+		c.params = raw
+	}
+	return &c, c.validate()
+}
+
+func (c *Config) validate() error {
+	if err := schema.CheckName("batcher", c.Name); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadConfig, err)
+	}
+	if err := schema.CheckName("data set", c.Dataset); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadConfig, err)
+	}
+	switch {
+	case c.Window < 0 || c.Window > math.MaxInt32:
+		return fmt.Errorf("%w: a window of %d batches", ErrBadConfig, c.Window)
+	case c.WindowBytes < 0:
+		return fmt.Errorf("%w: a window of %d bytes", ErrBadConfig, c.WindowBytes)
+	case c.Retain < -1 || c.Retain > math.MaxInt32:
+		return fmt.Errorf("%w: %d batches to retain; -1 is none", ErrBadConfig, c.Retain)
+	case c.IdleTimeout < 0:
+		return fmt.Errorf("%w: an idle timeout of %v", ErrBadConfig, c.IdleTimeout)
+	case c.OnError > InOrder:
+		return fmt.Errorf("%w: OnError is FailFast or InOrder, not %d", ErrBadConfig, c.OnError)
+	}
+	return nil
+}
+
+func (c *Config) spec() schema.Spec {
+	return schema.Spec{Dataset: c.Dataset, Params: c.params}
+}
+
+func (c *Config) settings() schema.Settings {
+	return schema.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout}
+}

@@ -1,0 +1,228 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Sentinels, for errors.Is. A *JobError matches the one of its Code too.
+var (
+	// ErrBadConfig is returned by Open for a Config that cannot work.
+	ErrBadConfig = errors.New("bad configuration")
+
+	// ErrClosed is returned by every method after Close.
+	ErrClosed = errors.New("batcher handle is closed")
+
+	// ErrStopped is returned by Take after Stop, by whomever, until Start.
+	ErrStopped = errors.New("batcher is stopped")
+
+	// ErrInUse is returned by Open and Start when another process holds the batcher. Wait until it has left,
+	// give this run another name, or set Config.TakeOver.
+	ErrInUse = errors.New("batcher is in use")
+
+	// ErrSuperseded is returned by Take when another process has taken the batcher over.
+	ErrSuperseded = errors.New("batcher was taken over by another process")
+
+	// ErrSpecMismatch is returned by Open, Start and Take when a batcher of that name runs with another data
+	// set or other parameters.
+	ErrSpecMismatch = errors.New("batcher runs with another data set or other parameters")
+
+	// ErrUnknownDataset is returned when no coordinator serves the data set.
+	ErrUnknownDataset = errors.New("unknown data set")
+
+	// ErrBadParams is returned when the data set refuses the parameters.
+	ErrBadParams = errors.New("bad parameters")
+
+	// ErrWrongState is returned by Start and Take for a state of another data set or version, or one that the
+	// data set cannot read, and for the zero State where the data set has no first state.
+	ErrWrongState = errors.New("not a state of this data set")
+
+	// ErrStateTooLarge is returned for a state of more than schema.MaxState bytes, whether given or made by the iterator.
+	ErrStateTooLarge = schema.ErrStateTooLarge
+
+	// ErrUnavailable is matched by every *WaitError: the caller's context ended first.
+	ErrUnavailable = errors.New("not available in time")
+
+	// ErrPermission is matched by every *PermissionError: the NATS server refused a subject to this user.
+	ErrPermission = errors.New("permission denied by the NATS server")
+
+	// ErrDisconnected is returned when a NATS connection is closed for good.
+	ErrDisconnected = errors.New("connection to NATS is closed")
+
+	// ErrCorrupt is returned when what is stored contradicts itself, and went on doing so after it was made again.
+	ErrCorrupt = errors.New("stored results are damaged")
+
+	// ErrDecode is returned by Take when a batch does not decode into the batch type of this Batcher.
+	ErrDecode = errors.New("batch does not decode")
+
+	// ErrBadRequest is returned when a coordinator does not understand a request: versions differ.
+	ErrBadRequest = errors.New("bad request")
+
+	// ErrIterator is matched by the *JobError of an iterator whose Next failed or panicked.
+	ErrIterator = errors.New("iterator failed")
+
+	// ErrIteratorStalled is matched by the *JobError of an iterator whose Next took over 10 s.
+	ErrIteratorStalled = errors.New("iterator stalled")
+
+	// ErrJobTooLarge is matched by the *JobError of a job that does not fit one NATS message.
+	ErrJobTooLarge = errors.New("job is too large")
+
+	// ErrMaterialize is matched by the *JobError of a job that failed on a worker, retries included.
+	ErrMaterialize = errors.New("materialization failed")
+
+	// ErrPoisonJob is matched by the *JobError of a job that killed every worker that ran it alone.
+	ErrPoisonJob = errors.New("job kills its workers")
+
+	// ErrNondeterministic is matched by the *JobError of a job that gave two different batches.
+	ErrNondeterministic = errors.New("materialization is not deterministic")
+)
+
+var sentinels = map[string]error{
+	schema.CodeInUse:            ErrInUse,
+	schema.CodeSpecMismatch:     ErrSpecMismatch,
+	schema.CodeSuperseded:       ErrSuperseded,
+	schema.CodeUnknownDataset:   ErrUnknownDataset,
+	schema.CodeBadParams:        ErrBadParams,
+	schema.CodeWrongState:       ErrWrongState,
+	schema.CodeStateTooLarge:    ErrStateTooLarge,
+	schema.CodeJobTooLarge:      ErrJobTooLarge,
+	schema.CodeIteratorStalled:  ErrIteratorStalled,
+	schema.CodeIterator:         ErrIterator,
+	schema.CodeMaterialize:      ErrMaterialize,
+	schema.CodePoison:           ErrPoisonJob,
+	schema.CodeNondeterministic: ErrNondeterministic,
+	schema.CodeStopped:          ErrStopped,
+	schema.CodeBadRequest:       ErrBadRequest,
+	schema.CodeUnavailable:      ErrUnavailable,
+}
+
+// JobError is why a run failed: a job that no worker could materialize, or an iterator that could not go
+// on. It never matches io.EOF: a truncated file is not the end of the data.
+type JobError struct {
+	Dataset, Batcher string
+	Gen              string // generation
+	Seq              uint64 // position in it
+	Worker           string // where it happened
+	Attempts         int    // executions, retries included
+	Message          string
+	Stack            string // of the worker or coordinator, where there is one
+	Code             string // one of schema's Code constants
+}
+
+func (e *JobError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "batcher %s: data set %s: batch %d", e.Batcher, e.Dataset, e.Seq)
+	if e.Worker != "" {
+		fmt.Fprintf(&b, " on %s", e.Worker)
+	}
+	if e.Attempts > 1 {
+		fmt.Fprintf(&b, " after %d attempts", e.Attempts)
+	}
+	what := e.Code
+	if sentinel := sentinels[e.Code]; sentinel != nil {
+		what = sentinel.Error()
+	}
+	fmt.Fprintf(&b, ": %s", what)
+	if e.Message != "" {
+		fmt.Fprintf(&b, ": %s", e.Message)
+	}
+	return b.String()
+}
+
+// Is reports whether target is the sentinel of the error's code.
+func (e *JobError) Is(target error) bool {
+	sentinel := sentinels[e.Code]
+	return sentinel != nil && sentinel == target
+}
+
+// WaitError says what a call was waiting for when its context ended.
+type WaitError struct {
+	Batcher string
+	For     string        // such as "batch 7 of generation 01J… is not committed"
+	Waited  time.Duration // how long
+	Cause   error         // of the context's end
+}
+
+func (e *WaitError) Error() string {
+	return fmt.Sprintf("batcher %s: waited %v: %s: %v", e.Batcher, e.Waited.Round(time.Millisecond), e.For, e.Cause)
+}
+
+// Unwrap makes the error match ErrUnavailable and the cause.
+func (e *WaitError) Unwrap() []error { return []error{ErrUnavailable, e.Cause} }
+
+// PermissionError names the subject that the NATS server refused. Without it a denial would look like a
+// timeout.
+type PermissionError struct {
+	Subject string
+	Cause   error // the server's words
+}
+
+func (e *PermissionError) Error() string {
+	return fmt.Sprintf("%v: %s: %v", ErrPermission, e.Subject, e.Cause)
+}
+
+// Unwrap makes the error match ErrPermission and the cause.
+func (e *PermissionError) Unwrap() []error { return []error{ErrPermission, e.Cause} }
+
+// refusal returns a *PermissionError if the last thing that the server said on nc was that it refuses one
+// of the subjects. The server does not answer a refused request, so this is asked after a timeout.
+func refusal(nc *nats.Conn, subjects ...string) error {
+	err := nc.LastError()
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return nil
+	}
+	text := strings.ToLower(err.Error()) // nats.go lowers the case of some of the server's errors
+	for _, subject := range subjects {
+		if strings.Contains(text, `"`+strings.ToLower(subject)) {
+			return &PermissionError{Subject: subject, Cause: err}
+		}
+	}
+	return nil
+}
+
+// faultError is the one place where faults become errors: those of a run a *JobError, those of a request
+// the sentinel with the coordinator's words.
+func (c *Config) faultError(f *schema.Fault) error {
+	switch f.Code {
+	case schema.CodeIterator, schema.CodeIteratorStalled, schema.CodeJobTooLarge,
+		schema.CodeMaterialize, schema.CodePoison, schema.CodeNondeterministic:
+		return c.jobError(f)
+	}
+	if f.Seq > 0 {
+		return c.jobError(f)
+	}
+	sentinel := sentinels[f.Code]
+	if sentinel == nil {
+		sentinel = fmt.Errorf("unknown fault %q", f.Code)
+	}
+	if f.Message == "" {
+		return fmt.Errorf("batcher %s: %w", c.Name, sentinel)
+	}
+	return fmt.Errorf("batcher %s: %w: %s", c.Name, sentinel, f.Message)
+}
+
+func (c *Config) jobError(f *schema.Fault) *JobError {
+	return &JobError{
+		Dataset: c.Dataset, Batcher: c.Name, Gen: f.Gen, Seq: f.Seq, Worker: f.Worker,
+		Attempts: f.Attempts, Message: f.Message, Stack: f.Stack, Code: f.Code,
+	}
+}
+
+// ofCoordinator reports whether an error is the coordinator's word, which counts only if its record
+// agrees; all other errors come from workers, and their stored record is the word itself.
+func ofCoordinator(code string) bool {
+	switch code {
+	case schema.CodeIterator, schema.CodeIteratorStalled, schema.CodeJobTooLarge, schema.CodeStateTooLarge:
+		return true
+	}
+	return false
+}
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }

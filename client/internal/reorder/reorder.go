@@ -1,0 +1,215 @@
+// Package reorder puts the results of one generation back into order. It is a plain state machine: no
+// goroutine, no clock, no NATS. What arrives goes in by Add, in any order and any number of times; what
+// comes out at the head is in order, and linked to what came before by its state.
+package reorder
+
+import (
+	"bytes"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Outcome is what the head of the line allows.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Waiting  Outcome = iota // nothing has arrived for the head
+	Fetching                // the head's record is here, its payload is not
+	Batch                   // a batch, complete
+	Hole                    // no batch at this position: Advance
+	Failed                  // the run failed here
+	End                     // the data ended before this position
+	Broken                  // the record does not follow from the state before: something is wrong
+)
+
+func (o Outcome) String() string {
+	return [...]string{"waiting", "fetching", "batch", "hole", "failed", "end", "broken"}[o]
+}
+
+// Entry is a commit record and what the caller keeps with it.
+type Entry[T any] struct {
+	Result *schema.Result
+	Value  T
+	Ready  bool // the payload is here
+
+	claimed bool // somebody fetches the payload
+}
+
+// Buffer holds the records between the head of the line and span positions ahead of it. The zero value
+// holds nothing; Reset begins a sequence.
+type Buffer[T any] struct {
+	head  uint64
+	state []byte
+	span  uint64
+	held  map[uint64]*Entry[T]
+	top   uint64 // no record above it was added
+	fail  uint64 // lowest position that holds an error; 0 for none
+	bytes int64  // payload bytes here or claimed
+}
+
+// Reset forgets everything and begins at position, whose state-before is state.
+func (b *Buffer[T]) Reset(position uint64, state []byte, span int) {
+	*b = Buffer[T]{held: make(map[uint64]*Entry[T]), head: position, state: state, span: uint64(max(span, 1)), top: position}
+}
+
+// Seek moves the head within the same generation and keeps what is held from there on. It returns what
+// was dropped.
+func (b *Buffer[T]) Seek(position uint64, state []byte) []Entry[T] {
+	b.head, b.state = position, state
+	b.top = max(b.top, position)
+	var dropped []Entry[T]
+	for seq := range b.held {
+		if !b.inRange(seq) {
+			e, _ := b.Drop(seq)
+			dropped = append(dropped, e)
+		}
+	}
+	return dropped
+}
+
+// Head returns the position that Advance would leave.
+func (b *Buffer[T]) Head() uint64 { return b.head }
+
+// State returns the state before the head.
+func (b *Buffer[T]) State() []byte { return b.state }
+
+// Len returns how many records are held, and Bytes how many bytes of payload are held or being fetched.
+func (b *Buffer[T]) Len() int { return len(b.held) }
+
+// Bytes returns how many bytes of payload are held or claimed.
+func (b *Buffer[T]) Bytes() int64 { return b.bytes }
+
+func (b *Buffer[T]) inRange(seq uint64) bool { return seq >= b.head && seq-b.head < b.span }
+
+// Wants reports whether a record of this position would be kept.
+func (b *Buffer[T]) Wants(seq uint64) bool { return b.inRange(seq) && b.held[seq] == nil }
+
+// Add keeps a record and reports whether it did: not when one is held for that position, nor when the
+// position is behind the head or too far ahead of it. Ready says that the payload came with it.
+func (b *Buffer[T]) Add(r *schema.Result, value T, ready bool) bool {
+	if !b.Wants(r.Seq) {
+		return false
+	}
+	ready = ready || r.Kind != schema.KindBatch
+	b.held[r.Seq] = &Entry[T]{Result: r, Value: value, Ready: ready}
+	b.top = max(b.top, r.Seq)
+	if ready {
+		b.bytes += int64(r.Size)
+	}
+	if r.Kind == schema.KindError && (b.fail == 0 || r.Seq < b.fail) {
+		b.fail = r.Seq
+	}
+	return true
+}
+
+// Look says what the head allows, with its entry unless the outcome is Waiting.
+func (b *Buffer[T]) Look() (Entry[T], Outcome) {
+	e := b.held[b.head]
+	if e == nil {
+		return Entry[T]{}, Waiting
+	}
+	if !bytes.Equal(e.Result.Prev, b.state) {
+		return *e, Broken
+	}
+	switch e.Result.Kind {
+	case schema.KindHole:
+		return *e, Hole
+	case schema.KindError:
+		return *e, Failed
+	case schema.KindEnd:
+		return *e, End
+	}
+	if !e.Ready {
+		return *e, Fetching
+	}
+	return *e, Batch
+}
+
+// Advance moves past the head if it is a batch or a hole, and reports whether it did.
+func (b *Buffer[T]) Advance() bool {
+	e, outcome := b.Look()
+	if outcome != Batch && outcome != Hole {
+		return false
+	}
+	b.Drop(b.head)
+	b.head++
+	b.state = e.Result.Next
+	b.top = max(b.top, b.head)
+	return true
+}
+
+// Drop forgets the record of a position, as if it had not arrived.
+func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
+	e := b.held[seq]
+	if e == nil {
+		return Entry[T]{}, false
+	}
+	delete(b.held, seq)
+	if e.Ready || e.claimed {
+		b.bytes -= int64(e.Result.Size)
+	}
+	if seq == b.fail {
+		b.fail = 0
+		for s, e := range b.held {
+			if e.Result.Kind == schema.KindError && (b.fail == 0 || s < b.fail) {
+				b.fail = s
+			}
+		}
+	}
+	return *e, true
+}
+
+// FirstError returns the error of the lowest position that holds one.
+func (b *Buffer[T]) FirstError() (*schema.Result, bool) {
+	if b.fail == 0 {
+		return nil, false
+	}
+	return b.held[b.fail].Result, true
+}
+
+// Claim returns the lowest record whose payload is wanted and claimed by nobody, and claims it, if the
+// payload fits into limit bytes with everything else that is held. The head always fits: whatever is held
+// ahead of it cannot be taken before it.
+func (b *Buffer[T]) Claim(limit int64) (*schema.Result, bool) {
+	for seq := b.head; seq <= b.top; seq++ {
+		e := b.held[seq]
+		if e == nil || e.Ready || e.claimed {
+			continue
+		}
+		size := int64(e.Result.Size)
+		if seq != b.head && (size > limit || b.bytes > limit-size) {
+			return nil, false
+		}
+		e.claimed = true
+		b.bytes += size
+		return e.Result, true
+	}
+	return nil, false
+}
+
+// Fill completes a claimed record and reports whether it is still wanted: the same record, claimed.
+func (b *Buffer[T]) Fill(r *schema.Result, value T) bool {
+	e := b.held[r.Seq]
+	if e == nil || e.Result != r || !e.claimed {
+		return false
+	}
+	e.Value, e.Ready, e.claimed = value, true, false
+	return true
+}
+
+// Missing returns the positions without a record among the first window ones and below the highest that
+// arrived, in ascending order.
+func (b *Buffer[T]) Missing(window int) []uint64 {
+	end := min(max(b.top, b.head+uint64(max(window, 1))-1), b.head+b.span-1)
+	var missing []uint64
+	for seq := b.head; seq <= end; seq++ {
+		e := b.held[seq]
+		if e == nil {
+			missing = append(missing, seq)
+		} else if e.Result.Kind == schema.KindEnd {
+			break // nothing can follow
+		}
+	}
+	return missing
+}

@@ -1,0 +1,189 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+const (
+	chunksInFlight = 8 // requests for chunks of one payload; 4 MiB on the wire
+	chunkTries     = 3
+	poolBuffers    = 4 // released buffers kept for reuse
+)
+
+// payload is the bytes of a batch. Its buffer, if it came from the pool, goes back there once.
+type payload struct {
+	bytes []byte
+	lent  *lent
+}
+
+type lent struct {
+	pool *pool
+	buf  []byte
+	back atomic.Bool
+}
+
+// release hands the buffer back. It is safe to call more than once and from any goroutine.
+func (p payload) release() {
+	if p.lent != nil && p.lent.back.CompareAndSwap(false, true) {
+		p.lent.pool.put(p.lent.buf)
+	}
+}
+
+// pool keeps a few released buffers. Batches of one run are of about one size, so the first that is large
+// enough, and not much larger, will do.
+type pool struct {
+	mu   sync.Mutex
+	free [][]byte
+}
+
+func (p *pool) get(n int) payload {
+	p.mu.Lock()
+	i := slices.IndexFunc(p.free, func(b []byte) bool { return cap(b) >= n && cap(b)/2 <= n })
+	var buf []byte
+	if i >= 0 {
+		buf = p.free[i][:n]
+		p.free = slices.Delete(p.free, i, i+1)
+	}
+	p.mu.Unlock()
+	if buf == nil {
+		buf = schema.AlignedBuffer(n)
+	}
+	return payload{bytes: buf, lent: &lent{pool: p, buf: buf}}
+}
+
+func (p *pool) put(buf []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) == poolBuffers {
+		p.free = slices.Delete(p.free, 0, 1) // the oldest: sizes may have changed
+	}
+	p.free = append(p.free, buf)
+}
+
+// inline checks a payload that came with its record, and moves it to where tensors may lie.
+func (r *reader) inline(res *schema.Result, data []byte) (payload, error) {
+	if got := schema.Sum(data); got != res.Digest {
+		return payload{}, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
+	}
+	if !r.align || len(data) == 0 || aligned(data) {
+		return payload{bytes: data}, nil
+	}
+	p := r.buffers.get(len(data))
+	copy(p.bytes, data)
+	return p, nil
+}
+
+// fetches gets the payloads that are stored apart from their records, lowest first, as long as they fit.
+func (s *session) fetches() {
+	for {
+		s.r.mu.Lock()
+		res, ok := s.r.buf.Claim(s.r.cfg.WindowBytes)
+		ok = ok && s.ctx.Err() == nil
+		s.r.mu.Unlock()
+		if ok {
+			s.fetch(res)
+			continue
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.fetchNow:
+		}
+	}
+}
+
+// fetch completes one record, or drops it, so that it is looked for again.
+func (s *session) fetch(res *schema.Result) {
+	p := s.r.buffers.get(int(res.Size))
+	err := s.download(res, p.bytes)
+	if err == nil {
+		if got := schema.Sum(p.bytes); got != res.Digest {
+			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
+		}
+	}
+	if s.ctx.Err() != nil {
+		p.release()
+		return
+	}
+	if err != nil {
+		p.release()
+		s.unusable(res, err)
+		return
+	}
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	// The time that the record was stored came with it; its value is replaced here.
+	value := arrival{payload: p, stored: s.stored[res.Seq], arrived: time.Now()}
+	delete(s.stored, res.Seq)
+	if s.r.sess != s || !s.r.buf.Fill(res, value) {
+		p.release()
+		return
+	}
+	s.r.signal()
+}
+
+// unusable drops a record whose payload cannot be had. It may have been removed in favour of another
+// attempt's, in which case that one's record is found; if not, the store and its records contradict each
+// other, and Take must know when it comes there.
+func (s *session) unusable(res *schema.Result, err error) {
+	s.r.mu.Lock()
+	if s.r.sess != s {
+		s.r.mu.Unlock()
+		return
+	}
+	s.r.buf.Drop(res.Seq)
+	delete(s.stored, res.Seq)
+	s.r.mu.Unlock()
+	again, getErr := s.commit(s.ctx, res.Seq)
+	if getErr == nil && again.result.Attempt != res.Attempt {
+		s.arrive(again)
+		return
+	}
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	if s.r.sess == s && s.r.buf.Head() == res.Seq && !errors.Is(getErr, errNotStored) {
+		s.r.suspect(err.Error(), true)
+	}
+}
+
+// download fills buf with the chunks of a payload.
+func (s *session) download(res *schema.Result, buf []byte) error {
+	group, ctx := errgroup.WithContext(s.ctx)
+	group.SetLimit(chunksInFlight)
+	for k := range int(res.Chunks) {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			part := buf[k*schema.ChunkSize : min((k+1)*schema.ChunkSize, len(buf))]
+			return s.chunk(ctx, res, k, part)
+		})
+	}
+	return group.Wait()
+}
+
+func (s *session) chunk(ctx context.Context, res *schema.Result, k int, part []byte) error {
+	subject := schema.ChunkSubject(s.r.cfg.Name, s.gen, res.Seq, res.Attempt, k)
+	for try := 1; ; try++ {
+		msg, err := s.get(ctx, subject)
+		switch {
+		case err == nil && len(msg.Data) == len(part):
+			copy(part, msg.Data)
+			return nil
+		case err == nil:
+			return fmt.Errorf("batch %d: chunk %d has %d bytes, not %d", res.Seq, k, len(msg.Data), len(part))
+		case errors.Is(err, errNotStored), try == chunkTries, ctx.Err() != nil:
+			return fmt.Errorf("batch %d: chunk %d of %d: %w", res.Seq, k, res.Chunks, err)
+		}
+	}
+}

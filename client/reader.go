@@ -1,0 +1,558 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/jetbatch/jetbatch/client/internal/reorder"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Waits of Take. The owner is asked from lookAgain on: by then a live message that was lost is not the
+// likely reason any more.
+const (
+	firstLook = 200 * time.Millisecond
+	lookAgain = time.Second
+	firstWarn = 5 * time.Second
+	silence   = 1500 * time.Millisecond // an owner that does not answer for so long may be gone
+)
+
+// reader is a Batcher reduced to bytes. A Take under way owns opMu; mu guards what the goroutines share and
+// is never held across I/O.
+type reader struct {
+	cfg   *Config
+	id    string
+	align bool // payloads are viewed as tensors
+
+	nc   *nats.Conn // the caller's: control messages
+	data *nats.Conn // our own: batches
+	js   jetstream.JetStream
+
+	ctx     context.Context // ends at close
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup
+	wake    chan struct{} // something changed that Take may wait for
+	beatNow chan struct{}
+	buffers pool
+
+	opMu sync.Mutex
+
+	mu      sync.Mutex
+	life    context.Context // ends when sticky is set, or at close
+	endLife context.CancelCauseFunc
+	closed  bool
+	started bool  // Start or Take seated this handle, and Stop has not ended that
+	sticky  error // what Take returns until Start
+
+	seat    seat
+	phase   schema.Phase // of the batcher when last heard of
+	zero    schema.State // what the zero state means; itself zero while not known
+	version uint32
+	buf     reorder.Buffer[arrival]
+	sess    *session
+	eof     bool
+
+	doubt  string // why a new seat is needed; empty while all is well
+	hard   bool   // the doubt is about what is stored: another look-up may not help
+	doubts int    // hard ones since the last batch
+
+	window       int
+	workers      int // live ones that serve the data set; -1 while unknown
+	silentSince  time.Time
+	warnedNone   bool
+	warnedLone   bool
+	waiting      string
+	late         bool
+	failed       *schema.Fault
+	taken        uint64
+	sinceCredit  int
+	total        schema.Timing
+	totalBytes   int64
+	largestBatch int64
+	lastTake     time.Time
+}
+
+// seat is the right to take as this reader knows it.
+type seat struct {
+	gen    string
+	number uint64
+}
+
+// arrival is what the reader keeps with a record.
+type arrival struct {
+	payload payload
+	stored  time.Time // by the server's clock
+	arrived time.Time // complete, by ours
+}
+
+// taken is what Take hands to the typed layer.
+type taken struct {
+	seq        uint64
+	next       schema.State
+	timing     schema.Timing
+	worker     string
+	deliveries uint64
+	payload    payload
+}
+
+func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*reader, error) {
+	c, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
+	}
+	r := &reader{
+		cfg: c, id: ulid.Make().String(), align: align, nc: nc, js: js,
+		wake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1), workers: -1,
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.life, r.endLife = context.WithCancelCause(r.ctx)
+	if r.data, err = topology.Dial(nc, "data"); err != nil {
+		r.cancel()
+		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
+	}
+	if err := r.hold(ctx); err != nil {
+		r.cancel()
+		r.data.Close()
+		return nil, err
+	}
+	if err := r.listen(); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+func (r *reader) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *reader) beatSoon() {
+	select {
+	case r.beatNow <- struct{}{}:
+	default:
+	}
+}
+
+// fail makes err what Take returns until Start. The first one stays.
+func (r *reader) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failLocked(err)
+}
+
+func (r *reader) failLocked(err error) {
+	if r.sticky != nil {
+		return
+	}
+	r.sticky = err
+	r.endSession()
+	r.endLife(err)
+	r.signal()
+}
+
+// endSession stops the goroutines of the generation that is being read. Called with mu held.
+func (r *reader) endSession() {
+	if r.sess != nil {
+		r.sess.end()
+		r.sess = nil
+	}
+}
+
+// suspect notes that a new seat is needed. Called with mu held.
+func (r *reader) suspect(why string, hard bool) {
+	if r.doubt == "" || (hard && !r.hard) {
+		r.doubt, r.hard = why, hard
+	}
+	r.signal()
+}
+
+// start is Batcher.Start.
+func (r *reader) start(ctx context.Context, state schema.State) error {
+	r.opMu.Lock()
+	defer r.opMu.Unlock()
+	if err := r.checkState(state); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	switch {
+	case r.closed:
+		r.mu.Unlock()
+		return r.errClosed()
+	case r.started && r.sticky == nil:
+		r.mu.Unlock()
+		r.cfg.Logger.Warn("Start on a running batcher changes nothing; Take from the state that is wanted")
+		return nil
+	}
+	anew := r.sticky != nil
+	if anew {
+		r.life, r.endLife = context.WithCancelCause(r.ctx)
+		r.sticky, r.failed, r.eof, r.started = nil, nil, false, false
+	}
+	r.mu.Unlock()
+	return r.begin(ctx, state, anew)
+}
+
+// begin seats a handle that does not run. A batcher that another process left running is joined: what it
+// holds need not be made again.
+func (r *reader) begin(ctx context.Context, state schema.State, anew bool) error {
+	r.mu.Lock()
+	mode := schema.ModeStart
+	if !anew && (r.phase == schema.PhaseRunning || r.phase == schema.PhaseDone) {
+		mode = schema.ModeSeek
+	}
+	r.mu.Unlock()
+	return r.sit(ctx, sitting{mode: mode, state: state, takeOver: anew && r.cfg.TakeOver})
+}
+
+func (r *reader) errClosed() error { return fmt.Errorf("batcher %s: %w", r.cfg.Name, ErrClosed) }
+
+// checkState refuses what no coordinator needs to be asked about.
+func (r *reader) checkState(s schema.State) error {
+	if s.Dataset != "" && s.Dataset != r.cfg.Dataset {
+		return fmt.Errorf("batcher %s: %w: it is one of %q, this batcher iterates %q", r.cfg.Name, ErrWrongState, s.Dataset, r.cfg.Dataset)
+	}
+	if len(s.Data) > schema.MaxState {
+		return fmt.Errorf("batcher %s: %w: %d bytes, at most %d", r.cfg.Name, ErrStateTooLarge, len(s.Data), schema.MaxState)
+	}
+	return nil
+}
+
+// take is Batcher.Take on bytes. decode is called once for a batch that is to be returned.
+func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byte) error) (taken, error) {
+	r.opMu.Lock()
+	defer r.opMu.Unlock()
+	began := time.Now()
+	r.mu.Lock()
+	err, started, here := r.sticky, r.started, r.isHead(asked)
+	if r.closed {
+		err = r.errClosed()
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return taken{}, err
+	}
+	if err := r.checkState(asked); err != nil {
+		return taken{}, err
+	}
+	if ended(ctx) {
+		return taken{}, r.waitError(ctx, began, "the context ended before Take began")
+	}
+	if !started {
+		if err := r.begin(ctx, asked, false); err != nil {
+			return taken{}, err
+		}
+	} else if !here {
+		if failed, err := r.failedEarly(ctx); failed || err != nil {
+			return taken{}, err
+		}
+		r.cfg.Logger.Warn("moving to another state", "gen", r.seat.gen, "seq", r.buf.Head(), "state", asked, "head", r.headState())
+		if err := r.sit(ctx, sitting{mode: schema.ModeSeek, state: asked}); err != nil {
+			return taken{}, err
+		}
+	}
+	return r.next(ctx, began, decode)
+}
+
+// isHead reports whether the head of the line follows state. Called with mu held.
+func (r *reader) isHead(s schema.State) bool {
+	if s.IsZero() {
+		if r.zero.IsZero() {
+			return false
+		}
+		s = r.zero
+	}
+	if s.Dataset != "" && s.Version != r.version {
+		return false
+	}
+	return r.started && bytes.Equal(s.Data, r.buf.State())
+}
+
+func (r *reader) headState() schema.State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.headStateLocked()
+}
+
+func (r *reader) headStateLocked() schema.State {
+	return schema.State{Dataset: r.cfg.Dataset, Version: r.version, Data: bytes.Clone(r.buf.State())}
+}
+
+// failedEarly reports a failure that FailFast brings forward.
+func (r *reader) failedEarly(ctx context.Context) (bool, error) {
+	if r.cfg.OnError != FailFast {
+		return false, nil
+	}
+	r.mu.Lock()
+	res, ok := r.buf.FirstError()
+	r.mu.Unlock()
+	if !ok {
+		return false, nil
+	}
+	return r.believe(ctx, res)
+}
+
+// next waits for the head of the line and takes it.
+func (r *reader) next(ctx context.Context, began time.Time, decode func([]byte) error) (taken, error) {
+	p := newPatience(began)
+	defer p.stop()
+	defer r.setWaiting("", false)
+	for {
+		r.mu.Lock()
+		switch {
+		case r.closed:
+			r.mu.Unlock()
+			return taken{}, r.errClosed()
+		case r.sticky != nil:
+			err := r.sticky
+			r.mu.Unlock()
+			return taken{}, err
+		case r.eof:
+			r.mu.Unlock()
+			return taken{}, io.EOF
+		}
+		if r.doubt == "" && r.cfg.OnError == FailFast {
+			if res, ok := r.buf.FirstError(); ok {
+				r.mu.Unlock()
+				if failed, err := r.believe(ctx, res); failed || err != nil {
+					return taken{}, err
+				}
+				continue
+			}
+		}
+		entry, outcome := r.buf.Look()
+		if r.doubt != "" {
+			outcome = reorder.Broken
+		}
+		switch outcome {
+		case reorder.Batch:
+			r.mu.Unlock()
+			return r.deliver(entry, began, decode)
+		case reorder.Hole:
+			r.advance(entry)
+			r.mu.Unlock()
+			continue
+		case reorder.Failed, reorder.End:
+			r.mu.Unlock()
+			if done, err := r.believe(ctx, entry.Result); done || err != nil {
+				return taken{}, err
+			}
+			continue
+		case reorder.Broken:
+			if r.doubt == "" {
+				r.suspect(fmt.Sprintf("batch %d does not follow from the state before it", entry.Result.Seq), true)
+				r.buf.Drop(entry.Result.Seq)
+			}
+			r.mu.Unlock()
+			if err := r.repair(ctx); err != nil {
+				return taken{}, err
+			}
+			p.again()
+			continue
+		}
+		what, ask := r.waitingFor(outcome), r.sess
+		if !r.silentSince.IsZero() && time.Since(r.silentSince) > silence && time.Since(p.began) > lookAgain {
+			// Nobody feeds this batcher as far as we can tell; whoever can will answer a request for a seat.
+			r.suspect(ownerSilent, false)
+			r.mu.Unlock()
+			continue
+		}
+		r.mu.Unlock()
+		if err := r.wait(ctx, p, what, ask); err != nil {
+			return taken{}, err
+		}
+	}
+}
+
+// wait ends when something changed, or it is time to look again.
+func (r *reader) wait(ctx context.Context, p *patience, what string, sess *session) error {
+	p.arm()
+	select {
+	case <-r.wake:
+		return nil
+	case <-ctx.Done():
+		return r.waitError(ctx, p.began, what)
+	case <-p.timer.C:
+	}
+	now := time.Now()
+	if !now.Before(p.look) {
+		asked := p.look.Sub(p.since) >= lookAgain
+		p.look = now.Add(lookAgain)
+		if !asked {
+			p.look = p.since.Add(lookAgain)
+		}
+		if sess != nil {
+			sess.lookSoon()
+		}
+		if asked {
+			r.setWaiting(what, true)
+			r.beatSoon()
+		}
+	}
+	if !now.Before(p.warn) {
+		r.cfg.Logger.Warn("still waiting", "for", what, "waited", now.Sub(p.began).Round(time.Millisecond))
+		p.warn = now.Add(now.Sub(p.began))
+	}
+	return nil
+}
+
+// patience is the timing of one wait.
+type patience struct {
+	began, since time.Time // of the wait, and of what is being waited for now
+	look, warn   time.Time
+	timer        *time.Timer
+}
+
+func newPatience(now time.Time) *patience {
+	return &patience{began: now, since: now, look: now.Add(firstLook), warn: now.Add(firstWarn)}
+}
+
+func (p *patience) again() {
+	p.since = time.Now()
+	p.look = p.since.Add(firstLook)
+}
+
+func (p *patience) arm() {
+	next := p.look
+	if p.warn.Before(next) {
+		next = p.warn
+	}
+	if p.timer == nil {
+		p.timer = time.NewTimer(time.Until(next))
+		return
+	}
+	p.timer.Reset(time.Until(next))
+}
+
+func (p *patience) stop() {
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}
+
+// waitingFor names what the head lacks. Called with mu held.
+func (r *reader) waitingFor(o reorder.Outcome) string {
+	if o == reorder.Fetching {
+		return fmt.Sprintf("the payload of batch %d of generation %s is being fetched", r.buf.Head(), r.seat.gen)
+	}
+	text := fmt.Sprintf("batch %d of generation %s is not committed", r.buf.Head(), r.seat.gen)
+	switch {
+	case !r.silentSince.IsZero():
+		text += fmt.Sprintf("; no coordinator has answered for %v", time.Since(r.silentSince).Round(time.Second))
+	case r.workers == 0:
+		text += fmt.Sprintf("; no worker serves data set %s", r.cfg.Dataset)
+	}
+	return text
+}
+
+func (r *reader) waitError(ctx context.Context, began time.Time, what string) error {
+	return &WaitError{Batcher: r.cfg.Name, For: what, Waited: time.Since(began), Cause: context.Cause(ctx)}
+}
+
+func (r *reader) setWaiting(what string, late bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting, r.late = what, late
+}
+
+// deliver hands the head out. Only when it decodes is it taken.
+func (r *reader) deliver(entry reorder.Entry[arrival], began time.Time, decode func([]byte) error) (taken, error) {
+	res, got := entry.Result, entry.Value
+	if err := decode(got.payload.bytes); err != nil {
+		return taken{}, r.cfg.decodeError(res.Seq, err)
+	}
+	now := time.Now()
+	timing := schema.Timing{
+		Iterate: res.Iterate, Queue: max(res.Queue, 0), Materialize: res.Materialize, Wait: now.Sub(began),
+	}
+	if !got.stored.IsZero() {
+		timing.Transfer = max(got.arrived.Sub(got.stored), 0)
+	}
+	r.mu.Lock()
+	if !r.lastTake.IsZero() {
+		timing.Trainer = began.Sub(r.lastTake)
+	}
+	r.lastTake = now
+	r.total.Add(timing)
+	r.totalBytes += int64(res.Size)
+	r.largestBatch = max(r.largestBatch, int64(res.Size))
+	r.doubts = 0
+	next := schema.State{Dataset: r.cfg.Dataset, Version: r.version, Data: res.Next}
+	r.advance(entry)
+	r.mu.Unlock()
+	return taken{
+		seq: res.Seq, next: next, timing: timing, worker: res.Worker, deliveries: res.Deliveries, payload: got.payload,
+	}, nil
+}
+
+// advance moves past the head and credits it now and then. Called with mu held.
+func (r *reader) advance(entry reorder.Entry[arrival]) {
+	if head, _ := r.buf.Look(); head.Result != entry.Result || !r.buf.Advance() {
+		return // stopped or re-seated meanwhile
+	}
+	r.taken = entry.Result.Seq
+	if r.sess != nil {
+		r.sess.fetchSoon() // there is room now
+	}
+	if r.sinceCredit++; r.sinceCredit >= max(1, r.window/16) {
+		r.publishCredit()
+	}
+}
+
+// believe acts on an error or the end of the data, and reports whether it did. A coordinator's verdict
+// counts only if its record agrees; if not, somebody who was deposed published it, and a new seat is needed.
+func (r *reader) believe(ctx context.Context, res *schema.Result) (bool, error) {
+	fault := res.Fault
+	if fault == nil && res.Kind == schema.KindError {
+		fault = &schema.Fault{Code: schema.CodeMaterialize}
+	}
+	if res.Kind == schema.KindEnd || ofCoordinator(fault.Code) {
+		agrees, err := r.verdictAgrees(ctx, res)
+		if err != nil {
+			return false, err
+		}
+		if !agrees {
+			r.mu.Lock()
+			r.buf.Drop(res.Seq)
+			r.suspect(fmt.Sprintf("the %v at batch %d is not in the batcher's record", res.Kind, res.Seq), true)
+			r.mu.Unlock()
+			return false, nil
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sticky != nil {
+		return true, r.sticky
+	}
+	if res.Kind == schema.KindEnd {
+		r.eof, r.taken, r.doubts = true, res.Seq, 0
+		r.publishCredit()
+		r.beatSoon()
+		return true, io.EOF
+	}
+	f := *fault
+	f.Gen, f.Seq = r.seat.gen, res.Seq
+	if f.Worker == "" {
+		f.Worker = res.Worker
+	}
+	r.failed = &f
+	err := r.cfg.faultError(&f)
+	r.publishCredit()
+	r.failLocked(err)
+	return true, err
+}

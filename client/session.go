@@ -1,0 +1,291 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+const (
+	directGet     = "$JS.API.DIRECT.GET."
+	getTimeout    = 2 * time.Second
+	recordsAtOnce = 32 // requests for records in flight; 16 MiB at most
+	goneLimit     = 3  // looks in a row that found no store until the seat is asked for again
+)
+
+// Errors of reading the store.
+var (
+	errNotStored = errors.New("not stored")
+	errStoreGone = errors.New("the store of results is gone")
+)
+
+// session reads one generation. It believes what the store has accepted and nothing else: the live
+// subscription is to what the server sends on after storing, and everything else is read by subject.
+type session struct {
+	r      *reader
+	gen    string
+	stream string
+	ctx    context.Context
+	cancel context.CancelFunc
+	sub    *nats.Subscription
+
+	sweepNow chan struct{} // read all that is missing
+	lookNow  chan struct{} // read the head, and all that is missing if it is there
+	fetchNow chan struct{}
+
+	stored map[uint64]time.Time // when the records were stored whose payloads are to be fetched; under the reader's mu
+	gone   int                  // looks in a row that found no store
+}
+
+// commit is a stored record.
+type commit struct {
+	result  *schema.Result
+	inline  []byte
+	stored  time.Time
+	arrived time.Time
+}
+
+// newSession subscribes to a generation and reads what is stored of it already. Called with mu held.
+func (r *reader) newSession(gen string) (*session, error) {
+	s := &session{
+		r: r, gen: gen, stream: topology.ResultsStream(r.cfg.Name, gen), stored: make(map[uint64]time.Time),
+		sweepNow: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), fetchNow: make(chan struct{}, 1),
+	}
+	s.ctx, s.cancel = context.WithCancel(r.ctx)
+	sub, err := r.data.Subscribe(schema.LiveFilter(r.cfg.Name, gen), s.live)
+	if err == nil {
+		// The owner's window bounds what can be under way, so the client library need not, which would drop it.
+		err = sub.SetPendingLimits(-1, -1)
+	}
+	if err != nil {
+		s.cancel()
+		return nil, err
+	}
+	s.sub = sub
+	s.sweepSoon()
+	r.tasks.Go(s.sweeps)
+	r.tasks.Go(s.fetches)
+	return s, nil
+}
+
+func (s *session) end() {
+	s.cancel()
+	_ = s.sub.Unsubscribe() // fails only when the connection is closed, and the subscription with it
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) sweepSoon() { poke(s.sweepNow) }
+func (s *session) lookSoon()  { poke(s.lookNow) }
+func (s *session) fetchSoon() { poke(s.fetchNow) }
+
+// live takes a record that the server sent on after storing it.
+func (s *session) live(msg *nats.Msg) {
+	seq, err := schema.ParseResultSeq(msg.Subject)
+	if err != nil || !s.wants(seq) {
+		return
+	}
+	s.read(seq, msg)
+}
+
+func (s *session) wants(seq uint64) bool {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	return s.r.sess == s && s.r.buf.Wants(seq)
+}
+
+// read decodes a record and keeps it.
+func (s *session) read(seq uint64, msg *nats.Msg) {
+	c, err := decodeCommit(seq, msg)
+	if err != nil {
+		s.damaged(seq, err)
+		return
+	}
+	s.arrive(c)
+}
+
+func decodeCommit(seq uint64, msg *nats.Msg) (*commit, error) {
+	res, inline, err := schema.DecodeResult(msg.Data)
+	if err != nil {
+		return nil, err
+	}
+	if res.Seq != seq {
+		return nil, fmt.Errorf("the record of batch %d says that it is %d", seq, res.Seq)
+	}
+	c := &commit{result: res, inline: inline, arrived: time.Now()}
+	if stored, err := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp")); err == nil {
+		c.stored = stored
+	}
+	return c, nil
+}
+
+// arrive puts a record in its place.
+func (s *session) arrive(c *commit) {
+	res := c.result
+	value := arrival{stored: c.stored, arrived: c.arrived}
+	complete := res.Chunks == 0
+	if complete && res.Kind == schema.KindBatch {
+		p, err := s.r.inline(res, c.inline)
+		if err != nil {
+			s.damaged(res.Seq, err)
+			return
+		}
+		value.payload = p
+	}
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	if s.r.sess != s || !s.r.buf.Add(res, value, complete) {
+		value.payload.release()
+		return
+	}
+	if !complete {
+		s.stored[res.Seq] = c.stored
+		s.fetchSoon()
+		return
+	}
+	if res.Seq == s.r.buf.Head() || res.Kind == schema.KindError {
+		s.r.signal()
+	}
+}
+
+// damaged notes a record that cannot be right. Ahead of the head it is as if it had not arrived.
+func (s *session) damaged(seq uint64, err error) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	if s.r.sess == s && s.r.buf.Head() == seq {
+		s.r.suspect(err.Error(), true)
+	}
+}
+
+// get reads the message of one subject from the store.
+func (s *session) get(ctx context.Context, subject string) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, getTimeout)
+	defer cancel()
+	request := directGet + s.stream + "." + subject
+	msg, err := s.r.data.RequestWithContext(ctx, request, nil)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, errStoreGone
+	case err != nil:
+		if denied := refusal(s.r.data, request, nats.InboxPrefix); denied != nil && s.ctx.Err() == nil {
+			s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
+		}
+		return nil, err
+	}
+	switch status := msg.Header.Get("Status"); status {
+	case "":
+		return msg, nil
+	case "404":
+		return nil, errNotStored
+	default:
+		return nil, fmt.Errorf("read %s: status %s %s", subject, status, msg.Header.Get("Description"))
+	}
+}
+
+func (s *session) commit(ctx context.Context, seq uint64) (*commit, error) {
+	msg, err := s.get(ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq))
+	if err != nil {
+		return nil, err
+	}
+	return decodeCommit(seq, msg)
+}
+
+// sweeps reads from the store what did not come live.
+func (s *session) sweeps() {
+	// What was stored before the subscription reached the server is found by reading, so it must have reached it.
+	if err := s.r.data.FlushWithContext(s.ctx); err == nil {
+		live := schema.LiveFilter(s.r.cfg.Name, s.gen)
+		if denied := refusal(s.r.data, live); denied != nil {
+			s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
+		}
+	}
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.sweepNow:
+			s.sweep()
+		case <-s.lookNow:
+			if s.look() {
+				s.sweep()
+			}
+		}
+	}
+}
+
+// look reads the head, and reports whether it was there. Finding no store, or one that is not the
+// generation's own, again and again means that it was lost.
+func (s *session) look() bool {
+	s.r.mu.Lock()
+	seq := s.r.buf.Head()
+	wanted := s.r.sess == s && s.r.buf.Wants(seq)
+	s.r.mu.Unlock()
+	if !wanted {
+		return false
+	}
+	msg, err := s.get(s.ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq))
+	if errors.Is(err, errNotStored) {
+		// The genesis is stored before everything else and never dropped.
+		_, err = s.get(s.ctx, schema.GenesisSubject(s.r.cfg.Name, s.gen))
+		if errors.Is(err, errNotStored) {
+			err = errStoreGone
+		}
+	}
+	if errors.Is(err, errStoreGone) {
+		if s.gone++; s.gone >= goneLimit {
+			s.gone = 0
+			s.r.mu.Lock()
+			s.r.suspect(errStoreGone.Error(), true)
+			s.r.mu.Unlock()
+		}
+		return false
+	}
+	s.gone = 0
+	if err != nil || msg == nil {
+		return false
+	}
+	s.read(seq, msg)
+	return true
+}
+
+// sweep reads all records that are missing.
+func (s *session) sweep() {
+	s.r.mu.Lock()
+	var missing []uint64
+	if s.r.sess == s {
+		missing = s.r.buf.Missing(s.r.window)
+	}
+	s.r.mu.Unlock()
+	var group errgroup.Group
+	group.SetLimit(recordsAtOnce)
+	for _, seq := range missing {
+		if s.ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			if !s.wants(seq) {
+				return nil
+			}
+			msg, err := s.get(s.ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq))
+			if err != nil {
+				return err
+			}
+			s.read(seq, msg)
+			return nil
+		})
+	}
+	// What could not be read is missing still, and is looked for again when it is late.
+	_ = group.Wait()
+}
