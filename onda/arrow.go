@@ -13,10 +13,13 @@ import (
 )
 
 const (
-	// maxTableBytes bounds a table's file, and maxTableMemory what its
-	// compressed buffers may grow to, which the file states itself.
-	maxTableBytes  = 1 << 30
+	// maxTableBytes bounds a table's file.
+	maxTableBytes = 1 << 30
+	// What compressed buffers grow to is stated by the file itself. It may be
+	// maxTableRatio times the file and a bit, up to maxTableMemory.
 	maxTableMemory = 4 << 30
+	maxTableRatio  = 1024
+	minTableMemory = 64 << 20
 )
 
 // ReadSignals reads an onda.signal@2 table, in Arrow IPC file or stream
@@ -110,7 +113,16 @@ func guard(name string, f func() error) (err error) {
 // parseTable reads every record of an Arrow file or stream. It may panic;
 // callers use guard.
 func parseTable(name string, data []byte) (*table, func(), error) {
-	alloc := &boundedAllocator{Allocator: memory.DefaultAllocator, limit: maxTableMemory}
+	size := int64(len(data))
+	alloc := &boundedAllocator{
+		Allocator: memory.DefaultAllocator,
+		limit:     min(maxTableMemory, minTableMemory+maxTableRatio*size),
+	}
+	opts := []ipc.Option{
+		ipc.WithAllocator(alloc),
+		// No message is longer than the file; zero would mean no limit.
+		ipc.WithMetadataSizeLimit(max(1, size)), ipc.WithBodySizeLimit(max(1, size)),
+	}
 	t := &table{file: name}
 	release := func() {
 		for _, r := range t.records {
@@ -122,7 +134,7 @@ func parseTable(name string, data []byte) (*table, func(), error) {
 		return nil, nil, &TableError{File: name, Row: -1, Err: cmpErr(err, io.ErrUnexpectedEOF)}
 	}
 	if bytes.HasPrefix(data, ipc.Magic) {
-		r, err := ipc.NewFileReader(bytes.NewReader(data), ipc.WithAllocator(alloc), ipc.WithBodySizeLimit(0))
+		r, err := ipc.NewFileReader(bytes.NewReader(data), opts...)
 		if err != nil {
 			return fail(err)
 		}
@@ -138,7 +150,7 @@ func parseTable(name string, data []byte) (*table, func(), error) {
 		}
 		return t, release, nil
 	}
-	r, err := ipc.NewReader(bytes.NewReader(data), ipc.WithAllocator(alloc), ipc.WithBodySizeLimit(int64(len(data))))
+	r, err := ipc.NewReader(bytes.NewReader(data), opts...)
 	if err != nil {
 		return fail(err)
 	}

@@ -1,0 +1,67 @@
+package onda
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestDir(t *testing.T) {
+	t.Parallel()
+	root, outside := t.TempDir(), t.TempDir()
+	for _, path := range []string{filepath.Join(root, "sub", "a b.lpcm"), filepath.Join(outside, "secret")} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("abc"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(outside, "secret"), filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	src := Dir(root)
+	for _, path := range []string{
+		"sub/a b.lpcm", "./sub/a b.lpcm", "sub/../sub/a b.lpcm", filepath.Join(root, "sub", "a b.lpcm"),
+		"file://" + filepath.ToSlash(root) + "/sub/a%20b.lpcm", "file://localhost" + filepath.ToSlash(root) + "/sub/a%20b.lpcm",
+	} {
+		obj, err := src.Open(t.Context(), path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		buf := make([]byte, 2)
+		if _, err := obj.ReadAt(buf, 1); err != nil || string(buf) != "bc" || obj.Size() != 3 {
+			t.Errorf("%s: %q of %d bytes, %v", path, buf, obj.Size(), err)
+		}
+		if err := obj.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, path := range []string{
+		"", "..", "../x", "sub/../../x", filepath.Join(outside, "secret"), "file://" + filepath.ToSlash(outside) + "/secret",
+		"s3://bucket/key", "file://elsewhere/a", "https://example.org/a",
+	} {
+		_, err := src.Open(t.Context(), path)
+		if !errors.Is(err, ErrPath) {
+			t.Errorf("%q: got %v", path, err)
+		}
+	}
+	if _, err := src.Open(t.Context(), "link"); err == nil {
+		t.Error("a link out of the root was followed")
+	}
+	if _, err := src.Open(t.Context(), "sub"); err == nil {
+		t.Error("a folder was opened")
+	}
+	if _, err := src.Open(t.Context(), "none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := src.Open(ctx, "sub/a b.lpcm"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
