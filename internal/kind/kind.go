@@ -39,19 +39,14 @@ var (
 	ErrWrongState = errors.New("not a state of this data set")
 )
 
-// PanicError is a panic in the author's code.
+// PanicError is a panic in the author's code. It does not unwrap to an error that was panicked with: a panic is never
+// a skip, a cancellation or the end of the data.
 type PanicError struct {
 	Value any
 	Stack []byte
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
-
-// Unwrap returns the value that was panicked with when it is an error.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
-}
 
 // Recover turns a panic into a *PanicError; defer it around the author's code.
 func Recover(err *error) {
