@@ -43,9 +43,10 @@ type Buffer[T any] struct {
 	state []byte
 	span  uint64
 	held  map[uint64]*Entry[T]
-	top   uint64 // no record above it was added
+	top   uint64 // the highest position that is held, at least head
 	fail  uint64 // lowest position that holds an error; 0 for none
 	bytes int64  // payload bytes here or claimed
+	apart int    // records whose payload is neither here nor claimed
 }
 
 // Reset forgets everything and begins at position, whose state-before is state.
@@ -57,7 +58,6 @@ func (b *Buffer[T]) Reset(position uint64, state []byte, span int) {
 // was dropped.
 func (b *Buffer[T]) Seek(position uint64, state []byte) []Entry[T] {
 	b.head, b.state = position, state
-	b.top = max(b.top, position)
 	var dropped []Entry[T]
 	for seq := range b.held {
 		if !b.inRange(seq) {
@@ -65,6 +65,7 @@ func (b *Buffer[T]) Seek(position uint64, state []byte) []Entry[T] {
 			dropped = append(dropped, e)
 		}
 	}
+	b.findTop()
 	return dropped
 }
 
@@ -74,7 +75,7 @@ func (b *Buffer[T]) Head() uint64 { return b.head }
 // State returns the state before the head.
 func (b *Buffer[T]) State() []byte { return b.state }
 
-// Len returns how many records are held, and Bytes how many bytes of payload are held or being fetched.
+// Len returns how many records are held.
 func (b *Buffer[T]) Len() int { return len(b.held) }
 
 // Bytes returns how many bytes of payload are held or claimed.
@@ -96,6 +97,8 @@ func (b *Buffer[T]) Add(r *schema.Result, value T, ready bool) bool {
 	b.top = max(b.top, r.Seq)
 	if ready {
 		b.bytes += int64(r.Size)
+	} else {
+		b.apart++
 	}
 	if r.Kind == schema.KindError && (b.fail == 0 || r.Seq < b.fail) {
 		b.fail = r.Seq
@@ -148,6 +151,8 @@ func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
 	delete(b.held, seq)
 	if e.Ready || e.claimed {
 		b.bytes -= int64(e.Result.Size)
+	} else {
+		b.apart--
 	}
 	if seq == b.fail {
 		b.fail = 0
@@ -157,7 +162,17 @@ func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
 			}
 		}
 	}
+	if seq == b.top {
+		b.findTop()
+	}
 	return *e, true
+}
+
+func (b *Buffer[T]) findTop() {
+	b.top = b.head
+	for seq := range b.held {
+		b.top = max(b.top, seq)
+	}
 }
 
 // FirstError returns the error of the lowest position that holds one.
@@ -172,7 +187,7 @@ func (b *Buffer[T]) FirstError() (*schema.Result, bool) {
 // payload fits into limit bytes with everything else that is held. The head always fits: whatever is held
 // ahead of it cannot be taken before it.
 func (b *Buffer[T]) Claim(limit int64) (*schema.Result, bool) {
-	for seq := b.head; seq <= b.top; seq++ {
+	for seq := b.head; b.apart > 0 && seq <= b.top; seq++ {
 		e := b.held[seq]
 		if e == nil || e.Ready || e.claimed {
 			continue
@@ -182,6 +197,7 @@ func (b *Buffer[T]) Claim(limit int64) (*schema.Result, bool) {
 			return nil, false
 		}
 		e.claimed = true
+		b.apart--
 		b.bytes += size
 		return e.Result, true
 	}
@@ -199,7 +215,7 @@ func (b *Buffer[T]) Fill(r *schema.Result, value T) bool {
 }
 
 // Missing returns the positions without a record among the first window ones and below the highest that
-// arrived, in ascending order.
+// is held, in ascending order.
 func (b *Buffer[T]) Missing(window int) []uint64 {
 	end := min(max(b.top, b.head+uint64(max(window, 1))-1), b.head+b.span-1)
 	var missing []uint64

@@ -1,0 +1,339 @@
+package reorder
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output in testdata")
+
+// dumb is the buffer as one would write it without a thought for speed: a list of all that was added, searched
+// from the front for every question.
+type dumb struct {
+	head    uint64
+	state   string
+	span    uint64
+	entries []*dumbEntry
+}
+
+type dumbEntry struct {
+	result         *schema.Result
+	ready, claimed bool
+}
+
+func (d *dumb) find(seq uint64) *dumbEntry {
+	for _, e := range d.entries {
+		if e.result.Seq == seq {
+			return e
+		}
+	}
+	return nil
+}
+
+func (d *dumb) add(r *schema.Result, ready bool) bool {
+	if r.Seq < d.head || r.Seq >= d.head+d.span || d.find(r.Seq) != nil {
+		return false
+	}
+	d.entries = append(d.entries, &dumbEntry{result: r, ready: ready || r.Kind != schema.KindBatch})
+	return true
+}
+
+func (d *dumb) drop(keep func(*dumbEntry) bool) {
+	d.entries = slices.DeleteFunc(d.entries, func(e *dumbEntry) bool { return !keep(e) })
+}
+
+func (d *dumb) look() Outcome {
+	e := d.find(d.head)
+	switch {
+	case e == nil:
+		return Waiting
+	case string(e.result.Prev) != d.state:
+		return Broken
+	case e.result.Kind == schema.KindHole:
+		return Hole
+	case e.result.Kind == schema.KindError:
+		return Failed
+	case e.result.Kind == schema.KindEnd:
+		return End
+	case !e.ready:
+		return Fetching
+	}
+	return Batch
+}
+
+func (d *dumb) bytes() (n int64) {
+	for _, e := range d.entries {
+		if e.ready || e.claimed {
+			n += int64(e.result.Size)
+		}
+	}
+	return n
+}
+
+func (d *dumb) claim(limit int64) *schema.Result {
+	for seq := d.head; seq < d.head+d.span; seq++ {
+		e := d.find(seq)
+		if e == nil || e.ready || e.claimed {
+			continue
+		}
+		if seq != d.head && d.bytes()+int64(e.result.Size) > limit {
+			return nil
+		}
+		e.claimed = true
+		return e.result
+	}
+	return nil
+}
+
+func (d *dumb) firstError() *schema.Result {
+	var first *schema.Result
+	for _, e := range d.entries {
+		if e.result.Kind == schema.KindError && (first == nil || e.result.Seq < first.Seq) {
+			first = e.result
+		}
+	}
+	return first
+}
+
+func (d *dumb) missing(window int) (missing []uint64) {
+	end := d.head + uint64(window)
+	for _, e := range d.entries {
+		end = max(end, e.result.Seq+1)
+	}
+	for seq := d.head; seq < min(end, d.head+d.span); seq++ {
+		e := d.find(seq)
+		if e == nil {
+			missing = append(missing, seq)
+		} else if e.result.Kind == schema.KindEnd {
+			break
+		}
+	}
+	return missing
+}
+
+// record is what the iterator's nth step gives: states are named after the step that they precede.
+func record(seq uint64, kind schema.Kind, size int) *schema.Result {
+	return &schema.Result{
+		Seq: seq, Kind: kind, Size: uint64(size),
+		Prev: []byte(stateAt(seq)), Next: []byte(stateAt(seq + 1)),
+	}
+}
+
+func stateAt(seq uint64) string { return "s" + strconv.FormatUint(seq, 10) }
+
+func TestAgainstDumb(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		span := rapid.IntRange(1, 12).Draw(t, "span")
+		var b Buffer[int]
+		b.Reset(1, []byte(stateAt(1)), span)
+		d := &dumb{head: 1, state: stateAt(1), span: uint64(span)}
+		var claimed []*schema.Result
+		seqs := rapid.Uint64Range(1, 20)
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				kind := rapid.SampledFrom([]schema.Kind{
+					schema.KindBatch, schema.KindBatch, schema.KindBatch, schema.KindHole, schema.KindError, schema.KindEnd,
+				}).Draw(t, "kind")
+				size := 0
+				if kind == schema.KindBatch {
+					size = rapid.IntRange(0, 10).Draw(t, "size")
+				}
+				r := record(seqs.Draw(t, "seq"), kind, size)
+				if rapid.IntRange(0, 9).Draw(t, "stray") == 0 {
+					r.Prev = []byte("elsewhere")
+				}
+				ready := rapid.Bool().Draw(t, "ready")
+				if got, want := b.Add(r, 0, ready), d.add(r, ready); got != want {
+					t.Fatalf("Add(%d) = %v, want %v", r.Seq, got, want)
+				}
+			},
+			"advance": func(t *rapid.T) {
+				outcome := d.look()
+				want := outcome == Batch || outcome == Hole
+				if want {
+					d.state = string(d.find(d.head).result.Next)
+					d.drop(func(e *dumbEntry) bool { return e.result.Seq != d.head })
+					d.head++
+				}
+				if got := b.Advance(); got != want {
+					t.Fatalf("Advance = %v, want %v", got, want)
+				}
+			},
+			"claim": func(t *rapid.T) {
+				limit := rapid.Int64Range(0, 30).Draw(t, "limit")
+				want := d.claim(limit)
+				got, _ := b.Claim(limit)
+				if got != want {
+					t.Fatalf("Claim(%d) = %v, want %v", limit, got, want)
+				}
+				if got != nil {
+					claimed = append(claimed, got)
+				}
+			},
+			"fill": func(t *rapid.T) {
+				if len(claimed) == 0 {
+					t.Skip()
+				}
+				r := claimed[rapid.IntRange(0, len(claimed)-1).Draw(t, "which")]
+				e := d.find(r.Seq)
+				want := e != nil && e.result == r && e.claimed
+				if want {
+					e.ready, e.claimed = true, false
+				}
+				if got := b.Fill(r, 1); got != want {
+					t.Fatalf("Fill(%d) = %v, want %v", r.Seq, got, want)
+				}
+			},
+			"drop": func(t *rapid.T) {
+				seq := seqs.Draw(t, "seq")
+				want := d.find(seq) != nil
+				d.drop(func(e *dumbEntry) bool { return e.result.Seq != seq })
+				if _, got := b.Drop(seq); got != want {
+					t.Fatalf("Drop(%d) = %v, want %v", seq, got, want)
+				}
+			},
+			"seek": func(t *rapid.T) {
+				seq := seqs.Draw(t, "seq")
+				d.head, d.state = seq, stateAt(seq)
+				before := len(d.entries)
+				d.drop(func(e *dumbEntry) bool { return e.result.Seq >= seq && e.result.Seq < seq+d.span })
+				if got, want := len(b.Seek(seq, []byte(stateAt(seq)))), before-len(d.entries); got != want {
+					t.Fatalf("Seek(%d) dropped %d, want %d", seq, got, want)
+				}
+			},
+			"": func(t *rapid.T) {
+				if e, got := b.Look(); got != d.look() || (got != Waiting && e.Result.Seq != d.head) {
+					t.Fatalf("Look = %v, want %v", got, d.look())
+				}
+				if b.Head() != d.head || string(b.State()) != d.state || b.Len() != len(d.entries) || b.Bytes() != d.bytes() {
+					t.Fatalf("head %d, state %s, %d held, %d bytes; want %d, %s, %d, %d",
+						b.Head(), b.State(), b.Len(), b.Bytes(), d.head, d.state, len(d.entries), d.bytes())
+				}
+				if got, _ := b.FirstError(); got != d.firstError() {
+					t.Fatalf("FirstError = %v, want %v", got, d.firstError())
+				}
+				for _, window := range []int{1, 3, 40} {
+					if got, want := b.Missing(window), d.missing(window); !slices.Equal(got, want) {
+						t.Fatalf("Missing(%d) = %v, want %v", window, got, want)
+					}
+				}
+			},
+		})
+	})
+}
+
+// TestScripts runs the files of testdata: a line is a command, the lines below it that begin with "> " are
+// what it gave. Rewrite them with -update.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			script, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(script))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(script) {
+				t.Errorf("%s gives\n%s", file, got)
+			}
+		})
+	}
+}
+
+func play(t *testing.T, script string) string {
+	var b Buffer[string]
+	var out strings.Builder
+	for line := range strings.Lines(script) {
+		line = strings.TrimRight(line, "\n")
+		if strings.HasPrefix(line, "> ") {
+			continue
+		}
+		fmt.Fprintln(&out, line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		words := strings.Fields(line)
+		num := func(i int) uint64 {
+			n, err := strconv.ParseUint(words[i], 10, 32)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			return n
+		}
+		switch words[0] {
+		case "reset": // reset POSITION SPAN
+			b.Reset(num(1), []byte(stateAt(num(1))), int(num(2)))
+		case "seek": // seek POSITION
+			fmt.Fprintf(&out, "> dropped %d\n", len(b.Seek(num(1), []byte(stateAt(num(1))))))
+		case "add": // add SEQ KIND [SIZE [apart]] | add SEQ stray
+			kinds := map[string]schema.Kind{"hole": schema.KindHole, "error": schema.KindError, "end": schema.KindEnd}
+			r := record(num(1), kinds[words[2]], 0)
+			if len(words) > 3 {
+				r.Size = num(3)
+			}
+			if words[2] == "stray" {
+				r.Prev = []byte("elsewhere")
+			}
+			fmt.Fprintf(&out, "> %v\n", b.Add(r, "", len(words) < 5))
+		case "take": // take: all that the head allows
+			for {
+				e, outcome := b.Look()
+				if outcome == Waiting {
+					fmt.Fprintf(&out, "> waiting for %d\n", b.Head())
+				} else {
+					fmt.Fprintf(&out, "> %v %d\n", outcome, e.Result.Seq)
+				}
+				if !b.Advance() {
+					break
+				}
+			}
+		case "claim": // claim LIMIT
+			if r, ok := b.Claim(int64(num(1))); ok {
+				fmt.Fprintf(&out, "> fetch %d\n", r.Seq)
+			} else {
+				fmt.Fprintln(&out, "> nothing")
+			}
+		case "fill": // fill SEQ
+			e := b.held[num(1)]
+			fmt.Fprintf(&out, "> %v\n", e != nil && b.Fill(e.Result, "payload"))
+		case "drop": // drop SEQ
+			_, ok := b.Drop(num(1))
+			fmt.Fprintf(&out, "> %v\n", ok)
+		case "missing": // missing WINDOW
+			fmt.Fprintf(&out, "> %v\n", b.Missing(int(num(1))))
+		case "held":
+			fmt.Fprintf(&out, "> %d records, %d bytes\n", b.Len(), b.Bytes())
+		case "error":
+			if r, ok := b.FirstError(); ok {
+				fmt.Fprintf(&out, "> %d\n", r.Seq)
+			} else {
+				fmt.Fprintln(&out, "> none")
+			}
+		default:
+			t.Fatalf("unknown command %q", line)
+		}
+	}
+	return out.String()
+}
