@@ -133,6 +133,9 @@ func parseTable(name string, data []byte) (*table, func(), error) {
 		release()
 		return nil, nil, &TableError{File: name, Row: -1, Err: cmpErr(err, io.ErrUnexpectedEOF)}
 	}
+	if err := verifyArrow(data); err != nil {
+		return fail(err)
+	}
 	if bytes.HasPrefix(data, ipc.Magic) {
 		r, err := ipc.NewFileReader(bytes.NewReader(data), opts...)
 		if err != nil {
