@@ -204,13 +204,9 @@ func (s *session) commit(ctx context.Context, seq uint64) (*commit, error) {
 
 // sweeps reads from the store what did not come live.
 func (s *session) sweeps() {
-	// What was stored before the subscription reached the server is found by reading, so it must have reached it.
-	if err := s.r.data.FlushWithContext(s.ctx); err == nil {
-		live := schema.LiveFilter(s.r.cfg.Name, s.gen)
-		if denied := refusal(s.r.data, live); denied != nil {
-			s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
-		}
-	}
+	// Reading finds what was stored before the subscription reached the server, so it has to reach it first. If
+	// it cannot, the connection is away, and everything is read again when it is back.
+	_ = s.r.data.FlushWithContext(s.ctx)
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -233,6 +229,10 @@ func (s *session) look() bool {
 	wanted := s.r.sess == s && s.r.buf.Wants(seq)
 	s.r.mu.Unlock()
 	if !wanted {
+		return false
+	}
+	if denied := refusal(s.r.data, s.sub.Subject); denied != nil {
+		s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
 		return false
 	}
 	msg, err := s.get(s.ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq))

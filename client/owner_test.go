@@ -1,0 +1,347 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// owner plays the coordinator and all workers for one batcher. Its data set counts: the state n precedes the
+// batch n, from 0 up to end.
+type owner struct {
+	t    testing.TB
+	srv  *natstest.Server
+	nc   *nats.Conn
+	js   jetstream.JetStream
+	kv   jetstream.KeyValue
+	name string
+
+	mu       sync.Mutex
+	subs     []*nats.Subscription
+	rec      schema.Record
+	base     uint64   // the state that the generation began at
+	gens     []string // all generations so far
+	fed      uint64   // results published up to here
+	window   int
+	workers  int
+	end      uint64 // the state at which the data ends; 0 for never
+	manual   bool   // the test publishes by itself
+	silent   bool   // requests and credits are not answered
+	credits  []schema.Credit
+	requests []schema.SeatRequest
+
+	make   func(o *owner, seq uint64) (*schema.Result, []byte) // the result of a position; nil for batch()
+	onSeat func(*schema.SeatRequest) *schema.SeatReply         // answers instead, unless it returns nil
+}
+
+const kindToken = "count-v1-w1"
+
+func newOwner(t testing.TB) *owner {
+	t.Helper()
+	return newOwnerOn(t, natstest.Run(t))
+}
+
+func newOwnerOn(t testing.TB, srv *natstest.Server, options ...nats.Option) *owner {
+	t.Helper()
+	nc, js := srv.JetStream(options...)
+	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := topology.OpenBucket(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &owner{t: t, srv: srv, nc: nc, js: js, kv: kv, name: "train", window: 4, workers: 2}
+	o.rec = schema.Record{Batcher: o.name, Phase: schema.PhaseStopped}
+	o.listen()
+	t.Cleanup(o.quiet)
+	return o
+}
+
+// listen subscribes the owner's subjects; quiet takes it off the air.
+func (o *owner) listen() {
+	for subject, handler := range map[string]nats.MsgHandler{
+		schema.CoordinatorPrefix + ".seat":   o.seat,
+		schema.CoordinatorPrefix + ".stop":   o.stop,
+		schema.CoordinatorPrefix + ".status": o.status,
+		schema.ReaderPrefix + "." + o.name:   o.credit,
+	} {
+		sub, err := o.nc.Subscribe(subject, handler)
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		o.subs = append(o.subs, sub)
+	}
+	if err := o.nc.Flush(); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *owner) quiet() {
+	for _, sub := range o.subs {
+		_ = sub.Unsubscribe() // the connection may be closed already
+	}
+	o.subs = nil
+}
+
+func (o *owner) respond(m *nats.Msg, v any) {
+	body, err := json.Marshal(v)
+	if err == nil {
+		err = m.Respond(body)
+	}
+	if err != nil {
+		o.t.Logf("owner: %v", err)
+	}
+}
+
+func stateOf(n uint64) schema.State {
+	s, err := schema.NewState(n)
+	if err != nil {
+		panic(err)
+	}
+	s.Dataset, s.Version = "count", 1
+	return s
+}
+
+func number(s schema.State) uint64 {
+	var n uint64
+	if !s.IsZero() {
+		if err := s.Decode(&n); err != nil {
+			panic(err)
+		}
+	}
+	return n
+}
+
+func (o *owner) seat(m *nats.Msg) {
+	var req schema.SeatRequest
+	if err := json.Unmarshal(m.Data, &req); err != nil {
+		o.t.Errorf("seat request: %v", err)
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.requests = append(o.requests, req)
+	if o.silent {
+		return
+	}
+	if o.onSeat != nil {
+		if reply := o.onSeat(&req); reply != nil {
+			o.respond(m, reply)
+			return
+		}
+	}
+	o.respond(m, o.sit(&req))
+}
+
+// sit is what a coordinator does. Called with mu held.
+func (o *owner) sit(req *schema.SeatRequest) schema.SeatReply {
+	fault := func(code string) schema.SeatReply { return schema.SeatReply{Fault: &schema.Fault{Code: code}} }
+	held := o.rec.Reader != "" && o.rec.Reader != req.Reader
+	if held && req.Mode == schema.ModeOpen && !req.TakeOver {
+		return fault(schema.CodeInUse)
+	}
+	if o.rec.Reader != req.Reader && req.Mode != schema.ModeOpen {
+		return fault(schema.CodeSuperseded)
+	}
+	o.rec.Reader, o.rec.Request = req.Reader, req.Request
+	o.rec.Seat++
+	if req.Mode == schema.ModeOpen {
+		return schema.SeatReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Phase: o.rec.Phase}
+	}
+	n := number(req.State)
+	reply := schema.SeatReply{Seat: o.rec.Seat, Phase: schema.PhaseRunning, Window: o.window, State: stateOf(n)}
+	_, err := o.js.Stream(context.Background(), topology.ResultsStream(o.name, o.rec.Gen))
+	if req.Mode == schema.ModeSeek && err == nil && n >= o.base && n <= o.base+o.fed {
+		reply.Held = true
+	} else {
+		o.begin(n)
+	}
+	o.rec.Phase = schema.PhaseRunning
+	reply.Gen, reply.Position = o.rec.Gen, n-o.base+1
+	o.rec.Taken = reply.Position - 1
+	o.feed()
+	return reply
+}
+
+// begin makes a new generation at state n. Called with mu held.
+func (o *owner) begin(n uint64) {
+	gen := ulid.Make().String()
+	if err := topology.CreateGeneration(context.Background(), o.js, kindToken, o.name, gen); err != nil {
+		o.t.Errorf("owner: %v", err)
+	}
+	o.rec.Gen, o.rec.Taken, o.rec.Verdict, o.rec.Error = gen, 0, nil, nil
+	o.base, o.fed = n, 0
+	o.gens = append(o.gens, gen)
+}
+
+// feed publishes what the window allows. Called with mu held.
+func (o *owner) feed() {
+	for !o.manual && o.rec.Gen != "" && o.rec.Verdict == nil && o.fed < o.rec.Taken+uint64(o.window) {
+		o.fed++
+		if o.end > 0 && o.base+o.fed-1 >= o.end {
+			o.verdict(o.fed, nil)
+			o.publish(&schema.Result{Seq: o.fed, Kind: schema.KindEnd, Prev: stateOf(o.end).Data, Worker: "owner"}, nil)
+			return
+		}
+		res, payload := o.batch(o.fed)
+		if o.make != nil {
+			res, payload = o.make(o, o.fed)
+		}
+		o.publish(res, payload)
+	}
+}
+
+// verdict writes the coordinator's word into the record. Called with mu held.
+func (o *owner) verdict(seq uint64, fault *schema.Fault) {
+	o.rec.Verdict = &schema.Verdict{Seq: seq, Fault: fault}
+	body, err := json.Marshal(o.rec)
+	if err == nil {
+		_, err = o.kv.Put(context.Background(), topology.BatcherKey(o.name), body)
+	}
+	if err != nil {
+		o.t.Errorf("owner: %v", err)
+	}
+}
+
+// batch is the right result of a position. Called with mu held.
+func (o *owner) batch(seq uint64) (*schema.Result, []byte) {
+	n := o.base + seq - 1
+	return result(seq, n, content(n))
+}
+
+func content(n uint64) []byte { return fmt.Appendf(nil, "batch %d", n) }
+
+func result(seq, n uint64, payload []byte) (*schema.Result, []byte) {
+	return &schema.Result{
+		Seq: seq, Prev: stateOf(n).Data, Next: stateOf(n + 1).Data, Attempt: ulid.Make().String(), Worker: "w1", Deliveries: 1,
+		Digest: schema.Sum(payload), Size: uint64(len(payload)), Materialize: time.Millisecond,
+	}, payload
+}
+
+// publish stores a result: chunks first, if it has any. Called with mu held, or by a test in manual mode.
+func (o *owner) publish(res *schema.Result, payload []byte) {
+	gen := o.rec.Gen
+	if len(payload) > schema.InlineLimit {
+		res.Chunks = uint32((len(payload) + schema.ChunkSize - 1) / schema.ChunkSize)
+		for k := range int(res.Chunks) {
+			part := payload[k*schema.ChunkSize : min((k+1)*schema.ChunkSize, len(payload))]
+			o.store(schema.ChunkSubject(o.name, gen, res.Seq, res.Attempt, k), part)
+		}
+	}
+	body, err := schema.AppendResult(nil, res, payload)
+	if err != nil {
+		o.t.Errorf("owner: %v", err)
+	}
+	o.store(schema.ResultSubject(o.name, gen, res.Seq), body)
+}
+
+func (o *owner) store(subject string, body []byte) {
+	if _, err := o.nc.Request(subject, body, time.Second); err != nil {
+		o.t.Logf("owner: %s: %v", subject, err)
+	}
+}
+
+func (o *owner) erase(subject string) {
+	s, err := o.js.Stream(o.t.Context(), topology.ResultsStream(o.name, o.rec.Gen))
+	if err == nil {
+		err = s.Purge(o.t.Context(), jetstream.WithPurgeSubject(subject))
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *owner) credit(m *nats.Msg) {
+	var c schema.Credit
+	if err := json.Unmarshal(m.Data, &c); err != nil {
+		o.t.Errorf("credit: %v", err)
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.silent {
+		return
+	}
+	o.credits = append(o.credits, c)
+	if c.Reader == o.rec.Reader && c.Gen == o.rec.Gen && c.Seat == o.rec.Seat {
+		o.rec.Taken = max(o.rec.Taken, c.Taken)
+		switch v := o.rec.Verdict; {
+		case c.Failed != nil:
+			o.rec.Phase, o.rec.Error = schema.PhaseFailed, c.Failed
+		case v != nil && v.Fault == nil && c.Taken >= v.Seq:
+			o.rec.Phase = schema.PhaseDone
+		default:
+			o.feed()
+		}
+	}
+	if m.Reply != "" {
+		o.respond(m, schema.CreditReply{
+			Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Phase: o.rec.Phase, Window: o.window, Workers: o.workers, Error: o.rec.Error,
+		})
+	}
+}
+
+func (o *owner) stop(m *nats.Msg) {
+	var req schema.StopRequest
+	if err := json.Unmarshal(m.Data, &req); err != nil {
+		o.t.Errorf("stop request: %v", err)
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	reply := schema.StopReply{Error: o.rec.Error}
+	switch {
+	case o.rec.Reader != req.Reader:
+		reply = schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded}}
+	case req.Leave:
+		o.rec.Reader = ""
+		o.rec.Seat++
+	default:
+		o.rec.Phase, o.rec.Gen, o.rec.Error = schema.PhaseClosed, "", nil
+	}
+	o.respond(m, reply)
+}
+
+func (o *owner) status(m *nats.Msg) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.respond(m, schema.StatusReply{Status: schema.Status{Batcher: o.name, Phase: o.rec.Phase, Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader}})
+}
+
+// notice tells the reader that something changed.
+func (o *owner) notice() {
+	if err := o.nc.Publish(schema.NoticePrefix+"."+o.name, []byte("{}")); err != nil {
+		o.t.Error(err)
+	}
+}
+
+// locked runs f while nothing happens.
+func (o *owner) locked(f func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f()
+}
+
+// count returns how many seats were asked for in a mode.
+func (o *owner) count(mode schema.Mode) (n int) {
+	o.locked(func() {
+		for i := range o.requests {
+			if o.requests[i].Mode == mode {
+				n++
+			}
+		}
+	})
+	return n
+}
