@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
-
-	"github.com/vmihailenco/msgpack/v5"
 )
 
 // InlineLimit is the largest payload, in bytes, that rides in its commit record; a larger one is stored
@@ -101,11 +99,14 @@ func AppendResult(dst []byte, r *Result, payload []byte) ([]byte, error) {
 	}
 	start := len(dst)
 	dst = append(dst, head...)
-	if r.Chunks > 0 || len(payload) == 0 {
+	if r.Chunks > 0 {
 		return dst, nil
 	}
 	if uint64(len(payload)) != r.Size {
-		return dst, fmt.Errorf("result %d: payload of %d bytes, %d announced", r.Seq, len(payload), r.Size)
+		return dst[:start], fmt.Errorf("result %d: payload of %d bytes, %d announced", r.Seq, len(payload), r.Size)
+	}
+	if r.Size == 0 {
+		return dst, nil
 	}
 	for (len(dst)-start)%payloadAlign != 0 {
 		dst = append(dst, 0)
@@ -120,8 +121,8 @@ func DecodeResult(data []byte) (r *Result, payload []byte, err error) {
 		return nil, nil, fmt.Errorf("result: %w", err)
 	}
 	r = new(Result)
-	if err := msgpack.Unmarshal(data[:n], r); err != nil {
-		return nil, nil, fmt.Errorf("result: %w: %w", ErrMalformed, err)
+	if err := Unmarshal(data[:n], r); err != nil {
+		return nil, nil, fmt.Errorf("result: %w", err)
 	}
 	if r.Seq == 0 || r.Kind > KindEnd {
 		return nil, nil, fmt.Errorf("result: %w: sequence number %d, %v", ErrMalformed, r.Seq, r.Kind)
@@ -133,6 +134,9 @@ func DecodeResult(data []byte) (r *Result, payload []byte, err error) {
 		return r, nil, nil
 	}
 	if r.Size == 0 {
+		if len(data) != n {
+			return nil, nil, fmt.Errorf("result %d: %w: %d bytes after the header, none announced", r.Seq, ErrMalformed, len(data)-n)
+		}
 		return r, nil, nil
 	}
 	at := (n + payloadAlign - 1) / payloadAlign * payloadAlign

@@ -3,6 +3,7 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -79,9 +80,9 @@ func ParseJobSubject(subject string) (kind, batcher, gen string, seq uint64, try
 	if !ok || len(parts) != 5 {
 		return "", "", "", 0, 0, fmt.Errorf("%w: %q is not a job subject", ErrMalformed, subject)
 	}
-	seq, err1 := strconv.ParseUint(parts[3], 10, 64)
-	try64, err2 := strconv.ParseUint(parts[4], 10, 31)
-	if err1 != nil || err2 != nil || seq == 0 {
+	seq, ok1 := parseNumber(parts[3], 64)
+	try64, ok2 := parseNumber(parts[4], 31)
+	if !ok1 || !ok2 || seq == 0 || slices.Contains(parts, "") {
 		return "", "", "", 0, 0, fmt.Errorf("%w: %q has no sequence number and try", ErrMalformed, subject)
 	}
 	return parts[0], parts[1], parts[2], seq, int(try64), nil
@@ -124,11 +125,21 @@ func GenesisSubject(batcher, gen string) string {
 // ParseResultSeq returns the sequence number of a commit record's subject, stored or live.
 func ParseResultSeq(subject string) (uint64, error) {
 	i := strings.LastIndexByte(subject, '.')
-	seq, err := strconv.ParseUint(subject[i+1:], 10, 64)
-	if err != nil || seq == 0 || strings.Count(subject, ".") != 5 {
+	seq, ok := parseNumber(subject[i+1:], 64)
+	known := strings.HasPrefix(subject, ResultPrefix+".") || strings.HasPrefix(subject, LivePrefix+".")
+	if !ok || seq == 0 || !known || strings.Count(subject, ".") != 5 {
 		return 0, fmt.Errorf("%w: %q is not the subject of a result", ErrMalformed, subject)
 	}
 	return seq, nil
+}
+
+// parseNumber reads a number as strconv writes it: one number has one spelling, so that one thing has one subject.
+func parseNumber(s string, bits int) (uint64, bool) {
+	if len(s) > 1 && s[0] == '0' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, 10, bits)
+	return n, err == nil
 }
 
 func joinSubject(tokens ...string) string { return strings.Join(tokens, ".") }
