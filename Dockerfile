@@ -1,0 +1,22 @@
+# The jetbatch binary, static, on nothing. Every RUN is in exec form and no step needs a shell, so that a build image
+# made of the Go distribution alone does as well as the official one (.ci/run builds with such an image where there is no network).
+ARG GOLANG_IMAGE=golang:1.26
+
+FROM ${GOLANG_IMAGE} AS build
+ENV CGO_ENABLED=0
+WORKDIR /rootfs/tmp
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN ["go", "mod", "download"]
+COPY . .
+RUN ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", "/out/jetbatch", "./cmd/jetbatch"]
+
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+# /tmp, for the demo and for "up".
+COPY --from=build --chown=65532:65532 /rootfs/ /
+COPY --from=build /out/jetbatch /jetbatch
+USER 65532:65532
+ENTRYPOINT ["/jetbatch"]
+# JETBATCH_ROLE=worker (or coordinator) and JETBATCH_HERE=true make it ask whether this very container answers.
+HEALTHCHECK --interval=10s --timeout=8s --start-period=20s --retries=3 CMD ["/jetbatch", "health"]

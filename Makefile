@@ -1,0 +1,43 @@
+# make help
+GO ?= go
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+WORKERS ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race lint fuzz demo image compose-up compose-train compose-down ci
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/jetbatch
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/jetbatch ./cmd/jetbatch
+
+test: ## all tests
+	$(GO) test ./...
+
+race: ## all tests with the race detector
+	$(GO) test -race ./...
+
+lint: ## formatting, vet, staticcheck, and golangci-lint where it is installed
+	.ci/run lint
+
+fuzz: ## every fuzz target for some seconds
+	.ci/run fuzz
+
+demo: ## the demo
+	$(GO) run ./cmd/jetbatch demo
+
+image: ## docker image jetbatch:local
+	docker build -t jetbatch:local .
+
+compose-up: ## the service in containers, WORKERS=4
+	$(COMPOSE) up --build --scale worker=$(WORKERS)
+
+compose-train: ## a trainer that verifies what it takes from it
+	$(COMPOSE) run --rm trainer
+
+compose-down: ## remove the containers and what NATS stored
+	$(COMPOSE) down --volumes --remove-orphans
+
+ci: ## all that CI does
+	.ci/run

@@ -1,0 +1,112 @@
+// Package cli is the jetbatch command with a program's own data sets in it. A whole main function is
+//
+//	func main() { cli.Main(onda.Definition(), mine) }
+//
+// and the same binary is then coordinator, worker and every tool around them. Flags, environment variables,
+// signals and the process's exit are handled here and nowhere else in the module.
+//
+// Every flag of every command can be given as an environment variable, JETBATCH_ and its name in capitals.
+// What a program may read comes on standard output, as JSON with --json; logs and progress go to standard error.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/jetbatch/jetbatch/dataset"
+)
+
+// Main runs the command line of this process over defs and exits. The first interrupt or SIGTERM ends the
+// command in good order, the second at once. "jetbatch --help" lists the exit codes.
+func Main(defs ...dataset.Definition) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // with no handler left, the next signal kills
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, defs))
+}
+
+// grammar is the command line, for kong.
+type grammar struct {
+	LogLevel  string `help:"Least level that is logged: debug, info, warn or error. Defaults to info for the services and to warn elsewhere." enum:"debug,info,warn,error,auto" default:"auto" placeholder:"LEVEL"`
+	LogFormat string `help:"Form of the log, on standard error: text or json." enum:"text,json" default:"text" placeholder:"FORMAT"`
+
+	Demo        demoCmd        `cmd:"" help:"Show it all in a few seconds, on data made up here or on yours: a killed worker, a stop, a resumption, and the proof that nothing changed."`
+	Up          upCmd          `cmd:"" help:"Run everything in this process: a NATS server on a port, a coordinator and workers."`
+	Coordinator coordinatorCmd `cmd:"" help:"Run a coordinator until a signal comes."`
+	Worker      workerCmd      `cmd:"" help:"Run a worker until a signal comes; what it runs then is finished first."`
+	Take        takeCmd        `cmd:"" help:"Take batches as a trainer does, show the pace, keep the place in a file."`
+	Status      statusCmd      `cmd:"" help:"Show batchers and workers."`
+	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`
+	Version     versionCmd     `cmd:"" help:"Show versions."`
+}
+
+const description = `Batches made in parallel elsewhere, taken strictly in order here.
+
+Every flag can be given as an environment variable, as its help says.
+
+Exit codes: 0 all is well; 1 it failed; 2 the command line, the parameters or the state are wrong; 3 a batch differs from the reference; 4 NATS or a role does not answer, or not in time; 5 another process has the batcher; 130 ended by a signal before it was done.`
+
+// app is what the commands share.
+type app struct {
+	out  io.Writer // results
+	err  *console  // logs, progress and errors
+	log  *slog.Logger
+	defs []dataset.Definition
+}
+
+// run runs one command line and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []dataset.Definition) int {
+	a := &app{out: stdout, err: newConsole(stderr), defs: defs}
+	err := a.run(ctx, args)
+	code := exitCode(err)
+	if err != nil && code != exitInterrupted {
+		fmt.Fprintf(a.err, "jetbatch: %v\n", err)
+	}
+	return code
+}
+
+func (a *app) run(ctx context.Context, args []string) error {
+	var g grammar
+	exited := false
+	parser, err := kong.New(&g,
+		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
+		kong.Writers(a.out, a.err), kong.Exit(func(int) { exited = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		return err // a mistake in the grammar
+	}
+	parsed, err := parser.Parse(args)
+	if exited { // after --help
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w; see jetbatch --help", errUsage, err)
+	}
+	a.log = g.logger(a.err, parsed.Command())
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(a)
+}
+
+func (g *grammar) logger(w io.Writer, command string) *slog.Logger {
+	level := slog.LevelWarn
+	switch {
+	case g.LogLevel != "auto":
+		_ = level.UnmarshalText([]byte(g.LogLevel)) // kong let only levels through
+	case command == "up" || command == "coordinator" || command == "worker":
+		level = slog.LevelInfo
+	case command == "demo":
+		level = slog.LevelError // the worker that it kills is part of the story
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if g.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+)
+
+// console writes lines for a person, and shows progress: as a bar below the lines where a person watches, as a line
+// now and then where not. It is safe for concurrent use.
+type console struct {
+	w        io.Writer
+	terminal bool
+
+	mu   sync.Mutex
+	bars *mpb.Progress // while a bar is shown
+}
+
+func newConsole(w io.Writer) *console {
+	f, ok := w.(*os.File)
+	return &console{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+}
+
+// Write writes above the bar if there is one.
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bars != nil {
+		if n, err := c.bars.Write(p); err == nil {
+			return n, nil
+		}
+	}
+	return c.w.Write(p)
+}
+
+// say writes a line.
+func (c *console) say(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
+
+// lineEvery is how often a meter writes a line where nobody watches.
+const lineEvery = 5 * time.Second
+
+// meter counts batches. One goroutine uses it.
+type meter struct {
+	c     *console
+	label string
+	total int // 0: unknown
+	bar   *mpb.Bar
+
+	done  int
+	bytes int64
+	began time.Time
+	shown time.Time
+}
+
+// meter begins to show progress towards total batches, or without end if total is 0.
+func (c *console) meter(label string, total int) *meter {
+	m := &meter{c: c, label: label, total: total, began: time.Now(), shown: time.Now()}
+	if !c.terminal {
+		return m
+	}
+	bars := mpb.New(mpb.WithOutput(c.w), mpb.WithWidth(48), mpb.WithRefreshRate(100*time.Millisecond))
+	filler, counters := mpb.BarFillerBuilder(mpb.BarStyle().Lbound(" ").Rbound(" ").Filler("━").Tip("╸").Padding("─")), "%d/%d"
+	if total == 0 {
+		filler, counters = mpb.SpinnerStyle().PositionLeft(), "%d"
+	}
+	m.bar = bars.New(int64(total), filler,
+		mpb.PrependDecorators(decor.Name(label, decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(
+			decor.Any(func(s decor.Statistics) string {
+				if total == 0 {
+					return fmt.Sprintf(counters, s.Current)
+				}
+				return fmt.Sprintf(counters, s.Current, s.Total)
+			}, decor.WC{W: 10}),
+			decor.AverageSpeed(0, "  %.0f batches/s"),
+		),
+	)
+	c.mu.Lock()
+	c.bars = bars
+	c.mu.Unlock()
+	return m
+}
+
+// add counts one batch.
+func (m *meter) add(bytes int) {
+	m.done++
+	m.bytes += int64(bytes)
+	if m.bar != nil {
+		m.bar.Increment()
+	} else if time.Since(m.shown) > lineEvery {
+		m.line()
+	}
+}
+
+// end shows the last count and gives the console back.
+func (m *meter) end() {
+	if m.bar == nil {
+		m.line()
+		return
+	}
+	if !m.bar.Completed() {
+		m.bar.Abort(false)
+	}
+	m.c.mu.Lock()
+	bars := m.c.bars
+	m.c.bars = nil
+	m.c.mu.Unlock()
+	bars.Wait()
+}
+
+func (m *meter) line() {
+	m.shown = time.Now()
+	of := ""
+	if m.total > 0 {
+		of = fmt.Sprintf("/%d", m.total)
+	}
+	m.c.say("%s %d%s batches, %s", m.label, m.done, of, pace(m.done, m.bytes, time.Since(m.began)))
+}
+
+// pace is how fast n batches of so many bytes came, for people.
+func pace(n int, bytes int64, in time.Duration) string {
+	return fmt.Sprintf("%.1f batches/s, %.1f MB/s", rate(float64(n), in), rate(megabytes(bytes), in))
+}
+
+func rate(n float64, in time.Duration) float64 {
+	if in <= 0 {
+		return 0
+	}
+	return n / in.Seconds()
+}
+
+func megabytes(bytes int64) float64 { return float64(bytes) / 1e6 }

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jetbatch/jetbatch/onda"
+)
+
+type demoCmd struct {
+	Data          string `help:"Folder with labelled Onda signals to use. Defaults to small ones that are made up in a temporary folder." type:"path" placeholder:"DIR"`
+	Keep          string `help:"Make the data up in this folder and leave it there." type:"path" placeholder:"DIR"`
+	Batches       int    `short:"n" help:"How many to take in all." default:"1200"`
+	Workers       int    `help:"Workers before the stop; one of them is killed." default:"3"`
+	ResumeWorkers int    `help:"Workers after it." default:"5"`
+	Slots         int    `help:"Batches that one worker materializes at a time." default:"2"`
+	Seed          uint64 `help:"Seed of the data that is made up and of the batches." default:"1"`
+	JSON          bool   `name:"json" env:"JETBATCH_JSON" help:"Print one JSON object; the story goes to standard error."`
+}
+
+// demoReport is what a demo came to.
+type demoReport struct {
+	Batches     int      `json:"batches"`   // taken
+	Identical   bool     `json:"identical"` // all of them, and the states after them, to the reference
+	Difference  string   `json:"difference,omitempty"`
+	ResumedAt   int      `json:"resumed_at"`  // batches taken before the stop
+	Generations int      `json:"generations"` // runs of the batcher
+	Killed      []string `json:"killed"`      // workers
+	Redelivered int      `json:"redelivered"` // batches whose job was handed out more than once
+	Workers     [2]int   `json:"workers"`     // before and after the stop
+	Bytes       int64    `json:"bytes"`       // of all batches
+	Seconds     float64  `json:"seconds"`     // of taking, the time that the killed worker cost included
+	BatchesPerS float64  `json:"batches_per_s"`
+	MBPerS      float64  `json:"mb_per_s"`
+	Dataset     string   `json:"dataset"`
+	State       string   `json:"state"` // that it was resumed from
+
+	Timing timingReport `json:"timing"`
+}
+
+// Run runs the demo in a temporary folder.
+func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
+	switch {
+	case c.Batches < 8:
+		return fmt.Errorf("%w: --batches is at least 8", errUsage)
+	case c.Workers < 2 || c.ResumeWorkers < 1 || c.Slots < 1:
+		return fmt.Errorf("%w: --workers is at least 2, since one is killed; --resume-workers and --slots at least 1", errUsage)
+	case c.Data != "" && c.Keep != "":
+		return fmt.Errorf("%w: --data or --keep, not both", errUsage)
+	}
+	dir, err := os.MkdirTemp("", "jetbatch-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	story := a.err
+	if !c.JSON {
+		story = newConsole(a.out)
+	}
+	params, err := c.params(story, dir)
+	if err != nil {
+		return err
+	}
+	spool, err := os.Create(filepath.Join(dir, "taken"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, spool.Close()) }()
+
+	d := &demo{cmd: c, app: a, story: story, params: params, dir: dir, spool: spool, gens: make(map[string]bool)}
+	report, err := d.run(ctx)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	if c.JSON {
+		err = printJSON(a.out, report)
+	}
+	if !report.Identical {
+		err = errors.Join(err, fmt.Errorf("%w: %s", errDiffers, report.Difference))
+	}
+	return err
+}
+
+// params chooses the data: given, or made up.
+func (c *demoCmd) params(story *console, dir string) (onda.Params, error) {
+	data := c.Data
+	if data == "" {
+		data = cmp.Or(c.Keep, filepath.Join(dir, "data"))
+		if err := onda.Synthesize(data, onda.SynthConfig{Seed: c.Seed, Recordings: 8, Duration: 3 * time.Minute}); err != nil {
+			return onda.Params{}, err
+		}
+		story.say("data      8 made-up recordings of 3 minutes, half of them compressed, in %s", data)
+	}
+	params, err := onda.Guess(data)
+	if err != nil {
+		return params, fmt.Errorf("%w: --data: %w", errUsage, err)
+	}
+	if params.Dir, err = filepath.Abs(data); err != nil {
+		return params, err
+	}
+	params.BatchSize, params.Seed = 8, c.Seed
+	if c.Data != "" {
+		story.say("data      %s, %s, labels from column %q of %s", params.Dir, params.Signals, params.LabelColumn, params.Annotations)
+	}
+	story.say("batches   %d random windows of %v each, the labels of every second beside them",
+		params.BatchSize, time.Duration(params.BatchDuration))
+	return params, nil
+}
+
+// readBack reads the next n bytes that the demo took.
+func readBack(r io.Reader, buf []byte, n int) ([]byte, error) {
+	if cap(buf) < n {
+		buf = make([]byte, n)
+	}
+	buf = buf[:n]
+	_, err := io.ReadFull(r, buf)
+	return buf, err
+}

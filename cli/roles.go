@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/worker"
+)
+
+type coordinatorCmd struct {
+	natsFlags
+	Name     string `help:"Begin of the coordinator's name; something random is added, since every process needs a new one. Defaults to the host's name."`
+	Replicas int    `help:"Replicas of the shared streams, when they are made." default:"1"`
+}
+
+// Run runs a coordinator until ctx ends.
+func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
+	name := uniqueName(c.Name)
+	return a.role(ctx, &c.natsFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn) (runner, error) {
+		return coordinator.New(nc, coordinator.Config{Name: name, Replicas: c.Replicas, Logger: a.log}, a.defs...)
+	})
+}
+
+type workerCmd struct {
+	natsFlags
+	Name         string        `help:"Name of this worker, unlike any other's. Defaults to the host's name and something random."`
+	Slots        int           `help:"Batches materialized at a time. Defaults to the number of CPUs."`
+	JobTimeout   time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
+	DrainTimeout time.Duration `help:"How long what runs may go on after a signal. Defaults to 30s." placeholder:"DURATION"`
+}
+
+// Run runs a worker until ctx ends.
+func (c *workerCmd) Run(ctx context.Context, a *app) error {
+	name := cmp.Or(c.Name, uniqueName(""))
+	return a.role(ctx, &c.natsFlags, "jetbatch-worker-"+name, func(nc *nats.Conn) (runner, error) {
+		return worker.New(nc, worker.Config{
+			Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
+		}, a.defs...)
+	})
+}
+
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+var errClosed = errors.New("NATS closed the connection for good")
+
+// role connects and runs until ctx ends, which is no error, or the connection is lost for good.
+func (a *app) role(ctx context.Context, f *natsFlags, name string, build func(*nats.Conn) (runner, error)) error {
+	running, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	nc, err := f.connect(ctx, a.log, name, forever,
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { a.log.Warn("NATS is gone", "error", err) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { a.log.Info("NATS is back", "server", nc.ConnectedUrlRedacted()) }),
+		nats.ClosedHandler(func(*nats.Conn) { fail(errClosed) }),
+	)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // a signal, before there was anything to end
+		}
+		return err
+	}
+	defer nc.Close()
+	r, err := build(nc)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	err = r.Run(running)
+	if ctx.Err() == nil && errors.Is(context.Cause(running), errClosed) {
+		return errors.Join(errUnhealthy, errClosed, nc.LastError(), err)
+	}
+	return err
+}
+
+type upCmd struct {
+	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
+	Dir        string        `help:"Folder for jobs and records. Defaults to a temporary one, removed at the end." type:"path"`
+	Workers    int           `help:"Workers in this process; -1 for none, when other processes bring them." default:"1"`
+	Slots      int           `help:"Batches that one worker materializes at a time. Defaults to the number of CPUs."`
+	JobTimeout time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
+	JSON       bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
+}
+
+// Run runs an embedded service until ctx ends.
+func (c *upCmd) Run(ctx context.Context, a *app) error {
+	if c.Listen == "" {
+		return fmt.Errorf("%w: --listen is empty", errUsage)
+	}
+	service, err := embedded.Start(context.WithoutCancel(ctx), embedded.Config{
+		Listen: c.Listen, Dir: c.Dir, Workers: c.Workers, Slots: c.Slots, JobTimeout: c.JobTimeout, Logger: a.log,
+	}, a.defs...)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = printJSON(a.out, map[string]string{"url": service.URL()})
+	} else {
+		err = c.greet(a, service.URL())
+	}
+	if err == nil {
+		<-ctx.Done()
+	}
+	return errors.Join(err, service.Close())
+}
+
+func (c *upCmd) greet(a *app, url string) error {
+	name := "NAME"
+	if len(a.defs) > 0 {
+		name = a.defs[0].Name()
+	}
+	_, err := fmt.Fprintf(a.out, `jetbatch is up at %s
+
+in another terminal:
+  jetbatch status --server %[1]s
+  jetbatch worker --server %[1]s
+  jetbatch take   --server %[1]s --name train --dataset %s --params '{…}' --batches 100
+
+Ctrl-C ends it.
+`, url, name)
+	return err
+}

@@ -1,0 +1,270 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+type takeCmd struct {
+	natsFlags
+	Name        string        `help:"Name of the batcher; one process at a time has it." required:""`
+	Dataset     string        `help:"Data set." required:""`
+	Params      string        `help:"Its parameters as JSON, or @FILE with them." placeholder:"JSON"`
+	Batches     int           `short:"n" help:"How many to take. Defaults to all, until the data ends."`
+	StateFile   string        `help:"File to begin from, if it is there, and to keep the place in." type:"path" placeholder:"FILE"`
+	SaveEvery   int           `help:"Batches from one saving of the state to the next; it is saved at the end too." default:"10"`
+	Verify      bool          `help:"Make every batch here too, and compare bytes and states; exit with 3 if they differ."`
+	Stop        bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
+	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
+	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
+	InOrder     bool          `help:"Take the good batches before a bad one first, instead of failing at once."`
+	TrainTime   time.Duration `help:"Pretend to train so long on every batch." placeholder:"DURATION"`
+	TakeTimeout time.Duration `help:"Give up, with 4, when one batch takes longer. Defaults to no end." placeholder:"DURATION"`
+	JSON        bool          `name:"json" env:"JETBATCH_JSON" help:"Print the summary as JSON."`
+}
+
+// The ways in which taking ends.
+const (
+	endBatches     = "batches" // all that were asked for
+	endData        = "data"    // the data ended
+	endInterrupted = "interrupted"
+	endError       = "error"
+)
+
+// takeReport is the summary of a run.
+type takeReport struct {
+	Batches     int          `json:"batches"`
+	Bytes       int64        `json:"bytes"`
+	Seconds     float64      `json:"seconds"`
+	BatchesPerS float64      `json:"batches_per_s"`
+	MBPerS      float64      `json:"mb_per_s"`
+	Redelivered int          `json:"redelivered"` // batches whose job was handed out more than once
+	Verified    *int         `json:"verified,omitempty"`
+	Identical   *bool        `json:"identical,omitempty"` // with --verify
+	End         string       `json:"end"`
+	Error       string       `json:"error,omitempty"`
+	State       schema.State `json:"state"` // where to go on
+	Timing      timingReport `json:"timing"`
+}
+
+// Run takes batches.
+func (c *takeCmd) Run(ctx context.Context, a *app) error {
+	if c.Batches < 0 || c.SaveEvery < 1 || c.TrainTime < 0 || c.TakeTimeout < 0 {
+		return fmt.Errorf("%w: --batches, --train-time and --take-timeout are not negative, --save-every is at least 1", errUsage)
+	}
+	params, err := readParams(c.Params)
+	if err != nil {
+		return err
+	}
+	t := &taking{cmd: c, app: a}
+	if c.StateFile != "" {
+		if t.state, err = loadState(c.StateFile); err != nil {
+			return err
+		}
+	}
+	if c.Verify {
+		ref, closing, err := a.openReference(ctx, c.Dataset, params, t.state)
+		if err != nil {
+			return err
+		}
+		defer closing()
+		t.ref = ref
+	}
+	nc, err := c.connect(ctx, a.log, "jetbatch-take-"+c.Name, 10*time.Second)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	defer nc.Close()
+	cfg := client.Config{
+		Name: c.Name, Dataset: c.Dataset, Window: c.Window, TakeOver: c.TakeOver, Logger: a.log,
+	}
+	if params != nil {
+		cfg.Params = params
+	}
+	if c.InOrder {
+		cfg.OnError = client.InOrder
+	}
+	opening, cancel := c.patience(ctx)
+	b, err := client.Open[[]byte](opening, nc, cfg)
+	cancel()
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	err = t.run(ctx, b)
+	if c.Stop {
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		err = errors.Join(err, b.Stop(stopping))
+	}
+	return errors.Join(err, b.Close(), t.report(err))
+}
+
+// patience bounds one call that waits for the service.
+func (c *takeCmd) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.TakeTimeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.TakeTimeout)
+}
+
+// taking is a run of take.
+type taking struct {
+	cmd *takeCmd
+	app *app
+	ref *reference // nil without --verify
+
+	state schema.State // where to go on
+	saved int          // batches at the last saving
+	end   string
+	tally
+}
+
+// run takes until all that were asked for are here, the data ends, or something fails. The state is saved in any case.
+func (t *taking) run(ctx context.Context, b *client.Batcher[[]byte]) error {
+	m := t.app.err.meter(t.cmd.Name, t.cmd.Batches)
+	t.start()
+	err := t.loop(ctx, b, m)
+	t.stop()
+	m.end()
+	if err != nil {
+		t.end = endError
+		if ctx.Err() != nil {
+			t.end = endInterrupted
+		}
+	}
+	return errors.Join(interrupted(ctx, err), t.save())
+}
+
+func (t *taking) loop(ctx context.Context, b *client.Batcher[[]byte], m *meter) error {
+	t.end = endBatches
+	for t.cmd.Batches == 0 || t.batches < t.cmd.Batches {
+		waiting, cancel := t.cmd.patience(ctx)
+		step, err := b.Take(waiting, t.state)
+		cancel()
+		if errors.Is(err, io.EOF) {
+			t.end = endData
+			if t.ref != nil {
+				return t.ref.end(ctx)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if t.ref != nil {
+			if err := t.ref.compare(ctx, step.Batch, step.Next); err != nil {
+				return err
+			}
+		}
+		t.state = step.Next
+		t.add(len(step.Batch), step.Deliveries, step.Timing)
+		m.add(len(step.Batch))
+		step.Release()
+		if t.batches-t.saved >= t.cmd.SaveEvery {
+			if err := t.save(); err != nil {
+				return err
+			}
+		}
+		if err := pause(ctx, t.cmd.TrainTime); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save writes the state file if there is one and something new to write.
+func (t *taking) save() error {
+	if t.cmd.StateFile == "" || t.saved == t.batches {
+		return nil
+	}
+	t.saved = t.batches
+	return saveState(t.cmd.StateFile, t.state)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return context.Cause(ctx)
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// report prints the summary of a run that ended with failure.
+func (t *taking) report(failure error) error {
+	r := takeReport{
+		Batches: t.batches, Bytes: t.bytes, Seconds: t.elapsed.Seconds(), BatchesPerS: rate(float64(t.batches), t.elapsed),
+		MBPerS: rate(megabytes(t.bytes), t.elapsed), Redelivered: t.redelivered, End: t.end, State: t.state, Timing: t.timingReport(),
+	}
+	if failure != nil {
+		r.Error = failure.Error()
+	}
+	if t.ref != nil {
+		identical := !errors.Is(failure, errDiffers)
+		r.Verified, r.Identical = &t.batches, &identical
+	}
+	if t.cmd.JSON {
+		return printJSON(t.app.out, r)
+	}
+	return t.print(r)
+}
+
+func (t *taking) print(r takeReport) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "took %d batches, %.1f MB, in %.1f s: %s\n", r.Batches, megabytes(r.Bytes), r.Seconds, pace(t.batches, t.bytes, t.elapsed))
+	switch r.End {
+	case endData:
+		b.WriteString("the data ended\n")
+	case endInterrupted:
+		b.WriteString("ended by a signal\n")
+	}
+	if r.Redelivered > 0 {
+		fmt.Fprintf(&b, "%d jobs were handed out more than once\n", r.Redelivered)
+	}
+	switch {
+	case r.Identical == nil:
+	case *r.Identical:
+		fmt.Fprintf(&b, "all %d batches and states are identical to the reference\n", r.Batches)
+	default:
+		fmt.Fprintf(&b, "%d batches are identical to the reference, the next is NOT\n", r.Batches)
+	}
+	fmt.Fprintf(&b, "next state: %v", r.State)
+	if t.cmd.StateFile != "" {
+		fmt.Fprintf(&b, ", saved in %s", t.cmd.StateFile)
+	}
+	fmt.Fprintf(&b, "\n%v\n", r.Timing)
+	_, err := io.WriteString(t.app.out, b.String())
+	return err
+}
+
+// readParams returns JSON given as such or as @FILE; nil if there is none.
+func readParams(text string) (json.RawMessage, error) {
+	if text == "" {
+		return nil, nil
+	}
+	data := []byte(text)
+	if path, ok := strings.CutPrefix(text, "@"); ok {
+		var err error
+		if data, err = os.ReadFile(path); err != nil {
+			return nil, fmt.Errorf("%w: --params: %w", errUsage, err)
+		}
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, data); err != nil {
+		return nil, fmt.Errorf("%w: --params is not JSON: %w", errUsage, err)
+	}
+	return compact.Bytes(), nil
+}
