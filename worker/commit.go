@@ -1,0 +1,114 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Bounds on commits that are published and not answered. The slot is free once its record is published, so
+// something must hold a worker back that is faster than the store.
+const (
+	maxUnsettled      = 256
+	maxUnsettledBytes = 64 << 20
+)
+
+// passingDelay is how long a job that met a passing trouble is left alone before it is handed out again.
+const passingDelay = time.Second
+
+// commit is a record on its way into the store.
+type commit struct {
+	job    *job
+	result *schema.Result
+	record *buffer
+	size   int
+}
+
+// commit stores a result: chunks of a large payload first, then the record. It returns when the record is
+// published; the answer to it decides what becomes of the job.
+func (w *Worker) commit(j *job, r *schema.Result, payload []byte) {
+	r.Digest = schema.Sum(payload)
+	r.Size = uint64(len(payload))
+	if len(payload) > schema.InlineLimit {
+		r.Chunks = uint32((len(payload) + schema.ChunkSize - 1) / schema.ChunkSize)
+		if v := w.upload(j, r, payload); v != stored {
+			w.unstored(j, r, v)
+			return
+		}
+	}
+	record := newBuffer()
+	var err error
+	record.data, err = schema.AppendResult(record.data, r, payload)
+	if err != nil {
+		record.free()
+		w.log.Error("result not encoded", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
+		w.handBack(j, passingDelay)
+		return
+	}
+	c := &commit{job: j, result: r, record: record, size: len(record.data)}
+	if !w.admit(c.size) {
+		record.free()
+		return // the worker stops, and hands back everything it holds
+	}
+	w.publish(c)
+}
+
+func (w *Worker) publish(c *commit) {
+	w.pub.send(&publication{
+		stream: c.job.lane.store, subject: schema.ResultSubject(c.job.lane.batcher, c.job.lane.gen, c.result.Seq),
+		header: c.job.header(), data: c.record.data,
+		done: func(a *pubAck) { w.settle(c, a) },
+	})
+}
+
+// admit waits until another commit of so many bytes may be outstanding; false when the worker stops.
+func (w *Worker) admit(size int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.unsettled > 0 && (w.unsettled >= maxUnsettled || w.unsettledBytes+size > maxUnsettledBytes) {
+		if w.hard.Err() != nil {
+			return false
+		}
+		w.room.Wait()
+	}
+	w.unsettled++
+	w.unsettledBytes += size
+	return true
+}
+
+// settle is called with the answer to a record. It must not block.
+func (w *Worker) settle(c *commit, a *pubAck) {
+	v := a.verdict(c.job.lane.store)
+	if v == stored {
+		w.settled(c)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.stopped {
+		w.tasks.Go(func() { w.refused(c, v) })
+	}
+}
+
+// settled ends a commit that is known to be stored: only now the job may be acked.
+func (w *Worker) settled(c *commit) {
+	w.ack(c.job)
+	w.release(c)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done++
+	if c.result.Kind == schema.KindError {
+		w.failed++
+		w.lastError = clip(c.result.Fault.Message, 256)
+	}
+}
+
+// release makes room for other commits.
+func (w *Worker) release(c *commit) {
+	c.record.free()
+	w.mu.Lock()
+	w.unsettled--
+	w.unsettledBytes -= c.size
+	w.room.Broadcast()
+	w.mu.Unlock()
+}

@@ -1,0 +1,27 @@
+package worker
+
+import "errors"
+
+var (
+	// ErrNoDefinitions is returned by New when it is given no data set, or the same kind twice.
+	ErrNoDefinitions = errors.New("a worker needs data sets, each once")
+
+	// ErrConfig is returned by New for a Config that makes no sense; the text names the field.
+	ErrConfig = errors.New("bad worker configuration")
+
+	// ErrDrainTimeout is returned by Run when jobs were still running at the end of Config.DrainTimeout. They
+	// were cancelled and handed back; code that ignores its context may still be running.
+	ErrDrainTimeout = errors.New("jobs were cut off when the drain timed out")
+
+	// ErrConnectionClosed is returned by Run when a connection was closed for good.
+	ErrConnectionClosed = errors.New("connection closed")
+
+	// ErrRunning is returned by Run when it was called before: a Worker runs once.
+	ErrRunning = errors.New("the worker was run already")
+)
+
+// Causes of a cancelled job, for context.Cause in the data set's Materialize.
+var (
+	errDraining   = errors.New("the worker is shutting down")
+	errSuperseded = errors.New("the generation has ended")
+)

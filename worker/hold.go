@@ -1,0 +1,140 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+)
+
+// handBackAfter is how long a job may wait for a slot before another worker gets the chance.
+const handBackAfter = time.Second
+
+var (
+	ackProgress = []byte("+WPI")
+	ackNak      = []byte("-NAK")
+)
+
+// hold adds a job to those that are heartbeat. w.mu is held.
+func (w *Worker) hold(j *job) {
+	j.index = len(w.held)
+	w.held = append(w.held, j)
+}
+
+// drop removes a job from those that are heartbeat and reports whether it was held: whoever drops a job
+// decides what becomes of it.
+func (w *Worker) drop(j *job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if j.index < 0 {
+		return false
+	}
+	last := len(w.held) - 1
+	w.held[j.index] = w.held[last]
+	w.held[j.index].index = j.index
+	w.held[last] = nil
+	w.held = w.held[:last]
+	j.index = -1
+	return true
+}
+
+// ack deletes the job from the queue.
+func (w *Worker) ack(j *job) {
+	if w.drop(j) {
+		w.answer(j, nil)
+	}
+}
+
+// handBack gives the job to another worker, after delay.
+func (w *Worker) handBack(j *job, delay time.Duration) {
+	if !w.drop(j) {
+		return
+	}
+	body := ackNak
+	if delay > 0 {
+		options, _ := json.Marshal(struct { // integers cannot fail to marshal
+			Delay time.Duration `json:"delay"`
+		}{delay})
+		body = append(append(append([]byte(nil), ackNak...), ' '), options...)
+	}
+	w.answer(j, body)
+}
+
+// answer publishes an ack of any kind. One that is lost costs a redelivery, nothing else.
+func (w *Worker) answer(j *job, body []byte) {
+	if err := w.nc.Publish(j.reply, body); err != nil {
+		w.log.Debug("ack not sent", "subject", j.subject, "error", err)
+	}
+}
+
+// confirm heartbeats a job and reports whether the server answered in time for the job to be still ours.
+func (w *Worker) confirm(ctx context.Context, j *job) bool {
+	ctx, cancel := context.WithTimeout(ctx, topology.AckWait)
+	defer cancel()
+	_, err := w.nc.RequestWithContext(ctx, j.reply, ackProgress)
+	return err == nil
+}
+
+// heartbeat is the work of one tick: deadlines, heartbeats for every held job, jobs that waited too long,
+// publications that were not answered, lanes that went silent.
+func (w *Worker) heartbeat() {
+	now := w.now()
+	w.refreshLanes(now)
+	w.mu.Lock()
+	var replies []string
+	for _, j := range w.held {
+		if j.deadline > 0 && now > j.deadline {
+			w.expire(j, now)
+		} else {
+			replies = append(replies, j.reply)
+		}
+	}
+	stale := w.sched.Stale(now - int64(handBackAfter))
+	asks := w.sched.Asks(now)
+	w.mu.Unlock()
+
+	// Jobs whose results cannot be stored are let go; so are, without a word, all when the server is out of reach.
+	if w.nc.IsConnected() && w.pub.reachable(now, int64(topology.AckWait)) {
+		for _, reply := range replies {
+			if err := w.nc.Publish(reply, ackProgress); err != nil {
+				break // disconnected in between
+			}
+		}
+	}
+	for _, j := range stale {
+		w.handBack(j, 0)
+	}
+	w.ask(asks)
+	w.pub.resend(false)
+}
+
+// expire ends a job that is past its deadline. Its heartbeats have ended with it. w.mu is held.
+func (w *Worker) expire(j *job, now int64) {
+	if !j.overdue {
+		j.overdue = true
+		if j.cancel != nil {
+			j.cancel(context.DeadlineExceeded)
+		}
+	}
+	if j.lost || j.cancel == nil || now < j.deadline+int64(w.lostAfter) {
+		return
+	}
+	j.lost = true
+	w.lost++
+	w.sched.Lose(j.lane)
+	w.lastError = "a job ignores its deadline; its slot is lost: " + j.subject
+	w.log.Error("job ignores its deadline and its slot is lost until it returns", "subject", j.subject, "slots", w.sched.Slots())
+	w.ready.Broadcast()
+	w.announce()
+}
+
+// header returns the headers of what a job publishes.
+func (j *job) header() nats.Header {
+	if j.trace == "" {
+		return nil
+	}
+	return nats.Header{"traceparent": []string{j.trace}}
+}

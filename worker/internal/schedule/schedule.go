@@ -1,0 +1,298 @@
+// Package schedule decides which job a worker starts next and how many more it asks for, lane by lane. It
+// is plain state: the same calls give the same answers. It reads no clock, starts nothing and knows
+// nothing of NATS; instants and durations are nanoseconds that the caller hands in.
+//
+// Rules:
+//   - The lane with the fewest running jobs goes first; within a lane, first come first started.
+//   - No more is asked for than slots can start, plus a reserve that hides the round trip: as many jobs
+//     as the slots do in reserveTime, none when a job takes longer than slowJob.
+//   - A lane that answers a request with nothing for quietAfter is quiet: its request stays open but no
+//     longer takes room from the others, so that no slot waits for it.
+//   - A suspect runs alone: nothing starts beside it, and nothing is asked for until it is done.
+package schedule
+
+import "slices"
+
+const (
+	reserveTime = 20e6  // ns of work to hold in reserve
+	slowJob     = 1e9   // ns; a round trip is nothing beside a longer job
+	maxReserve  = 64    // jobs
+	quietAfter  = 100e6 // ns
+	weight      = 8     // of the past in the moving average of durations
+)
+
+// Scheduler is the state. L identifies a lane and J is a job. Not safe for concurrent use.
+type Scheduler[L comparable, J any] struct {
+	slots, running, waiting int
+	lanes                   []*lane[L, J]
+	suspects                []entry[L, J]
+	alone                   bool // a suspect runs
+	draining                bool
+	average                 float64 // ns a job takes; 0 while unknown
+	clock                   uint64  // counts starts, to break ties between lanes
+}
+
+type lane[L comparable, J any] struct {
+	id      L
+	queue   []entry[L, J]
+	running int
+	asked   int   // jobs asked for and not yet come
+	askedAt int64 // when asked last grew from 0, or a job last came
+	quiet   bool
+	started uint64 // clock of the last start
+}
+
+type entry[L comparable, J any] struct {
+	lane    L
+	job     J
+	arrived int64
+}
+
+// Ask is a request for N jobs of a lane.
+type Ask[L comparable] struct {
+	Lane L
+	N    int
+}
+
+// New returns a scheduler of so many slots.
+func New[L comparable, J any](slots int) *Scheduler[L, J] {
+	return &Scheduler[L, J]{slots: slots}
+}
+
+// Running is how many jobs run, those of closed lanes included and lost ones not.
+func (s *Scheduler[L, J]) Running() int { return s.running }
+
+// Slots is how many jobs can run at once.
+func (s *Scheduler[L, J]) Slots() int { return s.slots }
+
+// Waiting is how many jobs are held and not started.
+func (s *Scheduler[L, J]) Waiting() int { return s.waiting }
+
+// Open adds a lane; one that is there already stays as it is.
+func (s *Scheduler[L, J]) Open(id L) {
+	if s.lane(id) == nil {
+		s.lanes = append(s.lanes, &lane[L, J]{id: id, started: s.clock})
+	}
+}
+
+// Close removes a lane and returns its jobs that were not started.
+func (s *Scheduler[L, J]) Close(id L) []J {
+	dropped := s.drop(func(e entry[L, J]) bool { return e.lane == id }, true)
+	s.lanes = slices.DeleteFunc(s.lanes, func(l *lane[L, J]) bool { return l.id == id })
+	return dropped
+}
+
+// Arrive adds a job that a lane's consumer delivered at now; more says that the lane has others queued.
+// It reports false, and keeps nothing, when the lane is closed or the worker drains.
+func (s *Scheduler[L, J]) Arrive(id L, job J, suspect, more bool, now int64) bool {
+	l := s.lane(id)
+	if l == nil || s.draining {
+		return false
+	}
+	l.asked = max(l.asked-1, 0)
+	l.askedAt, l.quiet = now, !more
+	e := entry[L, J]{id, job, now}
+	if suspect {
+		s.suspects = append(s.suspects, e)
+	} else {
+		l.queue = append(l.queue, e)
+	}
+	s.waiting++
+	return true
+}
+
+// Next takes the job to start now, if there is one; the caller says Done when it ended.
+func (s *Scheduler[L, J]) Next() (id L, job J, ok bool) {
+	if s.draining || s.alone || s.running >= s.slots {
+		return id, job, false
+	}
+	if len(s.suspects) > 0 {
+		if s.running > 0 {
+			return id, job, false
+		}
+		e := s.suspects[0]
+		s.suspects = s.suspects[1:]
+		s.alone = true
+		s.start(s.lane(e.lane))
+		return e.lane, e.job, true
+	}
+	var best *lane[L, J]
+	for _, l := range s.lanes {
+		if len(l.queue) > 0 && (best == nil || l.running < best.running || l.running == best.running && l.started < best.started) {
+			best = l
+		}
+	}
+	if best == nil {
+		return id, job, false
+	}
+	e := best.queue[0]
+	best.queue[0] = entry[L, J]{}
+	best.queue = best.queue[1:]
+	s.start(best)
+	return e.lane, e.job, true
+}
+
+func (s *Scheduler[L, J]) start(l *lane[L, J]) {
+	s.clock++
+	s.waiting--
+	s.running++
+	l.running++
+	l.started = s.clock
+}
+
+// Done ends a job that Next started and that took so long.
+func (s *Scheduler[L, J]) Done(id L, took int64) {
+	s.end(id)
+	if s.average == 0 {
+		s.average = float64(max(took, 1))
+	} else {
+		s.average += (float64(took) - s.average) / weight
+	}
+}
+
+func (s *Scheduler[L, J]) end(id L) {
+	s.running--
+	s.alone = false // a suspect has no neighbours, so the job that ended is the suspect
+	if l := s.lane(id); l != nil {
+		l.running--
+	}
+}
+
+// Lose gives up a running job's slot: its code does not come back.
+func (s *Scheduler[L, J]) Lose(id L) {
+	s.end(id)
+	s.slots--
+}
+
+// Regain returns a slot that was lost.
+func (s *Scheduler[L, J]) Regain() { s.slots++ }
+
+// Asks returns the requests to send now, already counted as sent.
+func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
+	if s.draining || s.alone || len(s.suspects) > 0 || len(s.lanes) == 0 {
+		return nil
+	}
+	reserve := s.reserve()
+	free := s.slots + reserve - s.running - s.waiting
+	covered := s.running + s.waiting
+	lively := 0
+	for _, l := range s.lanes {
+		if l.asked > 0 && now-l.askedAt > quietAfter {
+			l.quiet = true
+		}
+		if l.asked == 0 {
+			l.quiet = false
+		}
+		if !l.quiet {
+			free -= l.asked
+			covered += l.asked
+			lively++
+		}
+	}
+	// Requests are worth sending for an idle slot, or for a good part of the reserve at once.
+	if free <= 0 || covered >= s.slots && 2*free < reserve {
+		return nil
+	}
+	var asks []Ask[L]
+	share := (free + len(s.lanes) - 1) / len(s.lanes)
+	for _, l := range s.lanes {
+		if n := share - l.asked; l.quiet && n > 0 && 2*n >= share {
+			asks = s.ask(asks, l, n, now)
+		}
+	}
+	if lively == 0 {
+		return asks
+	}
+	for ; free > 0; free-- {
+		var least *lane[L, J]
+		for _, l := range s.lanes {
+			if !l.quiet && (least == nil || l.load() < least.load() || l.load() == least.load() && l.started < least.started) {
+				least = l
+			}
+		}
+		asks = s.ask(asks, least, 1, now)
+	}
+	return asks
+}
+
+func (l *lane[L, J]) load() int { return l.running + len(l.queue) + l.asked }
+
+func (s *Scheduler[L, J]) ask(asks []Ask[L], l *lane[L, J], n int, now int64) []Ask[L] {
+	if l.asked == 0 {
+		l.askedAt = now
+	}
+	l.asked += n
+	for i := range asks {
+		if asks[i].Lane == l.id {
+			asks[i].N += n
+			return asks
+		}
+	}
+	return append(asks, Ask[L]{l.id, n})
+}
+
+// reserve is how many jobs to hold beyond those that can start at once.
+func (s *Scheduler[L, J]) reserve() int {
+	if s.average == 0 || s.average >= slowJob {
+		return 0
+	}
+	return min(max(int(float64(s.slots)*reserveTime/s.average), 1), maxReserve)
+}
+
+// Expired says that n jobs asked for will not come; a negative n means all of them.
+func (s *Scheduler[L, J]) Expired(id L, n int) {
+	l := s.lane(id)
+	if l == nil {
+		return
+	}
+	if n < 0 {
+		n = l.asked
+	}
+	l.asked = max(l.asked-n, 0)
+}
+
+// Stale removes and returns jobs that have waited since before the given instant, so that another worker
+// may have them. Suspects are kept: they wait for the running jobs only.
+func (s *Scheduler[L, J]) Stale(before int64) []J {
+	stale := s.drop(func(e entry[L, J]) bool { return e.arrived < before }, false)
+	if len(stale) > 0 {
+		// They took longer than anyone thought: hold no reserve until jobs turn out to be quick.
+		s.average = max(s.average, slowJob)
+	}
+	return stale
+}
+
+// Drain makes the scheduler start and accept nothing more and returns what was not started.
+func (s *Scheduler[L, J]) Drain() []J {
+	s.draining = true
+	return s.drop(func(entry[L, J]) bool { return true }, true)
+}
+
+// drop removes and returns waiting jobs.
+func (s *Scheduler[L, J]) drop(which func(entry[L, J]) bool, suspects bool) []J {
+	var dropped []J
+	keep := func(e entry[L, J]) bool {
+		if which(e) {
+			dropped = append(dropped, e.job)
+			s.waiting--
+			return true
+		}
+		return false
+	}
+	if suspects {
+		s.suspects = slices.DeleteFunc(s.suspects, keep)
+	}
+	for _, l := range s.lanes {
+		l.queue = slices.DeleteFunc(l.queue, keep)
+	}
+	return dropped
+}
+
+func (s *Scheduler[L, J]) lane(id L) *lane[L, J] {
+	for _, l := range s.lanes {
+		if l.id == id {
+			return l
+		}
+	}
+	return nil
+}

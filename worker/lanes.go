@@ -1,0 +1,287 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+const (
+	recordTimeout = 2 * time.Second  // for one read of a record
+	silence       = 10 * time.Second // after which a lane that nobody announces is checked
+)
+
+// lane is one generation of one batcher whose jobs this worker runs.
+type lane struct {
+	batcher, gen string
+	next         string // subject of requests for jobs
+	store        string // stream of results
+	ctx          context.Context
+	cancel       context.CancelCauseFunc
+	data         opened
+
+	mu        sync.Mutex
+	sub       *nats.Subscription // nil after close
+	closed    bool
+	broken    atomic.Bool  // the consumer answered with an error: ask again at the next tick
+	heard     atomic.Int64 // when the consumer last said anything
+	announced atomic.Int64 // when the owner last did
+}
+
+func (l *lane) subscription() *nats.Subscription {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sub
+}
+
+// subscribe listens on a new inbox and forgets the old one, which ends the requests made from it.
+func (l *lane) subscribe(nc *nats.Conn, deliver nats.MsgHandler) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	sub, err := nc.Subscribe(nc.NewInbox(), deliver)
+	if err != nil {
+		return err
+	}
+	// What can be in flight is bounded by what was asked for.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	if l.sub != nil {
+		_ = l.sub.Unsubscribe() // fails only when it is unsubscribed already
+	}
+	l.sub = sub
+	return nil
+}
+
+func (l *lane) close(cause error) {
+	l.mu.Lock()
+	l.closed = true
+	if l.sub != nil {
+		_ = l.sub.Unsubscribe() // fails only when it is unsubscribed already
+	}
+	l.mu.Unlock()
+	l.cancel(cause)
+	l.data.close()
+}
+
+// onLane hears that a batcher has jobs.
+func (w *Worker) onLane(msg *nats.Msg) {
+	var hint schema.Lane
+	if json.Unmarshal(msg.Data, &hint) != nil || w.kinds[hint.Kind] == nil || schema.CheckName("batcher", hint.Batcher) != nil {
+		return // for other workers, or from another version
+	}
+	w.mu.Lock()
+	l := w.lanes[hint.Batcher]
+	known := l != nil && l.gen == hint.Gen
+	w.mu.Unlock()
+	if known {
+		l.announced.Store(w.now())
+		return
+	}
+	w.check(hint.Batcher)
+}
+
+// check reads a batcher's record in the background and opens and closes lanes accordingly.
+func (w *Worker) check(batcher string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.checking[batcher] || w.draining {
+		return
+	}
+	w.checking[batcher] = true
+	w.tasks.Go(func() {
+		err := w.follow(batcher)
+		w.mu.Lock()
+		delete(w.checking, batcher)
+		w.mu.Unlock()
+		if err != nil && w.hard.Err() == nil {
+			w.log.Warn("lane not checked; it will be at the next announcement", "batcher", batcher, "error", err)
+		}
+	})
+}
+
+// follow makes the lane of a batcher what its record says.
+func (w *Worker) follow(batcher string) error {
+	rec, err := w.record(batcher)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	old := w.lanes[batcher]
+	w.mu.Unlock()
+	if old != nil {
+		if live(rec) && rec.Gen == old.gen {
+			old.announced.Store(w.now())
+			return nil
+		}
+		w.closeLane(old, rec == nil || rec.Gen != old.gen)
+	}
+	if !live(rec) {
+		return nil
+	}
+	k := w.kinds[schema.KindToken(rec.Spec.Dataset, rec.Spec.Version)]
+	if k == nil {
+		return nil
+	}
+	return w.openLane(rec, k)
+}
+
+// live reports whether a record's generation may have jobs.
+func live(rec *schema.Record) bool {
+	return rec != nil && rec.Gen != "" && rec.Phase != schema.PhaseStopped && rec.Phase != schema.PhaseClosed
+}
+
+func (w *Worker) openLane(rec *schema.Record, k *kind.Kind) error {
+	consumer := topology.Consumer(rec.Batcher, rec.Gen)
+	l := &lane{
+		batcher: rec.Batcher, gen: rec.Gen,
+		next:  "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + "." + consumer,
+		store: topology.ResultsStream(rec.Batcher, rec.Gen),
+		data:  opened{kind: k, params: rec.Spec.Params},
+	}
+	l.ctx, l.cancel = context.WithCancelCause(w.hard)
+	l.heard.Store(w.now())
+	l.announced.Store(w.now())
+	if err := l.subscribe(w.nc, func(msg *nats.Msg) { w.onDelivery(l, msg) }); err != nil {
+		l.cancel(err)
+		return fmt.Errorf("lane %s: %w", rec.Batcher, err)
+	}
+	w.mu.Lock()
+	if w.draining {
+		w.mu.Unlock()
+		l.close(errDraining)
+		return nil
+	}
+	w.lanes[l.batcher] = l
+	w.sched.Open(l)
+	asks := w.sched.Asks(w.now())
+	w.mu.Unlock()
+	w.log.Info("lane opened", "batcher", l.batcher, "gen", l.gen, "dataset", rec.Spec.Dataset)
+	w.ask(asks)
+	return nil
+}
+
+// closeLane stops serving a generation. Jobs of a superseded one are of no use to anybody and are acked.
+func (w *Worker) closeLane(l *lane, superseded bool) {
+	w.mu.Lock()
+	if w.lanes[l.batcher] == l {
+		delete(w.lanes, l.batcher)
+	}
+	waiting := w.sched.Close(l)
+	w.mu.Unlock()
+	l.close(errSuperseded)
+	for _, j := range waiting {
+		if superseded {
+			w.ack(j)
+		} else {
+			w.handBack(j, 0)
+		}
+	}
+	w.log.Info("lane closed", "batcher", l.batcher, "gen", l.gen, "superseded", superseded)
+}
+
+// record reads a batcher's record from the leader; nil without an error when there is none.
+func (w *Worker) record(batcher string) (*schema.Record, error) {
+	ctx, cancel := context.WithTimeout(w.hard, recordTimeout)
+	defer cancel()
+	w.mu.Lock()
+	bucket := w.bucket
+	w.mu.Unlock()
+	if bucket == nil {
+		var err error
+		bucket, err = topology.OpenBucket(ctx, w.js)
+		if err != nil {
+			return nil, fmt.Errorf("record of %s: %w", batcher, err)
+		}
+		w.mu.Lock()
+		w.bucket = bucket
+		w.mu.Unlock()
+	}
+	entry, err := bucket.Get(ctx, topology.BatcherKey(batcher))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record of %s: %w", batcher, err)
+	}
+	rec := new(schema.Record)
+	if err := json.Unmarshal(entry.Value(), rec); err != nil {
+		return nil, fmt.Errorf("record of %s: %w", batcher, err)
+	}
+	return rec, nil
+}
+
+// opened is the data set of a lane: opened with the first job, kept until the lane is closed and its last
+// job has ended.
+type opened struct {
+	kind   *kind.Kind
+	params json.RawMessage
+
+	mu      sync.Mutex
+	inst    kind.Instance
+	release func()
+	users   int
+	closed  bool
+}
+
+// acquire returns the instance; done must be called when err is nil.
+func (o *opened) acquire(ctx context.Context) (kind.Instance, error) {
+	o.mu.Lock()
+	inst := o.inst
+	if inst != nil {
+		o.users++
+	}
+	o.mu.Unlock()
+	if inst != nil {
+		return inst, nil
+	}
+	inst, release, err := o.kind.Acquire(ctx, o.params)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	o.users++
+	if o.inst == nil {
+		o.inst, o.release, release = inst, release, func() {}
+	}
+	inst = o.inst
+	o.mu.Unlock()
+	release() // another job of this lane opened it at the same time; the kind shares one instance
+	return inst, nil
+}
+
+func (o *opened) done() {
+	o.mu.Lock()
+	o.users--
+	o.finish()
+}
+
+func (o *opened) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.finish()
+}
+
+// finish unlocks o.mu and gives up the instance when nobody needs it any more.
+func (o *opened) finish() {
+	release := func() {}
+	if o.closed && o.users == 0 && o.release != nil {
+		release, o.inst, o.release = o.release, nil, nil
+	}
+	o.mu.Unlock()
+	release()
+}

@@ -1,0 +1,222 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/goleak"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// input is the job of the test data sets.
+type input struct{ N int }
+
+// define makes a data set whose materialization is f.
+func define(name string, f func(ctx context.Context, n int) (schema.Batch, error)) dataset.Definition {
+	return dataset.Define(name, func(context.Context, struct{}) (dataset.Funcs[int, input, schema.Batch], error) {
+		return dataset.Funcs[int, input, schema.Batch]{
+			NextFunc: func(s int) (input, int, error) { return input{s}, s + 1, nil },
+			MaterializeFunc: func(ctx context.Context, in input) (schema.Batch, error) {
+				return f(ctx, in.N)
+			},
+		}, nil
+	})
+}
+
+// values is a batch of n float32 that depends on seed.
+func values(seed, n int) (schema.Batch, error) {
+	data := make([]float32, n)
+	for i := range data {
+		data[i] = float32(seed*1000 + i)
+	}
+	x, err := schema.NewTensor([]int{n}, data)
+	return schema.Batch{{Name: "x", Tensor: x}}, err
+}
+
+// owner plays the coordinator's part for one batcher.
+type owner struct {
+	t       *testing.T
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	batcher string
+	gen     string
+	spec    schema.Spec
+	stop    chan struct{}
+}
+
+// newOwner makes a running batcher over a data set of define and announces it until the test ends.
+func newOwner(t *testing.T, s *natstest.Server, batcher, dataset string) *owner {
+	t.Helper()
+	nc, js := s.JetStream()
+	o := &owner{t: t, nc: nc, js: js, batcher: batcher, spec: schema.Spec{Dataset: dataset, Version: 1}}
+	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	o.begin()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				o.announce()
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-stopped })
+	return o
+}
+
+func (o *owner) kind() string { return schema.KindToken(o.spec.Dataset, o.spec.Version) }
+
+// begin makes the record, store and consumer of a new generation.
+func (o *owner) begin() {
+	o.t.Helper()
+	o.gen = ulid.Make().String()
+	o.record(schema.PhaseRunning)
+	if err := topology.CreateGeneration(o.t.Context(), o.js, o.kind(), o.batcher, o.gen); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *owner) record(phase schema.Phase) {
+	o.t.Helper()
+	kv, err := topology.OpenBucket(o.t.Context(), o.js)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	data, err := json.Marshal(schema.Record{Wire: schema.WireVersion, Batcher: o.batcher, Gen: o.gen, Phase: phase, Spec: o.spec})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if _, err := kv.Put(o.t.Context(), topology.BatcherKey(o.batcher), data); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *owner) announce() {
+	data, err := json.Marshal(schema.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind()})
+	if err != nil {
+		panic(err)
+	}
+	_ = o.nc.Publish(schema.LanePrefix+"."+o.batcher, data) // said again in a moment
+}
+
+// feed publishes the jobs of seqs from to to.
+func (o *owner) feed(from, to uint64) {
+	o.t.Helper()
+	for seq := from; seq <= to; seq++ {
+		o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, seq, 0), Data: o.job(seq)})
+	}
+}
+
+func (o *owner) feedMsg(msg *nats.Msg) {
+	o.t.Helper()
+	if _, err := o.js.PublishMsg(o.t.Context(), msg); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *owner) job(seq uint64) []byte {
+	o.t.Helper()
+	encode := func(v any) []byte {
+		data, err := schema.Marshal(v)
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		return data
+	}
+	data, err := schema.AppendJob(nil, &schema.Job{
+		Seq: seq, Prev: encode(int(seq)), Next: encode(int(seq + 1)), Body: encode(input{int(seq)}), Iterate: time.Microsecond,
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return data
+}
+
+// stored returns what is stored at a subject of results; nil when nothing is.
+func (o *owner) stored(subject string) *jetstream.RawStreamMsg {
+	stream, err := o.js.Stream(o.t.Context(), topology.ResultsStream(o.batcher, o.gen))
+	if err != nil {
+		return nil
+	}
+	msg, err := stream.GetLastMsgForSubject(o.t.Context(), subject)
+	if err != nil {
+		return nil
+	}
+	return msg
+}
+
+// result waits for the commit record of seq.
+func (o *owner) result(seq uint64) (*schema.Result, []byte) {
+	o.t.Helper()
+	var msg *jetstream.RawStreamMsg
+	natstest.Eventually(o.t, "a result is stored", func() bool {
+		msg = o.stored(schema.ResultSubject(o.batcher, o.gen, seq))
+		return msg != nil
+	})
+	r, payload, err := schema.DecodeResult(msg.Data)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return r, payload
+}
+
+// queued is how many jobs are stored: neither acked nor purged.
+func (o *owner) queued() int {
+	stream, err := o.js.Stream(o.t.Context(), topology.JobsStream)
+	if err != nil {
+		return -1
+	}
+	return int(stream.CachedInfo().State.Msgs)
+}
+
+func (o *owner) waitEmpty() {
+	o.t.Helper()
+	natstest.Eventually(o.t, "all jobs are acked", func() bool { return o.queued() == 0 })
+}
+
+// start runs a worker until stop is called or the test ends; stop returns what Run did.
+func start(t *testing.T, s *natstest.Server, cfg Config, change func(*Worker), defs ...dataset.Definition) (w *Worker, stop func() error) {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	w, err := New(s.Connect(), cfg, defs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(w)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = w.Run(ctx)
+	}()
+	stop = func() error {
+		cancel()
+		<-done
+		return err
+	}
+	t.Cleanup(func() { _ = stop() })
+	return w, stop
+}

@@ -1,0 +1,197 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// codeStoreFull is the code of a report that the store of results has no room.
+const codeStoreFull = "store_full"
+
+// refused decides what becomes of a job whose record was not stored.
+func (w *Worker) refused(c *commit, v verdict) {
+	if v == exists {
+		w.compare(c)
+		return
+	}
+	if v == tooLarge && c.result.Kind != schema.KindError {
+		w.release(c)
+		w.tooLarge(c.job, c.result)
+		return
+	}
+	w.unstored(c.job, c.result, v)
+	w.release(c)
+}
+
+// unstored lets go of a job whose result the store did not take.
+func (w *Worker) unstored(j *job, r *schema.Result, v verdict) {
+	if w.hard.Err() != nil {
+		return // the worker stops, and hands back everything it holds
+	}
+	switch v {
+	case gone:
+		w.storeGone(j, r)
+		return
+	case tooLarge:
+		if r.Kind != schema.KindError {
+			w.tooLarge(j, r)
+			return
+		}
+	case full:
+		w.log.Warn("store is full", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "bytes", r.Size)
+		w.report(j.lane, &schema.Fault{
+			Code: codeStoreFull, Message: fmt.Sprintf("no room for %d bytes", r.Size),
+			Worker: w.cfg.Name, Gen: j.lane.gen, Seq: r.Seq,
+		})
+	default:
+		w.log.Warn("result not stored; the job is handed back", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq)
+	}
+	w.purgeChunks(j, r)
+	w.unmark(j)
+	w.handBack(j, passingDelay)
+}
+
+// tooLarge commits an error in the place of a result that no server setting here will ever take.
+func (w *Worker) tooLarge(j *job, r *schema.Result) {
+	w.purgeChunks(j, r)
+	failed := *r
+	failed.Chunks, failed.Size = 0, 0
+	w.fail(j, &failed, 1, fmt.Errorf("a record of %d bytes is more than the server's max_payload or the store takes", r.Size))
+}
+
+// storeGone asks the record whether the generation is over.
+func (w *Worker) storeGone(j *job, r *schema.Result) {
+	rec, err := w.record(j.lane.batcher)
+	over := err == nil && (rec == nil || rec.Gen != j.lane.gen)
+	w.log.Warn("store of results is gone", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "superseded", over, "error", err)
+	if over {
+		w.ack(j)
+		w.check(j.lane.batcher)
+		return
+	}
+	w.handBack(j, passingDelay)
+}
+
+// compare looks at the record that was there first. Whatever it is, it stays.
+func (w *Worker) compare(c *commit) {
+	j, mine := c.job, c.result
+	theirs, err := w.storedResult(j.lane, mine.Seq)
+	switch {
+	case errors.Is(err, errNoStream):
+		w.storeGone(j, mine)
+		w.release(c)
+		return
+	case errors.Is(err, errNotStored):
+		// Purged between the refusal and now: the outcome is open, and another publication decides it.
+		w.publish(c)
+		return
+	case err != nil:
+		w.log.Warn("stored result not read; the job is handed back", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", mine.Seq, "error", err)
+		w.unstored(j, mine, passing)
+		w.release(c)
+		return
+	case theirs.Attempt == mine.Attempt:
+		w.settled(c)
+		return
+	}
+	w.purgeChunks(j, mine)
+	if contradict(mine, theirs) {
+		w.log.Error("materialization is not deterministic", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", mine.Seq,
+			"digest", mine.Digest, "stored_digest", theirs.Digest, "stored_worker", theirs.Worker)
+		w.report(j.lane, &schema.Fault{
+			Code: schema.CodeNondeterministic, Worker: w.cfg.Name, Gen: j.lane.gen, Seq: mine.Seq,
+			Message: fmt.Sprintf("job %d: worker %s made %v %x, worker %s made %v %x", mine.Seq,
+				w.cfg.Name, mine.Kind, mine.Digest, theirs.Worker, theirs.Kind, theirs.Digest),
+		})
+	}
+	w.settled(c)
+}
+
+// contradict reports whether two results of one job cannot both be right. An error contradicts nothing:
+// it may have been the machine's.
+func contradict(a, b *schema.Result) bool {
+	if a.Kind == schema.KindError || b.Kind == schema.KindError {
+		return false
+	}
+	return a.Kind != b.Kind || a.Digest != b.Digest
+}
+
+var (
+	errNoStream  = errors.New("no such stream")
+	errNotStored = errors.New("not stored")
+)
+
+// storedResult reads a commit record from the stream's leader.
+func (w *Worker) storedResult(l *lane, seq uint64) (*schema.Result, error) {
+	ctx, cancel := context.WithTimeout(w.hard, recordTimeout)
+	defer cancel()
+	request, err := json.Marshal(map[string]string{"last_by_subj": schema.ResultSubject(l.batcher, l.gen, seq)})
+	if err != nil {
+		return nil, err
+	}
+	msg, err := w.data.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.store, request)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, errNoStream
+	}
+	if err != nil {
+		return nil, err
+	}
+	var reply struct {
+		Error   *refusal `json:"error"`
+		Message struct {
+			Data []byte `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(msg.Data, &reply); err != nil {
+		return nil, err
+	}
+	if e := reply.Error; e != nil {
+		switch e.ErrCode {
+		case codeNoMessage:
+			return nil, errNotStored
+		case codeStreamNotFound:
+			return nil, errNoStream
+		}
+		return nil, fmt.Errorf("%s (%d)", e.Description, e.ErrCode)
+	}
+	r, _, err := schema.DecodeResult(reply.Message.Data)
+	return r, err
+}
+
+// report tells the owner something about its store. It is a hint; the owner looks for itself.
+func (w *Worker) report(l *lane, f *schema.Fault) {
+	data, err := json.Marshal(schema.Report{Gen: l.gen, Fault: f})
+	if err == nil {
+		err = w.nc.Publish(schema.ReportPrefix+"."+l.batcher, data)
+	}
+	if err != nil {
+		w.log.Warn("report not sent", "batcher", l.batcher, "gen", l.gen, "error", err)
+	}
+}
+
+// purgeChunks removes what this attempt, and no other, stored beside its record.
+func (w *Worker) purgeChunks(j *job, r *schema.Result) {
+	if r.Chunks > 0 {
+		w.purge(j.lane, schema.ResultSubject(j.lane.batcher, j.lane.gen, r.Seq)+"."+r.Attempt+".>")
+	}
+}
+
+// purge removes messages from a generation's store. What it misses goes with the generation.
+func (w *Worker) purge(l *lane, filter string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.hard), topology.AckWait)
+	defer cancel()
+	request, err := json.Marshal(map[string]string{"filter": filter})
+	if err == nil {
+		_, err = w.data.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+l.store, request)
+	}
+	if err != nil {
+		w.log.Debug("not purged", "batcher", l.batcher, "gen", l.gen, "filter", filter, "error", err)
+	}
+}

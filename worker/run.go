@@ -1,0 +1,279 @@
+package worker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Backoff between the attempts of one execution.
+const (
+	firstBackoff  = 50 * time.Millisecond
+	backoffFactor = 5
+	longestWait   = 10 * time.Second
+)
+
+// Bounds on the text of a fault, so that its record stays far below a message's limit.
+const (
+	maxMessage = 8 << 10
+	maxStack   = 32 << 10
+)
+
+// slot runs one job after another until the worker stops.
+func (w *Worker) slot() {
+	for j := w.next(nil, 0); j != nil; {
+		began := w.now()
+		w.run(j)
+		j = w.next(j, w.now()-began)
+	}
+}
+
+// next ends the job that the slot ran, if any, and waits for the one to run now; nil when the worker stops.
+func (w *Worker) next(ended *job, took int64) *job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ended != nil {
+		if ended.lost {
+			w.lost--
+			w.sched.Regain()
+			w.announce()
+		} else {
+			w.sched.Done(ended.lane, took)
+		}
+	}
+	asks := w.sched.Asks(w.now())
+	for {
+		if w.stopped {
+			return nil
+		}
+		_, j, ok := w.sched.Next()
+		if ok && w.sched.Waiting() > 0 {
+			w.ready.Signal() // a delivery wakes one slot; this one wakes the next
+		}
+		if len(asks) > 0 {
+			w.unlocked(func() { w.ask(asks) })
+			asks = nil
+			if !ok {
+				continue
+			}
+		}
+		if ok {
+			return j
+		}
+		w.ready.Wait()
+	}
+}
+
+// unlocked calls f without w.mu, which is held before and after.
+func (w *Worker) unlocked(f func()) {
+	w.mu.Unlock()
+	defer w.mu.Lock()
+	f()
+}
+
+// jobContext is a job's context. It has a deadline without a timer of its own: Worker.heartbeat looks.
+type jobContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c jobContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// Err says DeadlineExceeded where the deadline was the cause.
+func (c jobContext) Err() error {
+	if err := c.Context.Err(); err == nil || !errors.Is(context.Cause(c.Context), context.DeadlineExceeded) {
+		return err
+	}
+	return context.DeadlineExceeded
+}
+
+// run executes one job and sees to it that it is committed, handed back or dropped.
+func (w *Worker) run(j *job) {
+	began := time.Now()
+	inner, cancel := context.WithCancelCause(j.lane.ctx)
+	defer cancel(nil)
+	ctx := jobContext{inner, began.Add(w.cfg.JobTimeout)}
+	w.mu.Lock()
+	j.deadline, j.cancel = w.now()+int64(w.cfg.JobTimeout), cancel
+	w.mu.Unlock()
+
+	r, body, err := w.read(j)
+	r.Queue = max(began.Sub(j.stored), 0)
+	payload := newBuffer()
+	defer payload.free()
+	attempts := 1
+	if err == nil && j.suspect() {
+		err = w.mark(ctx, j, r)
+	}
+	if err == nil {
+		payload.data, attempts, err = w.materialize(ctx, j, body, payload.data)
+	}
+	r.Materialize = time.Since(began)
+	w.mu.Lock()
+	lost := j.lost
+	j.cancel = nil
+	w.retried += uint64(attempts - 1)
+	w.mu.Unlock()
+
+	switch {
+	case lost:
+		w.drop(j) // another worker has had it for long
+	case ctx.Err() != nil:
+		w.abandon(j, r, context.Cause(ctx))
+	case err == nil:
+		w.commit(j, r, payload.data)
+	case errors.Is(err, errUnmarked):
+		w.handBack(j, passingDelay)
+	default:
+		w.fail(j, r, attempts, err)
+	}
+}
+
+// read decodes a job and begins its result. Of a job that cannot be read only the place is known.
+func (w *Worker) read(j *job) (*schema.Result, []byte, error) {
+	r := &schema.Result{Attempt: rand.Text(), Worker: w.cfg.Name, Deliveries: j.deliveries}
+	_, _, _, seq, _, err := schema.ParseJobSubject(j.subject)
+	if err != nil {
+		return r, nil, dataset.Permanent(err)
+	}
+	r.Seq = seq
+	rec, err := schema.DecodeJob(j.data)
+	if err != nil {
+		return r, nil, dataset.Permanent(err)
+	}
+	if rec.Seq != seq {
+		return r, nil, dataset.Permanent(fmt.Errorf("job %d: %w: its body says %d", seq, schema.ErrMalformed, rec.Seq))
+	}
+	r.Prev, r.Next, r.Iterate = rec.Prev, rec.Next, rec.Iterate
+	return r, rec.Body, nil
+}
+
+// abandon gives up a job whose context has ended.
+func (w *Worker) abandon(j *job, r *schema.Result, cause error) {
+	w.log.Warn("job abandoned", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "deliveries", j.deliveries, "cause", cause)
+	switch {
+	case errors.Is(cause, errSuperseded):
+		w.ack(j)
+		return
+	case errors.Is(cause, errDraining):
+		w.unmark(j) // this start ended for a reason of ours and must not speak against the job
+	}
+	w.handBack(j, 0)
+}
+
+// fail commits an error, or a hole.
+func (w *Worker) fail(j *job, r *schema.Result, attempts int, err error) {
+	r.Kind = schema.KindError
+	r.Fault = w.fault(j, r.Seq, attempts, err)
+	if reason, ok := dataset.SkipReason(err); ok {
+		// A hole is as good as a batch: everybody finds it, and the state after it goes on.
+		r.Kind, r.Fault = schema.KindHole, &schema.Fault{Code: codeSkipped, Message: clip(reason, maxMessage)}
+	}
+	if r.Kind == schema.KindError {
+		r.Next = nil
+	}
+	if r.Kind == schema.KindError && !w.confirm(j.lane.ctx, j) {
+		// Nobody knows whether the job is still ours, and an error of this machine's network is not the data's.
+		w.log.Warn("error not committed: no answer to the heartbeat", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
+		w.drop(j)
+		return
+	}
+	w.commit(j, r, nil)
+}
+
+// codeSkipped is the code of a hole's fault.
+const codeSkipped = "skipped"
+
+func (w *Worker) fault(j *job, seq uint64, attempts int, err error) *schema.Fault {
+	f := &schema.Fault{
+		Code: schema.CodeMaterialize, Message: clip(err.Error(), maxMessage),
+		Worker: w.cfg.Name, Gen: j.lane.gen, Seq: seq, Attempts: attempts,
+	}
+	var panicked *kind.PanicError
+	if errors.As(err, &panicked) {
+		f.Stack = clip(string(panicked.Stack), maxStack)
+	}
+	switch {
+	case errors.Is(err, errPoison):
+		f.Code = schema.CodePoison
+	case errors.Is(err, kind.ErrBadParams):
+		f.Code = schema.CodeBadParams
+	}
+	return f
+}
+
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}
+
+// materialize runs the data set's code, with retries, and appends the payload to dst.
+func (w *Worker) materialize(ctx context.Context, j *job, body, dst []byte) (out []byte, attempts int, err error) {
+	for attempts = 1; ; attempts++ {
+		out, err = w.attempt(ctx, j, body, dst)
+		if err == nil || ctx.Err() != nil || attempts >= w.cfg.Attempts || !retryable(err) {
+			return out, attempts, err
+		}
+		wait := backoff(attempts)
+		w.log.Warn("attempt failed", "batcher", j.lane.batcher, "gen", j.lane.gen, "subject", j.subject, "attempt", attempts, "retry_in", wait, "error", err)
+		if err := w.sleep(ctx, wait); err != nil {
+			return out, attempts, err
+		}
+	}
+}
+
+func (w *Worker) attempt(ctx context.Context, j *job, body, dst []byte) ([]byte, error) {
+	inst, err := j.lane.data.acquire(ctx)
+	if err != nil {
+		return dst, err
+	}
+	defer j.lane.data.done()
+	return inst.Materialize(ctx, body, dst)
+}
+
+// retryable reports whether another attempt of the same execution may do better.
+func retryable(err error) bool {
+	if dataset.IsPermanent(err) {
+		return false // the author says so
+	}
+	if _, skip := dataset.SkipReason(err); skip {
+		return false // not a failure
+	}
+	if errors.Is(err, kind.ErrBadParams) {
+		return false // the same parameters come again
+	}
+	return true // files that are not there yet, networks, panics of races
+}
+
+// backoff is how long to wait after the n-th failed attempt, n from 1.
+func backoff(n int) time.Duration {
+	d := firstBackoff
+	for ; n > 1 && d < longestWait; n-- {
+		d *= backoffFactor
+	}
+	d = min(d, longestWait)
+	return d + time.Duration((mathrand.Float64()*0.2-0.1)*float64(d))
+}
+
+// buffer is a reusable byte slice.
+type buffer struct{ data []byte }
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+func newBuffer() *buffer {
+	b := buffers.Get().(*buffer)
+	b.data = b.data[:0]
+	return b
+}
+
+func (b *buffer) free() { buffers.Put(b) }

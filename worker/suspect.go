@@ -1,0 +1,55 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// maxStarts is how many lone starts of a suspect may end without an outcome before it is convicted.
+const maxStarts = 3
+
+var (
+	// errPoison is committed for a job that was alone on a worker each time and never ended.
+	errPoison = errors.New("poison job")
+	// errUnmarked says that a suspect must not start, since its start could not be marked.
+	errUnmarked = errors.New("start not marked")
+)
+
+// mark stores that a suspect starts now, so that a start which takes the worker down leaves a trace. It
+// returns errPoison when there were maxStarts such starts already. The scheduler runs nothing beside it.
+func (w *Worker) mark(ctx context.Context, j *job, r *schema.Result) error {
+	for k := 1; k <= maxStarts; k++ {
+		subject := schema.StartSubject(j.lane.batcher, j.lane.gen, r.Seq, k)
+		answer := make(chan verdict, 1)
+		w.pub.send(&publication{
+			stream: j.lane.store, subject: subject, data: []byte(w.cfg.Name + " " + r.Attempt),
+			done: func(a *pubAck) { answer <- a.verdict(j.lane.store) },
+		})
+		var v verdict
+		select {
+		case v = <-answer:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		switch v {
+		case stored:
+			j.marker = subject
+			w.log.Warn("suspect job starts alone", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "deliveries", j.deliveries, "start", k)
+			return nil
+		case exists:
+		default:
+			return errUnmarked
+		}
+	}
+	return fmt.Errorf("%w: it was handed out %d times, and %d workers that ran nothing else did not get to its end", errPoison, j.deliveries, maxStarts)
+}
+
+// unmark takes back the trace of a start that ended.
+func (w *Worker) unmark(j *job) {
+	if j.marker != "" {
+		w.purge(j.lane, j.marker)
+	}
+}
