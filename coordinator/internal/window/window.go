@@ -2,9 +2,11 @@
 // may still be fed, and which results may be dropped. It is a plain state machine: no clock, no NATS, no
 // goroutine, and no error: an input that makes no sense is refused and changes nothing.
 //
-//	floor ≤ taken ≤ fed ≤ taken + limit
+// Sequence numbers up to floor are dropped; (floor, fed] are held: (floor, taken] for look-ups, (taken, fed] are in
+// flight. floor ≤ taken and floor ≤ fed always, and taken ≤ fed but for one time: after New, until the entries up to
+// taken have been fed again. Then nothing is in flight, and taken stays where it is unless Seek moves it back.
 //
-// Sequence numbers up to floor are dropped; (floor, taken] are held for look-ups; (taken, fed] are in flight.
+// No more than limit are in flight, unless the limit was lowered or the head moved back: what is out stays out.
 package window
 
 import "bytes"
@@ -60,8 +62,12 @@ func (w *Window) Want() int {
 	return int(bound - fed)
 }
 
-// Feed appends the next entry and returns its sequence number.
+// Feed appends the next entry and returns its sequence number; after End it does nothing and returns 0. It
+// accepts more than Want: a limit may be lowered while Next runs.
 func (w *Window) Feed(e Entry) uint64 {
+	if w.ended {
+		return 0
+	}
 	w.entries = append(w.entries, e)
 	return w.Fed()
 }
@@ -103,7 +109,7 @@ func (w *Window) Find(state []byte) (position uint64, ok bool) {
 			return seq + 1, true
 		}
 	}
-	for seq := w.taken; seq > w.floor; seq-- {
+	for seq := min(w.taken, w.Fed()+1); seq > w.floor; seq-- {
 		if bytes.Equal(w.StateAfter(seq-1), state) {
 			return seq, true
 		}
