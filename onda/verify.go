@@ -152,7 +152,8 @@ func (w *fbWalk) slot(p, slot, size int) (int, error) {
 		return 0, errMetadata
 	}
 	length := int(binary.LittleEndian.Uint16(w.data[vtable:]))
-	if length < 4 || length > len(w.data)-vtable {
+	// An odd length would make the library see one field more than we do.
+	if length < 4 || length%2 != 0 || length > len(w.data)-vtable {
 		return 0, errMetadata
 	}
 	if 4+2*slot+2 > length {
