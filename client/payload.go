@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/jetbatch/jetbatch/client/internal/reorder"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -87,11 +88,14 @@ func (r *reader) inline(res *schema.Result, data []byte) (payload, error) {
 func (s *session) fetches() {
 	for {
 		s.r.mu.Lock()
-		res, ok := s.r.buf.Claim(s.r.cfg.WindowBytes)
-		ok = ok && s.ctx.Err() == nil
+		var entry reorder.Entry[arrival]
+		ok := false
+		if s.r.sess == s {
+			entry, ok = s.r.buf.Claim(s.r.cfg.WindowBytes)
+		}
 		s.r.mu.Unlock()
 		if ok {
-			s.fetch(res)
+			s.fetch(entry)
 			continue
 		}
 		select {
@@ -103,7 +107,8 @@ func (s *session) fetches() {
 }
 
 // fetch completes one record, or drops it, so that it is looked for again.
-func (s *session) fetch(res *schema.Result) {
+func (s *session) fetch(entry reorder.Entry[arrival]) {
+	res := entry.Result
 	p := s.r.buffers.get(int(res.Size))
 	err := s.download(res, p.bytes)
 	if err == nil {
@@ -122,9 +127,7 @@ func (s *session) fetch(res *schema.Result) {
 	}
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	// The time that the record was stored came with it; its value is replaced here.
-	value := arrival{payload: p, stored: s.stored[res.Seq], arrived: time.Now()}
-	delete(s.stored, res.Seq)
+	value := arrival{payload: p, stored: entry.Value.stored, arrived: time.Now()}
 	if s.r.sess != s || !s.r.buf.Fill(res, value) {
 		p.release()
 		return
@@ -142,7 +145,6 @@ func (s *session) unusable(res *schema.Result, err error) {
 		return
 	}
 	s.r.buf.Drop(res.Seq)
-	delete(s.stored, res.Seq)
 	s.r.mu.Unlock()
 	again, getErr := s.commit(s.ctx, res.Seq)
 	if getErr == nil && again.result.Attempt != res.Attempt {

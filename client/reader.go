@@ -27,8 +27,8 @@ const (
 	silence   = 1500 * time.Millisecond // an owner that does not answer for so long may be gone
 )
 
-// reader is a Batcher reduced to bytes. A Take under way owns opMu; mu guards what the goroutines share and
-// is never held across I/O.
+// reader is a Batcher reduced to bytes. Take and Start own opMu; mu guards what the goroutines share and is
+// never held while waiting for an answer.
 type reader struct {
 	cfg   *Config
 	id    string
@@ -54,13 +54,14 @@ type reader struct {
 	started bool  // Start or Take seated this handle, and Stop has not ended that
 	sticky  error // what Take returns until Start
 
-	seat    seat
-	phase   schema.Phase // of the batcher when last heard of
-	zero    schema.State // what the zero state means; itself zero while not known
-	version uint32
-	buf     reorder.Buffer[arrival]
-	sess    *session
-	eof     bool
+	seat        seat
+	lastRequest ulid.ULID
+	phase       schema.Phase // of the batcher when last heard of
+	zero        schema.State // what the zero state means; itself zero while not known
+	version     uint32
+	buf         reorder.Buffer[arrival]
+	sess        *session
+	eof         bool
 
 	doubt  string // why a new seat is needed; empty while all is well
 	hard   bool   // the doubt is about what is stored: another look-up may not help
@@ -199,12 +200,17 @@ func (r *reader) start(ctx context.Context, state schema.State) error {
 		r.cfg.Logger.Warn("Start on a running batcher changes nothing; Take from the state that is wanted")
 		return nil
 	}
-	anew := r.sticky != nil
+	anew, displaced := r.sticky != nil, errors.Is(r.sticky, ErrSuperseded)
 	if anew {
 		r.life, r.endLife = context.WithCancelCause(r.ctx)
 		r.sticky, r.failed, r.eof, r.started = nil, nil, false, false
 	}
 	r.mu.Unlock()
+	if displaced {
+		if err := r.hold(ctx); err != nil {
+			return err
+		}
+	}
 	return r.begin(ctx, state, anew)
 }
 
@@ -217,7 +223,7 @@ func (r *reader) begin(ctx context.Context, state schema.State, anew bool) error
 		mode = schema.ModeSeek
 	}
 	r.mu.Unlock()
-	return r.sit(ctx, sitting{mode: mode, state: state, takeOver: anew && r.cfg.TakeOver})
+	return r.sit(ctx, sitting{mode: mode, state: state})
 }
 
 func (r *reader) errClosed() error { return fmt.Errorf("batcher %s: %w", r.cfg.Name, ErrClosed) }
@@ -454,6 +460,8 @@ func (r *reader) waitingFor(o reorder.Outcome) string {
 	switch {
 	case !r.silentSince.IsZero():
 		text += fmt.Sprintf("; no coordinator has answered for %v", time.Since(r.silentSince).Round(time.Second))
+	case !r.data.IsConnected():
+		text += "; there is no connection to NATS"
 	case r.workers == 0:
 		text += fmt.Sprintf("; no worker serves data set %s", r.cfg.Dataset)
 	}

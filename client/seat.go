@@ -33,7 +33,7 @@ const (
 type sitting struct {
 	mode     schema.Mode
 	state    schema.State
-	takeOver bool
+	takeOver bool // with ModeOpen
 	repair   bool // give up when the head of the line arrives meanwhile
 }
 
@@ -168,12 +168,10 @@ func (r *reader) repair(ctx context.Context) error {
 
 // requestSeat asks until a coordinator answers, ctx ends or the handle is stopped.
 func (r *reader) requestSeat(ctx context.Context, want sitting) (schema.SeatReply, error) {
-	r.mu.Lock()
 	req := schema.SeatRequest{
-		Batcher: r.cfg.Name, Request: ulid.Make().String(), Mode: want.mode, Reader: r.id, TakeOver: want.takeOver,
+		Batcher: r.cfg.Name, Request: r.nextRequest().String(), Mode: want.mode, Reader: r.id, TakeOver: want.takeOver,
 		Spec: r.cfg.spec(), Settings: r.cfg.settings(), State: want.state,
 	}
-	r.mu.Unlock()
 	var reply schema.SeatReply
 	err := r.ask(ctx, "seat", &req, want.repair, func(data []byte) (*schema.Fault, error) {
 		reply = schema.SeatReply{}
@@ -187,6 +185,22 @@ func (r *reader) requestSeat(ctx context.Context, want sitting) (schema.SeatRepl
 		r.cfg.Logger.Warn(w, "gen", reply.Gen)
 	}
 	return reply, nil
+}
+
+// nextRequest returns a request id above the one before, even if the clock was set back: a coordinator takes
+// a lower one for a late duplicate.
+func (r *reader) nextRequest() ulid.ULID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := ulid.Make()
+	if id.Compare(r.lastRequest) <= 0 {
+		id = r.lastRequest
+		if err := id.SetTime(id.Time() + 1); err != nil {
+			id = ulid.Make() // past the year 10889
+		}
+	}
+	r.lastRequest = id
+	return id
 }
 
 // ask sends the same request until it is answered for good. A repetition is recognised by its Request id, so

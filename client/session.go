@@ -40,8 +40,7 @@ type session struct {
 	lookNow  chan struct{} // read the head, and all that is missing if it is there
 	fetchNow chan struct{}
 
-	stored map[uint64]time.Time // when the records were stored whose payloads are to be fetched; under the reader's mu
-	gone   int                  // looks in a row that found no store
+	gone int // looks in a row that found no store
 }
 
 // commit is a stored record.
@@ -55,7 +54,7 @@ type commit struct {
 // newSession subscribes to a generation and reads what is stored of it already. Called with mu held.
 func (r *reader) newSession(gen string) (*session, error) {
 	s := &session{
-		r: r, gen: gen, stream: topology.ResultsStream(r.cfg.Name, gen), stored: make(map[uint64]time.Time),
+		r: r, gen: gen, stream: topology.ResultsStream(r.cfg.Name, gen),
 		sweepNow: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), fetchNow: make(chan struct{}, 1),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
@@ -151,7 +150,6 @@ func (s *session) arrive(c *commit) {
 		return
 	}
 	if !complete {
-		s.stored[res.Seq] = c.stored
 		s.fetchSoon()
 		return
 	}

@@ -186,7 +186,7 @@ func (b *Buffer[T]) FirstError() (*schema.Result, bool) {
 // Claim returns the lowest record whose payload is wanted and claimed by nobody, and claims it, if the
 // payload fits into limit bytes with everything else that is held. The head always fits: whatever is held
 // ahead of it cannot be taken before it.
-func (b *Buffer[T]) Claim(limit int64) (*schema.Result, bool) {
+func (b *Buffer[T]) Claim(limit int64) (Entry[T], bool) {
 	for seq := b.head; b.apart > 0 && seq <= b.top; seq++ {
 		e := b.held[seq]
 		if e == nil || e.Ready || e.claimed {
@@ -194,14 +194,14 @@ func (b *Buffer[T]) Claim(limit int64) (*schema.Result, bool) {
 		}
 		size := int64(e.Result.Size)
 		if seq != b.head && (size > limit || b.bytes > limit-size) {
-			return nil, false
+			return Entry[T]{}, false
 		}
 		e.claimed = true
 		b.apart--
 		b.bytes += size
-		return e.Result, true
+		return *e, true
 	}
-	return nil, false
+	return Entry[T]{}, false
 }
 
 // Fill completes a claimed record and reports whether it is still wanted: the same record, claimed.

@@ -173,7 +173,8 @@ func TestAgainstDumb(t *testing.T) {
 			"claim": func(t *rapid.T) {
 				limit := rapid.Int64Range(0, 30).Draw(t, "limit")
 				want := d.claim(limit)
-				got, _ := b.Claim(limit)
+				e, _ := b.Claim(limit)
+				got := e.Result
 				if got != want {
 					t.Fatalf("Claim(%d) = %v, want %v", limit, got, want)
 				}
@@ -310,8 +311,8 @@ func play(t *testing.T, script string) string {
 				}
 			}
 		case "claim": // claim LIMIT
-			if r, ok := b.Claim(int64(num(1))); ok {
-				fmt.Fprintf(&out, "> fetch %d\n", r.Seq)
+			if e, ok := b.Claim(int64(num(1))); ok {
+				fmt.Fprintf(&out, "> fetch %d\n", e.Result.Seq)
 			} else {
 				fmt.Fprintln(&out, "> nothing")
 			}
