@@ -1,0 +1,262 @@
+package jetbatch_test
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const modulePath = "github.com/jetbatch/jetbatch"
+
+// Imports from elsewhere that rules speak of.
+const (
+	natsServer = "github.com/nats-io/nats-server/..."
+	natsAny    = "github.com/nats-io/..."
+)
+
+// layers says what each folder may import of this module: dependencies point down, and what is not listed is not
+// allowed. A folder stands for the packages below it that have no line of their own.
+var layers = map[string][]string{
+	"schema":            {},
+	"internal/kind":     {},
+	"internal/natstest": {},
+	"internal/topology": {"schema"},
+
+	"dataset":     {"schema", "internal/kind"},
+	"datasettest": {"schema", "dataset"},
+	"onda":        {"schema", "dataset"},
+
+	"client/internal":      {"schema"},
+	"coordinator/internal": {"schema"},
+	"worker/internal":      {"schema"},
+
+	"client":      {"schema", "internal/topology", "client/internal"},
+	"coordinator": {"schema", "dataset", "internal/kind", "internal/topology", "coordinator/internal"},
+	"worker":      {"schema", "dataset", "internal/kind", "internal/topology", "worker/internal"},
+
+	"embedded": {"schema", "dataset", "coordinator", "worker"},
+	"cli":      {"schema", "dataset", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded"},
+	"cmd":      {"dataset", "onda", "cli"},
+	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},
+}
+
+// A rule forbids imports of files that are not tests.
+type rule struct {
+	in     []string // folders, "..." for all of the module
+	except []string // folders
+	never  []string // import paths, "/..." at the end for all below; folders of this module begin with "./"
+	deep   bool     // by way of other packages as well
+	why    string
+}
+
+var pureCores = []string{"client/internal", "coordinator/internal", "worker/internal"}
+
+var rules = []rule{
+	{
+		in: []string{"coordinator"}, never: []string{"./worker/...", "./client/..."}, deep: true,
+		why: "the roles meet on the wire only, or an upgrade of one would need the other's",
+	},
+	{
+		in: []string{"worker"}, never: []string{"./coordinator/...", "./client/..."}, deep: true,
+		why: "the roles meet on the wire only, or an upgrade of one would need the other's",
+	},
+	{
+		in: []string{"client"}, never: []string{"./coordinator/...", "./worker/..."}, deep: true,
+		why: "the roles meet on the wire only, or an upgrade of one would need the other's",
+	},
+	{
+		in: []string{"client"}, never: []string{"./dataset/...", "./internal/kind/...", natsServer}, deep: true,
+		why: "a trainer names a data set and does not link it, nor a broker",
+	},
+	{
+		in: []string{"schema", "internal/topology"}, never: []string{natsServer}, deep: true,
+		why: "every role links the wire contract",
+	},
+	{
+		in: []string{"..."}, except: []string{"embedded", "internal/natstest"}, never: []string{natsServer},
+		why: "a broker inside the process is what embedded is for; all else is its client",
+	},
+	{
+		in: []string{"coordinator", "worker", "dataset", "onda"}, never: []string{natsServer}, deep: true,
+		why: "a role of its own process does not carry a broker",
+	},
+	{
+		in: pureCores, never: []string{"context", "time", "sync", "os", "net", "math/rand", "math/rand/v2"},
+		why: "same input, same output: a pure core has no clock, no goroutine and no chance in it, and so needs no such thing in its tests",
+	},
+	{
+		in: append([]string{"schema", "dataset", "datasettest", "onda", "internal/kind"}, pureCores...), never: []string{natsAny}, deep: true,
+		why: "an author's code, the codec and the pure cores are used and tested without NATS",
+	},
+	{
+		in: []string{"..."}, except: []string{"datasettest", "internal/natstest"},
+		never: []string{"testing", "./internal/natstest/...", "./datasettest/..."}, deep: true,
+		why: "test helpers stay out of binaries",
+	},
+	{
+		in: []string{"..."}, except: []string{"cli", "examples"}, never: []string{"flag", "os/signal", "github.com/alecthomas/kong"},
+		why: "flags and signals belong to the program: libraries take a Config and a context",
+	},
+}
+
+// pkg is a package as "go list" describes it.
+type pkg struct {
+	ImportPath    string
+	Imports, Deps []string
+}
+
+// folder is the package's folder in the module, "." for its root.
+func (p pkg) folder() string {
+	return cmp.Or(strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, modulePath), "/"), ".")
+}
+
+// TestImports checks DESIGN.md's directions of import. To change one, change it there too.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	packages := listPackages(t)
+	for _, complaint := range slices.Concat(checkLayers(packages), checkRules(packages)) {
+		t.Error(complaint)
+	}
+}
+
+func listPackages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=ImportPath,Imports,Deps", "./...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	var packages []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		packages = append(packages, p)
+	}
+	if len(packages) < len(layers)/2 {
+		t.Fatalf("go list found %d packages only", len(packages))
+	}
+	return packages
+}
+
+// checkLayers complains of imports inside of the module that layers does not allow.
+func checkLayers(packages []pkg) (complaints []string) {
+	for _, p := range packages {
+		if p.folder() == "." {
+			continue // documentation and tests
+		}
+		layer := layerOf(p.folder())
+		if layer == "" {
+			complaints = append(complaints, p.folder()+" is in no layer: say in imports_test.go what it may import")
+			continue
+		}
+		for _, path := range p.Imports {
+			if !within(path, modulePath) {
+				continue
+			}
+			imported := pkg{ImportPath: path}.folder()
+			below := layerOf(imported)
+			if below != layer && !slices.Contains(layers[layer], below) {
+				complaints = append(complaints, p.folder()+" imports "+imported+": "+layer+" is not above it; see docs/DESIGN.md, or the layers here")
+			}
+		}
+	}
+	return complaints
+}
+
+// layerOf is the nearest folder above, or the folder itself, that layers knows.
+func layerOf(folder string) string {
+	for ; folder != "."; folder = path.Dir(folder) {
+		if _, ok := layers[folder]; ok {
+			return folder
+		}
+	}
+	return ""
+}
+
+// checkRules complains of imports that a rule forbids.
+func checkRules(packages []pkg) (complaints []string) {
+	for _, r := range rules {
+		for _, p := range packages {
+			if p.folder() == "." || !r.covers(p.folder()) {
+				continue
+			}
+			imports, how := p.Imports, " imports "
+			if r.deep {
+				imports, how = p.Deps, " imports, maybe by way of others, "
+			}
+			for _, path := range imports {
+				if r.forbids(path) {
+					complaints = append(complaints, p.folder()+how+path+": "+r.why)
+				}
+			}
+		}
+	}
+	return complaints
+}
+
+func (r rule) covers(folder string) bool {
+	in := func(folders []string) bool {
+		return slices.ContainsFunc(folders, func(f string) bool { return f == "..." || within(folder, f) })
+	}
+	return in(r.in) && !in(r.except)
+}
+
+func (r rule) forbids(path string) bool {
+	return slices.ContainsFunc(r.never, func(pattern string) bool {
+		if own, ok := strings.CutPrefix(pattern, "./"); ok {
+			pattern = modulePath + "/" + own
+		}
+		if root, ok := strings.CutSuffix(pattern, "/..."); ok {
+			return within(path, root)
+		}
+		return path == pattern
+	})
+}
+
+// within reports whether path is root or below it.
+func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
+
+// The rules themselves: each of these packages breaks one, or none.
+func TestImportRulesBite(t *testing.T) {
+	t.Parallel()
+	own := func(folder string) string { return modulePath + "/" + folder }
+	for _, tc := range []struct {
+		p    pkg
+		want string // a part of the one complaint; empty for none
+	}{
+		{pkg{ImportPath: own("client"), Imports: []string{own("schema"), "context", "time"}}, ""},
+		{pkg{ImportPath: own("client"), Imports: []string{own("dataset")}}, "client is not above it"},
+		{pkg{ImportPath: own("client"), Deps: []string{own("internal/kind")}}, "does not link it"},
+		{pkg{ImportPath: own("schema"), Imports: []string{own("dataset")}}, "schema is not above it"},
+		{pkg{ImportPath: own("coordinator"), Deps: []string{own("client/internal/reorder")}}, "meet on the wire"},
+		{pkg{ImportPath: own("coordinator/internal/window"), Imports: []string{"time"}}, "pure core"},
+		{pkg{ImportPath: own("coordinator/internal/window"), Imports: []string{"bytes", "timeless"}}, ""},
+		{pkg{ImportPath: own("worker/internal/schedule"), Deps: []string{"github.com/nats-io/nats.go"}}, "without NATS"},
+		{pkg{ImportPath: own("cli"), Imports: []string{"github.com/nats-io/nats-server/v2/server"}}, "what embedded is for"},
+		{pkg{ImportPath: own("embedded"), Imports: []string{"github.com/nats-io/nats-server/v2/server"}}, ""},
+		{pkg{ImportPath: own("cmd/jetbatch"), Deps: []string{own("internal/natstest")}}, "out of binaries"},
+		{pkg{ImportPath: own("worker"), Imports: []string{"os/signal"}}, "belong to the program"},
+		{pkg{ImportPath: own("util")}, "in no layer"},
+	} {
+		got := slices.Concat(checkLayers([]pkg{tc.p}), checkRules([]pkg{tc.p}))
+		if tc.want == "" && len(got) == 0 {
+			continue
+		}
+		if tc.want == "" || len(got) != 1 || !strings.Contains(got[0], tc.want) {
+			t.Errorf("%+v: got %q, want one with %q", tc.p, got, tc.want)
+		}
+	}
+}
