@@ -58,7 +58,12 @@ type generation struct {
 	pause   time.Duration
 	done    map[uint64]bool // results that were there at the takeover
 	settled bool            // everything that was fed before a takeover is in the window again
+	ended   bool            // nothing more is fed, whatever a late Next returns
+	unsaid  *schema.Verdict // the verdict until record and store have it
+	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
+	purged  uint64          // results up to here are dropped from the store
 	shrunk  int             // bound on the window after the store was full; 0 for none
+	roomed  time.Time       // when it was shrunk last
 }
 
 // post hands f to the actor; it is dropped when the actor has ended.
@@ -69,26 +74,33 @@ func (b *batcher) post(f func()) {
 	}
 }
 
+// hint is post for what will be said again: it is dropped while the actor is too busy to take it, so that one
+// busy batcher holds up no other.
+func (b *batcher) hint(f func()) {
+	select {
+	case b.inbox <- f:
+	default:
+	}
+}
+
 // errGone says that the actor ended before it could answer.
 var errGone = &schema.Fault{Code: schema.CodeUnavailable, Message: "the batcher is changing hands"}
 
 // call runs f in the actor and returns its result.
-func call[R any](b *batcher, f func() R) (r R, fault *schema.Fault) {
-	done := make(chan struct{})
-	b.post(func() {
-		r = f()
-		close(done)
-	})
+func call[R any](b *batcher, f func() R) (R, *schema.Fault) {
+	done := make(chan R, 1)
+	b.post(func() { done <- f() })
 	select {
-	case <-done:
+	case r := <-done:
 		return r, nil
 	case <-b.gone:
-		select {
-		case <-done: // answered with its last breath
-			return r, nil
-		default:
-			return r, errGone
-		}
+	}
+	select {
+	case r := <-done: // answered with its last breath
+		return r, nil
+	default:
+		var none R
+		return none, errGone
 	}
 }
 
@@ -101,17 +113,17 @@ func (b *batcher) run() {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for !b.over {
-		var produced <-chan produced
+		var ready <-chan struct{}
 		if b.gen != nil {
-			produced = b.gen.feed.out
+			ready = b.gen.feed.ready
 		}
 		select {
 		case <-b.c.ctx.Done():
 			return
 		case f := <-b.inbox:
 			f()
-		case p := <-produced:
-			b.take(p)
+		case <-ready:
+			b.take(b.gen.feed.collect())
 		case <-tick.C:
 			b.beat()
 		}
@@ -158,10 +170,12 @@ func (b *batcher) beat() {
 		b.save()
 	}
 	g.feed.republish(g.Window)
-	if stalled, since := g.feed.stalled(b.c.cfg.Stall); stalled {
+	if stalled, since := g.feed.stalled(b.c.cfg.Stall); stalled && !g.ended {
 		b.verdict(&schema.Fault{Code: schema.CodeIteratorStalled, Message: "Next has not returned for " + since.Round(time.Second).String()})
+	} else if g.unsaid != nil {
+		b.conclude()
 	}
-	b.demand()
+	b.resize()
 }
 
 func (b *batcher) idleTimeout() time.Duration {
@@ -209,12 +223,19 @@ func (b *batcher) reconcile(ctx context.Context, key string, data []byte, cause 
 	case err != nil:
 		return 0, errors.Join(cause, err)
 	case stored.Owner != b.c.cfg.Name:
-		b.over = true
-		b.log.Info("batcher is another's now", "owner", stored.Owner)
+		b.depose(stored.Owner)
 		return 0, cause
 	}
 	b.rev = rev
 	return b.c.kv.Update(ctx, key, data, rev)
+}
+
+// depose ends the actor because the record names another owner.
+func (b *batcher) depose(owner string) {
+	if !b.over {
+		b.log.Info("batcher is another's now", "owner", owner)
+	}
+	b.over = true
 }
 
 // retire deletes a batcher that nobody held for its idle timeout.
@@ -224,8 +245,20 @@ func (b *batcher) retire() {
 	defer cancel()
 	err := b.c.kv.Delete(ctx, topology.BatcherKey(b.name), jetstream.LastRevision(b.rev))
 	if err != nil {
-		b.log.Warn("idle batcher not collected", "error", err)
-		return
+		// The revision is another after a change, or a deletion, whose outcome was unknown.
+		stored, rev, readErr := b.c.read(ctx, b.name)
+		switch {
+		case errors.Is(readErr, jetstream.ErrKeyNotFound):
+		case readErr == nil && stored.Owner != b.c.cfg.Name:
+			b.depose(stored.Owner)
+			return
+		default:
+			if readErr == nil {
+				b.rev = rev
+			}
+			b.log.Warn("idle batcher not collected yet", "error", err)
+			return
+		}
 	}
 	b.over = true
 	b.discard(b.rec.Gen)
@@ -280,7 +313,21 @@ func (b *batcher) resize() {
 		limit = min(limit, b.gen.shrunk)
 	}
 	b.gen.SetLimit(limit)
+	b.settle()
 	b.demand()
+}
+
+// settle publishes the jobs that were held back and that the window has room for by now.
+func (b *batcher) settle() {
+	g := b.gen
+	for len(g.owed) > 0 && g.owed[0] <= g.Taken()+uint64(g.Limit()) {
+		seq := g.owed[0]
+		g.owed = g.owed[1:]
+		if e, ok := g.Entry(seq); ok && seq > g.Taken() {
+			g.feed.publish(seq, e.Job)
+			b.reissued++
+		}
+	}
 }
 
 // demand asks the iterator for what the window has room for.

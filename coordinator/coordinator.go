@@ -50,8 +50,13 @@ type Coordinator struct {
 	leases  leases
 	running sync.WaitGroup // batchers' actors and requests being handled
 
-	mu    sync.Mutex
-	owned map[string]*batcher
+	// claiming is held from the change of a record that makes this coordinator its owner until the actor is there: a
+	// record that names this coordinator and has no actor is taken for one that it let go of.
+	claiming sync.Mutex
+
+	mu     sync.Mutex
+	owned  map[string]*batcher
+	closed bool // nothing new is begun
 }
 
 // New returns a coordinator for the given data sets. It does nothing until Run.
@@ -95,6 +100,9 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		return fmt.Errorf("coordinator: %w", err)
 	}
 	cancel()
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.running.Wait()
 	c.resign()
 	for _, k := range c.kinds {
@@ -144,7 +152,7 @@ func (c *Coordinator) prepare(ctx context.Context) error {
 func (c *Coordinator) prepareOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := topology.Ensure(ctx, c.js, topology.Config{Replicas: c.cfg.Replicas}); err != nil {
+	if err := c.ensure(ctx); err != nil {
 		return err
 	}
 	kv, err := topology.OpenBucket(ctx, c.js)
@@ -157,6 +165,11 @@ func (c *Coordinator) prepareOnce(ctx context.Context) error {
 	}
 	c.kv, c.records = kv, records
 	return c.renew(ctx)
+}
+
+// ensure makes the shared streams where they are missing.
+func (c *Coordinator) ensure(ctx context.Context) error {
+	return topology.Ensure(ctx, c.js, topology.Config{Replicas: c.cfg.Replicas})
 }
 
 // passing reports whether an error of JetStream may go away by itself.
@@ -215,10 +228,10 @@ func (c *Coordinator) loop(ctx context.Context) {
 	}
 }
 
-// fleetChanged lets every batcher look at its window again and say that it has jobs.
+// fleetChanged lets every batcher look at its window again and say that it has jobs, as it does every beat.
 func (c *Coordinator) fleetChanged() {
 	for _, b := range c.all() {
-		b.post(func() {
+		b.hint(func() {
 			b.announce()
 			b.resize()
 		})
@@ -250,6 +263,16 @@ func (c *Coordinator) adopt(rec schema.Record, rev uint64, k *kind.Kind) *batche
 	c.owned[rec.Batcher] = b
 	c.running.Go(b.run)
 	return b
+}
+
+// spawn runs f in a goroutine that Run waits for, unless Run is about to return: a callback of a subscription may
+// come after its end.
+func (c *Coordinator) spawn(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.running.Go(f)
+	}
 }
 
 // drop forgets an actor that ended.

@@ -19,16 +19,10 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// flushAfter bounds how long an iterated job waits for others before it is published.
-const flushAfter = time.Millisecond
-
-// flushItems bounds how many jobs are handed to the actor at once.
-const flushItems = 64
-
 // republishAfter is when a job whose publication nobody confirmed is published again.
 const republishAfter = time.Second
 
-// produced is what the iterator made since it last reported.
+// produced is what the iterator made since it was last collected.
 type produced struct {
 	items []item
 	err   error // how iteration ended; io.EOF at the end of the data
@@ -50,10 +44,11 @@ type feed struct {
 	cancel context.CancelFunc
 
 	asked chan ask
-	out   chan produced
-	busy  time.Time // since when the iterator has owed something; zero when it owes nothing; the actor's
+	ready chan struct{} // there is something to collect
+	busy  time.Time     // since when the iterator has owed something; zero when it owes nothing; the actor's
 
 	mu          sync.Mutex
+	made        produced             // what the actor has not collected yet
 	unconfirmed map[uint64]time.Time // published, by sequence number
 	refused     string               // the last refusal, for people
 }
@@ -63,21 +58,26 @@ type ask struct {
 	n     int
 }
 
-func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Instance, token, batcher, gen string) (*feed, error) {
+// newFeed starts a feed. It calls release when it will not call inst any more, which is not before Next returned.
+func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Instance, release func(), token, batcher, gen string) (*feed, error) {
 	f := &feed{
 		nc: nc, log: log, inbox: nc.NewInbox(),
 		prefix:      schema.JobPrefix + "." + token + "." + batcher + "." + gen + ".",
 		asked:       make(chan ask, 1),
-		out:         make(chan produced),
+		ready:       make(chan struct{}, 1),
 		unconfirmed: make(map[uint64]time.Time),
 	}
 	sub, err := nc.Subscribe(f.inbox+".*", f.confirm)
 	if err != nil {
+		release()
 		return nil, err
 	}
 	f.sub = sub
 	ctx, f.cancel = context.WithCancel(ctx)
-	go f.iterate(ctx, inst)
+	go func() {
+		defer release()
+		f.iterate(ctx, inst)
+	}()
 	return f, nil
 }
 
@@ -96,12 +96,20 @@ func (f *feed) demand(state []byte, n int) {
 	f.asked <- ask{state, n}
 }
 
-// met takes note of what came from the iterator.
-func (f *feed) met(p produced) {
+// collect returns what the iterator made since the last call.
+func (f *feed) collect() produced {
+	f.mu.Lock()
+	p := f.made
+	f.made = produced{}
+	f.mu.Unlock()
+	if len(p.items) == 0 && p.err == nil {
+		return p // collected together with what came before: that the iterator is done was seen then
+	}
 	f.busy = time.Now()
 	if p.last {
 		f.busy = time.Time{}
 	}
+	return p
 }
 
 // stalled reports whether Next has not come back for longer than limit.
@@ -113,7 +121,8 @@ func (f *feed) stalled(limit time.Duration) (bool, time.Duration) {
 	return since > limit, since
 }
 
-// iterate answers demands until ctx ends. A Next that never returns keeps this goroutine, and nothing else.
+// iterate answers demands until ctx ends. Every item can be collected at once, so that a Next which never
+// returns holds back nothing that came before it; it keeps this goroutine, and nothing else.
 func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 	for {
 		var a ask
@@ -122,29 +131,25 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			return
 		case a = <-f.asked:
 		}
-		state, begun := a.state, time.Now()
-		var items []item
-		for n := 1; n <= a.n; n++ {
+		state := a.state
+		for n := 1; n <= a.n && ctx.Err() == nil; n++ {
 			t := time.Now()
 			job, next, err := inst.Next(state)
-			took := time.Since(t)
+			last := err != nil || n == a.n
+			f.mu.Lock()
 			if err == nil {
-				items = append(items, item{job, next, took})
+				f.made.items = append(f.made.items, item{job, next, time.Since(t)})
 				state = next
 			}
-			last := n == a.n || err != nil
-			if !last && len(items) < flushItems && time.Since(begun) < flushAfter {
-				continue
-			}
+			f.made.err, f.made.last = err, last
+			f.mu.Unlock()
 			select {
-			case <-ctx.Done():
-				return
-			case f.out <- produced{items, err, last}:
+			case f.ready <- struct{}{}:
+			default: // the actor was told already
 			}
 			if last {
 				break
 			}
-			items, begun = nil, time.Now()
 		}
 	}
 }
@@ -241,6 +246,8 @@ func iteratorFault(err error) *schema.Fault {
 		return &schema.Fault{Code: schema.CodeIterator, Message: err.Error(), Stack: string(p.Stack)}
 	case errors.Is(err, kind.ErrWrongState):
 		return &schema.Fault{Code: schema.CodeWrongState, Message: err.Error()}
+	case errors.Is(err, errStalled):
+		return &schema.Fault{Code: schema.CodeIteratorStalled, Message: err.Error()}
 	case errors.Is(err, schema.ErrStateTooLarge):
 		return &schema.Fault{Code: schema.CodeStateTooLarge, Message: err.Error()}
 	}

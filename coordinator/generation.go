@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -68,11 +69,16 @@ func (b *batcher) begin(state []byte, change func(*schema.Record)) *schema.Fault
 
 // start feeds the record's generation from the window on.
 func (b *batcher) start(w *window.Window) *schema.Fault {
-	f, err := newFeed(b.c.ctx, b.c.nc, b.log.With("gen", b.rec.Gen), b.inst, b.kindToken(), b.name, b.rec.Gen)
+	// A use of its own: the batcher may close the data set while Next of the generation before still runs.
+	inst, release, err := b.kind.Acquire(b.c.ctx, b.rec.Spec.Params)
+	if err != nil {
+		return openFault(err)
+	}
+	f, err := newFeed(b.c.ctx, b.c.nc, b.log.With("gen", b.rec.Gen), inst, release, b.kindToken(), b.name, b.rec.Gen)
 	if err != nil {
 		return unavailable("feed batcher %s: %v", b.name, err)
 	}
-	b.gen = &generation{Window: w, feed: f, saved: b.rec.Taken, since: time.Now()}
+	b.gen = &generation{Window: w, feed: f, saved: b.rec.Taken, purged: b.rec.Floor, since: time.Now()}
 	b.announce()
 	b.resize()
 	return nil
@@ -101,7 +107,14 @@ func (b *batcher) resume() {
 		return // beat tries again
 	}
 	if lost {
-		b.restart(b.rec.FloorState) // of a store that is gone, only the states matter: the reader finds its own
+		if b.rec.Phase == schema.PhaseRunning { // of a run that is done, nothing is missed
+			b.restart(b.rec.FloorState) // of a store that is gone, only the states matter: the reader finds its own
+		}
+		return
+	}
+	// The owner before may have died between the store and the consumer.
+	if err := b.ensure(ctx); err != nil {
+		b.log.Warn("generation not resumed yet", "error", err)
 		return
 	}
 	commits, err := b.commits(ctx)
@@ -115,6 +128,11 @@ func (b *batcher) resume() {
 		return
 	}
 	b.gen.done = commits
+	for seq := range commits {
+		if seq <= b.rec.Floor { // dropped by the record, and not by the store
+			b.gen.purged = min(b.gen.purged, seq-1)
+		}
+	}
 	b.log.Info("generation resumed", "gen", b.rec.Gen, "taken", b.rec.Taken, "floor", b.rec.Floor, "results", len(commits))
 }
 
@@ -130,51 +148,19 @@ func (b *batcher) restart(state []byte) {
 	b.notify()
 }
 
-// lost reports whether the generation's store is gone or another than the one that was made.
-func (b *batcher) lost(ctx context.Context) (bool, error) {
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	genesis, err := s.GetLastMsgForSubject(ctx, schema.GenesisSubject(b.name, b.rec.Gen))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return string(genesis.Data) != string(schema.Genesis(b.rec.Gen)), nil
-}
-
-// commits lists the sequence numbers that have a commit record.
-func (b *batcher) commits(ctx context.Context) (map[uint64]bool, error) {
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
-	if err != nil {
-		return nil, err
-	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(b.name, b.rec.Gen)))
-	if err != nil {
-		return nil, err
-	}
-	done := make(map[uint64]bool, len(info.State.Subjects))
-	for subject := range info.State.Subjects {
-		if seq, err := schema.ParseResultSeq(subject); err == nil {
-			done[seq] = true
-		}
-	}
-	return done, nil
-}
-
 // take publishes what the iterator made.
 func (b *batcher) take(p produced) {
 	g := b.gen
-	g.feed.met(p)
+	if g.ended {
+		return // of a Next that came back too late, or of what followed a job that is too large
+	}
 	g.settled = g.settled || p.last
 	for _, it := range p.items {
 		seq := g.Fed() + 1
+		if v := b.rec.Verdict; v != nil && v.Seq == seq {
+			b.verdict(v.Fault) // given by the owner before, and final
+			return
+		}
 		job, err := schema.AppendJob(nil, &schema.Job{Seq: seq, Prev: g.StateAfter(seq - 1), Next: it.next, Body: it.job, Iterate: it.took})
 		if err == nil && int64(len(job)) > b.c.nc.MaxPayload() {
 			err = fmt.Errorf("%d bytes encoded; the server takes messages of at most %d", len(job), b.c.nc.MaxPayload())
@@ -200,22 +186,46 @@ func (b *batcher) take(p produced) {
 func (b *batcher) verdict(fault *schema.Fault) {
 	g := b.gen
 	g.End()
+	g.ended, g.settled = true, true
 	seq := g.Fed() + 1
-	if v := b.rec.Verdict; v == nil || v.Seq != seq {
-		if fault != nil {
-			fault.Seq, fault.Gen, fault.Worker, fault.Attempts = seq, b.rec.Gen, b.c.cfg.Name, 1
-		}
-		if err := b.update(func(r *schema.Record) { r.Verdict = &schema.Verdict{Seq: seq, Fault: fault} }); err != nil {
-			b.log.Warn("end of the sequence not recorded yet", "seq", seq, "error", err)
-			return // a late head brings it back
-		}
-		b.log.Info("sequence ends", "gen", b.rec.Gen, "seq", seq, "error", fault)
+	if fault != nil {
+		said := *fault
+		said.Seq, said.Gen, said.Worker, said.Attempts = seq, b.rec.Gen, b.c.cfg.Name, 1
+		fault = &said
 	}
-	b.publishVerdict()
+	given := b.rec.Verdict != nil && b.rec.Verdict.Seq == seq // so the result at its place is its own
+	if seq <= g.Taken() || g.done[seq] && !given {
+		// The owner before came further from the same state, so there is no place for the verdict in the sequence.
+		if fault == nil {
+			fault = &schema.Fault{Code: schema.CodeIterator, Seq: seq, Gen: b.rec.Gen, Worker: b.c.cfg.Name, Attempts: 1, Message: fmt.Sprintf(
+				"the data ended before batch %d, which was there when the same states were iterated before: Next must be a pure function", seq)}
+		}
+		b.fail(fault)
+		return
+	}
+	g.unsaid = &schema.Verdict{Seq: seq, Fault: fault}
+	b.conclude()
+}
+
+// conclude records and publishes the verdict; what fails is tried again every beat.
+func (b *batcher) conclude() {
+	g, said := b.gen, b.gen.unsaid
+	if v := b.rec.Verdict; v == nil || v.Seq != said.Seq {
+		if err := b.update(func(r *schema.Record) { r.Verdict = said }); err != nil {
+			b.log.Warn("end of the sequence not recorded yet", "seq", said.Seq, "error", err)
+			return
+		}
+		b.log.Info("sequence ends", "gen", b.rec.Gen, "seq", said.Seq, "error", said.Fault)
+	}
+	if err := b.publishVerdict(); err != nil {
+		b.log.Warn("end of the sequence not published yet", "seq", said.Seq, "error", err)
+		return
+	}
+	g.unsaid = nil
 }
 
 // publishVerdict stores the verdict as a result, first write wins.
-func (b *batcher) publishVerdict() {
+func (b *batcher) publishVerdict() error {
 	v := b.rec.Verdict
 	res := &schema.Result{Seq: v.Seq, Kind: schema.KindEnd, Prev: b.gen.StateAfter(v.Seq - 1), Worker: b.c.cfg.Name, Fault: v.Fault, Deliveries: 1}
 	if v.Fault != nil {
@@ -223,23 +233,23 @@ func (b *batcher) publishVerdict() {
 	}
 	data, err := schema.AppendResult(nil, res, nil)
 	if err != nil {
-		b.log.Error("verdict not encoded", "error", err)
-		return
+		return err
 	}
 	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
 	defer cancel()
 	_, err = b.c.js.Publish(ctx, schema.ResultSubject(b.name, b.rec.Gen, v.Seq), data)
 	var api *jetstream.APIError
-	if err != nil && !(errors.As(err, &api) && schema.IsDuplicate(int(api.ErrorCode), api.Description)) {
-		b.log.Warn("end of the sequence not published yet", "seq", v.Seq, "error", err)
+	if errors.As(err, &api) && schema.IsDuplicate(int(api.ErrorCode), api.Description) {
+		return nil
 	}
+	return err
 }
 
 // save writes how far the trainer has come and drops the results below the new floor. The record first: a
 // successor must find everything above the floor that it reads.
 func (b *batcher) save() {
 	g := b.gen
-	floor := max(g.Floor(), g.Droppable(retained(b.rec.Settings, g.Limit())))
+	floor := g.Droppable(retained(b.rec.Settings, g.Limit()))
 	if int64(schema.BlockSize)*b.rec.BatchBytes <= b.windowBytes()/8 {
 		// Small batches are dropped by whole blocks, one purge for many.
 		if whole := (floor + 1) / schema.BlockSize * schema.BlockSize; whole > 0 {
@@ -248,7 +258,12 @@ func (b *batcher) save() {
 			floor = g.Floor()
 		}
 	}
-	before := g.Floor()
+	b.saveTo(floor)
+}
+
+// saveTo is save with a given floor, which is at most taken.
+func (b *batcher) saveTo(floor uint64) {
+	g := b.gen
 	err := b.update(func(r *schema.Record) {
 		r.Taken, r.Floor, r.FloorState, r.BatchBytes = g.Taken(), floor, g.StateAfter(floor), max(r.BatchBytes, b.last.BatchBytes)
 	})
@@ -263,9 +278,11 @@ func (b *batcher) save() {
 			delete(g.done, seq)
 		}
 	}
-	if err := b.purge(before, floor); err != nil {
+	if err := b.purge(g.purged, floor); err != nil {
 		b.log.Warn("taken results not dropped yet", "error", err)
+		return
 	}
+	g.purged = floor
 }
 
 func (b *batcher) windowBytes() int64 {
@@ -273,42 +290,6 @@ func (b *batcher) windowBytes() int64 {
 		return n
 	}
 	return DefaultWindowBytes
-}
-
-// purge drops the results in (from, to]: by blocks where a block ends there, else one by one.
-func (b *batcher) purge(from, to uint64) error {
-	if from == to {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
-	defer cancel()
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
-	if err != nil {
-		return err
-	}
-	for seq := from + 1; seq <= to; {
-		block := seq / schema.BlockSize
-		if end := (block+1)*schema.BlockSize - 1; end <= to {
-			if err := s.Purge(ctx, jetstream.WithPurgeSubject(schema.BlockFilter(b.name, b.rec.Gen, block))); err != nil {
-				return err
-			}
-			seq = end + 1
-			continue
-		}
-		if err := purgeOne(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, seq)); err != nil {
-			return err
-		}
-		seq++
-	}
-	return nil
-}
-
-// purgeOne drops a commit record and all chunks and markers of its sequence number.
-func purgeOne(ctx context.Context, s jetstream.Stream, subject string) error {
-	if err := s.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
-		return err
-	}
-	return s.Purge(ctx, jetstream.WithPurgeSubject(subject+".>"))
 }
 
 // repair looks after a late head: whatever has neither result nor job is published again. Looks at the same
@@ -337,35 +318,34 @@ func (b *batcher) reissue(ctx context.Context) error {
 		b.restart(g.StateAfter(g.Taken()))
 		return nil
 	}
-	if err := topology.Ensure(ctx, b.c.js, topology.Config{Replicas: b.c.cfg.Replicas}); err != nil {
-		return err
-	}
-	if err := topology.EnsureConsumer(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen); err != nil {
+	if err := b.ensure(ctx); err != nil {
 		return err
 	}
 	done, err := b.commits(ctx)
 	if err != nil {
 		return err
 	}
-	for _, seq := range g.Missing(func(seq uint64) bool { return done[seq] }) {
-		if seq > g.Taken()+uint64(g.Limit()) {
-			break // dropped to make room; its turn comes
-		}
-		e, _ := g.Entry(seq)
-		g.feed.publish(seq, e.Job)
-		b.reissued++
-	}
+	g.owed = g.Missing(func(seq uint64) bool { return done[seq] })
+	b.settle()
 	if v := b.rec.Verdict; v != nil && g.Want() == 0 && v.Seq == g.Fed()+1 && !done[v.Seq] {
-		b.publishVerdict()
+		err = b.publishVerdict()
 	}
 	b.announce()
-	return nil
+	return err
 }
 
-// makeRoom drops the highest results when the store refuses the head for lack of room, and halves the window: no bound may be held
-// by later sequence numbers alone. What is dropped is published again when the window opens.
+// makeRoom drops what is taken, then the highest results, when the store refuses the head for lack of room, and halves
+// the window: no bound may be held by other sequence numbers alone. What is dropped, and the jobs that would fill the
+// room again, are published again when the window opens. Of many reports at once one counts.
 func (b *batcher) makeRoom() {
 	g := b.gen
+	if time.Since(g.roomed) < repairMin {
+		return
+	}
+	g.roomed = time.Now()
+	if floor := min(g.Taken(), g.Fed()); floor > g.Floor() {
+		b.saveTo(floor)
+	}
 	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
 	defer cancel()
 	done, err := b.commits(ctx)
@@ -378,11 +358,14 @@ func (b *batcher) makeRoom() {
 	}
 	g.shrunk = max(1, g.Limit()/2)
 	g.SetLimit(g.shrunk)
-	dropped := 0
-	for seq := g.Fed(); seq > g.Taken()+uint64(g.shrunk); seq-- {
+	dropped, keep := 0, g.Taken()+uint64(g.shrunk)
+	b.cancelJobs(keep+1, g.Fed()+1)
+	for seq := g.Fed(); seq > keep; seq-- {
 		if done[seq] && purgeOne(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, seq)) == nil {
+			delete(done, seq)
 			dropped++
 		}
 	}
+	g.owed = slices.DeleteFunc(g.Missing(func(seq uint64) bool { return done[seq] }), func(seq uint64) bool { return seq <= keep })
 	b.log.Warn("the server's store is full; window halved", "window", g.shrunk, "dropped", dropped)
 }

@@ -16,7 +16,7 @@ func (b *batcher) hearReader(m *nats.Msg) {
 	if err := json.Unmarshal(m.Data, credit); err != nil {
 		return // not a credit of this wire version
 	}
-	b.post(func() {
+	b.hint(func() {
 		b.credit(credit)
 		if m.Reply != "" {
 			b.c.respond(m, b.creditReply())
@@ -53,6 +53,7 @@ func (b *batcher) credit(credit *schema.Credit) {
 	if g.Taken() >= g.saved+step {
 		b.save()
 	}
+	b.settle()
 	b.demand()
 	if credit.Late {
 		b.repair()
@@ -90,7 +91,7 @@ func (b *batcher) hearReport(m *nats.Msg) {
 	if err := json.Unmarshal(m.Data, report); err != nil || report.Fault == nil {
 		return // not a report of this wire version
 	}
-	b.post(func() {
+	b.hint(func() {
 		if report.Gen != b.rec.Gen || b.gen == nil {
 			return
 		}

@@ -22,6 +22,7 @@ const (
 	leaseUnknown leaseState = iota // not watched for long enough
 	leaseLive
 	leaseDead
+	leaseAbsent // there was none at the last scan
 )
 
 // leases judges other coordinators by this process's monotonic clock alone: one is dead when its lease is
@@ -48,7 +49,9 @@ func (l *leases) state(id string) leaseState {
 	switch {
 	case l.seen == nil:
 		return leaseUnknown
-	case !ok, time.Since(s.changed) > l.lease:
+	case !ok:
+		return leaseAbsent
+	case time.Since(s.changed) > l.lease:
 		return leaseDead
 	case s.moved:
 		return leaseLive
@@ -71,12 +74,20 @@ func (l *leases) observe(revisions map[string]uint64, now time.Time) {
 	l.seen = seen
 }
 
-// leaseOf is the state of an owner's lease. What this coordinator owns and has no actor for, it let go of.
-func (c *Coordinator) leaseOf(owner string) leaseState {
+// leaseOf is the state of an owner's lease. What this coordinator owns and has no actor for, it let go of. An owner
+// that is not known may have begun since the last scan, and has its lease before its first batcher.
+func (c *Coordinator) leaseOf(ctx context.Context, owner string) leaseState {
 	if owner == c.cfg.Name {
 		return leaseDead
 	}
-	return c.leases.state(owner)
+	state := c.leases.state(owner)
+	if state != leaseAbsent {
+		return state
+	}
+	if _, err := c.kv.Get(ctx, topology.CoordinatorKey(owner)); errors.Is(err, jetstream.ErrKeyNotFound) {
+		return leaseDead
+	}
+	return leaseUnknown
 }
 
 // renew writes this coordinator's lease.
@@ -103,7 +114,7 @@ func (c *Coordinator) scan(ctx context.Context) error {
 	batchers, coordinators, err := c.keys(ctx)
 	if err != nil {
 		if errors.Is(err, jetstream.ErrStreamNotFound) { // the store was wiped: make it again, readers do the rest
-			return c.prepareOnce(ctx)
+			return errors.Join(c.ensure(ctx), c.renew(ctx))
 		}
 		return err
 	}
@@ -120,9 +131,7 @@ func (c *Coordinator) scan(ctx context.Context) error {
 	}
 	c.leases.observe(revisions, time.Now())
 	for _, name := range batchers {
-		if c.owner(name) != nil {
-			continue
-		}
+		b := c.owner(name)
 		rec, rev, err := c.read(ctx, name)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			continue
@@ -130,7 +139,12 @@ func (c *Coordinator) scan(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if c.leaseOf(rec.Owner) == leaseDead && c.kinds[rec.Spec.Dataset] != nil {
+		switch {
+		case b != nil && rec.Owner != c.cfg.Name:
+			// Read after the actor began, so somebody thought this coordinator dead: without credits to save, the actor
+			// would never find out.
+			b.hint(func() { b.depose(rec.Owner) })
+		case b == nil && c.kinds[rec.Spec.Dataset] != nil && c.leaseOf(ctx, rec.Owner) == leaseDead:
 			if _, fault := c.takeOver(ctx, rec, rev); fault != nil {
 				c.log.Warn("batcher not taken over", "batcher", name, "error", fault.Message)
 			}
@@ -168,30 +182,74 @@ func (c *Coordinator) keys(ctx context.Context) (batchers, coordinators []string
 // collect deletes generations that no record names. Streams are listed before records are read: a
 // generation is in its record before its stream is made, so one that is listed and not named is over.
 func (c *Coordinator) collect(ctx context.Context) error {
-	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(schema.ResultPrefix+".>"))
-	var names []string
-	for name := range lister.Name() {
-		names = append(names, name)
-	}
-	if err := lister.Err(); err != nil {
+	stored, err := c.generations(ctx)
+	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		batcher, gen, ok := topology.ParseResultsStream(name)
-		if !ok {
-			continue
-		}
-		rec, _, err := c.read(ctx, batcher)
+	for g := range stored {
+		rec, _, err := c.read(ctx, g.batcher)
 		if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
 			return err
 		}
-		if err == nil && rec.Gen == gen {
+		if err == nil && rec.Gen == g.gen {
 			continue
 		}
-		if err := topology.DeleteGeneration(ctx, c.js, batcher, gen); err != nil {
+		if err := topology.DeleteGeneration(ctx, c.js, g.batcher, g.gen); err != nil {
 			return fmt.Errorf("collect: %w", err)
 		}
-		c.log.Info("generation collected", "batcher", batcher, "gen", gen)
+		c.log.Info("generation collected", "batcher", g.batcher, "gen", g.gen)
 	}
 	return nil
+}
+
+// storedGeneration names a generation that something is stored of.
+type storedGeneration struct{ batcher, gen string }
+
+// parseConsumer is the inverse of topology.Consumer; generations have no '-'.
+func parseConsumer(name string) (batcher, gen string, ok bool) {
+	prefix, _, _ := strings.Cut(topology.Consumer("", ""), "-")
+	rest, ok := strings.CutPrefix(name, prefix+"-")
+	i := strings.LastIndexByte(rest, '-')
+	if !ok || i < 1 {
+		return "", "", false
+	}
+	return rest[:i], rest[i+1:], true
+}
+
+// generations lists what has a store of results, or jobs: a store in memory may be gone, and a job of a deposed
+// owner may have come, after the generation was deleted.
+func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]bool, error) {
+	stored := make(map[storedGeneration]bool)
+	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(schema.ResultPrefix+".>"))
+	for name := range lister.Name() {
+		if batcher, gen, ok := topology.ParseResultsStream(name); ok {
+			stored[storedGeneration{batcher, gen}] = true
+		}
+	}
+	if err := lister.Err(); err != nil {
+		return nil, err
+	}
+	jobs, err := c.js.Stream(ctx, topology.JobsStream)
+	if err != nil {
+		return nil, err
+	}
+	consumers := jobs.ConsumerNames(ctx)
+	for name := range consumers.Name() {
+		if batcher, gen, ok := parseConsumer(name); ok {
+			stored[storedGeneration{batcher, gen}] = true
+		}
+	}
+	if err := consumers.Err(); err != nil {
+		return nil, err
+	}
+	info, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobPrefix+".>"))
+	if err != nil {
+		return nil, err
+	}
+	for subject := range info.State.Subjects {
+		if _, batcher, gen, _, _, err := schema.ParseJobSubject(subject); err == nil {
+			stored[storedGeneration{batcher, gen}] = true
+		}
+	}
+	return stored, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ const (
 	opOverview = "overview"
 )
 
+// overviewWait bounds how long an overview waits for batchers that are busy.
+const overviewWait = time.Second
+
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
 
 // handle answers a request in a goroutine of its own, since opening a data set may take long.
@@ -30,7 +34,7 @@ func (c *Coordinator) handle(m *nats.Msg) {
 	if m.Reply == "" {
 		return // nobody to answer
 	}
-	c.running.Go(func() {
+	c.spawn(func() {
 		switch op := lastToken(m.Subject); op {
 		case opSeat:
 			answer(c, m, func(req *schema.SeatRequest) (schema.SeatReply, *schema.Fault) {
@@ -124,7 +128,7 @@ func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat 
 	case err != nil:
 		return nil, unavailable("record of batcher %s: %v", name, err), false
 	}
-	switch c.leaseOf(rec.Owner) {
+	switch c.leaseOf(ctx, rec.Owner) {
 	case leaseLive:
 		if strings.Count(m.Subject, ".") > 2 {
 			return nil, unavailable("batcher %s is changing hands", name), false // passed on once already
@@ -156,6 +160,8 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*bat
 	if err != nil {
 		return nil, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 	}
+	c.claiming.Lock()
+	defer c.claiming.Unlock()
 	rev, err := c.kv.Create(ctx, topology.BatcherKey(req.Batcher), data)
 	if errors.Is(err, jetstream.ErrKeyExists) {
 		return nil, nil
@@ -174,6 +180,11 @@ func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint6
 	}
 	if rec.Wire != schema.WireVersion {
 		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, schema.WireVersion)
+	}
+	c.claiming.Lock()
+	defer c.claiming.Unlock()
+	if b := c.owner(rec.Batcher); b != nil {
+		return b, nil
 	}
 	dead := rec.Owner
 	rec.Owner = c.cfg.Name
@@ -217,10 +228,36 @@ func isConflict(err error) bool {
 
 func (c *Coordinator) overview() schema.Overview {
 	o := schema.Overview{Coordinator: c.cfg.Name, Version: schema.ServiceVersion, Datasets: c.kindTokens(), Workers: c.fleet.list()}
-	for _, b := range c.all() {
-		if s, gone := call(b, b.status); gone == nil {
-			o.Batchers = append(o.Batchers, s)
+	answers := make(chan schema.Status)
+	asked := c.all()
+	limit := time.NewTimer(overviewWait)
+	defer limit.Stop()
+	done := make(chan struct{})
+	defer close(done)
+	for _, b := range asked {
+		c.spawn(func() {
+			s, gone := call(b, b.status)
+			if gone != nil {
+				s = schema.Status{}
+			}
+			select {
+			case answers <- s:
+			case <-done:
+			}
+		})
+	}
+	for range asked {
+		select {
+		case s := <-answers:
+			if s.Batcher != "" {
+				o.Batchers = append(o.Batchers, s)
+			}
+		case <-limit.C: // the rest are opening their data sets, or waiting for JetStream
+			return o
+		case <-c.ctx.Done():
+			return o
 		}
 	}
+	slices.SortFunc(o.Batchers, func(a, b schema.Status) int { return strings.Compare(a.Batcher, b.Batcher) })
 	return o
 }

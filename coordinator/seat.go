@@ -14,6 +14,9 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
+// errStalled says that Start did not return in time.
+var errStalled = errors.New("Start has not returned")
+
 func openFault(err error) *schema.Fault {
 	code := schema.CodeIterator
 	if errors.Is(err, kind.ErrBadParams) {
@@ -33,8 +36,10 @@ func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
 	switch {
 	case same && req.Request < b.rec.Request:
 		return refuse(schema.CodeSuperseded, "this request was overtaken by a later one of the same reader")
-	case same && req.Request == b.rec.Request && (b.gen != nil || req.Mode == schema.ModeOpen):
-		return b.seatReply(false) // a repetition: the answer was lost
+	case same && req.Request == b.rec.Request:
+		if r := b.repeated(req); r != nil {
+			return *r
+		}
 	case !same && req.Mode != schema.ModeOpen:
 		return refuse(schema.CodeSuperseded, fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader))
 	}
@@ -52,6 +57,22 @@ func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
 		b.notify()
 	}
 	return reply
+}
+
+// repeated answers a request that was carried out before and whose answer was lost; nil when the generation that it
+// began could not be set up, so that it is to be carried out again.
+func (b *batcher) repeated(req *schema.SeatRequest) *schema.SeatReply {
+	r := b.seatReply(false)
+	switch {
+	case req.Mode == schema.ModeOpen, b.gen != nil:
+	case b.rec.Phase == schema.PhaseFailed:
+		r = schema.SeatReply{Fault: b.rec.Error}
+	case b.rec.Phase == schema.PhaseClosed:
+		r = refuse(schema.CodeStopped, fmt.Sprintf("batcher %s was stopped after this request", b.name))
+	default:
+		return nil
+	}
+	return &r
 }
 
 func refuse(code, message string) schema.SeatReply {
@@ -129,7 +150,6 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 		return schema.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
 	}
 	if position, ok := b.find(req.Mode, state); ok {
-		from, to := b.gen.Seek(position)
 		err := b.update(func(r *schema.Record) {
 			seated(r)
 			r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
@@ -138,7 +158,7 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 			return schema.SeatReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
 		}
 		b.gen.saved = position - 1
-		b.cancelJobs(from, to)
+		b.cancelJobs(b.gen.Seek(position))
 		b.gen.looked, b.gen.pause = time.Time{}, 0
 		b.repair() // what was skipped over before may be wanted now
 		if b.gen == nil || b.rec.Position != position {
@@ -165,7 +185,7 @@ func (b *batcher) find(mode schema.Mode, state []byte) (uint64, bool) {
 // stateOf returns the data of a state that was asked for, or of the data set's first one.
 func (b *batcher) stateOf(s schema.State) ([]byte, *schema.Fault) {
 	if s.IsZero() {
-		data, err := b.inst.Start()
+		data, err := b.first()
 		if err != nil {
 			f := iteratorFault(err)
 			if errors.Is(err, kind.ErrNoStart) || f == nil {
@@ -184,6 +204,30 @@ func (b *batcher) stateOf(s schema.State) ([]byte, *schema.Fault) {
 		return nil, &schema.Fault{Code: schema.CodeStateTooLarge, Message: fmt.Sprintf("state of %d bytes; at most %d", len(s.Data), schema.MaxState)}
 	}
 	return bytes.Clone(s.Data), nil
+}
+
+// first is the data set's first state. A Start that does not return within the time for Next leaves its goroutine
+// behind, and the actor goes on.
+func (b *batcher) first() ([]byte, error) {
+	type answer struct {
+		data []byte
+		err  error
+	}
+	done, start := make(chan answer, 1), b.inst.Start
+	go func() {
+		data, err := start()
+		done <- answer{data, err}
+	}()
+	limit := time.NewTimer(b.c.cfg.Stall)
+	defer limit.Stop()
+	select {
+	case a := <-done:
+		return a.data, a.err
+	case <-limit.C:
+		return nil, errStalled
+	case <-b.c.ctx.Done():
+		return nil, context.Cause(b.c.ctx)
+	}
 }
 
 // cancelJobs removes the jobs in [from, to) that nobody has begun; those that run find their results unwanted.

@@ -1,0 +1,93 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// lost reports whether the generation's store is gone or another than the one that was made.
+func (b *batcher) lost(ctx context.Context) (bool, error) {
+	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	genesis, err := s.GetLastMsgForSubject(ctx, schema.GenesisSubject(b.name, b.rec.Gen))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return string(genesis.Data) != string(schema.Genesis(b.rec.Gen)), nil
+}
+
+// commits lists the sequence numbers that have a commit record.
+func (b *batcher) commits(ctx context.Context) (map[uint64]bool, error) {
+	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(b.name, b.rec.Gen)))
+	if err != nil {
+		return nil, err
+	}
+	done := make(map[uint64]bool, len(info.State.Subjects))
+	for subject := range info.State.Subjects {
+		if seq, err := schema.ParseResultSeq(subject); err == nil {
+			done[seq] = true
+		}
+	}
+	return done, nil
+}
+
+// purge drops the results in (from, to]: by blocks where a block ends there, else one by one.
+func (b *batcher) purge(from, to uint64) error {
+	if from == to {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	defer cancel()
+	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
+	if err != nil {
+		return err
+	}
+	for seq := from + 1; seq <= to; {
+		block := seq / schema.BlockSize
+		if end := (block+1)*schema.BlockSize - 1; end <= to {
+			if err := s.Purge(ctx, jetstream.WithPurgeSubject(schema.BlockFilter(b.name, b.rec.Gen, block))); err != nil {
+				return err
+			}
+			seq = end + 1
+			continue
+		}
+		if err := purgeOne(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, seq)); err != nil {
+			return err
+		}
+		seq++
+	}
+	return nil
+}
+
+// purgeOne drops a commit record and all chunks and markers of its sequence number.
+func purgeOne(ctx context.Context, s jetstream.Stream, subject string) error {
+	if err := s.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+		return err
+	}
+	return s.Purge(ctx, jetstream.WithPurgeSubject(subject+".>"))
+}
+
+// ensure makes the job stream and the generation's consumer again where they are gone.
+func (b *batcher) ensure(ctx context.Context) error {
+	if err := b.c.ensure(ctx); err != nil {
+		return err
+	}
+	return topology.EnsureConsumer(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen)
+}
