@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,9 +52,10 @@ type owner struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	batcher string
-	gen     string
 	spec    schema.Spec
-	stop    chan struct{}
+
+	mu  sync.Mutex
+	gen string // written under mu by the test's goroutine, which reads it without
 }
 
 // newOwner makes a running batcher over a data set of define and announces it until the test ends.
@@ -88,7 +90,10 @@ func (o *owner) kind() string { return schema.KindToken(o.spec.Dataset, o.spec.V
 // begin makes the record, store and consumer of a new generation.
 func (o *owner) begin() {
 	o.t.Helper()
-	o.gen = ulid.Make().String()
+	gen := ulid.Make().String()
+	o.mu.Lock()
+	o.gen = gen
+	o.mu.Unlock()
 	o.record(schema.PhaseRunning)
 	if err := topology.CreateGeneration(o.t.Context(), o.js, o.kind(), o.batcher, o.gen); err != nil {
 		o.t.Fatal(err)
@@ -111,7 +116,10 @@ func (o *owner) record(phase schema.Phase) {
 }
 
 func (o *owner) announce() {
-	data, err := json.Marshal(schema.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind()})
+	o.mu.Lock()
+	gen := o.gen
+	o.mu.Unlock()
+	data, err := json.Marshal(schema.Lane{Batcher: o.batcher, Gen: gen, Kind: o.kind()})
 	if err != nil {
 		panic(err)
 	}
@@ -179,13 +187,17 @@ func (o *owner) result(seq uint64) (*schema.Result, []byte) {
 	return r, payload
 }
 
-// queued is how many jobs are stored: neither acked nor purged.
+// queued is how many jobs of the batcher are stored: neither acked nor purged; -1 when nobody knows.
 func (o *owner) queued() int {
 	stream, err := o.js.Stream(o.t.Context(), topology.JobsStream)
 	if err != nil {
 		return -1
 	}
-	return int(stream.CachedInfo().State.Msgs)
+	info, err := stream.Info(o.t.Context(), jetstream.WithSubjectFilter(schema.JobFilter("*", o.batcher, o.gen)))
+	if err != nil {
+		return -1
+	}
+	return len(info.State.Subjects)
 }
 
 func (o *owner) waitEmpty() {

@@ -1,0 +1,272 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// TestErrors runs one job per way to fail and looks at the record and at the waits between attempts.
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	boom := errors.New("boom")
+	for name, test := range map[string]struct {
+		f        func(call int) error
+		kind     schema.Kind
+		attempts int
+		message  string
+		stack    bool
+	}{
+		"always":    {func(int) error { return boom }, schema.KindError, 5, "boom", false},
+		"twice":     {func(call int) error { return map[bool]error{true: boom}[call <= 2] }, schema.KindBatch, 3, "", false},
+		"permanent": {func(int) error { return dataset.Permanent(boom) }, schema.KindError, 1, "boom", false},
+		"skip":      {func(int) error { return dataset.Skip("no labels") }, schema.KindHole, 1, "no labels", false},
+		"panic":     {func(int) error { panic("ouch") }, schema.KindError, 5, "panic: ouch", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t, s, name, name)
+			var calls atomic.Int64
+			var mu sync.Mutex
+			var waits []time.Duration
+			w, _ := start(t, s, Config{Slots: 1}, func(w *Worker) {
+				w.sleep = func(_ context.Context, d time.Duration) error {
+					mu.Lock()
+					defer mu.Unlock()
+					waits = append(waits, d)
+					return nil
+				}
+			}, define(name, func(_ context.Context, n int) (schema.Batch, error) {
+				if err := test.f(int(calls.Add(1))); err != nil {
+					return nil, err
+				}
+				return values(n, 1)
+			}))
+			o.feed(1, 1)
+			r, _ := o.result(1)
+			if r.Kind != test.kind || calls.Load() != int64(test.attempts) {
+				t.Fatalf("%v after %d calls, want %v after %d", r.Kind, calls.Load(), test.kind, test.attempts)
+			}
+			if test.kind != schema.KindBatch && !strings.Contains(r.Fault.Message, test.message) {
+				t.Fatalf("fault %+v", r.Fault)
+			}
+			if test.kind == schema.KindError && (r.Fault.Code != schema.CodeMaterialize || r.Fault.Attempts != test.attempts || r.Fault.Seq != 1 || len(r.Next) != 0) {
+				t.Fatalf("fault %+v, state after %x", r.Fault, r.Next)
+			}
+			if test.kind == schema.KindHole && len(r.Next) == 0 {
+				t.Fatal("a hole without a state after it")
+			}
+			if test.stack != (r.Fault != nil && strings.Contains(r.Fault.Stack, "failure_test.go")) {
+				t.Fatalf("fault %+v", r.Fault)
+			}
+			mu.Lock()
+			for i, d := range waits {
+				want := []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, 1250 * time.Millisecond, 6250 * time.Millisecond}[i]
+				if d < want*9/10 || d > want*11/10 {
+					t.Errorf("wait %d is %v, want %v give or take a tenth", i, d, want)
+				}
+			}
+			if len(waits) != test.attempts-1 {
+				t.Errorf("%d waits for %d attempts", len(waits), test.attempts)
+			}
+			mu.Unlock()
+			natstest.Eventually(t, "retries are counted", func() bool {
+				return w.Status().Retried == uint64(test.attempts-1) && w.Status().Done == 1
+			})
+			o.waitEmpty()
+		})
+	}
+}
+
+func TestBadParamsAreNotRetried(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "plain")
+	o.spec.Params = []byte(`{"unknown":1}`)
+	o.begin()
+	start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
+	o.feed(1, 1)
+	if r, _ := o.result(1); r.Kind != schema.KindError || r.Fault.Code != schema.CodeBadParams || r.Fault.Attempts != 1 {
+		t.Fatalf("result %+v, fault %+v", r, r.Fault)
+	}
+}
+
+func TestMalformedJob(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "plain")
+	start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
+	o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, 1, 0), Data: []byte{0xdf, 0xff, 0xff, 0xff, 0xff}})
+	o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, 2, 0), Data: o.job(7)})
+	for seq := uint64(1); seq <= 2; seq++ {
+		if r, _ := o.result(seq); r.Kind != schema.KindError || !strings.Contains(r.Fault.Message, schema.ErrMalformed.Error()) {
+			t.Fatalf("result %+v, fault %+v", r, r.Fault)
+		}
+	}
+	o.waitEmpty()
+}
+
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "slow")
+	var calls atomic.Int64
+	ended := make(chan error, 1)
+	start(t, s, Config{Slots: 1, JobTimeout: 100 * time.Millisecond}, func(w *Worker) { w.tick = 20 * time.Millisecond },
+		define("slow", func(ctx context.Context, n int) (schema.Batch, error) {
+			if calls.Add(1) == 1 {
+				<-ctx.Done()
+				ended <- ctx.Err()
+				return nil, ctx.Err()
+			}
+			return values(n, 1)
+		}))
+	o.feed(1, 1)
+	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("the context ended with %v", err)
+	}
+	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries != 2 {
+		t.Fatalf("result %+v", r)
+	}
+}
+
+func TestLostSlot(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "hung")
+	var calls atomic.Int64
+	release := make(chan struct{})
+	w, _ := start(t, s, Config{Slots: 2, JobTimeout: 50 * time.Millisecond}, func(w *Worker) {
+		w.tick, w.lostAfter = 20*time.Millisecond, 50*time.Millisecond
+	}, define("hung", func(_ context.Context, n int) (schema.Batch, error) {
+		if calls.Add(1) == 1 {
+			<-release
+		}
+		return values(n, 1)
+	}))
+	o.feed(1, 1)
+	natstest.Eventually(t, "the slot counts as lost", func() bool { return w.Status().Slots == 1 })
+	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries < 2 {
+		t.Fatalf("result %+v", r)
+	}
+	if w.Status().LastError == "" {
+		t.Error("the status does not say so")
+	}
+	close(release)
+	natstest.Eventually(t, "the slot is back", func() bool { return w.Status().Slots == 2 })
+	o.waitEmpty()
+}
+
+// deliver hands every job out n times and back.
+func (o *owner) deliver(n, jobs int) {
+	o.t.Helper()
+	consumer, err := o.js.Consumer(o.t.Context(), "jetbatch-jobs", "jetbatch-"+o.batcher+"-"+o.gen)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	for range n {
+		batch, err := consumer.Fetch(jobs)
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		got := 0
+		for msg := range batch.Messages() {
+			got++
+			if err := msg.Nak(); err != nil {
+				o.t.Fatal(err)
+			}
+		}
+		if got != jobs {
+			o.t.Fatalf("%d of %d jobs came: %v", got, jobs, batch.Error())
+		}
+	}
+}
+
+func TestPoisonAndItsNeighbours(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "poison")
+	o.feed(1, 6)
+	o.deliver(suspectAfter, 6)
+	// Job 3 was started alone three times, by workers that never came back.
+	for k := 1; k <= maxStarts; k++ {
+		if _, err := o.js.Publish(t.Context(), schema.StartSubject(o.batcher, o.gen, 3, k), []byte("w")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var running, together atomic.Int64
+	_, stop := start(t, s, Config{Slots: 4}, nil, define("poison", func(_ context.Context, n int) (schema.Batch, error) {
+		if running.Add(1) > 1 {
+			together.Add(1)
+		}
+		defer running.Add(-1)
+		if n == 3 {
+			t.Error("the poison job ran again")
+		}
+		return values(n, 1)
+	}))
+	o.waitEmpty()
+	for seq := uint64(1); seq <= 6; seq++ {
+		r, _ := o.result(seq)
+		if seq == 3 {
+			if r.Kind != schema.KindError || r.Fault.Code != schema.CodePoison {
+				t.Fatalf("the poison job's result is %+v, %+v", r, r.Fault)
+			}
+			continue
+		}
+		if r.Kind != schema.KindBatch || r.Deliveries != suspectAfter+1 {
+			t.Fatalf("an innocent's result is %+v, %+v", r, r.Fault)
+		}
+		if o.stored(schema.StartSubject(o.batcher, o.gen, seq, 1)) == nil {
+			t.Errorf("suspect %d started without a marker", seq)
+		}
+	}
+	if together.Load() != 0 {
+		t.Errorf("suspects ran beside other jobs %d times", together.Load())
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSupersededGenerationIsCutOff(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "slow")
+	causes := make(chan error, 1)
+	started := make(chan struct{})
+	var calls atomic.Int64
+	start(t, s, Config{Slots: 1}, nil, define("slow", func(ctx context.Context, n int) (schema.Batch, error) {
+		if calls.Add(1) == 1 {
+			close(started)
+			<-ctx.Done()
+			causes <- context.Cause(ctx)
+			return nil, ctx.Err()
+		}
+		return values(n, 1)
+	}))
+	o.feed(1, 1)
+	<-started
+	o.begin()
+	if err := <-causes; !errors.Is(err, errSuperseded) {
+		t.Fatalf("cancelled with cause %v", err)
+	}
+	o.feed(1, 3)
+	o.waitEmpty()
+	for seq := uint64(1); seq <= 3; seq++ {
+		if r, _ := o.result(seq); r.Kind != schema.KindBatch {
+			t.Fatalf("result %+v", r)
+		}
+	}
+}

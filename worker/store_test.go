@@ -1,0 +1,308 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+const large = 5<<20/4 + 1 // float32 in 5 MiB and a bit
+
+// reports collects what workers report about a batcher.
+func (o *owner) reports() func() []schema.Report {
+	o.t.Helper()
+	sub, err := o.nc.SubscribeSync(schema.ReportPrefix + "." + o.batcher)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if err := o.nc.Flush(); err != nil {
+		o.t.Fatal(err)
+	}
+	var all []schema.Report
+	return func() []schema.Report {
+		for n, _, _ := sub.Pending(); n > 0; n-- {
+			msg, err := sub.NextMsgWithContext(o.t.Context())
+			if err != nil {
+				o.t.Fatal(err)
+			}
+			var r schema.Report
+			if err := json.Unmarshal(msg.Data, &r); err != nil {
+				o.t.Fatal(err)
+			}
+			all = append(all, r)
+		}
+		return all
+	}
+}
+
+// chunks returns how many chunks are stored beside the record of seq, and their bytes in order.
+func (o *owner) chunks(seq uint64, attempt string, n int) (int, []byte) {
+	var data []byte
+	found := 0
+	for k := range n {
+		if msg := o.stored(schema.ChunkSubject(o.batcher, o.gen, seq, attempt, k)); msg != nil {
+			found++
+			data = append(data, msg.Data...)
+		}
+	}
+	return found, data
+}
+
+func payload(t *testing.T, seed, n int) []byte {
+	t.Helper()
+	b, err := values(seed, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := schema.AppendPayload(nil, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestCommitBeforeAck(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "plain")
+	observer, results := s.Connect(), o.js
+	acks := 0
+	early := make(chan int, 100)
+	_, err := observer.Subscribe("$JS.ACK."+topology.JobsStream+".>", func(msg *nats.Msg) {
+		if len(msg.Data) > 0 {
+			return
+		}
+		acks++
+		stream, err := results.Stream(context.Background(), topology.ResultsStream(o.batcher, o.gen))
+		if err != nil || int(stream.CachedInfo().State.Msgs)-1 < acks {
+			early <- acks
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := observer.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s, Config{Slots: 4}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 256) }))
+	o.feed(1, 100)
+	o.waitEmpty()
+	select {
+	case n := <-early:
+		t.Fatalf("ack %d came before its record was stored", n)
+	default:
+	}
+}
+
+func TestLargePayloadIsChunked(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "large")
+	start(t, s, Config{Slots: 2}, nil, define("large", func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }))
+	o.feed(1, 3)
+	for seq := uint64(1); seq <= 3; seq++ {
+		r, inline := o.result(seq)
+		want := payload(t, int(seq), large)
+		n, got := o.chunks(seq, r.Attempt, int(r.Chunks))
+		if inline != nil || r.Chunks != 11 || n != 11 || !bytes.Equal(got, want) || r.Digest != schema.Sum(want) {
+			t.Fatalf("result %+v with %d chunks of %d bytes, want %d", r, n, len(got), len(want))
+		}
+	}
+	o.waitEmpty()
+}
+
+// TestStoredBefore stores the result of another attempt first.
+func TestStoredBefore(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	for name, test := range map[string]struct {
+		digest  schema.Digest
+		kind    schema.Kind
+		reports int
+	}{
+		"same":      {schema.Sum(payload(t, 1, large)), schema.KindBatch, 0},
+		"different": {schema.Sum([]byte("x")), schema.KindBatch, 1},
+		"error":     {schema.Digest{}, schema.KindError, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t, s, name, name)
+			reports := o.reports()
+			chunks, err := o.nc.SubscribeSync(schema.ResultFilter(o.batcher, o.gen))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &schema.Result{Seq: 1, Kind: test.kind, Attempt: "other", Worker: "w0", Digest: test.digest, Prev: []byte{1}}
+			if test.kind == schema.KindError {
+				r.Fault = &schema.Fault{Code: schema.CodeMaterialize}
+			} else {
+				r.Next = []byte{2}
+			}
+			data, err := schema.AppendResult(nil, r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := o.js.Publish(t.Context(), schema.ResultSubject(o.batcher, o.gen, 1), data); err != nil {
+				t.Fatal(err)
+			}
+			w, _ := start(t, s, Config{Name: "w1"}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }))
+			o.feed(1, 1)
+			natstest.Eventually(t, "the job is done", func() bool { return w.Status().Done == 1 })
+			if got, _ := o.result(1); got.Attempt != "other" {
+				t.Fatalf("the stored record was replaced by %+v", got)
+			}
+			if n, _, _ := chunks.Pending(); n < 11 {
+				t.Fatalf("%d messages were published; the test tests nothing", n)
+			}
+			stream, err := o.js.Stream(t.Context(), topology.ResultsStream(o.batcher, o.gen))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := stream.CachedInfo().State.Msgs; n != 2 {
+				t.Fatalf("%d messages are stored; the worker left its own chunks or removed others", n)
+			}
+			if err := w.nc.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			natstest.Eventually(t, "reports are in", func() bool { return len(reports()) == test.reports })
+			for _, report := range reports() {
+				if report.Fault.Code != schema.CodeNondeterministic || report.Fault.Seq != 1 || report.Gen != o.gen {
+					t.Fatalf("report %+v", report.Fault)
+				}
+			}
+		})
+	}
+}
+
+func TestStoredByMyself(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "plain")
+	w, _ := start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
+	o.feed(1, 1)
+	o.waitEmpty()
+	natstest.Eventually(t, "the job is done", func() bool { return w.Status().Done == 1 })
+	r, _ := o.result(1)
+	w.mu.Lock()
+	l := w.lanes["train"]
+	w.unsettled++
+	w.mu.Unlock()
+	// The answer to the first publication was lost and the second is refused.
+	w.refused(&commit{job: &job{lane: l, index: -1}, result: r, record: newBuffer()}, exists)
+	if st := w.Status(); st.Done != 2 || st.Failed != 0 {
+		t.Fatalf("status %+v", st)
+	}
+}
+
+func TestFullStore(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	for name, size := range map[string]int{"chunks": large, "inline": 100_000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t, s, name, name)
+			reports := o.reports()
+			limit := func(bytes int64) {
+				t.Helper()
+				stream, err := o.js.Stream(t.Context(), topology.ResultsStream(o.batcher, o.gen))
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg := stream.CachedInfo().Config
+				cfg.MaxBytes = bytes
+				if _, err := o.js.UpdateStream(t.Context(), cfg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			limit(200_000)
+			if name == "chunks" {
+				limit(2 << 20)
+			}
+			start(t, s, Config{Slots: 1}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, size) }))
+			o.feed(1, 1)
+			natstest.Eventually(t, "the worker reports a full store", func() bool {
+				all := reports()
+				return len(all) > 0 && all[0].Fault.Code == codeStoreFull && all[0].Fault.Seq == 1
+			})
+			if o.queued() == 0 {
+				t.Fatal("the job is gone and there is no result")
+			}
+			limit(-1)
+			if r, _ := o.result(1); r.Deliveries < 2 || r.Size != uint64(len(payload(t, 1, size))) {
+				t.Fatalf("result %+v", r)
+			}
+		})
+	}
+}
+
+func TestLostStore(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "plain")
+	if err := o.js.DeleteStream(t.Context(), topology.ResultsStream(o.batcher, o.gen)); err != nil {
+		t.Fatal(err)
+	}
+	_, stop := start(t, s, Config{Slots: 2}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 256) }))
+	o.feed(1, 2)
+	consumer, err := o.js.Consumer(t.Context(), topology.JobsStream, topology.Consumer(o.batcher, o.gen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "jobs are handed back", func() bool {
+		info, err := consumer.Info(t.Context())
+		return err == nil && info.NumRedelivered > 0
+	})
+	if o.queued() != 2 {
+		t.Fatal("a job was acked without a result")
+	}
+	old := o.gen
+	o.begin()
+	if err := topology.DeleteGeneration(t.Context(), o.js, o.batcher, old); err != nil {
+		t.Fatal(err)
+	}
+	o.feed(1, 2)
+	o.waitEmpty()
+	o.result(2)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	refused := func(code int, description string) *pubAck {
+		return &pubAck{Error: &refusal{ErrCode: code, Description: description}}
+	}
+	for _, test := range []struct {
+		ack  *pubAck
+		want verdict
+	}{
+		{&pubAck{Stream: "s", Seq: 1}, stored},
+		{&pubAck{Stream: "other", Seq: 1}, passing},
+		{&pubAck{Stream: "s"}, passing},
+		{new(pubAck), passing},
+		{&pubAck{gone: true}, gone},
+		{refused(10077, "maximum messages per subject exceeded"), exists},
+		{refused(10077, "maximum bytes exceeded"), full},
+		{refused(10077, "maximum messages exceeded"), full},
+		{refused(10077, "message too large"), tooLarge},
+		{refused(10077, "raft: no leader"), passing},
+		{refused(10028, "insufficient memory"), full},
+		{refused(10047, "insufficient storage"), full},
+		{refused(10054, "message size exceeds maximum allowed"), tooLarge},
+		{refused(int(jetstream.JSErrCodeStreamNotFound), "stream not found"), gone},
+		{refused(10167, "too many requests"), passing},
+	} {
+		if got := test.ack.verdict("s"); got != test.want {
+			t.Errorf("%+v %+v: %d, want %d", test.ack, test.ack.Error, got, test.want)
+		}
+	}
+}
