@@ -85,14 +85,14 @@ func readAll(ctx context.Context, src Source, name string) ([]byte, error) {
 	}
 	data := make([]byte, obj.Size())
 	if n, err := obj.ReadAt(data, 0); n < len(data) {
-		return nil, fmt.Errorf("onda: read %s: %w", name, cmpErr(err, io.ErrUnexpectedEOF))
+		return nil, fmt.Errorf("onda: read %s: %w", name, notEOF(err, io.ErrUnexpectedEOF))
 	}
 	return data, nil
 }
 
-// cmpErr is err, or instead if err is nil or the bare io.EOF, which must never
+// notEOF is err, or instead if err is nil or the bare io.EOF, which must never
 // travel as a failure: to an iterator it means the end of the data.
-func cmpErr(err, instead error) error {
+func notEOF(err, instead error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return instead
 	}
@@ -131,7 +131,7 @@ func parseTable(name string, data []byte) (*table, func(), error) {
 	}
 	fail := func(err error) (*table, func(), error) {
 		release()
-		return nil, nil, &TableError{File: name, Row: -1, Err: cmpErr(err, io.ErrUnexpectedEOF)}
+		return nil, nil, &TableError{File: name, Row: -1, Err: notEOF(err, io.ErrUnexpectedEOF)}
 	}
 	if err := verifyArrow(data); err != nil {
 		return fail(err)

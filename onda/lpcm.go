@@ -92,7 +92,7 @@ func (r *reader) plain(ctx context.Context, s *Signal, from, length int64) ([]by
 	}
 	buf := make([]byte, length)
 	if n, err := obj.ReadAt(buf, from); n < len(buf) {
-		return nil, cmpErr(err, fmt.Errorf("%w: %d of %d bytes at %d", ErrTruncated, n, length, from))
+		return nil, notEOF(err, fmt.Errorf("%w: %d of %d bytes at %d", ErrTruncated, n, length, from))
 	}
 	return buf, nil
 }
@@ -116,5 +116,5 @@ func (a *atReader) Read(p []byte) (int, error) {
 	if n > 0 {
 		return n, nil
 	}
-	return n, &sourceError{cmpErr(err, errors.New("object is shorter than its size"))}
+	return n, &sourceError{notEOF(err, errors.New("object is shorter than its size"))}
 }

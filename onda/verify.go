@@ -20,15 +20,15 @@ import (
 type fbKind int
 
 const (
-	fbScalar  fbKind = iota // in the table itself, never larger than it
-	fbString                // offset to bytes
+	fbString  fbKind = iota // offset to bytes
 	fbTable                 // offset to a table
 	fbTables                // offset to a vector of tables
 	fbVector                // offset to a vector of scalars or structs
 	fbMessage               // the header of a Message, whose table its type names
 )
 
-// fbField is a field that points elsewhere; scalars need no mention.
+// fbField is a field that points elsewhere. Scalars lie in the table itself and
+// need no mention.
 type fbField struct {
 	slot  int
 	kind  fbKind
@@ -40,14 +40,14 @@ type fbLayout struct{ fields []fbField }
 
 var (
 	fbKeyValue = &fbLayout{[]fbField{{slot: 0, kind: fbString}, {slot: 1, kind: fbString}}}
-	// fbType stands for every type of the union Type; of the two that hold
-	// more than scalars, Timestamp and Union, both keep it in slot 1. Union
-	// has no use in an Onda table, and is refused as bad text if it comes.
-	fbType       = &fbLayout{[]fbField{{slot: 1, kind: fbScalar}}}
+	// fbType stands for every type of the union Type. Their scalars need no
+	// check, and the text in Timestamp allocates nothing; the vector in Union
+	// would, but Union has no use in an Onda table and is refused.
+	fbType       = &fbLayout{}
 	fbDictionary = &fbLayout{[]fbField{{slot: 1, kind: fbTable, table: fbType}}}
-	fbFieldNode  = newFieldLayout()
+	fbFieldTable = newFieldLayout()
 	fbSchema     = &fbLayout{[]fbField{
-		{slot: 1, kind: fbTables, table: fbFieldNode},
+		{slot: 1, kind: fbTables, table: fbFieldTable},
 		{slot: 2, kind: fbTables, table: fbKeyValue},
 		{slot: 3, kind: fbVector, size: 8},
 	}}
@@ -173,7 +173,7 @@ func (w *fbWalk) table(p int, l *fbLayout, depth int) error {
 	if w.budget--; w.budget < 0 || depth > fbMaxDepth {
 		return fmt.Errorf("metadata is nested too deeply: %w", errMetadata)
 	}
-	if l == fbFieldNode {
+	if l == fbFieldTable {
 		if at, err := w.slot(p, fbFieldTypeSlot, 1); err != nil || (at >= 0 && w.data[at] == arrowTypeUnion) {
 			return fmt.Errorf("union type: %w", errMetadata)
 		}
