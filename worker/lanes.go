@@ -61,7 +61,8 @@ func (l *lane) subscribe(nc *nats.Conn, deliver nats.MsgHandler) error {
 		return err
 	}
 	if l.sub != nil {
-		_ = l.sub.Unsubscribe() // fails only when it is unsubscribed already
+		// Jobs that are under way to the old inbox are taken still, or they would be nobody's until AckWait.
+		_ = l.sub.Drain() // fails only when it is unsubscribed already
 	}
 	l.sub = sub
 	return nil

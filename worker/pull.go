@@ -101,6 +101,8 @@ func (w *Worker) onStatus(l *lane, status string, msg *nats.Msg) {
 	switch {
 	case status == "100":
 		return // idle heartbeat
+	case status == "409" && description == "Batch Completed":
+		return // all jobs of the request came, and bytes were left of what it allowed
 	case status == "408", status == "404", status == "409" && description == "Message Size Exceeds MaxBytes":
 		n := -1
 		if left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages")); err == nil {
