@@ -55,7 +55,7 @@ func ResultsStream(batcher, gen string) string { return resultsPrefix + batcher 
 func ParseResultsStream(name string) (batcher, gen string, ok bool) {
 	rest, ok := strings.CutPrefix(name, resultsPrefix)
 	i := strings.LastIndexByte(rest, '-')
-	if !ok || i < 1 {
+	if !ok || i < 1 || i == len(rest)-1 {
 		return "", "", false
 	}
 	return rest[:i], rest[i+1:], true
@@ -140,7 +140,23 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 	if _, err := js.Publish(ctx, schema.GenesisSubject(batcher, gen), schema.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
 		return fmt.Errorf("stream %s: genesis: %w", name, err)
 	}
-	_, err = js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
+	return createConsumer(ctx, js, kind, batcher, gen)
+}
+
+// EnsureConsumer makes the generation's consumer again if it was lost.
+func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
+	_, err := js.Consumer(ctx, JobsStream, Consumer(batcher, gen))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return createConsumer(ctx, js, kind, batcher, gen)
+	}
+	if err != nil {
+		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+	}
+	return nil
+}
+
+func createConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
+	_, err := js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
 		Durable: Consumer(batcher, gen), FilterSubject: schema.JobFilter(kind, batcher, gen),
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
 		// A job that runs out of deliveries would vanish from every count, and one held back by a bound on
@@ -151,19 +167,6 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
 	return nil
-}
-
-// EnsureConsumer makes the generation's consumer again if it was lost.
-func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
-	_, err := js.Consumer(ctx, JobsStream, Consumer(batcher, gen))
-	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return err
-	}
-	_, err = js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
-		Durable: Consumer(batcher, gen), FilterSubject: schema.JobFilter(kind, batcher, gen),
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait, MaxDeliver: -1, MaxAckPending: -1,
-	})
-	return err
 }
 
 // DeleteGeneration deletes a generation's consumer, jobs and store. What is gone already is no error.
