@@ -63,6 +63,9 @@ func Run[P, S, J, B any, D dataset.Dataset[S, J, B]](t *testing.T, open func(P) 
 			}
 		})
 	}
+	if !s.ended {
+		t.Logf("the end of the data was not reached in %d steps and not looked at", len(s.steps))
+	}
 }
 
 // suite is one conformance run: two openings of a data set and what was seen of them.
