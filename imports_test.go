@@ -175,7 +175,7 @@ func checkLayers(packages []pkg) (complaints []string) {
 			continue
 		}
 		for _, path := range p.Imports {
-			if !within(path, modulePath) {
+			if !inPackage(path, modulePath) {
 				continue
 			}
 			imported := pkg{ImportPath: path}.folder()
@@ -219,7 +219,7 @@ func checkRules(packages []pkg) (complaints []string) {
 
 func (r rule) covers(folder string) bool {
 	in := func(folders []string) bool {
-		return slices.ContainsFunc(folders, func(f string) bool { return f == "..." || within(folder, f) })
+		return slices.ContainsFunc(folders, func(f string) bool { return f == "..." || inPackage(folder, f) })
 	}
 	return in(r.in) && !in(r.except)
 }
@@ -230,14 +230,14 @@ func (r rule) forbids(path string) bool {
 			pattern = modulePath + "/" + own
 		}
 		if root, ok := strings.CutSuffix(pattern, "/..."); ok {
-			return within(path, root)
+			return inPackage(path, root)
 		}
 		return path == pattern
 	})
 }
 
-// within reports whether path is root or below it.
-func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
+// inPackage reports whether path is root or below it.
+func inPackage(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
 
 // The rules themselves: each of these packages breaks one, or none.
 func TestImportRulesBite(t *testing.T) {
