@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	chunksInFlight = 8 // requests for chunks of one payload; 4 MiB on the wire
+	fetchers       = 2 // payloads fetched at a time, so that the connection is busy between small ones, too
+	chunksInFlight = 8 // requests for chunks, of all payloads together; 4 MiB on the wire
 	chunkTries     = 3
 	poolBuffers    = 4 // released buffers kept for reuse
 )
@@ -84,7 +85,8 @@ func (r *reader) inline(res *schema.Result, data []byte) (payload, error) {
 	return p, nil
 }
 
-// fetches gets the payloads that are stored apart from their records, lowest first, as long as they fit.
+// fetches gets the payloads that are stored apart from their records, lowest first, as long as they fit. A few
+// goroutines do so at a time.
 func (s *session) fetches() {
 	for {
 		s.r.mu.Lock()
@@ -95,6 +97,7 @@ func (s *session) fetches() {
 		}
 		s.r.mu.Unlock()
 		if ok {
+			s.fetchSoon() // there may be work for the next fetcher
 			s.fetch(entry)
 			continue
 		}
@@ -144,7 +147,7 @@ func (s *session) unusable(res *schema.Result, err error) {
 		s.r.mu.Unlock()
 		return
 	}
-	s.r.buf.Drop(res.Seq)
+	s.r.buf.Forget(res)
 	s.r.mu.Unlock()
 	again, getErr := s.commit(s.ctx, res.Seq)
 	if getErr == nil && again.result.Attempt != res.Attempt {
@@ -161,12 +164,14 @@ func (s *session) unusable(res *schema.Result, err error) {
 // download fills buf with the chunks of a payload.
 func (s *session) download(res *schema.Result, buf []byte) error {
 	group, ctx := errgroup.WithContext(s.ctx)
-	group.SetLimit(chunksInFlight)
 	for k := range int(res.Chunks) {
-		if ctx.Err() != nil {
-			break
+		select {
+		case s.chunks <- struct{}{}:
+		case <-ctx.Done():
+			return group.Wait()
 		}
 		group.Go(func() error {
+			defer func() { <-s.chunks }()
 			part := buf[k*schema.ChunkSize : min((k+1)*schema.ChunkSize, len(buf))]
 			return s.chunk(ctx, res, k, part)
 		})

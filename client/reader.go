@@ -362,7 +362,7 @@ func (r *reader) next(ctx context.Context, began time.Time, decode func([]byte) 
 		case reorder.Broken:
 			if r.doubt == "" {
 				r.suspect(fmt.Sprintf("batch %d does not follow from the state before it", entry.Result.Seq), true)
-				r.buf.Drop(entry.Result.Seq)
+				r.buf.Forget(entry.Result)
 			}
 			r.mu.Unlock()
 			if err := r.repair(ctx); err != nil {
@@ -536,7 +536,7 @@ func (r *reader) believe(ctx context.Context, res *schema.Result) (bool, error) 
 		}
 		if !agrees {
 			r.mu.Lock()
-			r.buf.Drop(res.Seq)
+			r.buf.Forget(res)
 			r.suspect(fmt.Sprintf("the %v at batch %d is not in the batcher's record", res.Kind, res.Seq), true)
 			r.mu.Unlock()
 			return false, nil

@@ -361,7 +361,7 @@ func (r *reader) status(ctx context.Context) (schema.Status, error) {
 	if err := r.open(); err != nil {
 		return schema.Status{}, err
 	}
-	r.beatSoon()
+	_, _ = r.beat(ctx) // so that the answer counts what was taken until now; if nobody hears it, ask says so
 	var reply schema.StatusReply
 	err := r.ask(ctx, "status", &schema.StatusRequest{Batcher: r.cfg.Name}, false, func(data []byte) (*schema.Fault, error) {
 		reply = schema.StatusReply{}

@@ -39,6 +39,7 @@ type session struct {
 	sweepNow chan struct{} // read all that is missing
 	lookNow  chan struct{} // read the head, and all that is missing if it is there
 	fetchNow chan struct{}
+	chunks   chan struct{} // holds one token for every chunk that is being fetched
 
 	gone int // looks in a row that found no store
 }
@@ -56,6 +57,7 @@ func (r *reader) newSession(gen string) (*session, error) {
 	s := &session{
 		r: r, gen: gen, stream: topology.ResultsStream(r.cfg.Name, gen),
 		sweepNow: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), fetchNow: make(chan struct{}, 1),
+		chunks: make(chan struct{}, chunksInFlight),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
 	sub, err := r.data.Subscribe(schema.LiveFilter(r.cfg.Name, gen), s.live)
@@ -70,7 +72,9 @@ func (r *reader) newSession(gen string) (*session, error) {
 	s.sub = sub
 	s.sweepSoon()
 	r.tasks.Go(s.sweeps)
-	r.tasks.Go(s.fetches)
+	for range fetchers {
+		r.tasks.Go(s.fetches)
+	}
 	return s, nil
 }
 

@@ -168,6 +168,15 @@ func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
 	return *e, true
 }
 
+// Forget drops r if it is what is held for its position.
+func (b *Buffer[T]) Forget(r *schema.Result) bool {
+	if e := b.held[r.Seq]; e == nil || e.Result != r {
+		return false
+	}
+	_, ok := b.Drop(r.Seq)
+	return ok
+}
+
 func (b *Buffer[T]) findTop() {
 	b.top = b.head
 	for seq := range b.held {

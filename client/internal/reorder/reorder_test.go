@@ -196,6 +196,18 @@ func TestAgainstDumb(t *testing.T) {
 					t.Fatalf("Fill(%d) = %v, want %v", r.Seq, got, want)
 				}
 			},
+			"forget": func(t *rapid.T) {
+				r := record(seqs.Draw(t, "seq"), schema.KindBatch, 0)
+				e := d.find(r.Seq)
+				want := e != nil && rapid.Bool().Draw(t, "the held one")
+				if want {
+					r = e.result
+					d.drop(func(e *dumbEntry) bool { return e.result != r })
+				}
+				if got := b.Forget(r); got != want {
+					t.Fatalf("Forget(%d) = %v, want %v", r.Seq, got, want)
+				}
+			},
 			"drop": func(t *rapid.T) {
 				seq := seqs.Draw(t, "seq")
 				want := d.find(seq) != nil
