@@ -143,11 +143,11 @@ func (b *batcher) waiting(s schema.Status) string {
 	if refused, unstored := b.gen.feed.waiting(); refused != "" {
 		return fmt.Sprintf("%d jobs are not stored: %s", len(unstored), refused)
 	}
-	if b.last.Waiting == "" {
-		return ""
-	}
 	if s.Workers == 0 {
 		return "no worker serves data set " + b.kindToken()
+	}
+	if b.last.Waiting == "" {
+		return ""
 	}
 	if s.Fed == s.Taken {
 		return fmt.Sprintf("the iterator has not returned job %d", s.Fed+1)

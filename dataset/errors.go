@@ -2,7 +2,7 @@ package dataset
 
 import "github.com/jetbatch/jetbatch/internal/kind"
 
-// Errors of [Reference.Take]; the service has its own, in package client.
+// Errors of [Reference.Take] and of data sets themselves, to be wrapped; trainers meet their namesakes in package client.
 var (
 	// ErrNoStart is returned for the zero state when the data set is no [Starter]: give a state, or add Start.
 	ErrNoStart = kind.ErrNoStart
@@ -10,4 +10,8 @@ var (
 	// ErrWrongState is returned for a state whose bytes do not decode into the data set's state: it is most likely of
 	// another data set.
 	ErrWrongState = kind.ErrWrongState
+
+	// ErrBadParams is what an author's open may wrap for parameters that make no sense; the trainer's Open then
+	// returns client.ErrBadParams.
+	ErrBadParams = kind.ErrBadParams
 )

@@ -3,6 +3,8 @@ package onda
 import (
 	"errors"
 	"fmt"
+
+	"github.com/jetbatch/jetbatch/dataset"
 )
 
 // Errors that callers can test for with errors.Is. Each is wrapped with the
@@ -44,12 +46,12 @@ var (
 	ErrWeights = errors.New("onda: bad weights")
 	// ErrParams is returned for parameters that contradict one another or
 	// are out of range.
-	ErrParams = errors.New("onda: bad parameters")
+	ErrParams = fmt.Errorf("onda: %w", dataset.ErrBadParams)
 	// ErrNoSignals is returned when no labelled signal is left: the tables
 	// are empty, no signal has labels, or the split holds no recording.
 	ErrNoSignals = errors.New("onda: no labelled signals")
 	// ErrState is returned for a state of another version or another mode.
-	ErrState = errors.New("onda: state not of this iterator")
+	ErrState = fmt.Errorf("onda: %w", dataset.ErrWrongState)
 	// ErrJob is returned when a job names a recording that this process does
 	// not have at that place: coordinator and worker read different tables.
 	ErrJob = errors.New("onda: job does not fit the tables")
