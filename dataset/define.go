@@ -44,8 +44,13 @@ func (d Definition) WithVersion(version uint32) Definition {
 	return Definition{&kind.Kind{Name: d.kind.Name, Version: version, OpenFunc: d.kind.OpenFunc}}
 }
 
-// Name returns the data set's name.
-func (d Definition) Name() string { return d.kind.Name }
+// Name returns the data set's name; empty for the zero Definition, which coordinators and workers refuse.
+func (d Definition) Name() string {
+	if d.kind == nil {
+		return ""
+	}
+	return d.kind.Name
+}
 
 // Version returns the data set's version.
 func (d Definition) Version() uint32 { return d.kind.Version }
