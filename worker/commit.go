@@ -92,23 +92,31 @@ func (w *Worker) settle(c *commit, a *pubAck) {
 
 // settled ends a commit that is known to be stored: only now the job may be acked.
 func (w *Worker) settled(c *commit) {
-	w.ack(c.job)
-	w.release(c)
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	held := w.dropLocked(c.job)
+	w.releaseLocked(c)
 	w.done++
 	if c.result.Kind == schema.KindError {
 		w.failed++
 		w.lastError = clip(c.result.Fault.Message, 256)
 	}
+	w.mu.Unlock()
+	c.record.free()
+	if held {
+		w.answer(c.job, nil)
+	}
 }
 
 // release makes room for other commits.
 func (w *Worker) release(c *commit) {
-	c.record.free()
 	w.mu.Lock()
+	w.releaseLocked(c)
+	w.mu.Unlock()
+	c.record.free()
+}
+
+func (w *Worker) releaseLocked(c *commit) {
 	w.unsettled--
 	w.unsettledBytes -= c.size
 	w.room.Broadcast()
-	w.mu.Unlock()
 }

@@ -18,7 +18,7 @@ var (
 	ackNak      = []byte("-NAK")
 )
 
-// hold adds a job to those that are heartbeat. w.mu is held.
+// hold adds a job to those that are heartbeat. w.mu is held, as in every method that says Locked.
 func (w *Worker) hold(j *job) {
 	j.index = len(w.held)
 	w.held = append(w.held, j)
@@ -29,6 +29,10 @@ func (w *Worker) hold(j *job) {
 func (w *Worker) drop(j *job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.dropLocked(j)
+}
+
+func (w *Worker) dropLocked(j *job) bool {
 	if j.index < 0 {
 		return false
 	}
@@ -38,6 +42,9 @@ func (w *Worker) drop(j *job) bool {
 	w.held[last] = nil
 	w.held = w.held[:last]
 	j.index = -1
+	if w.draining {
+		w.announce() // the loop looks whether this was the last
+	}
 	return true
 }
 

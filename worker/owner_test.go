@@ -48,7 +48,7 @@ func values(seed, n int) (schema.Batch, error) {
 
 // owner plays the coordinator's part for one batcher.
 type owner struct {
-	t       *testing.T
+	t       testing.TB
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	batcher string
@@ -59,7 +59,7 @@ type owner struct {
 }
 
 // newOwner makes a running batcher over a data set of define and announces it until the test ends.
-func newOwner(t *testing.T, s *natstest.Server, batcher, dataset string) *owner {
+func newOwner(t testing.TB, s *natstest.Server, batcher, dataset string) *owner {
 	t.Helper()
 	nc, js := s.JetStream()
 	o := &owner{t: t, nc: nc, js: js, batcher: batcher, spec: schema.Spec{Dataset: dataset, Version: 1}}

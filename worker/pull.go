@@ -127,15 +127,17 @@ func (w *Worker) onStatus(l *lane, status string, msg *nats.Msg) {
 // nobody announces any more.
 func (w *Worker) refreshLanes(now int64) {
 	w.mu.Lock()
+	if w.draining {
+		w.mu.Unlock()
+		return
+	}
 	lanes := make([]*lane, 0, len(w.lanes))
 	for _, l := range w.lanes {
 		lanes = append(lanes, l)
 	}
 	w.mu.Unlock()
 	for _, l := range lanes {
-		if l.broken.Swap(false) {
-			w.renew(l, now)
-		} else if now-l.heard.Load() > int64(pullSilence) {
+		if l.broken.Swap(false) || now-l.heard.Load() > int64(pullSilence) {
 			w.renew(l, now)
 		}
 		if now-l.announced.Load() > int64(silence) {
@@ -163,11 +165,7 @@ func (w *Worker) reconnected() {
 	for _, l := range w.lanes {
 		l.broken.Store(true)
 	}
-	draining := w.draining
 	w.mu.Unlock()
-	if draining {
-		return
-	}
 	w.refreshLanes(w.now())
 	w.mu.Lock()
 	asks := w.sched.Asks(w.now())

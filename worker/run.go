@@ -48,6 +48,9 @@ func (w *Worker) next(ended *job, took int64) *job {
 		} else {
 			w.sched.Done(ended.lane, took)
 		}
+		if w.draining {
+			w.announce() // the loop looks whether this was the last
+		}
 	}
 	asks := w.sched.Asks(w.now())
 	for {

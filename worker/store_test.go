@@ -56,7 +56,7 @@ func (o *owner) chunks(seq uint64, attempt string, n int) (int, []byte) {
 	return found, data
 }
 
-func payload(t *testing.T, seed, n int) []byte {
+func payload(t testing.TB, seed, n int) []byte {
 	t.Helper()
 	b, err := values(seed, n)
 	if err != nil {

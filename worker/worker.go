@@ -201,19 +201,17 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	w.drain(hints)
 	drained, stop := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.DrainTimeout)
 	defer stop()
-	cut := 0
 	if failure == nil {
 		failure = w.loop(drained, w.idle)
 	}
 	if !w.idle() {
-		cut = w.cut()
+		if cut := w.cut(); failure == nil {
+			failure = fmt.Errorf("%w: %d after %v", ErrDrainTimeout, cut, w.cfg.DrainTimeout)
+		}
 	}
 	w.stop(&slots)
 	for _, k := range w.kinds {
 		k.CloseIdle()
-	}
-	if cut > 0 {
-		failure = errors.Join(failure, fmt.Errorf("%w: %d after %v", ErrDrainTimeout, cut, w.cfg.DrainTimeout))
 	}
 	w.log.Info("worker stopped", "done", w.Status().Done)
 	if failure != nil {
@@ -292,11 +290,9 @@ func (w *Worker) idle() bool {
 
 // cut ends what the drain could not finish and returns how many jobs that were.
 func (w *Worker) cut() int {
-	w.mu.Lock()
-	cut := len(w.held)
-	w.mu.Unlock()
 	w.cutOff(errDraining)
 	w.mu.Lock()
+	cut := len(w.held)
 	w.room.Broadcast()
 	w.mu.Unlock()
 	grace, stop := context.WithTimeout(context.WithoutCancel(w.soft), cutGrace)

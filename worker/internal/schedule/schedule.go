@@ -175,7 +175,7 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 	reserve := s.reserve()
 	free := s.slots + reserve - s.running - s.waiting
 	covered := s.running + s.waiting
-	lively := 0
+	lively, starved := 0, false
 	for _, l := range s.lanes {
 		if l.asked > 0 && now-l.askedAt > quietAfter {
 			l.quiet = true
@@ -187,10 +187,12 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 			free -= l.asked
 			covered += l.asked
 			lively++
+			starved = starved || l.load() == 0
 		}
 	}
-	// Requests are worth sending for an idle slot, or for a good part of the reserve at once.
-	if free <= 0 || covered >= s.slots && 2*free < reserve {
+	// Requests are worth sending for an idle slot, for a lane that has nothing here, or for a good part of the
+	// reserve at once.
+	if free <= 0 || covered >= s.slots && !starved && 2*free < reserve {
 		return nil
 	}
 	var asks []Ask[L]
