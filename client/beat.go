@@ -138,7 +138,7 @@ func (r *reader) unheard(subject string, err error) {
 	if r.ctx.Err() != nil {
 		return
 	}
-	if denied := refusal(r.nc, subject, nats.InboxPrefix); denied != nil && !errors.Is(err, nats.ErrNoResponders) {
+	if denied := refusal(r.nc, subject); denied != nil && !errors.Is(err, nats.ErrNoResponders) {
 		r.fail(fmt.Errorf("batcher %s: %w", r.cfg.Name, denied))
 		return
 	}

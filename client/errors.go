@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,12 +173,13 @@ func (e *PermissionError) Error() string {
 func (e *PermissionError) Unwrap() []error { return []error{ErrPermission, e.Cause} }
 
 // refusal returns a *PermissionError if the last thing that the server said on nc was that it refuses one
-// of the subjects. The server does not answer a refused request, so this is asked after a timeout.
+// of the subjects, or the inbox that an answer would come to. The server does not answer a refused request, so this is asked after a timeout.
 func refusal(nc *nats.Conn, subjects ...string) error {
 	err := nc.LastError()
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return nil
 	}
+	subjects = append(subjects, cmp.Or(nc.Opts.InboxPrefix, strings.TrimSuffix(nats.InboxPrefix, ".")))
 	text := strings.ToLower(err.Error()) // nats.go lowers the case of some of the server's errors
 	for _, subject := range subjects {
 		if strings.Contains(text, `"`+strings.ToLower(subject)) {

@@ -1,16 +1,11 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/schema"
@@ -259,336 +254,78 @@ func TestBrokerRestart(t *testing.T) {
 	take(t, b, state, 20)
 }
 
-func TestOwnerMovesOn(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	b, log := setup(t, o, nil)
-	state := take(t, b, schema.State{}, 3)
-	o.locked(func() { // as after a lost store: a new generation for the same reader
-		o.rec.Seat++
-		o.begin(1)
-		o.rec.Taken = 0
-		o.feed()
-	})
-	o.notice()
-	natstest.Eventually(t, "the reader knows", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.doubt != ""
-	})
-	take(t, b, state, 10)
-	if len(o.gens) != 2 || !log.has("the owner moved on") {
-		t.Errorf("%d generations", len(o.gens))
-	}
-}
-
-func TestLeaseRanOut(t *testing.T) {
+func TestStaleLiveMessages(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
 	b, _ := setup(t, o, nil)
-	state := take(t, b, schema.State{}, 3)
-	o.locked(func() { o.rec.Reader = ""; o.rec.Seat++ })
-	o.notice()
-	natstest.Eventually(t, "the reader knows", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.doubt != ""
-	})
-	take(t, b, state, 10)
-	if len(o.gens) != 1 {
-		t.Errorf("%d generations", len(o.gens))
-	}
-}
-
-func TestRecordGone(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	b, _ := setup(t, o, nil)
-	state := take(t, b, schema.State{}, 3)
-	o.locked(func() {
-		o.quiet()
-		o.rec = schema.Record{Batcher: o.name, Phase: schema.PhaseStopped, Reader: o.rec.Reader}
-	})
-	o.listen()
-	take(t, b, state, 10)
-}
-
-func TestOwnerAwayForAWhile(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	b, _ := setup(t, o, nil)
-	state := take(t, b, schema.State{}, 3)
-	o.quiet()
-	short, cancel := context.WithTimeout(t.Context(), 4*time.Second)
-	defer cancel()
-	var err error
-	for err == nil {
-		var step Step[[]byte]
-		if step, err = b.Take(short, state); err == nil {
-			state = step.Next
-		}
-	}
-	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no coordinator answers") {
-		t.Errorf("%v", err)
-	}
-	o.listen()
-	take(t, b, state, 10)
-}
-
-func TestSuperseded(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	b, _ := setup(t, o, nil)
-	state := take(t, b, schema.State{}, 3)
-	if _, err := Open[[]byte](deadline(t), o.srv.Connect(), Config{Name: o.name, Dataset: "count"}); !errors.Is(err, ErrInUse) {
-		t.Fatalf("second Open: %v", err)
-	}
-	second, _ := setup(t, o, func(c *Config) { c.TakeOver = true })
-	state = take(t, second, state, 3)
-	o.notice()
-	natstest.Eventually(t, "the first one knows", func() bool {
-		_, err := b.Take(deadline(t), stateOf(0))
-		return errors.Is(err, ErrSuperseded)
-	})
-	if _, err := b.Take(deadline(t), state); !errors.Is(err, ErrSuperseded) {
-		t.Errorf("not for good: %v", err)
-	}
-	if err := b.Stop(deadline(t)); !errors.Is(err, ErrSuperseded) {
-		t.Errorf("Stop: %v", err)
-	}
-	take(t, second, state, 5)
-	if err := b.Close(); err != nil {
-		t.Errorf("Close: %v", err)
-	}
-	take(t, second, state, 5)
-}
-
-func TestWaitNamesWhatItWaitsFor(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	o.manual, o.workers = true, 0
-	b, log := setup(t, o, nil)
-	short, cancel := context.WithTimeoutCause(t.Context(), 2500*time.Millisecond, errors.New("out of patience"))
-	defer cancel()
-	_, err := b.Take(short, schema.State{})
-	var wait *WaitError
-	if !errors.As(err, &wait) || !errors.Is(err, ErrUnavailable) || wait.Waited < time.Second {
-		t.Fatalf("%v", err)
-	}
-	for _, want := range []string{"batch 1 of generation " + o.gens[0], "not committed", "no worker serves data set count", "out of patience"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q does not say %q", err, want)
-		}
-	}
-	if !log.has("no worker serves") {
-		t.Error("no warning")
-	}
-	late := false
-	o.locked(func() {
-		for _, c := range o.credits {
-			late = late || c.Late && strings.Contains(c.Waiting, "batch 1")
-		}
-	})
-	if !late {
-		t.Error("the owner was not asked to look")
-	}
-	// Nothing is lost: the next Take goes on, on the same seat.
-	o.locked(func() { o.manual = false; o.feed() })
 	take(t, b, schema.State{}, 3)
-	if n := o.count(schema.ModeSeek) + o.count(schema.ModeStart); n != 1 {
-		t.Errorf("%d seats", n)
-	}
-}
-
-func TestNoCoordinator(t *testing.T) {
-	t.Parallel()
-	srv := natstest.Run(t)
-	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_, err := Open[[]byte](short, srv.Connect(), Config{Name: "train", Dataset: "count"})
-	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no coordinator answers") {
-		t.Fatalf("%v", err)
-	}
-}
-
-func TestUnavailableIsAskedAgain(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	refusals := 3
-	o.onSeat = func(*schema.SeatRequest) *schema.SeatReply {
-		if refusals--; refusals < 0 {
-			return nil
-		}
-		return &schema.SeatReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "changing hands"}}
-	}
-	b, _ := setup(t, o, nil)
-	take(t, b, schema.State{}, 2)
+	first := o.gens[0]
+	take(t, b, stateOf(50), 1)
 	o.locked(func() {
-		if len(o.requests) != 5 || o.requests[0].Request != o.requests[3].Request || o.requests[3].Request == o.requests[4].Request {
-			t.Errorf("%d requests: %+v", len(o.requests), o.requests)
+		for _, gen := range []string{first, o.rec.Gen} {
+			for seq := uint64(1); seq < 12; seq++ { // a resurrected worker's, a duplicate, and one that is not stored
+				res, payload := result(seq, 900+seq, content(900+seq))
+				if seq > 1 && gen != first {
+					res, payload = o.batch(seq)
+				}
+				body, err := schema.AppendResult(nil, res, payload)
+				if err == nil {
+					subject := schema.ResultSubject(o.name, gen, seq)
+					err = o.nc.Publish(schema.LivePrefix+strings.TrimPrefix(subject, schema.ResultPrefix), body)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
 		}
 	})
-}
-
-func TestStopWhileTaking(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	o.manual = true
-	b, _ := setup(t, o, nil)
-	got := make(chan error)
-	go func() {
-		_, err := b.Take(deadline(t), schema.State{})
-		got <- err
-	}()
-	natstest.Eventually(t, "Take waits", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.sess != nil
-	})
-	if err := b.Stop(deadline(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-got; !errors.Is(err, ErrStopped) {
-		t.Fatalf("%v", err)
-	}
-	for range 2 {
-		if err := b.Stop(deadline(t)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	o.locked(func() { o.manual = false })
-	if err := b.Start(deadline(t), stateOf(4)); err != nil {
-		t.Fatal(err)
-	}
-	take(t, b, stateOf(4), 5)
-}
-
-func TestStoppedByAnother(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	b, _ := setup(t, o, nil)
-	state := take(t, b, schema.State{}, 3)
-	o.locked(func() { o.rec.Phase = schema.PhaseClosed })
-	o.notice()
-	natstest.Eventually(t, "Take says so", func() bool {
-		step, err := b.Take(deadline(t), state)
-		if err == nil {
-			state = step.Next
-		}
-		return errors.Is(err, ErrStopped)
-	})
-}
-
-func TestClose(t *testing.T) {
-	t.Parallel()
-	o := newOwner(t)
-	o.manual = true
-	b, _ := setup(t, o, nil)
-	got := make(chan error)
-	go func() {
-		_, err := b.Take(deadline(t), schema.State{})
-		got <- err
-	}()
-	natstest.Eventually(t, "Take waits", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.sess != nil
-	})
-	for range 2 {
-		if err := b.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := <-got; !errors.Is(err, ErrClosed) {
-		t.Fatalf("%v", err)
-	}
-	o.locked(func() {
-		if o.rec.Reader != "" || o.rec.Phase != schema.PhaseRunning {
-			t.Errorf("reader %q, phase %s", o.rec.Reader, o.rec.Phase)
-		}
-	})
-	_, err := b.Take(deadline(t), schema.State{})
-	_, statusErr := b.Status(deadline(t))
-	for _, err := range []error{err, statusErr, b.Start(deadline(t), schema.State{}), b.Stop(deadline(t))} {
-		if !errors.Is(err, ErrClosed) {
-			t.Errorf("%v", err)
-		}
-	}
-	// What was left running is joined, not made again.
-	o.locked(func() { o.manual = false })
-	second, _ := setup(t, o, nil)
-	take(t, second, schema.State{}, 5)
-	if len(o.gens) != 1 {
+	take(t, b, stateOf(51), 20)
+	if len(o.gens) != 2 {
 		t.Errorf("%d generations", len(o.gens))
 	}
 }
 
-func TestPermission(t *testing.T) {
+func TestMalformedRecord(t *testing.T) {
 	t.Parallel()
-	deny := func(subject string) natstest.Option {
-		return func(o *server.Options) {
-			o.Users = []*server.User{
-				{Username: "service", Password: "service"},
-				{Username: "trainer", Password: "trainer", Permissions: &server.Permissions{
-					Publish: &server.SubjectPermission{Deny: []string{subject}}, Subscribe: &server.SubjectPermission{Deny: []string{subject}},
-				}},
-			}
-		}
-	}
-	for _, subject := range []string{"jetbatch.coordinator.seat", "jetbatch.reader.>", "jetbatch.live.>", "$JS.API.DIRECT.>"} {
-		t.Run(subject, func(t *testing.T) {
+	for what, body := range map[string][]byte{"empty": nil, "noise": []byte("\xdd\xff\xff\xff\xff"), "another position": nil} {
+		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			srv := natstest.Run(t, deny(subject))
-			o := newOwnerOn(t, srv, nats.UserInfo("service", "service"))
-			quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
-			b, err := Open[[]byte](deadline(t), srv.Connect(nats.UserInfo("trainer", "trainer"), quiet), Config{Name: o.name, Dataset: "count"})
-			if err == nil {
-				defer b.Close()
-				o.locked(func() { o.manual = true })
-				_, err = b.Take(deadline(t), schema.State{})
+			o := newOwner(t)
+			spoilt := false
+			o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+				res, payload := o.batch(seq)
+				if seq == 2 && !spoilt {
+					spoilt = true
+					if what == "another position" {
+						res.Seq = 9
+						body, _ = schema.AppendResult(nil, res, payload)
+						res.Seq = 2
+					}
+					o.store(schema.ResultSubject(o.name, o.rec.Gen, 2), body)
+				}
+				return res, payload // refused by the store where the other one is
 			}
-			var denied *PermissionError
-			if !errors.As(err, &denied) || !errors.Is(err, ErrPermission) || !strings.HasPrefix(denied.Subject, strings.TrimRight(subject, ">")) {
-				t.Fatalf("%v", err)
+			b, _ := setup(t, o, nil)
+			take(t, b, schema.State{}, 6)
+			if len(o.gens) != 2 {
+				t.Errorf("%d generations", len(o.gens))
 			}
 		})
 	}
 }
 
-func TestBadConfig(t *testing.T) {
-	t.Parallel()
-	good := Config{Name: "train", Dataset: "count"}
-	for what, change := range map[string]func(*Config){
-		"no name":       func(c *Config) { c.Name = "" },
-		"dotted name":   func(c *Config) { c.Name = "a.b" },
-		"wildcard":      func(c *Config) { c.Dataset = "*" },
-		"window":        func(c *Config) { c.Window = -1 },
-		"window bytes":  func(c *Config) { c.WindowBytes = -1 },
-		"retain":        func(c *Config) { c.Retain = -2 },
-		"idle timeout":  func(c *Config) { c.IdleTimeout = -1 },
-		"on error":      func(c *Config) { c.OnError = 7 },
-		"no parameters": func(c *Config) { c.Params = func() {} },
-	} {
-		cfg := good
-		change(&cfg)
-		if _, err := cfg.resolve(); !errors.Is(err, ErrBadConfig) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	if _, err := good.resolve(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestDecodeError(t *testing.T) {
+func TestDisconnectedForGood(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	b, err := Open[struct{ X []int }](deadline(t), o.srv.Connect(), Config{Name: o.name, Dataset: "count"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	if _, err := b.Take(deadline(t), schema.State{}); !errors.Is(err, ErrDecode) || errors.Is(err, io.EOF) {
-		t.Errorf("%v", err)
-	}
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 1)
+	o.locked(func() { o.manual = true })
+	b.r.data.Close()
+	natstest.Eventually(t, "Take says so", func() bool {
+		step, err := b.Take(deadline(t), state)
+		if err == nil {
+			state = step.Next
+		}
+		return errors.Is(err, ErrDisconnected)
+	})
 }

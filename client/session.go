@@ -181,7 +181,7 @@ func (s *session) get(ctx context.Context, subject string) (*nats.Msg, error) {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, errStoreGone
 	case err != nil:
-		if denied := refusal(s.r.data, request, nats.InboxPrefix); denied != nil && s.ctx.Err() == nil {
+		if denied := refusal(s.r.data, request); denied != nil && s.ctx.Err() == nil {
 			s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
 		}
 		return nil, err

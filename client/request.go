@@ -1,0 +1,228 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// nextRequest returns a request id above the one before, even if the clock was set back: a coordinator takes
+// a lower one for a late duplicate.
+func (r *reader) nextRequest() ulid.ULID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := ulid.Make()
+	if id.Compare(r.lastRequest) <= 0 {
+		id = r.lastRequest
+		if err := id.SetTime(id.Time() + 1); err != nil {
+			id = ulid.Make() // past the year 10889
+		}
+	}
+	r.lastRequest = id
+	return id
+}
+
+// ask sends the same request until it is answered for good. A repetition is recognised by its Request id, so
+// that asking twice does not act twice.
+func (r *reader) ask(ctx context.Context, op string, req any, bail bool, decode func([]byte) (*schema.Fault, error)) error {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("batcher %s: %s request: %w", r.cfg.Name, op, err)
+	}
+	r.mu.Lock()
+	life := r.life
+	r.mu.Unlock()
+	if op != "seat" {
+		life = r.ctx
+	}
+	merged, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(life, cancel)()
+	subject := schema.CoordinatorPrefix + "." + op
+	began, warn := time.Now(), firstWarn
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		attempt, stop := context.WithTimeout(merged, requestTimeout)
+		msg, err := r.nc.RequestWithContext(attempt, subject, body)
+		stop()
+		what := "no coordinator answers"
+		switch {
+		case err == nil:
+			fault, err := decode(msg.Data)
+			switch {
+			case err != nil:
+				return fmt.Errorf("batcher %s: %w: answer to %s: %w", r.cfg.Name, ErrBadRequest, op, err)
+			case fault == nil:
+				return nil
+			case fault.Code != schema.CodeUnavailable:
+				return r.cfg.faultError(fault)
+			}
+			what = fault.Message
+		case errors.Is(err, nats.ErrConnectionClosed):
+			return fmt.Errorf("batcher %s: %w: %w", r.cfg.Name, ErrDisconnected, err)
+		case errors.Is(err, nats.ErrNoResponders):
+		default: // a timeout, or the connection is away; the next attempt tells
+			if denied := refusal(r.nc, subject); denied != nil {
+				return fmt.Errorf("batcher %s: %w", r.cfg.Name, denied)
+			}
+			if !r.nc.IsConnected() {
+				what = "there is no connection to NATS"
+			}
+		}
+		if life.Err() != nil {
+			return r.over(life)
+		}
+		if ended(ctx) {
+			return r.waitError(ctx, began, what)
+		}
+		if waited := time.Since(began); waited > warn {
+			r.cfg.Logger.Warn("still waiting", "for", what, "waited", waited.Round(time.Millisecond))
+			warn = 2 * waited
+		}
+		if err := r.pause(merged, backoff, what, bail); err != nil {
+			switch {
+			case errors.Is(err, errHeadArrived):
+				return err
+			case life.Err() != nil:
+				return r.over(life)
+			}
+			return r.waitError(ctx, began, what)
+		}
+	}
+}
+
+// over is the error of a request that was cut short by Stop, Close or a failure.
+func (r *reader) over(life context.Context) error {
+	if r.ctx.Err() != nil {
+		return r.errClosed()
+	}
+	return context.Cause(life)
+}
+
+// pause waits about d. With bail it also ends when the head of the line can be taken.
+func (r *reader) pause(ctx context.Context, d time.Duration, what string, bail bool) error {
+	began := time.Now()
+	timer := time.NewTimer(d/2 + rand.N(d))
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return r.waitError(ctx, began, what)
+		case <-r.wake:
+			r.mu.Lock()
+			_, outcome := r.buf.Look()
+			err := r.sticky
+			r.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			if bail && outcome >= headHere {
+				return errHeadArrived
+			}
+		}
+	}
+}
+
+// verdictAgrees reads the batcher's record through the bucket's leader.
+func (r *reader) verdictAgrees(ctx context.Context, res *schema.Result) (bool, error) {
+	r.mu.Lock()
+	gen, life := r.seat.gen, r.life
+	r.mu.Unlock()
+	began := time.Now()
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		attempt, stop := context.WithTimeout(ctx, requestTimeout)
+		rec, err := r.record(attempt)
+		stop()
+		switch {
+		case err == nil:
+			v := rec.Verdict
+			return rec.Gen == gen && v != nil && v.Seq == res.Seq && (v.Fault == nil) == (res.Kind == schema.KindEnd), nil
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			return false, nil
+		case errors.Is(err, nats.ErrConnectionClosed):
+			return false, fmt.Errorf("batcher %s: %w: %w", r.cfg.Name, ErrDisconnected, err)
+		}
+		what := fmt.Sprintf("the record of the batcher cannot be read (%v)", err)
+		if denied := refusal(r.nc, "$JS.API"); denied != nil {
+			return false, fmt.Errorf("batcher %s: %w", r.cfg.Name, denied)
+		}
+		if life.Err() != nil {
+			return false, r.over(life)
+		}
+		if ended(ctx) {
+			return false, r.waitError(ctx, began, what)
+		}
+		if err := r.pause(ctx, backoff, what, false); err != nil {
+			return false, err
+		}
+	}
+}
+
+func (r *reader) record(ctx context.Context) (*schema.Record, error) {
+	kv, err := topology.OpenBucket(ctx, r.js)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := kv.Get(ctx, topology.BatcherKey(r.cfg.Name))
+	if err != nil {
+		return nil, err
+	}
+	rec := new(schema.Record)
+	if err := json.Unmarshal(entry.Value(), rec); err != nil {
+		return nil, fmt.Errorf("record of batcher %s: %w", r.cfg.Name, err)
+	}
+	return rec, nil
+}
+
+// status is Batcher.Status.
+func (r *reader) status(ctx context.Context) (schema.Status, error) {
+	if err := r.open(); err != nil {
+		return schema.Status{}, err
+	}
+	_, _ = r.beat(ctx) // so that the answer counts what was taken until now; if nobody hears it, ask says so
+	var reply schema.StatusReply
+	err := r.ask(ctx, "status", &schema.StatusRequest{Batcher: r.cfg.Name}, false, func(data []byte) (*schema.Fault, error) {
+		reply = schema.StatusReply{}
+		err := json.Unmarshal(data, &reply)
+		return reply.Fault, err
+	})
+	if errors.Is(err, ErrStopped) { // the coordinator has no such batcher any more
+		return schema.Status{Batcher: r.cfg.Name, Dataset: r.cfg.Dataset, Phase: schema.PhaseStopped}, nil
+	}
+	if err != nil {
+		return schema.Status{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := reply.Status
+	if s.Gen == r.seat.gen && s.Phase == schema.PhaseRunning {
+		// What Take has returned is known here before the owner hears of it.
+		switch {
+		case r.eof:
+			s.Phase = schema.PhaseDone
+		case r.failed != nil:
+			s.Phase, s.Error = schema.PhaseFailed, r.failed
+		}
+	}
+	return s, nil
+}
+
+func (r *reader) open() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return r.errClosed()
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+func TestOwnerAwayForAWhile(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	o.quiet()
+	short, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	var err error
+	for err == nil {
+		var step Step[[]byte]
+		if step, err = b.Take(short, state); err == nil {
+			state = step.Next
+		}
+	}
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no coordinator answers") {
+		t.Errorf("%v", err)
+	}
+	o.listen()
+	take(t, b, state, 10)
+}
+
+func TestWaitNamesWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.manual, o.workers = true, 0
+	b, log := setup(t, o, nil)
+	short, cancel := context.WithTimeoutCause(t.Context(), 2500*time.Millisecond, errors.New("out of patience"))
+	defer cancel()
+	_, err := b.Take(short, schema.State{})
+	var wait *WaitError
+	if !errors.As(err, &wait) || !errors.Is(err, ErrUnavailable) || wait.Waited < time.Second {
+		t.Fatalf("%v", err)
+	}
+	for _, want := range []string{"batch 1 of generation " + o.gens[0], "not committed", "no worker serves data set count", "out of patience"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
+	if !log.has("no worker serves") {
+		t.Error("no warning")
+	}
+	late := false
+	o.locked(func() {
+		for _, c := range o.credits {
+			late = late || c.Late && strings.Contains(c.Waiting, "batch 1")
+		}
+	})
+	if !late {
+		t.Error("the owner was not asked to look")
+	}
+	// Nothing is lost: the next Take goes on, on the same seat.
+	o.locked(func() { o.manual = false; o.feed() })
+	take(t, b, schema.State{}, 3)
+	if n := o.count(schema.ModeSeek) + o.count(schema.ModeStart); n != 1 {
+		t.Errorf("%d seats", n)
+	}
+}
+
+func TestNoCoordinator(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Run(t)
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := Open[[]byte](short, srv.Connect(), Config{Name: "train", Dataset: "count"})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no coordinator answers") {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestUnavailableIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	refusals := 3
+	o.onSeat = func(*schema.SeatRequest) *schema.SeatReply {
+		if refusals--; refusals < 0 {
+			return nil
+		}
+		return &schema.SeatReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "changing hands"}}
+	}
+	b, _ := setup(t, o, nil)
+	take(t, b, schema.State{}, 2)
+	o.locked(func() {
+		if len(o.requests) != 5 || o.requests[0].Request != o.requests[3].Request || o.requests[3].Request == o.requests[4].Request {
+			t.Errorf("%d requests: %+v", len(o.requests), o.requests)
+		}
+	})
+}
+
+func TestPermission(t *testing.T) {
+	t.Parallel()
+	deny := func(subject string) natstest.Option {
+		return func(o *server.Options) {
+			o.Users = []*server.User{
+				{Username: "service", Password: "service"},
+				{Username: "trainer", Password: "trainer", Permissions: &server.Permissions{
+					Publish: &server.SubjectPermission{Deny: []string{subject}}, Subscribe: &server.SubjectPermission{Deny: []string{subject}},
+				}},
+			}
+		}
+	}
+	for _, subject := range []string{"jetbatch.coordinator.seat", "jetbatch.reader.>", "jetbatch.live.>", "$JS.API.DIRECT.>"} {
+		t.Run(subject, func(t *testing.T) {
+			t.Parallel()
+			srv := natstest.Run(t, deny(subject))
+			o := newOwnerOn(t, srv, nats.UserInfo("service", "service"))
+			quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
+			b, err := Open[[]byte](deadline(t), srv.Connect(nats.UserInfo("trainer", "trainer"), quiet), Config{Name: o.name, Dataset: "count"})
+			if err == nil {
+				defer b.Close()
+				o.locked(func() { o.manual = true })
+				_, err = b.Take(deadline(t), schema.State{})
+			}
+			var denied *PermissionError
+			if !errors.As(err, &denied) || !errors.Is(err, ErrPermission) || !strings.HasPrefix(denied.Subject, strings.TrimRight(subject, ">")) {
+				t.Fatalf("%v", err)
+			}
+		})
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	t.Parallel()
+	good := Config{Name: "train", Dataset: "count"}
+	for what, change := range map[string]func(*Config){
+		"no name":       func(c *Config) { c.Name = "" },
+		"dotted name":   func(c *Config) { c.Name = "a.b" },
+		"wildcard":      func(c *Config) { c.Dataset = "*" },
+		"window":        func(c *Config) { c.Window = -1 },
+		"window bytes":  func(c *Config) { c.WindowBytes = -1 },
+		"retain":        func(c *Config) { c.Retain = -2 },
+		"idle timeout":  func(c *Config) { c.IdleTimeout = -1 },
+		"on error":      func(c *Config) { c.OnError = 7 },
+		"no parameters": func(c *Config) { c.Params = func() {} },
+	} {
+		cfg := good
+		change(&cfg)
+		if _, err := cfg.resolve(); !errors.Is(err, ErrBadConfig) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := good.resolve(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDecodeError(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, err := Open[struct{ X []int }](deadline(t), o.srv.Connect(), Config{Name: o.name, Dataset: "count"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := b.Take(deadline(t), schema.State{}); !errors.Is(err, ErrDecode) || errors.Is(err, io.EOF) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLoneWorker(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.workers = 1
+	b, log := setup(t, o, nil)
+	take(t, b, schema.State{}, 1)
+	o.notice()
+	natstest.Eventually(t, "it is said", func() bool { return log.has("only one worker") })
+}
+
+func TestJobErrorMatchesItsCodeOnly(t *testing.T) {
+	t.Parallel()
+	for code, sentinel := range sentinels {
+		err := error(&JobError{Dataset: "count", Batcher: "train", Seq: 3, Code: code, Message: io.EOF.Error()})
+		if !errors.Is(err, sentinel) || errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v", code, err)
+		}
+		for other, not := range sentinels {
+			if other != code && errors.Is(err, not) {
+				t.Errorf("%s matches %v", code, not)
+			}
+		}
+	}
+}
+
+func TestRequestIdsGrow(t *testing.T) {
+	t.Parallel()
+	r := new(reader)
+	if err := r.lastRequest.SetTime(uint64(time.Now().Add(time.Hour).UnixMilli())); err != nil { // then the clock was set back
+		t.Fatal(err)
+	}
+	last := r.lastRequest.String()
+	for range 100 {
+		id := r.nextRequest().String()
+		if id <= last {
+			t.Fatalf("%s after %s", id, last)
+		}
+		last = id
+	}
+}

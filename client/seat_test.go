@@ -1,0 +1,209 @@
+package client
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+func TestOwnerMovesOn(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, log := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	o.locked(func() { // as after a lost store: a new generation for the same reader
+		o.rec.Seat++
+		o.begin(1)
+		o.rec.Taken = 0
+		o.feed()
+	})
+	o.notice()
+	natstest.Eventually(t, "the reader knows", func() bool {
+		b.r.mu.Lock()
+		defer b.r.mu.Unlock()
+		return b.r.doubt != ""
+	})
+	take(t, b, state, 10)
+	if len(o.gens) != 2 || !log.has("the owner moved on") {
+		t.Errorf("%d generations", len(o.gens))
+	}
+}
+
+func TestLeaseRanOut(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	o.locked(func() { o.rec.Reader = ""; o.rec.Seat++ })
+	o.notice()
+	natstest.Eventually(t, "the reader knows", func() bool {
+		b.r.mu.Lock()
+		defer b.r.mu.Unlock()
+		return b.r.doubt != ""
+	})
+	take(t, b, state, 10)
+	if len(o.gens) != 1 {
+		t.Errorf("%d generations", len(o.gens))
+	}
+}
+
+func TestRecordGone(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	o.locked(func() {
+		o.quiet()
+		o.rec = schema.Record{Batcher: o.name, Phase: schema.PhaseStopped, Reader: o.rec.Reader}
+	})
+	o.listen()
+	take(t, b, state, 10)
+}
+
+func TestSuperseded(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	if _, err := Open[[]byte](deadline(t), o.srv.Connect(), Config{Name: o.name, Dataset: "count"}); !errors.Is(err, ErrInUse) {
+		t.Fatalf("second Open: %v", err)
+	}
+	second, _ := setup(t, o, func(c *Config) { c.TakeOver = true })
+	state = take(t, second, state, 3)
+	o.notice()
+	natstest.Eventually(t, "the first one knows", func() bool {
+		_, err := b.Take(deadline(t), stateOf(0))
+		return errors.Is(err, ErrSuperseded)
+	})
+	if _, err := b.Take(deadline(t), state); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("not for good: %v", err)
+	}
+	if err := b.Stop(deadline(t)); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("Stop: %v", err)
+	}
+	take(t, second, state, 5)
+	if err := b.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	take(t, second, state, 5)
+}
+
+func TestStopWhileTaking(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.manual = true
+	b, _ := setup(t, o, nil)
+	got := make(chan error)
+	go func() {
+		_, err := b.Take(deadline(t), schema.State{})
+		got <- err
+	}()
+	natstest.Eventually(t, "Take waits", func() bool {
+		b.r.mu.Lock()
+		defer b.r.mu.Unlock()
+		return b.r.sess != nil
+	})
+	if err := b.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; !errors.Is(err, ErrStopped) {
+		t.Fatalf("%v", err)
+	}
+	for range 2 {
+		if err := b.Stop(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.locked(func() { o.manual = false })
+	if err := b.Start(deadline(t), stateOf(4)); err != nil {
+		t.Fatal(err)
+	}
+	take(t, b, stateOf(4), 5)
+}
+
+func TestStoppedByAnother(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	o.locked(func() { o.rec.Phase = schema.PhaseClosed })
+	o.notice()
+	natstest.Eventually(t, "Take says so", func() bool {
+		step, err := b.Take(deadline(t), state)
+		if err == nil {
+			state = step.Next
+		}
+		return errors.Is(err, ErrStopped)
+	})
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.manual = true
+	b, _ := setup(t, o, nil)
+	got := make(chan error)
+	go func() {
+		_, err := b.Take(deadline(t), schema.State{})
+		got <- err
+	}()
+	natstest.Eventually(t, "Take waits", func() bool {
+		b.r.mu.Lock()
+		defer b.r.mu.Unlock()
+		return b.r.sess != nil
+	})
+	for range 2 {
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-got; !errors.Is(err, ErrClosed) {
+		t.Fatalf("%v", err)
+	}
+	o.locked(func() {
+		if o.rec.Reader != "" || o.rec.Phase != schema.PhaseRunning {
+			t.Errorf("reader %q, phase %s", o.rec.Reader, o.rec.Phase)
+		}
+	})
+	_, err := b.Take(deadline(t), schema.State{})
+	_, statusErr := b.Status(deadline(t))
+	for _, err := range []error{err, statusErr, b.Start(deadline(t), schema.State{}), b.Stop(deadline(t))} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%v", err)
+		}
+	}
+	// What was left running is joined, not made again.
+	o.locked(func() { o.manual = false })
+	second, _ := setup(t, o, nil)
+	take(t, second, schema.State{}, 5)
+	if len(o.gens) != 1 {
+		t.Errorf("%d generations", len(o.gens))
+	}
+}
+
+func TestStartAfterTakeOver(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	take(t, b, schema.State{}, 1)
+	second, _ := setup(t, o, func(c *Config) { c.TakeOver = true })
+	take(t, second, schema.State{}, 1)
+	o.notice()
+	natstest.Eventually(t, "the first one knows", func() bool {
+		_, err := b.Take(deadline(t), schema.State{})
+		return errors.Is(err, ErrSuperseded)
+	})
+	// Only the winner may give it back.
+	if err := b.Start(deadline(t), schema.State{}); !errors.Is(err, ErrInUse) {
+		t.Fatalf("%v", err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(deadline(t), stateOf(3)); err != nil {
+		t.Fatal(err)
+	}
+	take(t, b, stateOf(3), 5)
+}

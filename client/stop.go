@@ -1,0 +1,99 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// stop is Batcher.Stop.
+func (r *reader) stop(ctx context.Context) error {
+	if err := r.open(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	had := r.sticky
+	req := schema.StopRequest{Batcher: r.cfg.Name, Reader: r.id, Seat: r.seat.number}
+	r.mu.Unlock()
+	if errors.Is(had, ErrSuperseded) {
+		return had // the run is another's
+	}
+	var job *JobError
+	errors.As(had, &job)
+	again := errors.Is(had, ErrStopped)
+	if !again {
+		r.halt()
+	}
+	var reply schema.StopReply
+	err := r.ask(ctx, "stop", &req, false, func(data []byte) (*schema.Fault, error) {
+		reply = schema.StopReply{}
+		err := json.Unmarshal(data, &reply)
+		return reply.Fault, err
+	})
+	switch {
+	case err != nil && !errors.Is(err, ErrStopped):
+		return err
+	case again:
+		return nil // the first Stop has told
+	case job != nil:
+		return job
+	case reply.Error != nil:
+		return r.cfg.faultError(reply.Error)
+	}
+	return nil
+}
+
+// halt ends the run as far as this handle goes, in the place of a failure that it may have had.
+func (r *reader) halt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sticky, r.started, r.failed, r.eof = nil, false, nil, false
+	r.phase = schema.PhaseClosed
+	r.failLocked(fmt.Errorf("batcher %s: %w", r.cfg.Name, ErrStopped))
+}
+
+// close is Batcher.Close.
+func (r *reader) close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	superseded := errors.Is(r.sticky, ErrSuperseded)
+	r.endSession()
+	req := schema.StopRequest{Batcher: r.cfg.Name, Reader: r.id, Seat: r.seat.number, Leave: true}
+	r.mu.Unlock()
+	r.cancel()
+	r.signal()
+	r.data.Close()
+	r.tasks.Wait()
+	if superseded {
+		return nil
+	}
+	return r.leave(&req)
+}
+
+func (r *reader) leave(req *schema.StopRequest) error {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("batcher %s: %w", r.cfg.Name, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	msg, err := r.nc.RequestWithContext(ctx, schema.CoordinatorPrefix+".stop", body)
+	if err != nil {
+		return fmt.Errorf("batcher %s: leave: %w", r.cfg.Name, err)
+	}
+	var reply schema.StopReply
+	if err := json.Unmarshal(msg.Data, &reply); err != nil {
+		return fmt.Errorf("batcher %s: leave: %w", r.cfg.Name, err)
+	}
+	if f := reply.Fault; f != nil && f.Code != schema.CodeSuperseded && f.Code != schema.CodeStopped {
+		return fmt.Errorf("batcher %s: leave: %w", r.cfg.Name, r.cfg.faultError(f))
+	}
+	return nil
+}
