@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -28,7 +29,18 @@ import (
 func Main(defs ...dataset.Definition) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // with no handler left, the next signal kills
+	unsetEmpty()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, defs))
+}
+
+// unsetEmpty removes variables of this program's that are there but empty, as container tools leave those that were not
+// given. Numbers could not be read from them.
+func unsetEmpty() {
+	for _, v := range os.Environ() {
+		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "JETBATCH_") {
+			_ = os.Unsetenv(name) // the name came from the environment, so it is a good one
+		}
+	}
 }
 
 // grammar is the command line, for kong.

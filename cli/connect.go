@@ -89,13 +89,16 @@ func (f *natsFlags) connect(ctx context.Context, log *slog.Logger, name string, 
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		nc, err := client.Connect(f.Server, append(opts, more...)...)
-		switch {
-		case err == nil:
+		if err == nil {
 			return nc, nil
+		}
+		// Not the error itself: it names the URL as it was given, with a password in it.
+		err = fmt.Errorf("connect to %s: %w", redact(f.Server), cmp.Or(errors.Unwrap(err), err))
+		switch {
 		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, os.ErrNotExist):
 			return nil, fmt.Errorf("%w: %w", errUnhealthy, err)
-		case n%20 == 1:
-			log.Warn("NATS does not answer yet", "server", redact(f.Server), "error", err)
+		case n%20 == 5:
+			log.Warn("NATS does not answer yet", "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -57,7 +57,11 @@ func (a *app) role(ctx context.Context, f *natsFlags, name string, build func(*n
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	nc, err := f.connect(ctx, a.log, name, forever,
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { a.log.Warn("NATS is gone", "error", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // nil when this process itself disconnects
+				a.log.Warn("NATS is gone", "error", err)
+			}
+		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { a.log.Info("NATS is back", "server", nc.ConnectedUrlRedacted()) }),
 		nats.ClosedHandler(func(*nats.Conn) { fail(errClosed) }),
 	)
@@ -82,7 +86,7 @@ func (a *app) role(ctx context.Context, f *natsFlags, name string, build func(*n
 type upCmd struct {
 	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Dir        string        `help:"Folder for jobs and records. Defaults to a temporary one, removed at the end." type:"path"`
-	Workers    int           `help:"Workers in this process; -1 for none, when other processes bring them." default:"1"`
+	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"1"`
 	Slots      int           `help:"Batches that one worker materializes at a time. Defaults to the number of CPUs."`
 	JobTimeout time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
 	JSON       bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
@@ -93,8 +97,12 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if c.Listen == "" {
 		return fmt.Errorf("%w: --listen is empty", errUsage)
 	}
+	if c.Workers < 0 {
+		return fmt.Errorf("%w: --workers is %d", errUsage, c.Workers)
+	}
 	service, err := embedded.Start(context.WithoutCancel(ctx), embedded.Config{
-		Listen: c.Listen, Dir: c.Dir, Workers: c.Workers, Slots: c.Slots, JobTimeout: c.JobTimeout, Logger: a.log,
+		Listen: c.Listen, Dir: c.Dir, Workers: cmp.Or(c.Workers, -1), // -1 is its word for none
+		Slots: c.Slots, JobTimeout: c.JobTimeout, Logger: a.log,
 	}, a.defs...)
 	if err != nil {
 		return err

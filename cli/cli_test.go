@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+func TestExitCode(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("any"), 1},
+		{&client.JobError{Code: schema.CodeMaterialize}, 1},
+		{fmt.Errorf("x: %w", client.ErrBadParams), 2},
+		{errDiffers, 3},
+		{nats.ErrNoServers, 4},
+		{&client.WaitError{Cause: context.DeadlineExceeded}, 4},
+		{client.ErrSuperseded, 5},
+		{errors.Join(errInterrupted, &client.WaitError{Cause: context.Canceled}), 130},
+	} {
+		if got := exitCode(test.err); got != test.want {
+			t.Errorf("%v: exit code %d, want %d", test.err, got, test.want)
+		}
+	}
+}
+
+func TestStateFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state")
+	if state, err := loadState(path); err != nil || !state.IsZero() {
+		t.Errorf("no file: %v, %v", state, err)
+	}
+	for _, want := range []schema.State{{Dataset: "a", Version: 1, Data: []byte("one")}, {Dataset: "b", Version: 2, Data: []byte("two")}} {
+		if err := saveState(path, want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := loadState(path); err != nil || !got.Equal(want) {
+			t.Errorf("loaded %v, %v; saved %v", got, err, want)
+		}
+	}
+	if files, _ := os.ReadDir(filepath.Dir(path)); len(files) != 1 {
+		t.Errorf("saving left %v", files)
+	}
+	if err := saveState(filepath.Join(path, "below"), schema.State{}); err == nil {
+		t.Error("saved below a file")
+	}
+}
+
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"nats://h:1":                      "nats://h:1",
+		"nats://u:p@h:1":                  "nats://h:1",
+		"tls://u:p@@h:1,nats://token@i:2": "tls://h:1,nats://i:2",
+	} {
+		if got := redact(in); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestDiffer(t *testing.T) {
+	t.Parallel()
+	s := []byte("state")
+	if err := differ(1, []byte("same"), []byte("same"), s, s); err != nil {
+		t.Error(err)
+	}
+	err := differ(7, []byte("sane"), []byte("same"), s, s)
+	if !errors.Is(err, errDiffers) || !strings.Contains(err.Error(), "batch 7") || !strings.Contains(err.Error(), "at byte 2") {
+		t.Error(err)
+	}
+	if err := differ(7, nil, nil, s, s[:2]); !errors.Is(err, errDiffers) || !strings.Contains(err.Error(), "state after batch 7") {
+		t.Error(err)
+	}
+}
+
+// Of two coordinators that both list a batcher or hear a worker, one line remains.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	s := merge([]schema.Overview{
+		{Coordinator: "b", Batchers: []schema.Status{{Batcher: "t", Seat: 1}, {Batcher: "v", Seat: 1}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 1}}},
+		{Coordinator: "a", Batchers: []schema.Status{{Batcher: "t", Seat: 2, Phase: schema.PhaseRunning, IdleFor: 3 * time.Second}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 2}}},
+	})
+	var b bytes.Buffer
+	if err := s.table(&b); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Coordinators) != 2 || len(s.Batchers) != 2 || s.Batchers[0].Seat != 2 || len(s.Workers) != 1 || s.Workers[0].Done != 2 {
+		t.Errorf("merged to %+v", s)
+	}
+	if !strings.Contains(b.String(), "a reader, for 3s") {
+		t.Error(b.String())
+	}
+}
+
+func TestGate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := new(gate)
+		if err := g.pass(t.Context()); err != nil {
+			t.Fatal("an open gate:", err)
+		}
+		g.close()
+		killed, kill := context.WithCancel(t.Context())
+		results := make(chan error, 2)
+		go func() { results <- g.pass(killed) }()
+		go func() { results <- g.pass(t.Context()) }()
+		if !g.wait(t.Context(), func(held, _ int) bool { return held == 2 }) {
+			t.Fatal("not held")
+		}
+		kill()
+		if !g.wait(t.Context(), func(_, ended int) bool { return ended == 1 }) {
+			t.Fatal("not ended")
+		}
+		if err := <-results; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		g.open()
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if g.wait(short, func(held, _ int) bool { return held > 0 }) {
+			t.Error("still held")
+		}
+	})
+}
+
+// Where nobody watches a meter writes a line now and then.
+func TestMeterLines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		m := newConsole(&b).meter("train", 4)
+		for range 4 {
+			time.Sleep(2 * time.Second) // of the bubble's clock
+			m.add(1e6)
+		}
+		m.end()
+		want := "train 3/4 batches, 0.5 batches/s, 0.5 MB/s\ntrain 4/4 batches, 0.5 batches/s, 0.5 MB/s\n"
+		if b.String() != want {
+			t.Errorf("%q, want %q", b.String(), want)
+		}
+	})
+}
+
+func TestTimingReport(t *testing.T) {
+	t.Parallel()
+	var ta tally
+	for range 2 {
+		ta.add(10, 2, schema.Timing{Materialize: 4 * time.Millisecond, Wait: time.Millisecond, Trainer: 3 * time.Millisecond})
+	}
+	r := ta.timingReport()
+	if r.Materialize != 4 || r.WaitShare != 0.25 || ta.redelivered != 2 || ta.bytes != 20 {
+		t.Errorf("%+v of %+v", r, ta)
+	}
+	if s := r.String(); !strings.Contains(s, "25% of its time") || !strings.Contains(s, strings.Repeat("▇", barWidth)+"  on a worker") {
+		t.Error(s)
+	}
+	if (&tally{}).timingReport() != (timingReport{}) {
+		t.Error("a report of nothing is not nothing")
+	}
+}

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/onda"
+)
+
+// TestMain lets the scripts of testdata run this test binary as jetbatch, in processes of its own.
+func TestMain(m *testing.M) {
+	testscript.Main(leakless{m}, map[string]func(){
+		"jetbatch": func() { Main(onda.Definition(), counting, flaky) },
+	})
+}
+
+type leakless struct{ *testing.M }
+
+func (m leakless) Run() int {
+	code := m.M.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+// TestScripts runs testdata/*.txtar, each in a folder of its own, in which $URL is a free address.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			env.Setenv("ADDR", l.Addr().String())
+			env.Setenv("URL", "nats://"+l.Addr().String())
+			env.Setenv("TMPDIR", env.WorkDir)
+			return l.Close()
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   exits,
+			"retry":   retry,
+			"appears": appears,
+		},
+	})
+}
+
+// patience bounds every wait of a script.
+const patience = 20 * time.Second
+
+// exits runs a command, which must exit with the given code: exits CODE COMMAND ARGS…
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if got := exitOf(ts, args); neg == (got == args[0]) {
+		ts.Fatalf("exit code %s", got)
+	}
+}
+
+// retry runs a command again and again until it exits with the given code: retry CODE COMMAND ARGS…
+func retry(ts *testscript.TestScript, _ bool, args []string) {
+	eventually(ts, args, func() bool { return exitOf(ts, args) == args[0] })
+}
+
+// appears waits for a file.
+func appears(ts *testscript.TestScript, _ bool, args []string) {
+	eventually(ts, args, func() bool {
+		_, err := os.Stat(ts.MkAbs(args[0]))
+		return err == nil
+	})
+}
+
+func eventually(ts *testscript.TestScript, args []string, condition func() bool) {
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		if time.Now().After(deadline) {
+			ts.Fatalf("gave up on %v", args)
+		}
+		<-tick.C
+	}
+}
+
+func exitOf(ts *testscript.TestScript, args []string) string {
+	if len(args) < 2 {
+		ts.Fatalf("CODE COMMAND ARGS…, not %v", args)
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "0"
+	case errors.As(err, &exit):
+		return strconv.Itoa(exit.ExitCode())
+	}
+	ts.Fatalf("%v", err)
+	return ""
+}
+
+type countParams struct {
+	Batches uint64 `json:"batches"`
+}
+
+// counting gives the numbers from 0 on, as text.
+var counting = dataset.Define("counting", func(_ context.Context, p countParams) (dataset.Dataset[uint64, uint64, string], error) {
+	return startAtZero{dataset.Funcs[uint64, uint64, string]{
+		NextFunc: func(n uint64) (uint64, uint64, error) {
+			if n == p.Batches {
+				return 0, 0, io.EOF
+			}
+			return n, n + 1, nil
+		},
+		MaterializeFunc: func(_ context.Context, n uint64) (string, error) {
+			if n%10 == 7 {
+				return "", dataset.Skip("a seven")
+			}
+			return fmt.Sprintf("batch %d", n), nil
+		},
+	}}, nil
+})
+
+// flaky gives, after three good batches, others to every process that makes them.
+var flaky = dataset.Define("flaky", func(context.Context, struct{}) (dataset.Dataset[uint64, uint64, string], error) {
+	return startAtZero{dataset.Funcs[uint64, uint64, string]{
+		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
+		MaterializeFunc: func(_ context.Context, n uint64) (string, error) {
+			if n == 5 {
+				return "", dataset.Permanent(fmt.Errorf("number %d is broken", n))
+			}
+			if n < 3 {
+				return "good", nil
+			}
+			return fmt.Sprint("process ", os.Getpid()), nil
+		},
+	}}, nil
+})
+
+type startAtZero struct {
+	dataset.Funcs[uint64, uint64, string]
+}
+
+func (startAtZero) Start() (uint64, error) { return 0, nil }
