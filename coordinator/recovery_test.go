@@ -1,0 +1,521 @@
+package coordinator_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+const lease = 2500 * time.Millisecond // leases are renewed every second
+
+// keepUp waits while the reader says how far it came, as it does every second: the record may be a few batches behind.
+func (r *reader) keepUp(taken uint64, what string, condition func(schema.Status) bool) {
+	r.t.Helper()
+	r.wait(what, func(s schema.Status) bool {
+		r.credit(taken)
+		return condition(s)
+	})
+}
+
+func TestRestart(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
+	r := c.reader("train")
+	r.settings.Retain = 100
+	r.run(4)
+	r.waitJobs(5, 12)
+	if done := r.work(3); !slices.Equal(done, []uint64{5, 6, 7}) {
+		t.Fatal(done)
+	}
+	seat := r.reply
+	first.kill(t)
+
+	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
+	r.keepUp(4, "the second has iterated to the end of the window", func(s schema.Status) bool { return s.Owner == "second" && s.Fed == 12 })
+	if got := r.credit(4); got.Gen != seat.Gen || got.Seat != seat.Seat || got.Reader != r.id || got.Window != 8 {
+		t.Fatalf("the reader notices: %+v", got)
+	}
+	r.waitJobs(8, 12) // nothing that has a result is made again
+	if s := r.status(); s.Reissued != 0 || s.Restarts != 0 {
+		t.Fatalf("status: %+v", s)
+	}
+	if got := r.must(schema.ModeSeek, at(1)); !got.Held || got.Position != 2 {
+		t.Fatalf("look-ups work again: %+v", got)
+	}
+	r.work(5)
+	r.credit(12)
+	r.waitJobs(13, 20)
+}
+
+// TestRestartAtVerdict restarts a coordinator whose run had ended.
+func TestRestartAtVerdict(t *testing.T) {
+	for name, test := range map[string]struct {
+		then func(int) error // what Next returns at 3 after the restart
+		kind schema.Kind
+	}{
+		"the same":            {func(int) error { return io.EOF }, schema.KindEnd},
+		"no longer the same":  {func(int) error { return errors.New("late") }, schema.KindEnd},
+		"no longer an ending": {func(int) error { return nil }, schema.KindEnd},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := setup(t)
+			next := func(ending func(int) error) func(int) (count, count, error) {
+				return func(i int) (count, count, error) {
+					if i == 3 {
+						return count{I: i}, count{I: i + 1}, ending(i)
+					}
+					return count{I: i}, count{I: i + 1}, nil
+				}
+			}
+			first := c.coordinate(coordinator.Config{Name: "same"}, &hooks{next: next(func(int) error { return io.EOF })})
+			r := c.reader("train")
+			r.run(2)
+			r.waitResult(4)
+			first.kill(t)
+			c.coordinate(coordinator.Config{Name: "same"}, &hooks{next: next(test.then)})
+			r.wait("the run is back", func(s schema.Status) bool { return s.Fed == 3 })
+			r.waitJobs(3, 3)
+			if got := r.waitResult(4); got.Kind != test.kind {
+				t.Fatalf("got %+v", got)
+			}
+			r.work(1)
+			r.credit(4)
+			r.wait("the run is done", func(s schema.Status) bool { return s.Phase == schema.PhaseDone })
+		})
+	}
+}
+
+// TestRestartFindsAnotherIterator restarts over a data set that yields less than it did.
+func TestRestartFindsAnotherIterator(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "same"}, new(hooks))
+	r := c.reader("train")
+	r.settings.Retain = 100
+	r.run(4)
+	first.kill(t)
+	c.coordinate(coordinator.Config{Name: "same"}, &hooks{next: func(i int) (count, count, error) {
+		if i == 2 {
+			return count{}, count{}, io.EOF
+		}
+		return count{I: i}, count{I: i + 1}, nil
+	}})
+	r.wait("the run failed instead of waiting for ever", func(s schema.Status) bool { return s.Phase == schema.PhaseFailed })
+	expectFault(t, r.status().Error, schema.CodeIterator)
+	if got := r.credit(4); got.Phase != schema.PhaseFailed || got.Error == nil {
+		t.Fatalf("the reader hears %+v", got)
+	}
+}
+
+func TestHalfMadeGeneration(t *testing.T) {
+	for name, undo := range map[string]func(t *testing.T, c *cluster, r *reader) error{
+		"without consumer": func(t *testing.T, c *cluster, r *reader) error {
+			return c.js.DeleteConsumer(t.Context(), topology.JobsStream, topology.Consumer(r.name, r.reply.Gen))
+		},
+		"without genesis": func(t *testing.T, c *cluster, r *reader) error {
+			s, err := c.js.Stream(t.Context(), topology.ResultsStream(r.name, r.reply.Gen))
+			if err != nil {
+				return err
+			}
+			return s.Purge(t.Context())
+		},
+		"without store": func(t *testing.T, c *cluster, r *reader) error {
+			return c.js.DeleteStream(t.Context(), topology.ResultsStream(r.name, r.reply.Gen))
+		},
+		"without job stream": func(t *testing.T, c *cluster, r *reader) error {
+			return c.js.DeleteStream(t.Context(), topology.JobsStream)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := setup(t)
+			first := c.coordinate(coordinator.Config{Name: "same"}, new(hooks))
+			r := c.reader("train")
+			r.start(7)
+			first.kill(t)
+			if err := undo(t, c, r); err != nil {
+				t.Fatal(err)
+			}
+			c.coordinate(coordinator.Config{Name: "same"}, new(hooks))
+			r.wait("the run is set up", func(s schema.Status) bool { return s.Fed == 1 })
+			if got := r.must(schema.ModeSeek, at(7)); got.Position != 1 || !got.Held {
+				t.Fatalf("got %+v", got)
+			}
+			r.work(1)
+			r.waitResult(1)
+		})
+	}
+}
+
+func TestLostStore(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(3)
+	before := r.reply
+	if err := c.js.DeleteStream(t.Context(), topology.ResultsStream(r.name, before.Gen)); err != nil {
+		t.Fatal(err)
+	}
+	got := r.credit(3, late)
+	if got.Gen == before.Gen || got.Seat != before.Seat || got.Reader != r.id || got.Phase != schema.PhaseRunning {
+		t.Fatalf("got %+v", got)
+	}
+	if s := r.status(); s.Restarts != 1 || s.Taken != 0 {
+		t.Fatalf("status: %+v", s)
+	}
+	// The reader comes back with its own state, which is where the new generation begins.
+	if seat := r.must(schema.ModeSeek, at(3)); !seat.Held || seat.Gen != got.Gen || seat.Position != 1 {
+		t.Fatalf("seat: %+v", seat)
+	}
+	r.waitJobs(1, 8)
+	natstest.Eventually(t, "consumer and jobs of the lost generation are deleted", func() bool {
+		_, err := c.js.Consumer(t.Context(), topology.JobsStream, topology.Consumer(r.name, before.Gen))
+		return errors.Is(err, jetstream.ErrConsumerNotFound)
+	})
+}
+
+func TestLateHead(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(1)
+	r.waitJobs(2, 9)
+	r.work(1)
+	jobs, err := c.js.Stream(t.Context(), topology.JobsStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := jobs.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.js.DeleteConsumer(t.Context(), topology.JobsStream, topology.Consumer(r.name, r.reply.Gen)); err != nil {
+		t.Fatal(err)
+	}
+	r.credit(1, late)
+	r.waitJobs(3, 9)
+	if s := r.status(); s.Reissued != 7 {
+		t.Fatalf("status: %+v", s)
+	}
+	for range 20 { // however often the reader says so, the store is not asked each time
+		r.credit(1, late)
+	}
+	if s := r.status(); s.Reissued != 7 {
+		t.Fatalf("jobs that are queued were published again: %+v", s)
+	}
+	if done := r.work(7); !slices.Equal(done, []uint64{3, 4, 5, 6, 7, 8, 9}) {
+		t.Fatal(done)
+	}
+}
+
+func TestWipedBucket(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	if err := c.js.DeleteStream(t.Context(), topology.BucketStream); err != nil {
+		t.Fatal(err)
+	}
+	got := r.must(schema.ModeSeek, at(2))
+	if !got.State.Equal(at(2)) {
+		t.Fatalf("got %+v", got)
+	}
+	rec, ok := r.record()
+	if !ok || rec.Gen != got.Gen || rec.Reader != r.id || rec.Seat != got.Seat {
+		t.Fatalf("record: %+v", rec)
+	}
+	for range 3 {
+		r.work(1)
+		r.credit(r.status().Taken + 1)
+	}
+}
+
+func TestBrokerRestart(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Run(t)
+	nc, js := srv.JetStream()
+	c := &cluster{t, srv, nc, js}
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(3)
+	before := r.reply
+	srv.Restart()
+	natstest.Eventually(t, "the connection is back", nc.IsConnected)
+	natstest.Eventually(t, "the run began again", func() bool { return r.credit(3, late).Gen != before.Gen })
+	got := r.must(schema.ModeSeek, at(3))
+	if !got.State.Equal(at(3)) {
+		t.Fatalf("got %+v", got)
+	}
+	r.work(1)
+	r.credit(got.Position)
+	if s := r.status(); s.Taken != got.Position {
+		t.Fatalf("status: %+v", s)
+	}
+}
+
+func TestTwoCoordinators(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	second := c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
+	for range 20 { // whoever is asked, the owner answers
+		if s := r.status(); s.Owner != "first" {
+			t.Fatalf("status: %+v", s)
+		}
+	}
+	// A batcher of a coordinator that has just begun is not taken for a dead one's.
+	late := c.reader("late")
+	late.start(0)
+	owner := late.status().Owner
+	for range 20 {
+		if s := late.status(); s.Owner != owner {
+			t.Fatalf("owner %s, now %s", owner, s.Owner)
+		}
+	}
+
+	first.kill(t)
+	r.keepUp(2, "the second takes over when the lease has run out", func(s schema.Status) bool { return s.Owner == "second" && s.Fed == 10 })
+	r.work(8)
+	r.credit(10)
+	r.waitJobs(11, 18)
+
+	third := c.coordinate(coordinator.Config{Name: "third", Lease: time.Hour}, new(hooks))
+	second.stop(t) // gives up its lease, so that nobody waits an hour
+	r.keepUp(10, "the third goes on", func(s schema.Status) bool { return s.Owner == "third" && s.Fed == 18 })
+	third.stop(t)
+}
+
+// TestDeposedOwner names another owner behind the back of one that is alive.
+func TestDeposedOwner(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{Name: "paused"}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	kv, err := c.js.KeyValue(t.Context(), topology.Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), topology.CoordinatorKey("ghost"), []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "the record names another owner", func() bool {
+		e, err := kv.Get(t.Context(), topology.BatcherKey(r.name))
+		if err != nil {
+			return false
+		}
+		rec, _ := r.record()
+		rec.Owner = "ghost"
+		_, err = kv.Update(t.Context(), topology.BatcherKey(r.name), mustJSON(t, rec), e.Revision())
+		return err == nil
+	})
+	// No credit makes it look, and yet it finds out; then it takes over again, since the ghost's lease stands still.
+	var announced atomic.Int64
+	sub, err := c.nc.SubscribeSync(schema.LanePrefix + "." + r.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "it falls silent", func() bool {
+		_, err := sub.NextMsg(1500 * time.Millisecond)
+		announced.Add(1)
+		return err != nil
+	})
+	r.keepUp(2, "it is the owner again", func(s schema.Status) bool { return s.Owner == "paused" && s.Fed == 10 })
+	if s := r.status(); s.Gen != r.reply.Gen || s.Seat != r.reply.Seat {
+		t.Fatalf("status: %+v", s)
+	}
+}
+
+func TestFullStore(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.settings.Retain = 100
+	r.run(4)
+	r.waitJobs(5, 12)
+	// A worker has the head; the others have filled the store.
+	cons, err := c.js.Consumer(t.Context(), topology.JobsStream, topology.Consumer(r.name, r.reply.Gen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := cons.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.work(5) // 6 to 10
+	report := mustJSON(t, schema.Report{Gen: r.reply.Gen, Fault: &schema.Fault{Code: schema.CodeStoreFull}})
+	for range 5 { // of every worker that was refused
+		if err := c.nc.Publish(schema.ReportPrefix+"."+r.name, report); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wait("the window is halved, once", func(s schema.Status) bool { return s.Window == 4 })
+	if got := r.results(); len(got) != 3 || !got[6] || !got[7] || !got[8] {
+		t.Fatalf("results: %v; what is taken and what is highest makes room", got)
+	}
+	if got := r.jobs(); len(got) != 1 || !got[5] {
+		t.Fatalf("jobs: %v; those that would fill the room again are cancelled", got)
+	}
+	if rec, _ := r.record(); rec.Floor != 4 {
+		t.Fatalf("record: %+v", rec)
+	}
+	if err := head.Nak(); err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(5); seq <= 16; seq++ { // and nobody need say that a head is late
+		natstest.Eventually(t, "the head is there", func() bool {
+			r.work(len(r.jobs()))
+			_, ok := r.result(seq)
+			return ok
+		})
+		if s := r.status(); s.Window != 4 {
+			t.Fatalf("status: %+v", s)
+		}
+		r.credit(seq)
+	}
+}
+
+func TestNondeterministic(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(1)
+	for _, gen := range []string{"another", r.reply.Gen} {
+		fault := &schema.Fault{Code: schema.CodeNondeterministic, Seq: 1, Message: gen}
+		if err := c.nc.Publish(schema.ReportPrefix+"."+r.name, mustJSON(t, schema.Report{Gen: gen, Fault: fault})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wait("the run failed", func(s schema.Status) bool { return s.Phase == schema.PhaseFailed })
+	if s := r.status(); s.Error == nil || s.Error.Message != r.reply.Gen {
+		t.Fatalf("status: %+v", s.Error)
+	}
+	if got := r.must(schema.ModeStart, at(0)); got.Phase != schema.PhaseRunning || r.status().Error != nil {
+		t.Fatalf("started again: %+v", got)
+	}
+}
+
+func TestTakenResultsAreDropped(t *testing.T) {
+	for name, test := range map[string]struct {
+		bytes, bound int64
+		retain       int
+		taken, floor uint64
+	}{
+		"by whole blocks":  {bytes: 8, retain: -1, taken: 140, floor: 127},
+		"retained":         {bytes: 8, retain: 20, taken: 140, floor: 63},
+		"one by one":       {bytes: 1 << 20, bound: 1 << 24, retain: -1, taken: 5, floor: 5},
+		"some one by one":  {bytes: 1 << 20, bound: 1 << 24, retain: 2, taken: 5, floor: 3},
+		"none of the last": {bytes: 8, retain: -1, taken: 10, floor: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := setup(t)
+			c.coordinate(coordinator.Config{}, new(hooks))
+			r := c.reader("train")
+			r.settings.Retain, r.settings.WindowBytes = test.retain, test.bound
+			r.start(0)
+			r.bytes = test.bytes
+			for n := uint64(0); n < test.taken; {
+				n += uint64(len(r.work(len(r.jobs()))))
+				n = min(n, test.taken)
+				r.credit(n)
+			}
+			natstest.Eventually(t, "the record has it", func() bool {
+				rec, _ := r.record()
+				return rec.Taken == test.taken && rec.Floor == test.floor
+			})
+			natstest.Eventually(t, "the store follows", func() bool {
+				stored := r.results()
+				for seq := uint64(1); seq <= test.taken; seq++ {
+					if stored[seq] != (seq > test.floor) {
+						return false
+					}
+				}
+				return true
+			})
+			// The floor's own state is the first that is held.
+			if got := r.must(schema.ModeSeek, at(int(test.floor))); !got.Held || got.Position != test.floor+1 {
+				t.Fatalf("at the floor: %+v", got)
+			}
+		})
+	}
+}
+
+func TestWindow(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	t.Run("by bytes", func(t *testing.T) {
+		r := c.reader("bytes")
+		r.settings.WindowBytes = 3000
+		r.start(0)
+		r.work(1)
+		r.bytes = 1000
+		if got := r.credit(1); got.Window != 3 {
+			t.Fatalf("credit: %+v", got)
+		}
+		r.waitJobs(2, 4)
+		r.bytes = 10_000 // a larger batch than all of them
+		r.work(1)
+		if got := r.credit(2); got.Window != 1 {
+			t.Fatalf("credit: %+v", got)
+		}
+		r.waitJobs(3, 4) // what is out stays out
+	})
+	t.Run("by slots", func(t *testing.T) {
+		r := c.reader("slots")
+		r.settings.Window = 0
+		r.start(0)
+		r.work(1)
+		r.bytes = 8
+		if got := r.credit(1); got.Window != 1 || got.Workers != 0 {
+			t.Fatalf("without a worker: %+v", got)
+		}
+		worker := schema.WorkerStatus{Worker: "w", Kinds: []string{schema.KindToken("count", 1)}, Slots: 3}
+		if err := c.nc.Publish(schema.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
+			t.Fatal(err)
+		}
+		r.wait("the window is 2 x 3 + 1", func(s schema.Status) bool { return s.Window == 7 && s.Slots == 3 && s.Fed == 8 })
+		worker.Leaving = true
+		if err := c.nc.Publish(schema.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
+			t.Fatal(err)
+		}
+		r.wait("the worker has left", func(s schema.Status) bool { return s.Window == 1 && s.Workers == 0 })
+	})
+	t.Run("a credit ahead of what is fed", func(t *testing.T) {
+		r := c.reader("ahead")
+		r.run(1)
+		r.credit(1 << 40)
+		if s := r.status(); s.Taken > s.Fed || s.Fed > s.Taken+8 {
+			t.Fatalf("status: %+v", s)
+		}
+	})
+}
+
+func TestNewRefuses(t *testing.T) {
+	c := setup(t)
+	def := counting(new(hooks))
+	for name, cfg := range map[string]coordinator.Config{"name": {Name: "a.b"}, "lease": {Lease: -1}, "replicas": {Replicas: -1}} {
+		if _, err := coordinator.New(c.nc, cfg, def); err == nil {
+			t.Errorf("bad %s accepted", name)
+		}
+	}
+	if _, err := coordinator.New(c.nc, coordinator.Config{}, def, def); err == nil {
+		t.Error("a data set defined twice accepted")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	coord, err := coordinator.New(c.nc, coordinator.Config{}, def)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := coord.Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run after its context ended: %v", err)
+	}
+}
