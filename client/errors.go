@@ -2,7 +2,6 @@ package client
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -226,5 +225,3 @@ func ofCoordinator(code string) bool {
 	}
 	return false
 }
-
-func ended(ctx context.Context) bool { return ctx.Err() != nil }

@@ -191,17 +191,22 @@ func (r *reader) start(ctx context.Context, state schema.State) error {
 		return nil
 	}
 	anew, displaced := r.sticky != nil, errors.Is(r.sticky, ErrSuperseded)
-	if anew {
-		r.life, r.endLife = context.WithCancelCause(r.ctx)
-		r.sticky, r.failed, r.eof, r.started = nil, nil, false, false
+	if anew && !displaced {
+		r.revive()
 	}
 	r.mu.Unlock()
-	if displaced {
+	if displaced { // and stays so until the batcher is ours again
 		if err := r.hold(ctx); err != nil {
 			return err
 		}
 	}
 	return r.begin(ctx, state, anew)
+}
+
+// revive ends the state that failLocked began. Called with mu held.
+func (r *reader) revive() {
+	r.life, r.endLife = context.WithCancelCause(r.ctx)
+	r.sticky, r.failed, r.eof, r.started = nil, nil, false, false
 }
 
 // begin seats a handle that does not run. A batcher that another process left running is joined: what it
@@ -246,7 +251,7 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byt
 	if err := r.checkState(asked); err != nil {
 		return taken{}, err
 	}
-	if ended(ctx) {
+	if ctx.Err() != nil {
 		return taken{}, r.waitError(ctx, began, "the context ended before Take began")
 	}
 	if !started {

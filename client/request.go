@@ -33,23 +33,17 @@ func (r *reader) nextRequest() ulid.ULID {
 }
 
 // ask sends the same request until it is answered for good. A repetition is recognised by its Request id, so
-// that asking twice does not act twice.
-func (r *reader) ask(ctx context.Context, op string, req any, bail bool, decode func([]byte) (*schema.Fault, error)) error {
+// that asking twice does not act twice. It ends with ctx, and with life, whose cause is then the error.
+func (r *reader) ask(ctx, life context.Context, op string, req any, bail bool, decode func([]byte) (*schema.Fault, error)) error {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("batcher %s: %s request: %w", r.cfg.Name, op, err)
-	}
-	r.mu.Lock()
-	life := r.life
-	r.mu.Unlock()
-	if op != "seat" {
-		life = r.ctx
 	}
 	merged, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(life, cancel)()
 	subject := schema.CoordinatorPrefix + "." + op
-	began, warn := time.Now(), firstWarn
+	n := newNag()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		attempt, stop := context.WithTimeout(merged, requestTimeout)
 		msg, err := r.nc.RequestWithContext(attempt, subject, body)
@@ -81,13 +75,10 @@ func (r *reader) ask(ctx context.Context, op string, req any, bail bool, decode 
 		if life.Err() != nil {
 			return r.over(life)
 		}
-		if ended(ctx) {
-			return r.waitError(ctx, began, what)
+		if ctx.Err() != nil {
+			return r.waitError(ctx, n.began, what)
 		}
-		if waited := time.Since(began); waited > warn {
-			r.cfg.Logger.Warn("still waiting", "for", what, "waited", waited.Round(time.Millisecond))
-			warn = 2 * waited
-		}
+		r.nag(n, what)
 		if err := r.pause(merged, backoff, what, bail); err != nil {
 			switch {
 			case errors.Is(err, errHeadArrived):
@@ -95,7 +86,7 @@ func (r *reader) ask(ctx context.Context, op string, req any, bail bool, decode 
 			case life.Err() != nil:
 				return r.over(life)
 			}
-			return r.waitError(ctx, began, what)
+			return r.waitError(ctx, n.began, what)
 		}
 	}
 }
@@ -139,7 +130,7 @@ func (r *reader) verdictAgrees(ctx context.Context, res *schema.Result) (bool, e
 	r.mu.Lock()
 	gen, life := r.seat.gen, r.life
 	r.mu.Unlock()
-	began := time.Now()
+	n := newNag()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		attempt, stop := context.WithTimeout(ctx, requestTimeout)
 		rec, err := r.record(attempt)
@@ -160,9 +151,10 @@ func (r *reader) verdictAgrees(ctx context.Context, res *schema.Result) (bool, e
 		if life.Err() != nil {
 			return false, r.over(life)
 		}
-		if ended(ctx) {
-			return false, r.waitError(ctx, began, what)
+		if ctx.Err() != nil {
+			return false, r.waitError(ctx, n.began, what)
 		}
+		r.nag(n, what)
 		if err := r.pause(ctx, backoff, what, false); err != nil {
 			return false, err
 		}
@@ -192,7 +184,7 @@ func (r *reader) status(ctx context.Context) (schema.Status, error) {
 	}
 	_, _ = r.beat(ctx) // so that the answer counts what was taken until now; if nobody hears it, ask says so
 	var reply schema.StatusReply
-	err := r.ask(ctx, "status", &schema.StatusRequest{Batcher: r.cfg.Name}, false, func(data []byte) (*schema.Fault, error) {
+	err := r.ask(ctx, r.ctx, "status", &schema.StatusRequest{Batcher: r.cfg.Name}, false, func(data []byte) (*schema.Fault, error) {
 		reply = schema.StatusReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err

@@ -33,6 +33,8 @@ type sitting struct {
 
 var errHeadArrived = errors.New("the head of the line arrived")
 
+const seatMoves = "the seat keeps moving"
+
 // hold opens the batcher without starting it.
 func (r *reader) hold(ctx context.Context) error {
 	reply, err := r.requestSeat(ctx, sitting{mode: schema.ModeOpen, takeOver: r.cfg.TakeOver})
@@ -42,6 +44,9 @@ func (r *reader) hold(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seat = seat{gen: reply.Gen, number: reply.Seat}
+	if r.sticky != nil {
+		r.revive()
+	}
 	r.phase = reply.Phase
 	r.window = reply.Window
 	return nil
@@ -50,6 +55,7 @@ func (r *reader) hold(ctx context.Context) error {
 // sit gets a seat and begins to read there.
 func (r *reader) sit(ctx context.Context, want sitting) error {
 	var reply schema.SeatReply
+	n := newNag()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		var err error
 		reply, err = r.requestSeat(ctx, want)
@@ -67,7 +73,8 @@ func (r *reader) sit(ctx context.Context, want sitting) error {
 			}
 			return err
 		}
-		if err := r.pause(ctx, backoff, "the seat keeps moving", false); err != nil {
+		r.nag(n, seatMoves)
+		if err := r.pause(ctx, backoff, seatMoves, false); err != nil {
 			return err
 		}
 	}
@@ -166,8 +173,14 @@ func (r *reader) requestSeat(ctx context.Context, want sitting) (schema.SeatRepl
 		Batcher: r.cfg.Name, Request: r.nextRequest().String(), Mode: want.mode, Reader: r.id, TakeOver: want.takeOver,
 		Spec: r.cfg.spec(), Settings: r.cfg.settings(), State: want.state,
 	}
+	r.mu.Lock()
+	life := r.life
+	r.mu.Unlock()
+	if want.mode == schema.ModeOpen {
+		life = r.ctx // a displaced reader may ask
+	}
 	var reply schema.SeatReply
-	err := r.ask(ctx, "seat", &req, want.repair, func(data []byte) (*schema.Fault, error) {
+	err := r.ask(ctx, life, "seat", &req, want.repair, func(data []byte) (*schema.Fault, error) {
 		reply = schema.SeatReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err

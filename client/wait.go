@@ -157,6 +157,21 @@ func (p *patience) stop() {
 	}
 }
 
+// nag says now and then what a request waits for, as Take does of batches.
+type nag struct {
+	began time.Time
+	next  time.Duration
+}
+
+func newNag() *nag { return &nag{began: time.Now(), next: firstWarn} }
+
+func (r *reader) nag(n *nag, what string) {
+	if waited := time.Since(n.began); waited > n.next {
+		n.next = 2 * waited
+		r.cfg.Logger.Warn("still waiting", "for", what, "waited", waited.Round(time.Millisecond))
+	}
+}
+
 // waitingFor names what the head lacks. Called with mu held.
 func (r *reader) waitingFor(o reorder.Outcome) string {
 	if o == reorder.Fetching {
