@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,6 +127,7 @@ func (w *Worker) run(j *job) {
 	w.retried += uint64(attempts - 1)
 	w.mu.Unlock()
 
+	var unmarked *unmarkedError
 	switch {
 	case lost:
 		w.drop(j) // another worker has had it for long
@@ -133,8 +135,8 @@ func (w *Worker) run(j *job) {
 		w.abandon(j, r, context.Cause(ctx))
 	case err == nil:
 		w.commit(j, r, payload.data)
-	case errors.Is(err, errUnmarked):
-		w.handBack(j, passingDelay)
+	case errors.As(err, &unmarked):
+		w.unstored(j, r, unmarked.verdict)
 	default:
 		w.fail(j, r, attempts, err)
 	}
@@ -213,11 +215,12 @@ func (w *Worker) fault(j *job, seq uint64, attempts int, err error) *schema.Faul
 	return f
 }
 
+// clip bounds a text and makes it fit for the wire, whatever the data set put into it.
 func clip(s string, most int) string {
-	if len(s) <= most {
-		return s
+	if len(s) > most {
+		s = s[:most] + "…"
 	}
-	return s[:most] + "…"
+	return strings.ToValidUTF8(s, "")
 }
 
 // materialize runs the data set's code, with retries, and appends the payload to dst.

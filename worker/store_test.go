@@ -205,7 +205,7 @@ func TestStoredByMyself(t *testing.T) {
 func TestFullStore(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
-	for name, size := range map[string]int{"chunks": large, "inline": 100_000} {
+	for name, size := range map[string]int{"chunks": large, "inline": 100_000, "suspect": 1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOwner(t, s, name, name)
@@ -222,12 +222,17 @@ func TestFullStore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			limit(200_000)
-			if name == "chunks" {
+			o.feed(1, 1)
+			switch name {
+			case "chunks":
 				limit(2 << 20)
+			case "inline":
+				limit(200_000)
+			case "suspect": // whose start cannot be marked
+				limit(1)
+				o.deliver(suspectAfter, 1)
 			}
 			start(t, s, Config{Slots: 1}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, size) }))
-			o.feed(1, 1)
 			natstest.Eventually(t, "the worker reports a full store", func() bool {
 				all := reports()
 				return len(all) > 0 && all[0].Fault.Code == codeStoreFull && all[0].Fault.Seq == 1
@@ -236,7 +241,7 @@ func TestFullStore(t *testing.T) {
 				t.Fatal("the job is gone and there is no result")
 			}
 			limit(-1)
-			if r, _ := o.result(1); r.Deliveries < 2 || r.Size != uint64(len(payload(t, 1, size))) {
+			if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries < 2 || r.Size != uint64(len(payload(t, 1, size))) {
 				t.Fatalf("result %+v", r)
 			}
 		})

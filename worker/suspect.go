@@ -11,15 +11,16 @@ import (
 // maxStarts is how many lone starts of a suspect may end without an outcome before it is convicted.
 const maxStarts = 3
 
-var (
-	// errPoison is committed for a job that was alone on a worker each time and never ended.
-	errPoison = errors.New("poison job")
-	// errUnmarked says that a suspect must not start, since its start could not be marked.
-	errUnmarked = errors.New("start not marked")
-)
+// errPoison is committed for a job that was alone on a worker each time and never ended.
+var errPoison = errors.New("poison job")
+
+// unmarkedError says that a suspect must not start, since its start could not be marked.
+type unmarkedError struct{ verdict verdict }
+
+func (e *unmarkedError) Error() string { return "start not marked" }
 
 // mark stores that a suspect starts now, so that a start which takes the worker down leaves a trace. It
-// returns errPoison when there were maxStarts such starts already. The scheduler runs nothing beside it.
+// returns errPoison when there were maxStarts such starts already, or an *unmarkedError. The scheduler runs nothing beside it.
 func (w *Worker) mark(ctx context.Context, j *job, r *schema.Result) error {
 	for k := 1; k <= maxStarts; k++ {
 		subject := schema.StartSubject(j.lane.batcher, j.lane.gen, r.Seq, k)
@@ -41,7 +42,7 @@ func (w *Worker) mark(ctx context.Context, j *job, r *schema.Result) error {
 			return nil
 		case exists:
 		default:
-			return errUnmarked
+			return &unmarkedError{v}
 		}
 	}
 	return fmt.Errorf("%w: it was handed out %d times, and %d workers that ran nothing else did not get to its end", errPoison, j.deliveries, maxStarts)
