@@ -271,6 +271,9 @@ func (c *cluster) start(role string, extra ...string) *process {
 	}
 	c.t.Cleanup(func() {
 		p.kill()
+		if log := p.log.String(); strings.Contains(log, "DATA RACE") {
+			c.t.Errorf("%s: data race:\n%s", role, log)
+		}
 		if c.t.Failed() {
 			c.t.Logf("log of %s %d:\n%s", role, p.cmd.Process.Pid, p.log.tail())
 		}
@@ -446,10 +449,14 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-func (l *lockedBuffer) tail() string {
+func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.b.String()
+	return l.b.String()
+}
+
+func (l *lockedBuffer) tail() string {
+	s := l.String()
 	return s[max(0, len(s)-4000):]
 }
 
