@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -208,6 +210,14 @@ func TestIdleBatcherIsCollected(t *testing.T) {
 	natstest.Eventually(t, "the record is deleted", func() bool { _, ok := r.record(); return !ok })
 	natstest.Eventually(t, "the generation is deleted", func() bool { return !c.stored(r.name, gen) })
 	expectFault(t, ask[schema.StatusReply](c, "status", schema.StatusRequest{Batcher: r.name}).Fault, schema.CodeStopped)
+	natstest.Eventually(t, "no marker of it is left in the bucket", func() bool {
+		s, err := c.js.Stream(t.Context(), topology.BucketStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.GetLastMsgForSubject(t.Context(), "$KV."+topology.Bucket+"."+topology.BatcherKey(r.name))
+		return errors.Is(err, jetstream.ErrMsgNotFound)
+	})
 	// A reader that was only paused comes back with its state.
 	r.settings.IdleTimeout = 0
 	if got := r.must(schema.ModeSeek, at(3)); got.Held || got.Position != 1 || !got.State.Equal(at(3)) {

@@ -105,11 +105,9 @@ func (f *feed) collect() produced {
 	if len(p.items) == 0 && p.err == nil {
 		return p // collected together with what came before: that the iterator is done was seen then
 	}
-	switch {
-	case p.last:
+	f.busy = time.Now()
+	if p.last {
 		f.busy = time.Time{}
-	case len(p.items) > 0: // and none when an earlier call had what ready announced
-		f.busy = time.Now()
 	}
 	return p
 }

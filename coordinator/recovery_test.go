@@ -1,7 +1,6 @@
 package coordinator_test
 
 import (
-	"context"
 	"errors"
 	"io"
 	"slices"
@@ -334,188 +333,41 @@ func TestDeposedOwner(t *testing.T) {
 	}
 }
 
-func TestFullStore(t *testing.T) {
+// TestOrphansAreCollected leaves what an owner leaves that dies at the wrong moment, or is deposed.
+func TestOrphansAreCollected(t *testing.T) {
 	c := setup(t)
-	c.coordinate(coordinator.Config{}, new(hooks))
+	first := c.coordinate(coordinator.Config{Name: "same"}, new(hooks))
 	r := c.reader("train")
-	r.settings.Retain = 100
-	r.run(4)
-	r.waitJobs(5, 12)
-	// A worker has the head; the others have filled the store.
-	cons, err := c.js.Consumer(t.Context(), topology.JobsStream, topology.Consumer(r.name, r.reply.Gen))
-	if err != nil {
+	r.start(0)
+	first.kill(t)
+	kind := schema.KindToken("count", 1)
+	if err := topology.CreateGeneration(t.Context(), c.js, kind, r.name, "OLD"); err != nil { // of a batcher that runs
 		t.Fatal(err)
 	}
-	head, err := cons.Next()
-	if err != nil {
+	if err := topology.CreateGeneration(t.Context(), c.js, kind, "gone", "LOST"); err != nil {
 		t.Fatal(err)
 	}
-	r.work(5) // 6 to 10
-	report := mustJSON(t, schema.Report{Gen: r.reply.Gen, Fault: &schema.Fault{Code: schema.CodeStoreFull}})
-	for range 5 { // of every worker that was refused
-		if err := c.nc.Publish(schema.ReportPrefix+"."+r.name, report); err != nil {
+	if err := c.js.DeleteStream(t.Context(), topology.ResultsStream("gone", "LOST")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.js.Publish(t.Context(), schema.JobSubject(kind, "gone", "LATE", 1, 0), []byte("job")); err != nil {
+		t.Fatal(err)
+	}
+	c.coordinate(coordinator.Config{Name: "same"}, new(hooks))
+	natstest.Eventually(t, "all of it is deleted", func() bool {
+		jobs, err := c.js.Stream(t.Context(), topology.JobsStream)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	r.wait("the window is halved, once", func(s schema.Status) bool { return s.Window == 4 })
-	if got := r.results(); len(got) != 3 || !got[6] || !got[7] || !got[8] {
-		t.Fatalf("results: %v; what is taken and what is highest makes room", got)
-	}
-	if got := r.jobs(); len(got) != 1 || !got[5] {
-		t.Fatalf("jobs: %v; those that would fill the room again are cancelled", got)
-	}
-	if rec, _ := r.record(); rec.Floor != 4 {
-		t.Fatalf("record: %+v", rec)
-	}
-	if err := head.Nak(); err != nil {
-		t.Fatal(err)
-	}
-	for seq := uint64(5); seq <= 16; seq++ { // and nobody need say that a head is late
-		natstest.Eventually(t, "the head is there", func() bool {
-			r.work(len(r.jobs()))
-			_, ok := r.result(seq)
-			return ok
-		})
-		if s := r.status(); s.Window != 4 {
-			t.Fatalf("status: %+v", s)
-		}
-		r.credit(seq)
-	}
-}
-
-func TestNondeterministic(t *testing.T) {
-	c := setup(t)
-	c.coordinate(coordinator.Config{}, new(hooks))
-	r := c.reader("train")
-	r.run(1)
-	for _, gen := range []string{"another", r.reply.Gen} {
-		fault := &schema.Fault{Code: schema.CodeNondeterministic, Seq: 1, Message: gen}
-		if err := c.nc.Publish(schema.ReportPrefix+"."+r.name, mustJSON(t, schema.Report{Gen: gen, Fault: fault})); err != nil {
+		info, err := jobs.Info(t.Context(), jetstream.WithSubjectFilter(schema.JobFilter(kind, "gone", "*")))
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	r.wait("the run failed", func(s schema.Status) bool { return s.Phase == schema.PhaseFailed })
-	if s := r.status(); s.Error == nil || s.Error.Message != r.reply.Gen {
-		t.Fatalf("status: %+v", s.Error)
-	}
-	if got := r.must(schema.ModeStart, at(0)); got.Phase != schema.PhaseRunning || r.status().Error != nil {
-		t.Fatalf("started again: %+v", got)
-	}
-}
-
-func TestTakenResultsAreDropped(t *testing.T) {
-	for name, test := range map[string]struct {
-		bytes, bound int64
-		retain       int
-		taken, floor uint64
-	}{
-		"by whole blocks":  {bytes: 8, retain: -1, taken: 140, floor: 127},
-		"retained":         {bytes: 8, retain: 20, taken: 140, floor: 63},
-		"one by one":       {bytes: 1 << 20, bound: 1 << 24, retain: -1, taken: 5, floor: 5},
-		"some one by one":  {bytes: 1 << 20, bound: 1 << 24, retain: 2, taken: 5, floor: 3},
-		"none of the last": {bytes: 8, retain: -1, taken: 10, floor: 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := setup(t)
-			c.coordinate(coordinator.Config{}, new(hooks))
-			r := c.reader("train")
-			r.settings.Retain, r.settings.WindowBytes = test.retain, test.bound
-			r.start(0)
-			r.bytes = test.bytes
-			for n := uint64(0); n < test.taken; {
-				n += uint64(len(r.work(len(r.jobs()))))
-				n = min(n, test.taken)
-				r.credit(n)
-			}
-			natstest.Eventually(t, "the record has it", func() bool {
-				rec, _ := r.record()
-				return rec.Taken == test.taken && rec.Floor == test.floor
-			})
-			natstest.Eventually(t, "the store follows", func() bool {
-				stored := r.results()
-				for seq := uint64(1); seq <= test.taken; seq++ {
-					if stored[seq] != (seq > test.floor) {
-						return false
-					}
-				}
-				return true
-			})
-			// The floor's own state is the first that is held.
-			if got := r.must(schema.ModeSeek, at(int(test.floor))); !got.Held || got.Position != test.floor+1 {
-				t.Fatalf("at the floor: %+v", got)
-			}
-		})
-	}
-}
-
-func TestWindow(t *testing.T) {
-	c := setup(t)
-	c.coordinate(coordinator.Config{}, new(hooks))
-	t.Run("by bytes", func(t *testing.T) {
-		r := c.reader("bytes")
-		r.settings.WindowBytes = 3000
-		r.start(0)
-		r.work(1)
-		r.bytes = 1000
-		if got := r.credit(1); got.Window != 3 {
-			t.Fatalf("credit: %+v", got)
-		}
-		r.waitJobs(2, 4)
-		r.bytes = 10_000 // a larger batch than all of them
-		r.work(1)
-		if got := r.credit(2); got.Window != 1 {
-			t.Fatalf("credit: %+v", got)
-		}
-		r.waitJobs(3, 4) // what is out stays out
+		_, err = c.js.Consumer(t.Context(), topology.JobsStream, topology.Consumer("gone", "LOST"))
+		return !c.stored(r.name, "OLD") && len(info.State.Subjects) == 0 && errors.Is(err, jetstream.ErrConsumerNotFound)
 	})
-	t.Run("by slots", func(t *testing.T) {
-		r := c.reader("slots")
-		r.settings.Window = 0
-		r.start(0)
-		r.work(1)
-		r.bytes = 8
-		if got := r.credit(1); got.Window != 1 || got.Workers != 0 {
-			t.Fatalf("without a worker: %+v", got)
-		}
-		worker := schema.WorkerStatus{Worker: "w", Kinds: []string{schema.KindToken("count", 1)}, Slots: 3}
-		if err := c.nc.Publish(schema.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
-			t.Fatal(err)
-		}
-		r.wait("the window is 2 x 3 + 1", func(s schema.Status) bool { return s.Window == 7 && s.Slots == 3 && s.Fed == 8 })
-		worker.Leaving = true
-		if err := c.nc.Publish(schema.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
-			t.Fatal(err)
-		}
-		r.wait("the worker has left", func(s schema.Status) bool { return s.Window == 1 && s.Workers == 0 })
-	})
-	t.Run("a credit ahead of what is fed", func(t *testing.T) {
-		r := c.reader("ahead")
-		r.run(1)
-		r.credit(1 << 40)
-		if s := r.status(); s.Taken > s.Fed || s.Fed > s.Taken+8 {
-			t.Fatalf("status: %+v", s)
-		}
-	})
-}
-
-func TestNewRefuses(t *testing.T) {
-	c := setup(t)
-	def := counting(new(hooks))
-	for name, cfg := range map[string]coordinator.Config{"name": {Name: "a.b"}, "lease": {Lease: -1}, "replicas": {Replicas: -1}} {
-		if _, err := coordinator.New(c.nc, cfg, def); err == nil {
-			t.Errorf("bad %s accepted", name)
-		}
+	if !c.stored(r.name, r.reply.Gen) {
+		t.Fatal("the generation that runs was deleted")
 	}
-	if _, err := coordinator.New(c.nc, coordinator.Config{}, def, def); err == nil {
-		t.Error("a data set defined twice accepted")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	coord, err := coordinator.New(c.nc, coordinator.Config{}, def)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := coord.Run(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Run after its context ended: %v", err)
-	}
+	r.work(1)
 }

@@ -121,8 +121,11 @@ func (c *Coordinator) scan(ctx context.Context) error {
 	revisions := make(map[string]uint64, len(coordinators))
 	for _, id := range coordinators {
 		entry, err := c.kv.Get(ctx, topology.CoordinatorKey(id))
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			continue // gave up its lease
+		if errors.Is(err, jetstream.ErrKeyNotFound) { // gave up its lease
+			if err := c.sweep(ctx, topology.CoordinatorKey(id)); err != nil {
+				return err
+			}
+			continue
 		}
 		if err != nil {
 			return err
@@ -134,6 +137,9 @@ func (c *Coordinator) scan(ctx context.Context) error {
 		b := c.owner(name)
 		rec, rev, err := c.read(ctx, name)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			if err := c.sweep(ctx, topology.BatcherKey(name)); err != nil {
+				return err
+			}
 			continue
 		}
 		if err != nil {
@@ -160,15 +166,34 @@ func (c *Coordinator) scan(ctx context.Context) error {
 	return nil
 }
 
+// sweep removes the marker that a deletion leaves, which would be listed and read every second from then on. A value
+// that was written meanwhile has a later sequence number and stays.
+func (c *Coordinator) sweep(ctx context.Context, key string) error {
+	subject := bucketPrefix + key
+	m, err := c.records.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // another coordinator was faster
+	}
+	if err != nil {
+		return err
+	}
+	if m.Header.Get("KV-Operation") == "" {
+		return nil // it is there again
+	}
+	return c.records.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(m.Sequence+1))
+}
+
+// bucketPrefix is what the subjects of the bucket's stream begin with.
+const bucketPrefix = "$KV." + topology.Bucket + "."
+
 // keys lists the bucket's keys with one request, which reads no values and makes no consumer.
 func (c *Coordinator) keys(ctx context.Context) (batchers, coordinators []string, err error) {
-	prefix := "$KV." + topology.Bucket + "."
-	info, err := c.records.Info(ctx, jetstream.WithSubjectFilter(prefix+">"))
+	info, err := c.records.Info(ctx, jetstream.WithSubjectFilter(bucketPrefix+">"))
 	if err != nil {
 		return nil, nil, err
 	}
 	for subject := range info.State.Subjects {
-		batcher, coordinator := topology.ParseKey(strings.TrimPrefix(subject, prefix))
+		batcher, coordinator := topology.ParseKey(strings.TrimPrefix(subject, bucketPrefix))
 		switch {
 		case batcher != "":
 			batchers = append(batchers, batcher)
