@@ -95,6 +95,7 @@ const (
 	CodePoison           = "poison"
 	CodeNondeterministic = "nondeterministic"
 	CodeStoreFull        = "store_full"
+	CodeSkipped          = "skipped" // a hole
 	CodeStopped          = "stopped"
 	CodeBadRequest       = "bad_request"
 	CodeUnavailable      = "unavailable" // passing: ask again

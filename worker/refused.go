@@ -12,9 +12,6 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// codeStoreFull is the code of a report that the store of results has no room.
-const codeStoreFull = "store_full"
-
 // refused decides what becomes of a job whose record was not stored.
 func (w *Worker) refused(c *commit, v verdict) {
 	if v == exists {
@@ -47,7 +44,7 @@ func (w *Worker) unstored(j *job, r *schema.Result, v verdict) {
 	case full:
 		w.log.Warn("store is full", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "bytes", r.Size)
 		w.report(j.lane, &schema.Fault{
-			Code: codeStoreFull, Message: fmt.Sprintf("no room for %d bytes", r.Size),
+			Code: schema.CodeStoreFull, Message: fmt.Sprintf("no room for %d bytes", r.Size),
 			Worker: w.cfg.Name, Gen: j.lane.gen, Seq: r.Seq,
 		})
 	default:

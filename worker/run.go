@@ -180,7 +180,7 @@ func (w *Worker) fail(j *job, r *schema.Result, attempts int, err error) {
 	r.Fault = w.fault(j, r.Seq, attempts, err)
 	if reason, ok := dataset.SkipReason(err); ok {
 		// A hole is as good as a batch: everybody finds it, and the state after it goes on.
-		r.Kind, r.Fault = schema.KindHole, &schema.Fault{Code: codeSkipped, Message: clip(reason, maxMessage)}
+		r.Kind, r.Fault = schema.KindHole, &schema.Fault{Code: schema.CodeSkipped, Message: clip(reason, maxMessage)}
 	}
 	if r.Kind == schema.KindError {
 		r.Next = nil
@@ -193,9 +193,6 @@ func (w *Worker) fail(j *job, r *schema.Result, attempts int, err error) {
 	}
 	w.commit(j, r, nil)
 }
-
-// codeSkipped is the code of a hole's fault.
-const codeSkipped = "skipped"
 
 func (w *Worker) fault(j *job, seq uint64, attempts int, err error) *schema.Fault {
 	f := &schema.Fault{

@@ -235,7 +235,7 @@ func TestFullStore(t *testing.T) {
 			start(t, s, Config{Slots: 1}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, size) }))
 			natstest.Eventually(t, "the worker reports a full store", func() bool {
 				all := reports()
-				return len(all) > 0 && all[0].Fault.Code == codeStoreFull && all[0].Fault.Seq == 1
+				return len(all) > 0 && all[0].Fault.Code == schema.CodeStoreFull && all[0].Fault.Seq == 1
 			})
 			if o.queued() == 0 {
 				t.Fatal("the job is gone and there is no result")
