@@ -3,6 +3,8 @@
 ARG GOLANG_IMAGE=golang:1.26
 
 FROM ${GOLANG_IMAGE} AS build
+# By which what the classic builder leaves of this stage can be found and removed.
+LABEL jetbatch.stage=build
 ENV CGO_ENABLED=0
 WORKDIR /rootfs/tmp
 WORKDIR /src
