@@ -28,6 +28,7 @@ const (
 var layers = map[string][]string{
 	"schema":            {},
 	"internal/kind":     {},
+	"internal/chaos":    {},
 	"internal/natstest": {},
 	"internal/topology": {"schema"},
 
