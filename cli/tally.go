@@ -14,6 +14,7 @@ type tally struct {
 	bytes       int64
 	redelivered int
 	timing      schema.Timing
+	longest     time.Duration // wait for one batch
 	began       time.Time
 	elapsed     time.Duration // without pauses between runs
 }
@@ -29,6 +30,7 @@ func (t *tally) add(bytes int, deliveries uint64, timing schema.Timing) {
 		t.redelivered++
 	}
 	t.timing.Add(timing)
+	t.longest = max(t.longest, timing.Wait)
 }
 
 // timingReport is the mean per batch, in milliseconds, and the part of the run that the trainer was kept waiting.
@@ -41,6 +43,7 @@ type timingReport struct {
 	Wait        float64 `json:"wait_ms"`
 	Trainer     float64 `json:"trainer_ms"`
 	WaitShare   float64 `json:"wait_share"`
+	LongestWait float64 `json:"longest_wait_ms"` // for one batch
 }
 
 func (t *tally) timingReport() timingReport {
@@ -53,7 +56,7 @@ func (t *tally) timingReport() timingReport {
 	x := t.timing
 	r := timingReport{
 		Iterate: per(x.Iterate), Queue: per(x.Queue), Materialize: per(x.Materialize), Transfer: per(x.Transfer),
-		Wait: per(x.Wait), Trainer: per(x.Trainer),
+		Wait: per(x.Wait), Trainer: per(x.Trainer), LongestWait: float64(t.longest) / float64(time.Millisecond),
 	}
 	if both := x.Wait + x.Trainer; both > 0 {
 		r.WaitShare = float64(x.Wait) / float64(both)
@@ -75,7 +78,7 @@ func (r timingReport) String() string {
 		{"materialize", "on a worker", r.Materialize},
 		{"transfer", "from the store to here", r.Transfer},
 		{"trainer", "between two takes", r.Trainer},
-		{"wait", fmt.Sprintf("the trainer stood still: %.0f%% of its time", 100*r.WaitShare), r.Wait},
+		{"wait", fmt.Sprintf("the trainer stood still: %.0f%% of its time, %.0f ms at most", 100*r.WaitShare, r.LongestWait), r.Wait},
 	}
 	most := 0.0
 	for _, row := range rows {
