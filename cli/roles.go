@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -94,8 +95,8 @@ type upCmd struct {
 
 // Run runs an embedded service until ctx ends.
 func (c *upCmd) Run(ctx context.Context, a *app) error {
-	if c.Listen == "" {
-		return fmt.Errorf("%w: --listen is empty", errUsage)
+	if err := free(c.Listen); err != nil {
+		return fmt.Errorf("%w: --listen: %w", errUsage, err)
 	}
 	if c.Workers < 0 {
 		return fmt.Errorf("%w: --workers is %d", errUsage, c.Workers)
@@ -116,6 +117,19 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 		<-ctx.Done()
 	}
 	return errors.Join(err, service.Close())
+}
+
+// free reports whether address can be listened on. The server itself would only be found not ready, after a long time
+// and without a reason.
+func free(address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return err // an empty address too, which net.Listen takes for any port
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 func (c *upCmd) greet(a *app, url string) error {
