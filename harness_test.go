@@ -9,106 +9,27 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"os"
-	"os/exec"
-	"os/signal"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/client"
-	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/proctest"
 	"github.com/jetbatch/jetbatch/schema"
-	"github.com/jetbatch/jetbatch/worker"
 )
 
-// The tests at the root run every role as a process of its own: this test binary started again with a
-// role in its environment, so that kill -9 is kill -9.
-const (
-	roleEnv  = "JETBATCH_TEST_ROLE"
-	urlEnv   = "JETBATCH_TEST_URL"
-	dirEnv   = "JETBATCH_TEST_DIR"
-	slotsEnv = "JETBATCH_TEST_SLOTS"
-	nameEnv  = "JETBATCH_TEST_NAME"
-)
-
+// The tests at the root run every role as a process of its own.
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleEnv); role != "" {
-		if err := runRole(role); err != nil {
-			fmt.Fprintln(os.Stderr, role, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	proctest.Main(map[string]proctest.Role{
+		"server":      proctest.ServerRole,
+		"coordinator": proctest.CoordinatorRole(numbersDefinition()),
+		"worker":      proctest.WorkerRole(numbersDefinition()),
+	})
 	os.Exit(m.Run())
-}
-
-func runRole(role string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	go func() { // the parent holds the other end of stdin: no role outlives a test that was killed
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if role == "server" {
-		return runServer(ctx, os.Getenv(urlEnv), os.Getenv(dirEnv))
-	}
-	nc, err := client.Connect(os.Getenv(urlEnv), nats.RetryOnFailedConnect(true))
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	switch role {
-	case "coordinator":
-		c, err := coordinator.New(nc, coordinator.Config{Logger: log}, numbersDefinition())
-		if err != nil {
-			return err
-		}
-		return c.Run(ctx)
-	case "worker":
-		slots, err := strconv.Atoi(os.Getenv(slotsEnv))
-		if err != nil {
-			return err
-		}
-		w, err := worker.New(nc, worker.Config{Name: os.Getenv(nameEnv), Slots: slots, JobTimeout: 20 * time.Second, Logger: log}, numbersDefinition())
-		if err != nil {
-			return err
-		}
-		return w.Run(ctx)
-	}
-	return fmt.Errorf("unknown role %q", role)
-}
-
-func runServer(ctx context.Context, url, dir string) error {
-	host, port, err := net.SplitHostPort(strings.TrimPrefix(url, "nats://"))
-	if err != nil {
-		return err
-	}
-	p, err := strconv.Atoi(port)
-	if err != nil {
-		return err
-	}
-	s, err := server.NewServer(&server.Options{Host: host, Port: p, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
-	if err != nil {
-		return err
-	}
-	s.Start()
-	if !s.ReadyForConnections(20 * time.Second) {
-		return errors.New("server not ready")
-	}
-	<-ctx.Done()
-	s.Shutdown()
-	s.WaitForShutdown()
-	return nil
 }
 
 // numbers is the data set of these tests: pseudo-random batches with every kind of trouble on request.
@@ -177,7 +98,7 @@ func (d *numbers) Materialize(ctx context.Context, j numbersJob) (schema.Batch, 
 		return nil, dataset.Permanent(io.EOF)
 	case j.At == d.PanicAt:
 		panic(fmt.Sprintf("bad index at %d", j.At))
-	case j.At == d.PoisonAt && os.Getenv(roleEnv) == "worker":
+	case j.At == d.PoisonAt && proctest.IsRole("worker"):
 		os.Exit(3)
 	case d.SkipEvery > 0 && j.At%d.SkipEvery == 0:
 		return nil, dataset.Skip("every so many")
@@ -205,32 +126,17 @@ func (d *numbers) Materialize(ctx context.Context, j numbersJob) (schema.Batch, 
 // cluster is a server with its roles, each a process.
 type cluster struct {
 	t      *testing.T
-	url    string
+	addr   string
 	dir    string
-	server *process
+	server *proctest.Process
 
-	coordinators []*process
-}
-
-type process struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser // the role ends when this closes
-	log    *lockedBuffer
-	waited chan struct{}
+	coordinators []*proctest.Process
 }
 
 // startCluster starts a server, a coordinator and workers of 2 slots.
 func startCluster(t *testing.T, workers int) *cluster {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cluster{t: t, url: "nats://" + l.Addr().String(), dir: t.TempDir()}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	c := &cluster{t: t, addr: proctest.FreeAddr(t), dir: t.TempDir()}
 	c.startServer()
 	c.start("coordinator")
 	for range workers {
@@ -239,70 +145,22 @@ func startCluster(t *testing.T, workers int) *cluster {
 	return c
 }
 
+func (c *cluster) url() string { return "nats://" + c.addr }
+
 func (c *cluster) startServer() {
 	c.t.Helper()
-	c.server = c.start("server")
+	c.server = proctest.Start(c.t, "server", proctest.ServerConfig{Addr: c.addr, Dir: c.dir}.Env())
 	c.connect().Close()
 }
 
-// start starts a role; extra are further variables of its environment.
-func (c *cluster) start(role string, extra ...string) *process {
+// start starts a coordinator or a worker.
+func (c *cluster) start(role string) *proctest.Process {
 	c.t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	p := &process{t: c.t, cmd: exec.Command(exe), log: new(lockedBuffer), waited: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), roleEnv+"="+role, urlEnv+"="+c.url, dirEnv+"="+c.dir, slotsEnv+"=2")
-	p.cmd.Env = append(p.cmd.Env, extra...)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
-		c.t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	go func() {
-		_ = p.cmd.Wait() // killed on purpose, mostly
-		close(p.waited)
-	}()
+	p := proctest.Start(c.t, role, proctest.URLEnv+"="+c.url())
 	if role == "coordinator" {
 		c.coordinators = append(c.coordinators, p)
 	}
-	c.t.Cleanup(func() {
-		p.kill()
-		if log := p.log.String(); strings.Contains(log, "DATA RACE") {
-			c.t.Errorf("%s: data race:\n%s", role, log)
-		}
-		if c.t.Failed() {
-			c.t.Logf("log of %s %d:\n%s", role, p.cmd.Process.Pid, p.log.tail())
-		}
-	})
 	return p
-}
-
-// kill is kill -9 and returns when the process is gone.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // fails if it is gone
-	<-p.waited
-}
-
-// terminate is SIGTERM and waits for the process to end by itself.
-func (p *process) terminate() {
-	p.t.Helper()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.waited:
-	case <-time.After(40 * time.Second):
-		p.t.Fatal("the process did not end after SIGTERM")
-	}
-}
-
-func (p *process) signal(sig syscall.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil {
-		p.t.Fatal(err)
-	}
 }
 
 // connect waits for the server.
@@ -311,7 +169,7 @@ func (c *cluster) connect() *nats.Conn {
 	var err error
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		var nc *nats.Conn
-		if nc, err = client.Connect(c.url); err == nil {
+		if nc, err = client.Connect(c.url()); err == nil {
 			c.t.Cleanup(nc.Close)
 			return nc
 		}
@@ -436,28 +294,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		case <-tick.C:
 		}
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lockedBuffer) tail() string {
-	s := l.String()
-	return s[max(0, len(s)-4000):]
 }
 
 type testWriter struct{ t *testing.T }

@@ -30,6 +30,7 @@ var layers = map[string][]string{
 	"internal/kind":     {},
 	"internal/chaos":    {},
 	"internal/natstest": {},
+	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
 	"internal/topology": {"schema"},
 
 	"dataset":     {"schema", "internal/kind"},
@@ -83,7 +84,7 @@ var rules = []rule{
 		why: "every role links the wire contract",
 	},
 	{
-		in: []string{"..."}, except: []string{"embedded", "internal/natstest"}, never: []string{natsServer},
+		in: []string{"..."}, except: []string{"embedded", "internal/natstest", "internal/proctest"}, never: []string{natsServer},
 		why: "a broker inside the process is what embedded is for; all else is its client",
 	},
 	{
@@ -99,12 +100,12 @@ var rules = []rule{
 		why: "an author's code, the codec and the pure cores are used and tested without NATS",
 	},
 	{
-		in: []string{"..."}, except: []string{"datasettest", "internal/natstest"},
-		never: []string{"testing", "./internal/natstest/...", "./datasettest/..."}, deep: true,
+		in: []string{"..."}, except: []string{"datasettest", "internal/natstest", "internal/proctest"},
+		never: []string{"testing", "./internal/natstest/...", "./internal/proctest/...", "./datasettest/..."}, deep: true,
 		why: "test helpers stay out of binaries",
 	},
 	{
-		in: []string{"..."}, except: []string{"cli", "examples"}, never: []string{"flag", "os/signal", "github.com/alecthomas/kong"},
+		in: []string{"..."}, except: []string{"cli", "examples", "internal/proctest"}, never: []string{"flag", "os/signal", "github.com/alecthomas/kong"},
 		why: "flags and signals belong to the program: libraries take a Config and a context",
 	},
 }

@@ -5,13 +5,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/proctest"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -19,10 +19,10 @@ import (
 const waitBeforeWorkers = 3 * time.Second
 
 // killCoordinators kills every coordinator that was started but the given one.
-func (c *cluster) killCoordinators(but *process) {
+func (c *cluster) killCoordinators(but *proctest.Process) {
 	for _, p := range c.coordinators {
 		if p != but {
-			p.kill()
+			p.Kill()
 		}
 	}
 }
@@ -110,13 +110,13 @@ func TestP5PausedRolesDoNoHarm(t *testing.T) {
 	b := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(b, 30)
-	sleeper.signal(syscall.SIGSTOP)
+	sleeper.Pause()
 	o.take(b, 100) // past the worker's jobs, which others had to do
-	sleeper.signal(syscall.SIGCONT)
+	sleeper.Resume()
 	o.take(b, 50)
 
 	paused := c.coordinators[0]
-	paused.signal(syscall.SIGSTOP)
+	paused.Pause()
 	c.start("coordinator")
 	o.take(b, 50)
 	unknown, err := schema.NewState(position{I: 500, Seed: 3})
@@ -125,7 +125,7 @@ func TestP5PausedRolesDoNoHarm(t *testing.T) {
 	}
 	o = newOracle(t, p, unknown) // only a live owner can re-seat
 	o.take(b, 20)
-	paused.signal(syscall.SIGCONT)
+	paused.Resume()
 	o.take(b, 100)
 }
 
@@ -140,7 +140,7 @@ func TestP6Elastic(t *testing.T) {
 	for range 3 {
 		w := c.start("worker")
 		o.take(b, 40)
-		w.terminate()
+		w.Terminate()
 		o.take(b, 20)
 	}
 	s, err := b.Status(within(t))

@@ -48,7 +48,7 @@ func TestP1SurvivesDeaths(t *testing.T) {
 		b := c.open("train", p)
 		o := newOracle(t, p, schema.State{})
 		o.take(b, 40)
-		victim.kill()
+		victim.Kill()
 		o.take(b, 100)
 		c.start("worker")
 		o.take(b, 100)
@@ -60,7 +60,7 @@ func TestP1SurvivesDeaths(t *testing.T) {
 		b := c.open("train", p)
 		o := newOracle(t, p, schema.State{})
 		o.take(b, 40)
-		second.kill() // one of the two is the owner
+		second.Kill() // one of the two is the owner
 		o.take(b, 60)
 		third := c.start("coordinator")
 		o.take(b, 20)
@@ -73,7 +73,7 @@ func TestP1SurvivesDeaths(t *testing.T) {
 		b := c.open("train", p)
 		o := newOracle(t, p, schema.State{})
 		o.take(b, 40)
-		c.server.kill()
+		c.server.Kill()
 		c.startServer()
 		o.take(b, 100)
 	})
@@ -208,7 +208,7 @@ func TestP3ErrorsReachTake(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := &cluster{t: t, url: c.url}
+			c := &cluster{t: t, addr: c.addr}
 			b := c.open(tt.name, tt.params, func(cfg *client.Config) { cfg.OnError = client.InOrder })
 			o := newOracle(t, numbersParams{}, schema.State{})
 			o.take(b, tt.at)
@@ -251,7 +251,7 @@ func TestP3PoisonJob(t *testing.T) {
 		w := c.start("worker")
 		go func() {
 			for {
-				<-w.waited
+				<-w.Ended()
 				select {
 				case <-stop:
 					return

@@ -1,0 +1,187 @@
+// Package proctest runs every role of the service as a process of its own: the running test binary started again with
+// a role in its environment, so that kill -9 is kill -9. Nothing but tests imports it.
+//
+// A test binary that uses it calls [Main] first thing in TestMain, and [Start] from its tests.
+package proctest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const roleEnv = "JETBATCH_TEST_ROLE"
+
+// terminateTimeout is above the time that a worker drains for.
+const terminateTimeout = 40 * time.Second
+
+// A Role is what a process does until ctx ends, which is at SIGTERM.
+type Role func(ctx context.Context, log *slog.Logger) error
+
+// Main runs the role that the environment asks for, and exits; without one it returns at once.
+func Main(roles map[string]Role) {
+	name := os.Getenv(roleEnv)
+	if name == "" {
+		return
+	}
+	role := roles[name]
+	if role == nil {
+		fmt.Fprintf(os.Stderr, "unknown role %q\n", name)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go func() { // the parent holds the other end of stdin: no role outlives a test that was killed
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if err := role(ctx, log); err != nil {
+		fmt.Fprintln(os.Stderr, name, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// IsRole reports whether this process runs the role of that name.
+func IsRole(name string) bool { return os.Getenv(roleEnv) == name }
+
+// Process is a role that runs, or ran. Its methods are for the goroutine of the test.
+type Process struct {
+	t     testing.TB
+	role  string
+	cmd   *exec.Cmd
+	stdin io.WriteCloser // the role ends when this closes
+	log   lockedBuffer
+	ended chan struct{}
+}
+
+// Start starts a role with further variables of its environment. It is killed when the test ends, and its log is
+// shown if the test failed. A data race that it found fails the test.
+func Start(t testing.TB, role string, env ...string) *Process {
+	t.Helper()
+	return start(t, role, nil, env)
+}
+
+// StartLines is Start for a role that speaks: line is called with each line of its standard output, from one goroutine,
+// and the process counts as ended only after the last call.
+func StartLines(t testing.TB, role string, line func([]byte), env ...string) *Process {
+	t.Helper()
+	return start(t, role, line, env)
+}
+
+func start(t testing.TB, role string, line func([]byte), env []string) *Process {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Process{t: t, role: role, cmd: exec.Command(exe), ended: make(chan struct{})}
+	p.cmd.Env = append(append(os.Environ(), roleEnv+"="+role), env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	var stdout io.ReadCloser
+	if line != nil {
+		p.cmd.Stdout = nil
+		if stdout, err = p.cmd.StdoutPipe(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.ended)
+		if stdout != nil {
+			for lines := bufio.NewScanner(stdout); lines.Scan(); {
+				line(lines.Bytes())
+			}
+		}
+		_ = p.cmd.Wait() // killed on purpose, mostly
+	}()
+	t.Cleanup(func() {
+		p.Kill()
+		if log := p.log.String(); strings.Contains(log, "DATA RACE") {
+			t.Errorf("%s: data race:\n%s", role, log)
+		}
+		if t.Failed() {
+			t.Logf("log of %s %d:\n%s", role, p.cmd.Process.Pid, p.Tail())
+		}
+	})
+	return p
+}
+
+// Kill is kill -9 and returns when the process is gone. Killing twice is fine.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // fails if it is gone
+	<-p.ended
+}
+
+// Terminate is SIGTERM and waits for the process to end by itself.
+func (p *Process) Terminate() {
+	p.t.Helper()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(terminateTimeout):
+		p.t.Fatalf("%s did not end after SIGTERM", p.role)
+	}
+}
+
+// Pause stops the process as a whole, which cannot know; Resume lets it go on. On a process that ended they do nothing.
+func (p *Process) Pause()  { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *Process) Resume() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Ended is closed when the process is gone.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// Log is all that the process wrote, but for what StartLines takes.
+func (p *Process) Log() string { return p.log.String() }
+
+// Tail is the end of the log.
+func (p *Process) Tail() string {
+	s := p.log.String()
+	return s[max(0, len(s)-4000):]
+}
+
+// FreeAddr returns a loopback address that was free a moment ago.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // nothing was written to it
+	return l.Addr().String()
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
