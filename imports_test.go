@@ -29,6 +29,7 @@ var layers = map[string][]string{
 	"schema":            {},
 	"internal/kind":     {},
 	"internal/chaos":    {},
+	"internal/metrics":  {},
 	"internal/natstest": {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
 	"internal/topology": {"schema"},
@@ -41,9 +42,9 @@ var layers = map[string][]string{
 	"coordinator/internal": {"schema"},
 	"worker/internal":      {"schema"},
 
-	"client":      {"schema", "internal/topology", "client/internal"},
-	"coordinator": {"schema", "dataset", "internal/kind", "internal/topology", "coordinator/internal"},
-	"worker":      {"schema", "dataset", "internal/kind", "internal/topology", "worker/internal"},
+	"client":      {"schema", "internal/metrics", "internal/topology", "client/internal"},
+	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "coordinator/internal"},
+	"worker":      {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
 	"cli":      {"schema", "dataset", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded"},

@@ -133,6 +133,7 @@ type SeatReply struct {
 	State    State    `json:"state"`              // the state at Position, never the zero state; with ModeOpen empty
 	Window   int      `json:"window,omitempty"`
 	Phase    Phase    `json:"phase"`
+	Trace    string   `json:"trace,omitempty"` // W3C traceparent of the Take or Start that asks
 	Held     bool     `json:"held,omitempty"` // found by look-up
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -162,6 +163,7 @@ type CreditReply struct {
 	Workers int    `json:"workers"` // live workers that serve the data set
 	Error   *Fault `json:"error,omitempty"`
 }
+	Trace      string  `json:"trace,omitempty"`       // W3C traceparent of the last Take
 
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
 type StopRequest struct {

@@ -71,6 +71,7 @@ type Result struct {
 	Queue       time.Duration // from the job's storage to its execution, by two clocks
 	Materialize time.Duration // execution and encoding, retries included
 	Fault       *Fault        // for KindError: what happened; for KindHole: the reason as Message
+	Queued      int64         // when the job was stored, by the broker's clock, in nanoseconds since 1970; 0 for unknown
 }
 
 // AppendJob appends the encoded job.

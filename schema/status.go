@@ -35,30 +35,11 @@ type Status struct {
 	ByteRate   float64       `json:"byte_rate"`        // payload bytes taken per second, lately
 	Waiting    string        `json:"waiting,omitempty"`
 	Timing     Timing        `json:"timing"`             // summed over the batches that the reader took
+	Desired    int           `json:"desired_workers"`    // workers, like those that there are, that would keep the trainer from waiting for them
 	IdleFor    time.Duration `json:"idle_for,omitempty"` // since the reader was last heard, when there is none
 	Restarts   int           `json:"restarts,omitempty"` // generations begun because a store was lost
 	Reissued   uint64        `json:"reissued,omitempty"` // jobs published again because they had neither result nor job
-}
-
-// Timing says where the time of one batch, or of many added up, went. Iterate and Materialize are
-// measured by one clock each; Queue and Transfer are between two machines' clocks and never below zero.
-type Timing struct {
-	Iterate     time.Duration `json:"iterate"`     // in the data set's Next
-	Queue       time.Duration `json:"queue"`       // from the job's storage to its execution
-	Materialize time.Duration `json:"materialize"` // in Materialize and encoding, retries included
-	Transfer    time.Duration `json:"transfer"`    // from the record's storage until the payload was here
-	Wait        time.Duration `json:"wait"`        // Take blocked the trainer this long
-	Trainer     time.Duration `json:"trainer"`     // between the Take before and this one
-}
-
-// Add adds u to t, part by part.
-func (t *Timing) Add(u Timing) {
-	t.Iterate += u.Iterate
-	t.Queue += u.Queue
-	t.Materialize += u.Materialize
-	t.Transfer += u.Transfer
-	t.Wait += u.Wait
-	t.Trainer += u.Trainer
+	Backups    uint64        `json:"backups,omitempty"`  // jobs given to a second worker because the first was late
 }
 
 // Step is one batch and its place in the sequence.
@@ -70,6 +51,7 @@ type Step[B any] struct {
 	Timing     Timing // where the time went
 	Worker     string // who made it
 	Deliveries uint64 // how often its job was handed out; 1 when nothing went wrong
+	Trace      string // W3C traceparent of the Take whose word let the job out; empty without a tracer
 
 	release func()
 }
