@@ -122,6 +122,7 @@ type SeatRequest struct {
 	Spec     Spec     `json:"spec"` // version 0
 	Settings Settings `json:"settings"`
 	State    State    `json:"state"`
+	Trace    string   `json:"trace,omitempty"` // W3C traceparent of the Take or Start that asks
 }
 
 // SeatReply is the answer; Fault is nil on success.
@@ -133,7 +134,6 @@ type SeatReply struct {
 	State    State    `json:"state"`              // the state at Position, never the zero state; with ModeOpen empty
 	Window   int      `json:"window,omitempty"`
 	Phase    Phase    `json:"phase"`
-	Trace    string   `json:"trace,omitempty"` // W3C traceparent of the Take or Start that asks
 	Held     bool     `json:"held,omitempty"` // found by look-up
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -151,6 +151,7 @@ type Credit struct {
 	Late       bool    `json:"late,omitempty"`        // Take has waited so long that the owner should look
 	Failed     *Fault  `json:"failed,omitempty"`      // the error that Take returned
 	Timing     *Timing `json:"timing,omitempty"`      // summed over the batches taken by this reader
+	Trace      string  `json:"trace,omitempty"`       // W3C traceparent of the last Take
 }
 
 // CreditReply says how things stand: a reader that finds another seat than its own has been displaced.
@@ -163,7 +164,6 @@ type CreditReply struct {
 	Workers int    `json:"workers"` // live workers that serve the data set
 	Error   *Fault `json:"error,omitempty"`
 }
-	Trace      string  `json:"trace,omitempty"`       // W3C traceparent of the last Take
 
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
 type StopRequest struct {

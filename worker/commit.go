@@ -22,11 +22,13 @@ type commit struct {
 	result *schema.Result
 	record *buffer
 	size   int
+	began  time.Time // of storing it
 }
 
 // commit stores a result: chunks of a large payload first, then the record. It returns when the record is
 // published; the answer to it decides what becomes of the job.
 func (w *Worker) commit(j *job, r *schema.Result, payload []byte) {
+	began := time.Now()
 	r.Digest = schema.Sum(payload)
 	r.Size = uint64(len(payload))
 	if len(payload) > schema.InlineLimit {
@@ -45,7 +47,7 @@ func (w *Worker) commit(j *job, r *schema.Result, payload []byte) {
 		w.handBack(j, passingDelay)
 		return
 	}
-	c := &commit{job: j, result: r, record: record, size: len(record.data)}
+	c := &commit{job: j, result: r, record: record, size: len(record.data), began: began}
 	if !w.admit(c.size) {
 		record.free()
 		return // the worker stops, and hands back everything it holds
@@ -92,6 +94,7 @@ func (w *Worker) settle(c *commit, a *pubAck) {
 
 // settled ends a commit that is known to be stored: only now the job may be acked.
 func (w *Worker) settled(c *commit) {
+	w.countStored(c)
 	w.mu.Lock()
 	held := w.dropLocked(c.job)
 	w.releaseLocked(c)

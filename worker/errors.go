@@ -18,6 +18,12 @@ var (
 
 	// ErrRunning is returned by Run when it was called before: a Worker runs once.
 	ErrRunning = errors.New("the worker was run already")
+
+	// ErrNotRunning is returned by Ready and Live when the worker takes no jobs: not yet, not now, or no more.
+	ErrNotRunning = errors.New("the worker takes no jobs")
+
+	// ErrNoSlots is returned by Live and Ready when every slot is lost.
+	ErrNoSlots = errors.New("no slot is left")
 )
 
 // Causes of a cancelled job, for context.Cause in the data set's Materialize.

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // handBackAfter is how long a job may wait for a slot before another worker gets the chance.
@@ -143,5 +144,5 @@ func (j *job) header() nats.Header {
 	if j.trace == "" {
 		return nil
 	}
-	return nats.Header{"traceparent": []string{j.trace}}
+	return nats.Header{schema.TraceHeader: []string{j.trace}}
 }

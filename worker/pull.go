@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/schedule"
 )
 
@@ -80,12 +81,15 @@ func (w *Worker) onDelivery(l *lane, msg *nats.Msg) {
 		deliveries: meta.NumDelivered, stored: meta.Timestamp, index: -1,
 	}
 	if msg.Header != nil {
-		j.trace = msg.Header.Get("traceparent")
+		j.trace = schema.Traceparent(msg.Header.Get(schema.TraceHeader))
 	}
 	w.mu.Lock()
 	kept := w.sched.Arrive(l, j, j.suspect(), meta.NumPending > 0, now)
 	if kept {
 		w.hold(j)
+		if j.deliveries > 1 {
+			w.count(j).redelivered.Add(1)
+		}
 	}
 	w.mu.Unlock()
 	if !kept {

@@ -42,6 +42,7 @@ func (w *Worker) unstored(j *job, r *schema.Result, v verdict) {
 			return
 		}
 	case full:
+		w.count(j).full.Add(1)
 		w.log.Warn("store is full", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "bytes", r.Size)
 		w.report(j.lane, &schema.Fault{
 			Code: schema.CodeStoreFull, Message: fmt.Sprintf("no room for %d bytes", r.Size),

@@ -104,13 +104,14 @@ func (w *Worker) run(j *job) {
 	began := time.Now()
 	inner, cancel := context.WithCancelCause(j.lane.ctx)
 	defer cancel(nil)
-	ctx := jobContext{inner, began.Add(w.cfg.JobTimeout)}
+	ctx := jobContext{kind.WithTrace(inner, j.trace), began.Add(w.cfg.JobTimeout)}
 	w.mu.Lock()
 	j.deadline, j.cancel = w.now()+int64(w.cfg.JobTimeout), cancel
 	w.mu.Unlock()
 
 	r, body, err := w.read(j)
-	r.Queue = max(began.Sub(j.stored), 0)
+	r.Queue, r.Queued = max(began.Sub(j.stored), 0), j.stored.UnixNano()
+	w.observe(j, stageQueue, r.Queue)
 	payload := newBuffer()
 	defer payload.free()
 	attempts := 1
@@ -121,6 +122,8 @@ func (w *Worker) run(j *job) {
 		payload.data, attempts, err = w.materialize(ctx, j, body, payload.data)
 	}
 	r.Materialize = time.Since(began)
+	w.observe(j, stageMaterialize, r.Materialize)
+	w.count(j).retries.Add(uint64(attempts - 1))
 	w.mu.Lock()
 	lost := j.lost
 	j.cancel = nil
@@ -163,6 +166,7 @@ func (w *Worker) read(j *job) (*schema.Result, []byte, error) {
 
 // abandon gives up a job whose context has ended.
 func (w *Worker) abandon(j *job, r *schema.Result, cause error) {
+	w.count(j).abandoned.Add(1)
 	w.log.Warn("job abandoned", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "deliveries", j.deliveries, "cause", cause)
 	switch {
 	case errors.Is(cause, errSuperseded):

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
@@ -43,6 +44,8 @@ type Config struct {
 	Version string
 	// Logger is told what changes. Defaults to slog.Default.
 	Logger *slog.Logger
+	// Registerer is given the worker's metrics while Run runs: docs/OPERATIONS.md has their names. Defaults to none.
+	Registerer prometheus.Registerer
 }
 
 func (c *Config) resolve() error {
@@ -99,6 +102,9 @@ type Worker struct {
 	began time.Time // the instant 0 of the scheduler and of deadlines
 	ran   atomic.Bool
 
+	counts map[string]*counters // by data set; what is in it is safe for concurrent use
+	meters *meters
+
 	sleep     func(ctx context.Context, d time.Duration) error // between attempts; replaced by tests
 	tick      time.Duration                                    // between heartbeats
 	lostAfter time.Duration                                    // past its deadline, a job's slot counts as lost
@@ -117,6 +123,7 @@ type Worker struct {
 	held           []*job           // delivered and neither acked nor handed back
 	unsettled      int              // commits published and not answered
 	unsettledBytes int
+	serving        bool // Run has subscribed
 	draining       bool
 	stopped        bool // slots end
 	lost           int  // slots whose job ignores the end of its context
@@ -157,6 +164,8 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 		sched: schedule.New[*lane, *job](cfg.Slots), lanes: make(map[string]*lane), checking: make(map[string]bool),
 	}
 	w.ready.L, w.room.L = &w.mu, &w.mu
+	w.counts = w.newCounts()
+	w.meters = w.newMeters()
 	return w, nil
 }
 
@@ -190,6 +199,15 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
 	}
+
+	unregister, err := w.register()
+	if err != nil {
+		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
+	}
+	defer unregister()
+	w.mu.Lock()
+	w.serving = true
+	w.mu.Unlock()
 
 	var slots sync.WaitGroup
 	for range w.cfg.Slots {
