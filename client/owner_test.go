@@ -38,6 +38,7 @@ type owner struct {
 	end      uint64 // the state at which the data ends; 0 for never
 	manual   bool   // the test publishes by itself
 	silent   bool   // requests and credits are not answered
+	refusals int    // so many requests to stop are refused for now
 	credits  []schema.Credit
 	requests []schema.SeatRequest
 
@@ -303,6 +304,9 @@ func (o *owner) stop(m *nats.Msg) {
 	defer o.mu.Unlock()
 	reply := schema.StopReply{Error: o.rec.Error}
 	switch {
+	case o.refusals > 0:
+		o.refusals--
+		reply = schema.StopReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "changing hands"}}
 	case o.rec.Reader != req.Reader:
 		reply = schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded}}
 	case req.Leave:

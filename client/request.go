@@ -85,8 +85,10 @@ func (r *reader) ask(ctx, life context.Context, op string, req any, bail bool, d
 				return err
 			case life.Err() != nil:
 				return r.over(life)
+			case ctx.Err() != nil:
+				return r.waitError(ctx, n.began, what)
 			}
-			return r.waitError(ctx, n.began, what)
+			// It was the end of the run, which a request to stop it, or for its status, outlives.
 		}
 	}
 }

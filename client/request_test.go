@@ -104,6 +104,23 @@ func TestUnavailableIsAskedAgain(t *testing.T) {
 	})
 }
 
+// Stop ends the run here before it asks, and must not take that for the end of its own wait.
+func TestStopIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	take(t, b, schema.State{}, 2)
+	o.locked(func() { o.refusals = 2 })
+	if err := b.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	o.locked(func() {
+		if o.rec.Phase != schema.PhaseClosed {
+			t.Errorf("phase %v", o.rec.Phase)
+		}
+	})
+}
+
 func TestPermission(t *testing.T) {
 	t.Parallel()
 	deny := func(subject string) natstest.Option {
