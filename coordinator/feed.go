@@ -45,7 +45,11 @@ type feed struct {
 
 	asked chan ask
 	ready chan struct{} // there is something to collect
-	busy  time.Time     // since when the iterator has owed something; zero when it owes nothing; the actor's
+
+	// Of the actor: since when the iterator has owed something, zero when it owes nothing; when stalled was last
+	// asked, and how much of the time until then counts.
+	busy, watched time.Time
+	owing         time.Duration
 
 	mu          sync.Mutex
 	made        produced             // what the actor has not collected yet
@@ -92,7 +96,7 @@ func (f *feed) demand(state []byte, n int) {
 	if n == 0 || !f.busy.IsZero() {
 		return
 	}
-	f.busy = time.Now()
+	f.busy, f.owing = time.Now(), 0
 	f.asked <- ask{state, n}
 }
 
@@ -105,20 +109,31 @@ func (f *feed) collect() produced {
 	if len(p.items) == 0 && p.err == nil {
 		return p // collected together with what came before: that the iterator is done was seen then
 	}
-	f.busy = time.Now()
+	f.busy, f.owing = time.Now(), 0
 	if p.last {
 		f.busy = time.Time{}
 	}
 	return p
 }
 
-// stalled reports whether Next has not come back for longer than limit.
+// stalled is asked once a beat, and reports whether Next has not come back for longer than limit. Time in which this
+// process was paused, or the actor waited for the server, is no time of Next's: two beats count at most from one
+// question to the other, and none while there is something to collect.
 func (f *feed) stalled(limit time.Duration) (bool, time.Duration) {
-	if f.busy.IsZero() {
+	now := time.Now()
+	since := now.Sub(f.busy)
+	if f.watched.After(f.busy) {
+		since = now.Sub(f.watched)
+	}
+	f.watched = now
+	f.mu.Lock()
+	made := len(f.made.items) > 0 || f.made.err != nil
+	f.mu.Unlock()
+	if f.busy.IsZero() || made {
 		return false, 0
 	}
-	since := time.Since(f.busy)
-	return since > limit, since
+	f.owing += min(since, 2*beat)
+	return f.owing > limit, f.owing
 }
 
 // iterate answers demands until ctx ends. Every item can be collected at once, so that a Next which never
