@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -90,22 +91,26 @@ func TestDiffer(t *testing.T) {
 	}
 }
 
-// Of two coordinators that both list a batcher or hear a worker, one line remains.
-func TestMerge(t *testing.T) {
+// Counts of what went wrong have a column only when there are any.
+func TestStatusTable(t *testing.T) {
 	t.Parallel()
-	s := merge([]schema.Overview{
-		{Coordinator: "b", Batchers: []schema.Status{{Batcher: "t", Seat: 1}, {Batcher: "v", Seat: 1}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 1}}},
-		{Coordinator: "a", Batchers: []schema.Status{{Batcher: "t", Seat: 2, Phase: schema.PhaseRunning, IdleFor: 3 * time.Second}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 2}}},
-	})
-	var b bytes.Buffer
-	if err := s.table(&b); err != nil {
-		t.Fatal(err)
+	s := fleet.Status{Batchers: []schema.Status{{
+		Batcher: "t", Phase: schema.PhaseRunning, Reader: "r", IdleFor: 3 * time.Second,
+		Timing: schema.Timing{Wait: 3 * time.Second, Trainer: time.Second},
+	}}}
+	table := func() string {
+		var b bytes.Buffer
+		if err := writeTable(&b, s); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
 	}
-	if len(s.Coordinators) != 2 || len(s.Batchers) != 2 || s.Batchers[0].Seat != 2 || len(s.Workers) != 1 || s.Workers[0].Done != 2 {
-		t.Errorf("merged to %+v", s)
+	if got := table(); !strings.Contains(got, " 75 ") || !strings.Contains(got, "a reader, silent for 3s") || strings.Contains(got, "RESTARTS") {
+		t.Error(got)
 	}
-	if !strings.Contains(b.String(), "a reader, for 3s") {
-		t.Error(b.String())
+	s.Batchers[0].Restarts, s.Batchers[0].Reissued = 2, 31
+	if got := table(); !strings.Contains(got, "RESTARTS  REISSUED  WAITING FOR") || !strings.Contains(got, " 31 ") {
+		t.Error(got)
 	}
 }
 

@@ -17,15 +17,20 @@ import (
 
 type coordinatorCmd struct {
 	natsFlags
-	Name     string `help:"Begin of the coordinator's name; something random is added, since every process needs a new one. Defaults to the host's name."`
-	Replicas int    `help:"Replicas of the shared streams, when they are made." default:"1"`
+	Name        string        `help:"Begin of the coordinator's name; something random is added, since every process needs a new one. Defaults to the host's name."`
+	Replicas    int           `help:"Replicas of the shared streams, when they are made." default:"1"`
+	Lease       time.Duration `help:"How long another coordinator must have stood still before its batchers are taken over; the same for all. Defaults to 3s." placeholder:"DURATION"`
+	ReaderLease time.Duration `help:"How long a trainer may be silent before another may open its batcher. Defaults to 5s." placeholder:"DURATION"`
+	Stall       time.Duration `help:"How long the iterator may take for one job before the run fails. Defaults to 10s." placeholder:"DURATION"`
 }
 
 // Run runs a coordinator until ctx ends.
 func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
 	name := uniqueName(c.Name)
 	return a.role(ctx, &c.natsFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn) (runner, error) {
-		return coordinator.New(nc, coordinator.Config{Name: name, Replicas: c.Replicas, Logger: a.log}, a.defs...)
+		return coordinator.New(nc, coordinator.Config{
+			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Logger: a.log,
+		}, a.defs...)
 	})
 }
 

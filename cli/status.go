@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -23,19 +24,6 @@ type statusCmd struct {
 	Watch    bool          `short:"w" help:"Go on until a signal comes."`
 	Interval time.Duration `help:"Pause between two looks with --watch." default:"1s"`
 	JSON     bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON, one object per look."`
-}
-
-// fleetStatus is what all coordinators say together.
-type fleetStatus struct {
-	Coordinators []coordinatorStatus   `json:"coordinators"`
-	Batchers     []schema.Status       `json:"batchers"`
-	Workers      []schema.WorkerStatus `json:"workers"`
-}
-
-type coordinatorStatus struct {
-	Coordinator string   `json:"coordinator"`
-	Version     string   `json:"version"`
-	Datasets    []string `json:"datasets"`
 }
 
 // Run prints the status once or until ctx ends.
@@ -70,7 +58,7 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	}
 }
 
-func (c *statusCmd) show(a *app, s fleetStatus, failed error) error {
+func (c *statusCmd) show(a *app, s fleet.Status, failed error) error {
 	switch {
 	case failed != nil:
 		return nil
@@ -80,11 +68,11 @@ func (c *statusCmd) show(a *app, s fleetStatus, failed error) error {
 	if c.Watch && newConsole(a.out).terminal {
 		fmt.Fprint(a.out, "\x1b[H\x1b[2J") // home, clear
 	}
-	return s.table(a.out)
+	return writeTable(a.out, s)
 }
 
 // askOverview asks all coordinators. Who does not answer in time is left out; errUnhealthy means that nobody did.
-func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleetStatus, error) {
+func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var answers []schema.Overview
@@ -96,38 +84,27 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleetS
 		return true
 	})
 	if len(answers) == 0 {
-		return fleetStatus{}, errors.Join(fmt.Errorf("%w: no coordinator answers", errUnhealthy), err)
+		return fleet.Status{}, errors.Join(fmt.Errorf("%w: no coordinator answers", errUnhealthy), err)
 	}
-	return merge(answers), err
+	return fleet.Merge(answers), err
 }
 
-// merge puts the answers of several coordinators together. Each knows its own batchers and hears all workers; of two
-// that both own a batcher, at a take-over, the one with the higher seat is right.
-func merge(answers []schema.Overview) fleetStatus {
-	var s fleetStatus
-	for _, o := range answers {
-		s.Coordinators = append(s.Coordinators, coordinatorStatus{o.Coordinator, o.Version, o.Datasets})
-		s.Batchers = append(s.Batchers, o.Batchers...)
-		s.Workers = append(s.Workers, o.Workers...)
-	}
-	slices.SortFunc(s.Coordinators, func(a, b coordinatorStatus) int { return strings.Compare(a.Coordinator, b.Coordinator) })
-	slices.SortStableFunc(s.Batchers, func(a, b schema.Status) int {
-		return cmp.Or(strings.Compare(a.Batcher, b.Batcher), cmp.Compare(b.Seat, a.Seat))
-	})
-	s.Batchers = slices.CompactFunc(s.Batchers, func(a, b schema.Status) bool { return a.Batcher == b.Batcher })
-	slices.SortStableFunc(s.Workers, func(a, b schema.WorkerStatus) int {
-		return cmp.Or(strings.Compare(a.Worker, b.Worker), cmp.Compare(b.Done, a.Done))
-	})
-	s.Workers = slices.CompactFunc(s.Workers, func(a, b schema.WorkerStatus) bool { return a.Worker == b.Worker })
-	return s
-}
-
-func (s fleetStatus) table(w io.Writer) error {
+// writeTable writes the status for people.
+func writeTable(w io.Writer, s fleet.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tFED\tWINDOW\tBATCHES/S\tMB/S\tWORKERS\tSLOTS\tWAITING FOR")
+	rare := rareOf(s.Batchers)
+	fmt.Fprint(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tFED\tWINDOW\tBATCHES/S\tMB/S\tWAIT %\tWORKERS\tSLOTS\t")
+	for _, r := range rare {
+		fmt.Fprintf(t, "%s\t", r.head)
+	}
+	fmt.Fprintln(t, "WAITING FOR")
 	for _, b := range s.Batchers {
-		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%d\t%d\t%s\n", b.Batcher, b.Phase, b.Dataset, b.Version,
-			b.Taken, b.Fed, b.Window, b.Rate, b.ByteRate/1e6, b.Workers, b.Slots, waitingFor(b))
+		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t", b.Batcher, b.Phase, b.Dataset, b.Version,
+			b.Taken, b.Fed, b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
+		for _, r := range rare {
+			fmt.Fprintf(t, "%d\t", r.of(b))
+		}
+		fmt.Fprintln(t, cmp.Or(oneLine(fleet.WaitingFor(b), 80), "-"))
 	}
 	if len(s.Batchers) == 0 {
 		fmt.Fprintln(t, "none")
@@ -147,17 +124,35 @@ func (s fleetStatus) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// waitingFor says why nothing moves, if nothing does.
-func waitingFor(b schema.Status) string {
-	switch {
-	case b.Error != nil:
-		return "Start: " + oneLine(b.Error.Error(), 80)
-	case b.Waiting != "":
-		return oneLine(b.Waiting, 80)
-	case b.Reader == "" && b.Phase == schema.PhaseRunning:
-		return fmt.Sprintf("a reader, for %v", b.IdleFor.Round(time.Second))
+// rareColumn is a count that is zero unless something went wrong and was made good.
+type rareColumn struct {
+	head string
+	of   func(schema.Status) uint64
+}
+
+var rareColumns = []rareColumn{
+	{"RESTARTS", func(b schema.Status) uint64 { return uint64(b.Restarts) }},
+	{"REISSUED", func(b schema.Status) uint64 { return b.Reissued }},
+	{"BACKUPS", func(b schema.Status) uint64 { return b.Backups }},
+}
+
+// rareOf returns the columns in which some batcher has something.
+func rareOf(batchers []schema.Status) (columns []rareColumn) {
+	for _, r := range rareColumns {
+		if slices.ContainsFunc(batchers, func(b schema.Status) bool { return r.of(b) > 0 }) {
+			columns = append(columns, r)
+		}
 	}
-	return "-"
+	return columns
+}
+
+// waitPercent is the part of its time that the trainer stood still, as long as it has the batcher open.
+func waitPercent(t schema.Timing) string {
+	share, known := fleet.WaitShare(t)
+	if !known {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", 100*share)
 }
 
 // oneLine is the beginning of s, in one line.

@@ -27,6 +27,8 @@ type takeCmd struct {
 	Stop        bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
 	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
 	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
+	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB." placeholder:"BYTES"`
+	Retain      int           `help:"Taken batches kept, so that going back to one costs nothing; -1 for none. Defaults to half the window."`
 	InOrder     bool          `help:"Take the good batches before a bad one first, instead of failing at once."`
 	TrainTime   time.Duration `help:"Pretend to train so long on every batch." placeholder:"DURATION"`
 	TakeTimeout time.Duration `help:"Give up, with 4, when one batch takes longer. Defaults to no end." placeholder:"DURATION"`
@@ -86,7 +88,8 @@ func (c *takeCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer nc.Close()
 	cfg := client.Config{
-		Name: c.Name, Dataset: c.Dataset, Window: c.Window, TakeOver: c.TakeOver, Logger: a.log,
+		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain,
+		TakeOver: c.TakeOver, Logger: a.log,
 	}
 	if params != nil {
 		cfg.Params = params

@@ -11,8 +11,17 @@ import (
 // maxStarts is how many lone starts of a suspect may end without an outcome before it is convicted.
 const maxStarts = 3
 
-// errPoison is committed for a job that was alone on a worker each time and never ended.
+// errPoison is matched by the *poisonError of a job that was alone on a worker each time and never ended.
 var errPoison = errors.New("poison job")
+
+// poisonError is committed as such a job's result; its code there says already what it is.
+type poisonError struct{ deliveries uint64 }
+
+func (e *poisonError) Error() string {
+	return fmt.Sprintf("it was handed out %d times, and %d workers that ran nothing else did not get to its end", e.deliveries, maxStarts)
+}
+
+func (e *poisonError) Is(target error) bool { return target == errPoison }
 
 // unmarkedError says that a suspect must not start, since its start could not be marked.
 type unmarkedError struct{ verdict verdict }
@@ -20,7 +29,7 @@ type unmarkedError struct{ verdict verdict }
 func (e *unmarkedError) Error() string { return "start not marked" }
 
 // mark stores that a suspect starts now, so that a start which takes the worker down leaves a trace. It
-// returns errPoison when there were maxStarts such starts already, or an *unmarkedError. The scheduler runs nothing beside it.
+// returns a *poisonError when there were maxStarts such starts already, or an *unmarkedError. The scheduler runs nothing beside it.
 func (w *Worker) mark(ctx context.Context, j *job, r *schema.Result) error {
 	for k := 1; k <= maxStarts; k++ {
 		subject := schema.StartSubject(j.lane.batcher, j.lane.gen, r.Seq, k)
@@ -45,7 +54,7 @@ func (w *Worker) mark(ctx context.Context, j *job, r *schema.Result) error {
 			return &unmarkedError{v}
 		}
 	}
-	return fmt.Errorf("%w: it was handed out %d times, and %d workers that ran nothing else did not get to its end", errPoison, j.deliveries, maxStarts)
+	return &poisonError{j.deliveries}
 }
 
 // unmark takes back the trace of a start that ended.

@@ -1,0 +1,83 @@
+// Package fleet puts together what several coordinators say of their batchers and workers, and says in words what a
+// batcher waits for. It is pure: what it needs to know it is given.
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Status is what all coordinators say together, sorted by name.
+type Status struct {
+	Coordinators []Coordinator         `json:"coordinators"`
+	Batchers     []schema.Status       `json:"batchers"`
+	Workers      []schema.WorkerStatus `json:"workers"`
+}
+
+// Coordinator is one that answered.
+type Coordinator struct {
+	Coordinator string   `json:"coordinator"`
+	Version     string   `json:"version"`
+	Datasets    []string `json:"datasets"` // kind tokens
+}
+
+// Merge puts the answers of several coordinators together. Each knows its own batchers and hears all workers; of two
+// that both own a batcher, at a take-over, the one with the higher seat is right.
+func Merge(answers []schema.Overview) Status {
+	var s Status
+	for _, o := range answers {
+		s.Coordinators = append(s.Coordinators, Coordinator{o.Coordinator, o.Version, o.Datasets})
+		s.Batchers = append(s.Batchers, o.Batchers...)
+		s.Workers = append(s.Workers, o.Workers...)
+	}
+	slices.SortFunc(s.Coordinators, func(a, b Coordinator) int { return strings.Compare(a.Coordinator, b.Coordinator) })
+	slices.SortStableFunc(s.Batchers, func(a, b schema.Status) int {
+		return cmp.Or(strings.Compare(a.Batcher, b.Batcher), cmp.Compare(b.Seat, a.Seat))
+	})
+	s.Batchers = slices.CompactFunc(s.Batchers, func(a, b schema.Status) bool { return a.Batcher == b.Batcher })
+	slices.SortStableFunc(s.Workers, func(a, b schema.WorkerStatus) int {
+		return cmp.Or(strings.Compare(a.Worker, b.Worker), cmp.Compare(b.Done, a.Done))
+	})
+	s.Workers = slices.CompactFunc(s.Workers, func(a, b schema.WorkerStatus) bool { return a.Worker == b.Worker })
+	return s
+}
+
+// WaitingFor says why nothing moves, if nothing does, and is empty else.
+func WaitingFor(b schema.Status) string {
+	switch idle := b.IdleFor.Round(time.Second); {
+	case b.Error != nil:
+		return Failure(b.Error)
+	// What a reader that fell silent was waiting for counts no more.
+	case b.Phase == schema.PhaseRunning && b.Reader == "":
+		return fmt.Sprintf("a reader, for %v", idle)
+	case b.Phase == schema.PhaseRunning && b.IdleFor > 0:
+		return fmt.Sprintf("a reader, silent for %v", idle)
+	}
+	return b.Waiting
+}
+
+// Failure says what ended a run, and at which batch.
+func Failure(f *schema.Fault) string {
+	at := "failed: "
+	if f.Seq > 0 {
+		at += fmt.Sprintf("batch %d: ", f.Seq)
+	}
+	if f.Message == "" {
+		return at + f.Code
+	}
+	return at + f.Code + ": " + f.Message
+}
+
+// WaitShare is the part of its time that a trainer stood still, from 0 to 1; it is not known before the first batch.
+func WaitShare(t schema.Timing) (share float64, known bool) {
+	both := t.Wait + t.Trainer
+	if both <= 0 {
+		return 0, false
+	}
+	return float64(t.Wait) / float64(both), true
+}

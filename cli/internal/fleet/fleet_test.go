@@ -1,0 +1,49 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Of two coordinators that both list a batcher or hear a worker, one line remains.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	s := Merge([]schema.Overview{
+		{Coordinator: "b", Batchers: []schema.Status{{Batcher: "t", Seat: 1}, {Batcher: "v", Seat: 1}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 1}}},
+		{Coordinator: "a", Batchers: []schema.Status{{Batcher: "t", Seat: 2}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 2}}},
+	})
+	if len(s.Coordinators) != 2 || s.Coordinators[0].Coordinator != "a" || len(s.Batchers) != 2 || s.Batchers[0].Seat != 2 || len(s.Workers) != 1 || s.Workers[0].Done != 2 {
+		t.Errorf("merged to %+v", s)
+	}
+}
+
+func TestWaitingFor(t *testing.T) {
+	t.Parallel()
+	for want, b := range map[string]schema.Status{
+		"":                            {Phase: schema.PhaseRunning, Reader: "r"},
+		"batch 7 is not committed":    {Phase: schema.PhaseRunning, Reader: "r", Waiting: "batch 7 is not committed"},
+		"a reader, for 3s":            {Phase: schema.PhaseRunning, IdleFor: 3100 * time.Millisecond, Waiting: "batch 7"},
+		"a reader, silent for 9s":     {Phase: schema.PhaseRunning, Reader: "r", IdleFor: 9 * time.Second, Waiting: "batch 7"},
+		"failed: store_full":          {Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodeStoreFull}},
+		"failed: batch 5: poison: ow": {Phase: schema.PhaseFailed, IdleFor: 1, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5, Message: "ow"}},
+	} {
+		if got := WaitingFor(b); got != want {
+			t.Errorf("%+v: %q, want %q", b, got, want)
+		}
+	}
+	if got := WaitingFor(schema.Status{Phase: schema.PhaseDone, IdleFor: time.Hour}); got != "" {
+		t.Errorf("a run that is done waits for %q", got)
+	}
+}
+
+func TestWaitShare(t *testing.T) {
+	t.Parallel()
+	if _, known := WaitShare(schema.Timing{}); known {
+		t.Error("known before the first batch")
+	}
+	if share, _ := WaitShare(schema.Timing{Wait: time.Second, Trainer: 3 * time.Second}); share != 0.25 {
+		t.Error(share)
+	}
+}
