@@ -16,7 +16,7 @@ func (r *reader) stop(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	had := r.sticky
-	req := schema.StopRequest{Batcher: r.cfg.Name, Reader: r.id, Seat: r.seat.number}
+	req := schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id}
 	r.mu.Unlock()
 	if errors.Is(had, ErrSuperseded) {
 		return had // the run is another's
@@ -65,8 +65,9 @@ func (r *reader) close() error {
 	r.closed = true
 	superseded := errors.Is(r.sticky, ErrSuperseded)
 	r.endSession()
-	req := schema.StopRequest{Batcher: r.cfg.Name, Reader: r.id, Seat: r.seat.number, Leave: true}
+	req := schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id, Leave: true}
 	r.mu.Unlock()
+	r.unregister()
 	r.cancel()
 	r.signal()
 	r.data.Close()

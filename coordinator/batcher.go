@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,8 +37,15 @@ type batcher struct {
 	last     schema.Credit
 	rate     rate
 	restarts int    // generations begun because a store was lost
-	reissued uint64 // jobs published again
+	reissued uint64 // jobs that were missing, in the generations before this one
+	backups  uint64 // jobs given to a second worker
 	over     bool   // deposed or collected: the actor ends
+
+	count     counters
+	need      need
+	lateSince time.Time // since when the reader has said that it waits; zero when it does not
+	trace     string    // of the reader's last word
+	viewed    atomic.Pointer[view]
 }
 
 func newBatcher(c *Coordinator, rec schema.Record, rev uint64, k *kind.Kind) *batcher {
@@ -64,6 +72,8 @@ type generation struct {
 	purged  uint64          // results up to here are dropped from the store
 	shrunk  int             // bound on the window after the store was full; 0 for none
 	roomed  time.Time       // when it was shrunk last
+	backup  uint64          // the sequence number whose job a second worker may have; 0 for none
+	swept   time.Time       // when results that came after they were dropped were last looked for
 }
 
 // post hands f to the actor; it is dropped when the actor has ended.
@@ -140,6 +150,7 @@ func (b *batcher) end() {
 func (b *batcher) halt() {
 	if b.gen != nil {
 		b.gen.feed.stop()
+		b.reissued += b.gen.feed.reissued()
 		b.gen = nil
 	}
 }
@@ -170,6 +181,7 @@ func (b *batcher) beat() {
 		b.save()
 	}
 	g.feed.republish(g.Window)
+	b.sweep()
 	if stalled, since := g.feed.stalled(b.c.cfg.Stall); stalled && !g.ended {
 		b.verdict(&schema.Fault{Code: schema.CodeIteratorStalled, Message: "Next has not returned for " + since.Round(time.Second).String()})
 	} else if g.unsaid != nil {
@@ -309,8 +321,15 @@ func (b *batcher) resize() {
 	}
 	_, slots := b.c.fleet.serving(b.kindToken())
 	limit := windowLimit(b.rec.Settings, slots, b.rec.BatchBytes)
-	if b.gen.shrunk > 0 {
-		limit = min(limit, b.gen.shrunk)
+	if g := b.gen; g.shrunk > 0 {
+		if time.Since(g.roomed) > regrow { // there may be room again; if not, the store says so again
+			g.shrunk, g.roomed = 2*g.shrunk, time.Now()
+		}
+		if g.shrunk >= limit {
+			g.shrunk = 0
+		} else {
+			limit = g.shrunk
+		}
 	}
 	b.gen.SetLimit(limit)
 	b.settle()
@@ -324,8 +343,7 @@ func (b *batcher) settle() {
 		seq := g.owed[0]
 		g.owed = g.owed[1:]
 		if e, ok := g.Entry(seq); ok && seq > g.Taken() {
-			g.feed.publish(seq, e.Job)
-			b.reissued++
+			g.feed.publish(seq, e.Job, true)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -38,6 +39,8 @@ type Config struct {
 	Replicas int
 	// Logger defaults to discarding.
 	Logger *slog.Logger
+	// Registerer is given the coordinator's metrics while Run runs: docs/OPERATIONS.md has their names. Defaults to none.
+	Registerer prometheus.Registerer
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -72,10 +75,14 @@ func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
 	return min(max(limit, 1), maxWindow)
 }
 
-// retained is how many taken batches are kept for look-ups.
-func retained(s schema.Settings, limit int) int {
+// retained is how many taken batches are kept for look-ups: what was asked for, or half the window, within the bytes.
+func retained(s schema.Settings, limit int, batchBytes int64) int {
 	if s.Retain < 0 {
 		return 0
 	}
-	return cmp.Or(s.Retain, limit/2)
+	keep := cmp.Or(s.Retain, limit/2)
+	if batchBytes > 0 {
+		keep = int(min(int64(keep), cmp.Or(s.WindowBytes, DefaultWindowBytes)/batchBytes))
+	}
+	return keep
 }

@@ -50,11 +50,19 @@ type feed struct {
 	// asked, and how much of the time until then counts.
 	busy, watched time.Time
 	owing         time.Duration
+	trace         string // of the reader's last word, for the header of jobs
 
 	mu          sync.Mutex
-	made        produced             // what the actor has not collected yet
-	unconfirmed map[uint64]time.Time // published, by sequence number
-	refused     string               // the last refusal, for people
+	made        produced               // what the actor has not collected yet
+	unconfirmed map[uint64]publication // by sequence number
+	refused     string                 // the last refusal, for people
+	again       uint64                 // jobs that were published again and that the stream took, so they were missing
+}
+
+// publication is a job that was sent and whose storing nobody confirmed.
+type publication struct {
+	at    time.Time
+	again bool // it was sent before, in the same generation, and confirmed
 }
 
 type ask struct {
@@ -69,7 +77,7 @@ func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Ins
 		prefix:      schema.JobPrefix + "." + token + "." + batcher + "." + gen + ".",
 		asked:       make(chan ask, 1),
 		ready:       make(chan struct{}, 1),
-		unconfirmed: make(map[uint64]time.Time),
+		unconfirmed: make(map[uint64]publication),
 	}
 	sub, err := nc.Subscribe(f.inbox+".*", f.confirm)
 	if err != nil {
@@ -170,15 +178,36 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 }
 
 // publish sends a job; the stream's answer comes to confirm. A lost message is sent again by republish.
-func (f *feed) publish(seq uint64, job []byte) {
+func (f *feed) publish(seq uint64, job []byte, again bool) {
 	f.mu.Lock()
-	f.unconfirmed[seq] = time.Now()
+	f.unconfirmed[seq] = publication{time.Now(), again}
 	f.mu.Unlock()
 	n := strconv.FormatUint(seq, 10)
-	err := f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + n + ".0", Reply: f.inbox + "." + n, Data: job})
+	err := f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + n + ".0", Reply: f.inbox + "." + n, Header: f.header(), Data: job})
 	if err != nil {
 		f.fail(err.Error())
 	}
+}
+
+// backUp sends a job a second time, for another worker than the one that has it. Nobody waits for an answer: the job
+// itself is there still.
+func (f *feed) backUp(seq uint64, job []byte) error {
+	return f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + strconv.FormatUint(seq, 10) + ".1", Header: f.header(), Data: job})
+}
+
+// header is the headers of a job.
+func (f *feed) header() nats.Header {
+	if f.trace == "" {
+		return nil
+	}
+	return nats.Header{schema.TraceHeader: []string{f.trace}}
+}
+
+// reissued is how many jobs had to be stored again.
+func (f *feed) reissued() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.again
 }
 
 func (f *feed) fail(why string) {
@@ -217,6 +246,9 @@ func (f *feed) confirm(m *nats.Msg) {
 		return
 	}
 	f.mu.Lock()
+	if ack.Error == nil && f.unconfirmed[seq].again {
+		f.again++
+	}
 	delete(f.unconfirmed, seq)
 	if len(f.unconfirmed) == 0 {
 		f.refused = ""
@@ -228,18 +260,20 @@ func (f *feed) confirm(m *nats.Msg) {
 func (f *feed) republish(w *window.Window) {
 	f.mu.Lock()
 	var late []uint64
-	for seq, at := range f.unconfirmed {
+	again := make(map[uint64]bool)
+	for seq, p := range f.unconfirmed {
 		if seq <= w.Taken() {
 			delete(f.unconfirmed, seq)
-		} else if time.Since(at) > republishAfter {
+		} else if time.Since(p.at) > republishAfter {
 			late = append(late, seq)
+			again[seq] = p.again
 		}
 	}
 	f.mu.Unlock()
 	slices.Sort(late)
 	for _, seq := range late {
 		if e, ok := w.Entry(seq); ok {
-			f.publish(seq, e.Job)
+			f.publish(seq, e.Job, again[seq])
 		}
 	}
 }

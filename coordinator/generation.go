@@ -19,6 +19,9 @@ import (
 const (
 	repairMin = 500 * time.Millisecond
 	repairMax = 10 * time.Second
+
+	// regrow is after how long a window that a full store has halved is doubled again.
+	regrow = 10 * time.Second
 )
 
 // open opens the data set, unless it is open.
@@ -53,6 +56,7 @@ func (b *batcher) begin(state []byte, change func(*schema.Record)) *schema.Fault
 	if err != nil {
 		return unavailable("record of batcher %s: %v", b.name, err)
 	}
+	b.count.generations++
 	b.discard(before)
 	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
 	defer cancel()
@@ -78,6 +82,7 @@ func (b *batcher) start(w *window.Window) *schema.Fault {
 	if err != nil {
 		return unavailable("feed batcher %s: %v", b.name, err)
 	}
+	f.trace = b.trace
 	b.gen = &generation{Window: w, feed: f, saved: b.rec.Taken, purged: b.rec.Floor, since: time.Now()}
 	b.announce()
 	b.resize()
@@ -156,6 +161,7 @@ func (b *batcher) take(p produced) {
 	}
 	g.settled = g.settled || p.last
 	for _, it := range p.items {
+		b.c.meters.iterate.WithLabelValues(b.rec.Spec.Dataset).Observe(it.took.Seconds())
 		seq := g.Fed() + 1
 		if v := b.rec.Verdict; v != nil && v.Seq == seq {
 			b.verdict(v.Fault) // given by the owner before, and final
@@ -171,7 +177,8 @@ func (b *batcher) take(p produced) {
 		}
 		g.Feed(window.Entry{Next: it.next, Job: job})
 		if seq > g.Taken() && !g.done[seq] {
-			g.feed.publish(seq, job)
+			g.feed.publish(seq, job, false)
+			b.count.fed++
 		}
 	}
 	if p.err != nil {
@@ -249,8 +256,8 @@ func (b *batcher) publishVerdict() error {
 // successor must find everything above the floor that it reads.
 func (b *batcher) save() {
 	g := b.gen
-	floor := g.Droppable(retained(b.rec.Settings, g.Limit()))
-	if int64(schema.BlockSize)*b.rec.BatchBytes <= b.windowBytes()/8 {
+	floor := g.Droppable(retained(b.rec.Settings, g.Limit(), b.rec.BatchBytes))
+	if int64(schema.BlockSize)*b.rec.BatchBytes <= b.windowBytes()/64 {
 		// Small batches are dropped by whole blocks, one purge for many.
 		if whole := (floor + 1) / schema.BlockSize * schema.BlockSize; whole > 0 {
 			floor = max(g.Floor(), whole-1)

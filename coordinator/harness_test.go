@@ -190,7 +190,7 @@ func late(c *schema.Credit) { c.Late = true }
 
 func (r *reader) stop(leave bool) schema.StopReply {
 	r.t.Helper()
-	return ask[schema.StopReply](r.cluster, "stop", schema.StopRequest{Batcher: r.name, Reader: r.id, Seat: r.reply.Seat, Leave: leave})
+	return ask[schema.StopReply](r.cluster, "stop", schema.StopRequest{Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave})
 }
 
 func (r *reader) status() schema.Status {

@@ -30,6 +30,7 @@ func (b *batcher) credit(credit *schema.Credit) {
 		return
 	}
 	b.heard = time.Now()
+	b.measure(credit)
 	g := b.gen
 	if credit.Gen != b.rec.Gen || credit.Seat != b.rec.Seat || g == nil {
 		return
@@ -39,7 +40,9 @@ func (b *batcher) credit(credit *schema.Credit) {
 		b.fail(credit.Failed)
 		return
 	}
+	before := g.Taken()
 	if g.Credit(credit.Taken) {
+		b.count.taken += g.Taken() - before
 		g.pause = 0
 		credit.BatchBytes = max(credit.BatchBytes, 1) // batches without a payload have a size, too
 	}
@@ -55,6 +58,7 @@ func (b *batcher) credit(credit *schema.Credit) {
 	}
 	b.settle()
 	b.demand()
+	b.backUp(credit)
 	if credit.Late {
 		b.repair()
 	}
@@ -81,6 +85,7 @@ func (b *batcher) fail(fault *schema.Fault) {
 		return
 	}
 	b.halt()
+	b.discard(b.rec.Gen) // only Start goes on from here, with a new generation: its jobs would only be in the way
 	b.log.Warn("run failed", "gen", b.rec.Gen, "seq", fault.Seq, "error", fault.Message)
 	b.notify()
 }
@@ -118,7 +123,7 @@ func (b *batcher) status() schema.Status {
 	s := schema.Status{
 		Batcher: b.name, Phase: b.rec.Phase, Error: b.rec.Error, Dataset: b.rec.Spec.Dataset, Version: b.rec.Spec.Version,
 		Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, Owner: b.c.cfg.Name, Taken: b.rec.Taken, Fed: b.rec.Taken,
-		BatchBytes: b.rec.BatchBytes, Restarts: b.restarts, Reissued: b.reissued,
+		BatchBytes: b.rec.BatchBytes, Restarts: b.restarts, Reissued: b.reissued, Backups: b.backups,
 	}
 	s.Workers, s.Slots = b.c.fleet.serving(b.kindToken())
 	if !b.held() {
@@ -127,8 +132,10 @@ func (b *batcher) status() schema.Status {
 	if b.last.Timing != nil {
 		s.Timing = *b.last.Timing
 	}
+	s.Desired = b.desired(&s)
 	if g := b.gen; g != nil {
 		s.Taken, s.Fed, s.Window = g.Taken(), g.Fed(), g.Limit()
+		s.Reissued += g.feed.reissued()
 		s.Rate, s.ByteRate = b.rate.value(time.Now())
 		s.Waiting = b.waiting(s)
 	}

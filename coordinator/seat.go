@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,8 +35,8 @@ func openFault(err error) *schema.Fault {
 func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
 	same := b.rec.Reader == req.Reader
 	switch {
-	case same && req.Request < b.rec.Request:
-		return refuse(schema.CodeSuperseded, "this request was overtaken by a later one of the same reader")
+	case b.overtaken(req.Reader, req.Request):
+		return refuse(schema.CodeSuperseded, "this request was overtaken by a later one")
 	case same && req.Request == b.rec.Request:
 		if r := b.repeated(req); r != nil {
 			return *r
@@ -43,6 +44,7 @@ func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
 	case !same && req.Mode != schema.ModeOpen:
 		return refuse(schema.CodeSuperseded, fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader))
 	}
+	b.follow(req.Trace)
 	var reply schema.SeatReply
 	switch req.Mode {
 	case schema.ModeOpen:
@@ -57,6 +59,25 @@ func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
 		b.notify()
 	}
 	return reply
+}
+
+// overtaken reports whether a request of a reader is older than what it was last answered, or than the loss of its
+// seat: a duplicate that comes so late changes nothing.
+func (b *batcher) overtaken(reader, request string) bool {
+	if reader == b.rec.Reader {
+		return request < b.rec.Request
+	}
+	return slices.ContainsFunc(b.rec.Former, func(f schema.Former) bool { return f.Reader == reader && request <= f.Request })
+}
+
+// vacate notes in the record that its reader has the seat no more.
+func vacate(r *schema.Record) {
+	if r.Reader == "" {
+		return
+	}
+	former := append(slices.Clone(r.Former), schema.Former{Reader: r.Reader, Request: r.Request})
+	r.Former = former[max(0, len(former)-schema.MaxFormer):]
+	r.Reader, r.Request = "", ""
 }
 
 // repeated answers a request that was carried out before and whose answer was lost; nil when the generation that it
@@ -107,6 +128,9 @@ func (b *batcher) sit(req *schema.SeatRequest) schema.SeatReply {
 	over := differs || b.rec.Phase == schema.PhaseFailed || b.rec.Phase == schema.PhaseClosed
 	before := b.rec.Gen
 	err = b.update(func(r *schema.Record) {
+		if r.Reader != req.Reader {
+			vacate(r)
+		}
 		r.Reader, r.Request, r.Settings, r.Since = req.Reader, req.Request, req.Settings, time.Now()
 		r.Seat++
 		if over {
@@ -159,12 +183,14 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 		}
 		b.gen.saved = position - 1
 		b.cancelJobs(b.gen.Seek(position))
+		b.gen.backup = 0
 		b.gen.looked, b.gen.pause = time.Time{}, 0
 		b.repair() // what was skipped over before may be wanted now
 		if b.gen == nil || b.rec.Position != position {
 			return b.seatReply(false) // the store turned out to be lost: a new generation began
 		}
 		b.demand()
+		b.count.held++
 		b.log.Info("seated at a held state", "gen", b.rec.Gen, "seat", b.rec.Seat, "seq", position)
 		return b.seatReply(true)
 	}
@@ -239,7 +265,7 @@ func (b *batcher) cancelJobs(from, to uint64) {
 	defer cancel()
 	s, err := b.c.js.Stream(ctx, topology.JobsStream)
 	for seq := from; err == nil && seq < to; seq++ {
-		err = s.Purge(ctx, jetstream.WithPurgeSubject(schema.JobSubject(b.kindToken(), b.name, b.rec.Gen, seq, 0)))
+		err = s.Purge(ctx, jetstream.WithPurgeSubject(schema.TriesFilter(b.kindToken(), b.name, b.rec.Gen, seq)))
 	}
 	if err != nil {
 		b.log.Warn("skipped jobs not cancelled", "from", from, "to", to, "error", err)
@@ -263,11 +289,14 @@ func (b *batcher) stop(req *schema.StopRequest) schema.StopReply {
 		}
 		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader)}}
 	}
+	if b.overtaken(req.Reader, req.Request) {
+		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: "this request was overtaken by a later one"}}
+	}
 	before, failure := b.rec.Gen, b.rec.Error
 	err := b.update(func(r *schema.Record) {
-		r.Since = time.Now()
+		r.Since, r.Request = time.Now(), req.Request
 		if req.Leave {
-			r.Reader = ""
+			vacate(r)
 			r.Seat++
 			return
 		}

@@ -139,7 +139,7 @@ func TestRepeatedRequests(t *testing.T) {
 		start := r.request(schema.ModeStart, at(0))
 		r.try(start)
 		r.stop(false)
-		expectFault(t, r.try(start).Fault, schema.CodeStopped)
+		expectFault(t, r.try(start).Fault, schema.CodeSuperseded)
 		if s := r.status(); s.Phase != schema.PhaseClosed {
 			t.Fatalf("status: %+v", s)
 		}

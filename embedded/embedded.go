@@ -88,6 +88,9 @@ func (s *Service) start() error {
 		}
 		dir, s.dir = temp, temp
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { // the server would only say that it is not ready
+		return err
+	}
 	opts := &server.Options{
 		ServerName: "jetbatch", JetStream: true, StoreDir: dir, DontListen: s.cfg.Listen == "",
 		NoSigs: true, MaxPayload: 1 << 20, NoLog: true,

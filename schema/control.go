@@ -43,6 +43,7 @@ type Record struct {
 	Seat     uint64    `json:"seat"`               // counts every start, re-seat, look-up, take-over and leave
 	Reader   string    `json:"reader,omitempty"`   // who holds the seat; empty when nobody does
 	Request  string    `json:"request,omitempty"`  // the last seat request carried out
+	Former   []Former  `json:"former,omitempty"`   // readers before, the latest last; at most MaxFormer
 	Position uint64    `json:"position,omitempty"` // the sequence number that the seat began at
 	Since    time.Time `json:"since"`              // of the last change of phase or seat
 
@@ -53,6 +54,16 @@ type Record struct {
 
 	Verdict *Verdict `json:"verdict,omitempty"` // the coordinator's word on where the sequence ends
 	Error   *Fault   `json:"error,omitempty"`   // why the phase is failed
+}
+
+// MaxFormer is how many former readers a record remembers.
+const MaxFormer = 8
+
+// Former is a reader that lost or left its seat, and its last request: what it asked up to then is over, however
+// late it comes.
+type Former struct {
+	Reader  string `json:"reader"`
+	Request string `json:"request"`
 }
 
 // Verdict is how the iterator ended: at Seq there is no batch but the end or an error.
@@ -149,6 +160,7 @@ type Credit struct {
 	Bytes      int64   `json:"bytes,omitempty"`       // taken in all, by this reader
 	Waiting    string  `json:"waiting,omitempty"`     // what Take waits for now
 	Late       bool    `json:"late,omitempty"`        // Take has waited so long that the owner should look
+	Straggles  bool    `json:"straggles,omitempty"`   // the batch after Taken is behind later ones for longer than jobs take
 	Failed     *Fault  `json:"failed,omitempty"`      // the error that Take returned
 	Timing     *Timing `json:"timing,omitempty"`      // summed over the batches taken by this reader
 	Trace      string  `json:"trace,omitempty"`       // W3C traceparent of the last Take
@@ -168,8 +180,8 @@ type CreditReply struct {
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
 type StopRequest struct {
 	Batcher string `json:"batcher"`
+	Request string `json:"request"` // as in SeatRequest
 	Reader  string `json:"reader"`
-	Seat    uint64 `json:"seat"`
 	Leave   bool   `json:"leave,omitempty"`
 }
 

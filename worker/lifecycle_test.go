@@ -260,7 +260,7 @@ func TestServiceAndTrace(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "plain")
-	start(t, s, Config{Name: "w1", Slots: 3, Version: "1.2.3"}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
+	start(t, s, Config{Name: "w1", Slots: 3}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
 	msg := &nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, 1, 0), Data: o.job(1), Header: nats.Header{}}
 	msg.Header["traceparent"] = []string{"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 	o.feedMsg(msg)
@@ -280,7 +280,7 @@ func TestServiceAndTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := string(reply.Data); !strings.Contains(text, `"worker":"w1"`) || !strings.Contains(text, "1.2.3") {
+	if text := string(reply.Data); !strings.Contains(text, `"worker":"w1"`) || !strings.Contains(text, schema.ServiceVersion) {
 		t.Errorf("service statistics %s", text)
 	}
 }

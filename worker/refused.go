@@ -105,7 +105,7 @@ func (w *Worker) compare(c *commit) {
 			"digest", mine.Digest, "stored_digest", theirs.Digest, "stored_worker", theirs.Worker)
 		w.report(j.lane, &schema.Fault{
 			Code: schema.CodeNondeterministic, Worker: w.cfg.Name, Gen: j.lane.gen, Seq: mine.Seq,
-			Message: fmt.Sprintf("job %d: worker %s made %v %x, worker %s made %v %x", mine.Seq,
+			Message: fmt.Sprintf("job %d: worker %s made %v %v, worker %s made %v %v", mine.Seq,
 				w.cfg.Name, mine.Kind, mine.Digest, theirs.Worker, theirs.Kind, theirs.Digest),
 		})
 	}

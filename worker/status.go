@@ -65,7 +65,7 @@ func (w *Worker) announce() {
 // serve registers the micro service jetbatch-worker.
 func (w *Worker) serve() (micro.Service, error) {
 	service, err := micro.AddService(w.nc, micro.Config{
-		Name: "jetbatch-worker", Version: w.cfg.Version, Description: "materializes jetbatch jobs",
+		Name: "jetbatch-worker", Version: schema.ServiceVersion, Description: "materializes jetbatch jobs",
 		Metadata:     map[string]string{"worker": w.cfg.Name},
 		StatsHandler: func(*micro.Endpoint) any { return w.Status() },
 	})

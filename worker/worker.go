@@ -40,8 +40,6 @@ type Config struct {
 	// Attempts is how often a failing job is tried before its error is committed. Between tries it waits 50 ms, then
 	// five times longer each time, give or take 10 %, 10 s at most. Defaults to 5.
 	Attempts int
-	// Version is the version of the program, a semantic version, shown by the micro service. Defaults to "0.0.0".
-	Version string
 	// Logger is told what changes. Defaults to slog.Default.
 	Logger *slog.Logger
 	// Registerer is given the worker's metrics while Run runs: docs/OPERATIONS.md has their names. Defaults to none.
@@ -54,7 +52,6 @@ func (c *Config) resolve() error {
 	c.JobTimeout = cmp.Or(c.JobTimeout, 10*time.Minute)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
 	c.Attempts = cmp.Or(c.Attempts, 5)
-	c.Version = cmp.Or(c.Version, "0.0.0")
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c.validate()
 }

@@ -161,7 +161,8 @@ func createConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
 		// A job that runs out of deliveries would vanish from every count, and one held back by a bound on
 		// pending acks could be the head of the line: neither is limited here.
-		MaxDeliver: -1, MaxAckPending: -1,
+		// So is the number of waiting pulls, of which idle workers have a few each.
+		MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 1 << 16,
 	})
 	if err != nil {
 		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
