@@ -48,6 +48,8 @@ type Coordinator struct {
 	records jetstream.Stream // the bucket's stream, for listing keys
 	fleet   fleet
 	leases  leases
+	process process
+	meters  *meters
 	running sync.WaitGroup // batchers' actors and requests being handled
 
 	// claiming is held from the change of a record that makes this coordinator its owner until the actor is there: a
@@ -84,6 +86,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 	}
 	c.fleet.changed = c.fleetChanged
 	c.leases.init(cfg.Lease)
+	c.meters = c.newMeters()
 	return c, nil
 }
 
@@ -128,6 +131,11 @@ func (c *Coordinator) serve(ctx context.Context) error {
 		return fmt.Errorf("service: %w", err)
 	}
 	defer func() { _ = svc.Stop() }()
+	unregister, err := c.register()
+	if err != nil {
+		return err
+	}
+	defer unregister()
 	c.log.Info("coordinator runs", "datasets", c.kindTokens())
 	c.loop(ctx)
 	return nil
@@ -208,6 +216,7 @@ func (c *Coordinator) loop(ctx context.Context) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for n := 0; ; n++ {
+		c.process.turned.Store(time.Now().UnixNano())
 		c.fleet.expire(time.Now())
 		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("lease not renewed", "error", err)

@@ -95,7 +95,12 @@ func (c *Coordinator) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := c.kv.Put(ctx, topology.CoordinatorKey(c.cfg.Name), strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
-	return err
+	if err != nil {
+		c.process.failures.Add(1)
+		return err
+	}
+	c.process.renewed.Store(time.Now().UnixNano())
+	return nil
 }
 
 // resign gives up the lease, so that another coordinator need not wait for it to run out.

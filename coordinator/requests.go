@@ -199,6 +199,7 @@ func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint6
 	if err != nil {
 		return nil, unavailable("record of batcher %s: %v", rec.Batcher, err)
 	}
+	c.process.takeovers.Add(1)
 	c.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
 	return c.adopt(rec, rev, k), nil
 }
