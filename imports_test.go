@@ -26,6 +26,7 @@ const (
 // layers says what each folder may import of this module: dependencies point down, and what is not listed is not
 // allowed. A folder stands for the packages below it that have no line of their own.
 var layers = map[string][]string{
+	"deploy":            {},
 	"schema":            {},
 	"internal/kind":     {},
 	"internal/chaos":    {},
@@ -47,7 +48,7 @@ var layers = map[string][]string{
 	"worker":      {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
-	"cli":      {"schema", "dataset", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded"},
+	"cli":      {"schema", "dataset", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
 	"cmd":      {"dataset", "onda", "cli"},
 	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},
 }

@@ -55,6 +55,7 @@ type grammar struct {
 	Take        takeCmd        `cmd:"" help:"Take batches as a trainer does, show the pace, keep the place in a file."`
 	Status      statusCmd      `cmd:"" help:"Show batchers and workers."`
 	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`
+	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }
 
@@ -62,7 +63,7 @@ const description = `Batches made in parallel elsewhere, taken strictly in order
 
 Every flag can be given as an environment variable, as its help says.
 
-Exit codes: 0 all is well; 1 it failed; 2 the command line, the parameters or the state are wrong; 3 a batch differs from the reference; 4 NATS or a role does not answer, or not in time; 5 another process has the batcher; 130 ended by a signal before it was done.`
+Exit codes: 0 all is well; 1 it failed; 2 the command line, the parameters or the state are wrong; 3 a batch differs from the reference; 4 NATS or a role does not answer, or not in time, or refuses; 5 another process has the batcher; 130 ended by a signal before it was done.`
 
 // app is what the commands share.
 type app struct {

@@ -29,6 +29,7 @@ type natsFlags struct {
 	TLSCA          string        `name:"tls-ca" env:"JETBATCH_TLS_CA" help:"Certificate of the authority to trust." type:"path" placeholder:"FILE" group:"NATS"`
 	TLSCert        string        `name:"tls-cert" env:"JETBATCH_TLS_CERT" help:"Client certificate." type:"path" placeholder:"FILE" group:"NATS"`
 	TLSKey         string        `name:"tls-key" env:"JETBATCH_TLS_KEY" help:"Key of the client certificate." type:"path" placeholder:"FILE" group:"NATS"`
+	InboxPrefix    string        `help:"Prefix of the subjects that answers come to: the one that this user's permissions allow. Defaults to _INBOX." placeholder:"PREFIX" group:"NATS"`
 	ConnectTimeout time.Duration `help:"How long to try to connect. Defaults to no end for services, 10s for take, 2s for status and health." placeholder:"DURATION" group:"NATS"`
 }
 
@@ -46,6 +47,9 @@ func (f *natsFlags) options(name string) ([]nats.Option, error) {
 			return nil, fmt.Errorf("%w: --nkey: %w", errUsage, err)
 		}
 		opts = append(opts, key)
+	}
+	if f.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(f.InboxPrefix))
 	}
 	if f.User != "" {
 		password := os.Getenv(passwordEnv)

@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/deploy"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// secured is a server with the configuration that ships, and keys as "jetbatch keys" makes them.
+type secured struct {
+	t   *testing.T
+	dir string
+	srv *server.Server
+}
+
+// startSecured changes of the configuration what must differ where many tests run: the port, and the folder that
+// certificates are looked for in, which is the server's own otherwise.
+func startSecured(t *testing.T) *secured {
+	t.Helper()
+	s := &secured{t: t, dir: filepath.Join(t.TempDir(), "set")}
+	if code := run(t.Context(), []string{"keys", s.dir, "--store-dir", t.TempDir()}, io.Discard, os.Stderr, nil); code != 0 {
+		t.Fatalf("keys: exit code %d", code)
+	}
+	conf := filepath.Join(s.dir, "nats", "nats.conf")
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"server.crt", "server.key"} {
+		text = bytes.Replace(text, fmt.Appendf(nil, "%q", name), fmt.Appendf(nil, "%q", filepath.Join(s.dir, "nats", name)), 1)
+	}
+	conf += ".test"
+	if err := os.WriteFile(conf, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts, err := server.ProcessConfigFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.Host, opts.Port, opts.HTTPPort, opts.NoLog, opts.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, true, true
+	if s.srv, err = server.NewServer(opts); err != nil {
+		t.Fatal(err)
+	}
+	s.srv.Start()
+	t.Cleanup(func() {
+		s.srv.Shutdown()
+		s.srv.WaitForShutdown()
+	})
+	if !s.srv.ReadyForConnections(patience) {
+		t.Fatal("the server is not ready")
+	}
+	return s
+}
+
+func (s *secured) url() string { return "tls://" + s.srv.Addr().String() }
+
+// flags are how a command connects as a role.
+func (s *secured) flags(role string) []string {
+	return []string{
+		"--server", s.url(), "--tls-ca", filepath.Join(s.dir, "ca.crt"),
+		"--nkey", filepath.Join(s.dir, role+".nk"), "--inbox-prefix", deploy.InboxPrefix(role),
+	}
+}
+
+// connect connects as a role, as a program of its own would.
+func (s *secured) connect(role string, more ...nats.Option) *nats.Conn {
+	s.t.Helper()
+	key, err := nats.NkeyOptionFromSeed(filepath.Join(s.dir, role+".nk"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	opts := []nats.Option{
+		key, nats.RootCAs(filepath.Join(s.dir, "ca.crt")), nats.CustomInboxPrefix(deploy.InboxPrefix(role)),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}
+	nc, err := client.Connect(s.url(), append(opts, more...)...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(nc.Close)
+	return nc
+}
+
+// start runs a role's command until the test ends, and returns its log.
+func (s *secured) start(role string, args ...string) *lockedLog {
+	ctx, cancel := context.WithCancel(context.Background())
+	log, done := new(lockedLog), make(chan int, 1)
+	args = append(append([]string{role, "--log-level", "debug"}, s.flags(role)...), args...)
+	go func() { done <- run(ctx, args, io.Discard, log, []dataset.Definition{wide}) }()
+	s.t.Cleanup(func() {
+		cancel()
+		if code := <-done; code != 0 {
+			s.t.Errorf("%s ended with %d", role, code)
+		}
+		if s.t.Failed() {
+			s.t.Logf("%s:\n%s", role, log)
+		}
+	})
+	return log
+}
+
+type lockedLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+type wideParams struct {
+	Size int `json:"size"`
+}
+
+// wide gives batches of any size.
+var wide = dataset.Define("wide", func(_ context.Context, p wideParams) (dataset.Dataset[uint64, uint64, []byte], error) {
+	return wideBatches(p), nil
+})
+
+func wideBatches(p wideParams) dataset.Dataset[uint64, uint64, []byte] {
+	return struct {
+		dataset.Funcs[uint64, uint64, []byte]
+		startsAtZero
+	}{Funcs: dataset.Funcs[uint64, uint64, []byte]{
+		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
+		MaterializeFunc: func(_ context.Context, n uint64) ([]byte, error) {
+			return bytes.Repeat([]byte{byte(n)}, p.Size), nil
+		},
+	}}
+}
+
+type startsAtZero struct{}
+
+func (startsAtZero) Start() (uint64, error) { return 0, nil }
+
+// The whole service under the shipped permissions: seats, jobs, small and large batches, going back, the end, status,
+// health. Nobody is denied anything, and no secret is in a log or in an answer.
+func TestSecuredService(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	logs := []*lockedLog{s.start("coordinator"), s.start("worker", "--name", "w1"), s.start("worker", "--name", "w2")}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var denials lockedLog
+	for _, size := range []int{100, 3 << 20} {
+		nc := s.connect("client", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { fmt.Fprintln(&denials, err) }))
+		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{size}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var states []schema.State
+		take := func(state schema.State, n uint64) schema.State {
+			t.Helper()
+			step, err := b.Take(ctx, state)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := bytes.Repeat([]byte{byte(n)}, size); !bytes.Equal(step.Batch, want) {
+				t.Fatalf("batch %d of %d bytes differs", n, size)
+			}
+			step.Release()
+			return step.Next
+		}
+		for n := range uint64(8) {
+			states = append(states, take(append([]schema.State{{}}, states...)[n], n))
+		}
+		take(states[6], 7)      // looked up
+		take(states[0], 1)      // a new generation, or looked up
+		take(schema.State{}, 0) // likewise
+		if err := b.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+
+	status := s.command(t, "operator", "status", "--json")
+	var fleet fleet.Status
+	if err := json.Unmarshal([]byte(status), &fleet); err != nil || len(fleet.Workers) != 2 || len(fleet.Batchers) != 2 {
+		t.Errorf("status: %v, %s", err, status)
+	}
+	s.command(t, "operator", "health", "--role", "worker")
+	s.command(t, "worker", "health", "--role", "worker", "--instance", "w2")
+	s.command(t, "coordinator", "health", "--role", "coordinator")
+
+	all := denials.String()
+	for _, log := range logs {
+		all += log.String()
+	}
+	if strings.Contains(strings.ToLower(all), "permission") {
+		t.Errorf("somebody was denied something:\n%s", all)
+	}
+	for _, path := range []string{"coordinator.nk", "worker.nk", "client.nk", "operator.nk", "ca.key", "nats/server.key"} {
+		secret, err := os.ReadFile(filepath.Join(s.dir, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(secret)) {
+			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "--") && strings.Contains(all+status, line) {
+				t.Errorf("%s is in a log", path)
+			}
+		}
+	}
+}
+
+// command runs a command as a role and returns what it printed.
+func (s *secured) command(t *testing.T, role string, args ...string) string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	args = append(args[:1:1], append(s.flags(role), args[1:]...)...)
+	if code := run(t.Context(), args, &out, &errs, nil); code != 0 {
+		t.Errorf("%v as %s: exit code %d: %s", args[0], role, code, errs.String())
+	}
+	return out.String()
+}
+
+// Without the authority's certificate, a key, or TLS there is no way in.
+func TestSecuredDoor(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	key, err := nats.NkeyOptionFromSeed(filepath.Join(s.dir, "client.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := nats.RootCAs(filepath.Join(s.dir, "ca.crt"))
+	other := filepath.Join(t.TempDir(), "other")
+	if code := run(t.Context(), []string{"keys", other}, io.Discard, os.Stderr, nil); code != 0 {
+		t.Fatalf("keys: exit code %d", code)
+	}
+	foreign, err := nats.NkeyOptionFromSeed(filepath.Join(other, "client.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, opts := range map[string][]nats.Option{
+		"no key":          {ca},
+		"a foreign key":   {ca, foreign},
+		"no authority":    {key},
+		"wrong authority": {key, nats.RootCAs(filepath.Join(other, "ca.crt"))},
+		"a password":      {ca, nats.UserInfo("worker", "worker")},
+	} {
+		if nc, err := client.Connect(s.url(), opts...); err == nil {
+			nc.Close()
+			t.Errorf("%s: let in", name)
+		} else if name == "no key" && !errors.Is(err, nats.ErrAuthorization) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
