@@ -14,9 +14,9 @@ func (r *reader) stop(ctx context.Context) error {
 	if err := r.open(); err != nil {
 		return err
 	}
+	req := schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id}
 	r.mu.Lock()
 	had := r.sticky
-	req := schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id}
 	r.mu.Unlock()
 	if errors.Is(had, ErrSuperseded) {
 		return had // the run is another's
@@ -65,7 +65,6 @@ func (r *reader) close() error {
 	r.closed = true
 	superseded := errors.Is(r.sticky, ErrSuperseded)
 	r.endSession()
-	req := schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id, Leave: true}
 	r.mu.Unlock()
 	r.unregister()
 	r.cancel()
@@ -75,7 +74,7 @@ func (r *reader) close() error {
 	if superseded {
 		return nil
 	}
-	return r.leave(&req)
+	return r.leave(&schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id, Leave: true})
 }
 
 func (r *reader) leave(req *schema.StopRequest) error {
