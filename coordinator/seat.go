@@ -186,7 +186,10 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 		b.gen.backup = 0
 		b.gen.looked, b.gen.pause = time.Time{}, 0
 		b.repair() // what was skipped over before may be wanted now
-		if b.gen == nil || b.rec.Position != position {
+		switch {
+		case b.gen == nil: // the repetition of this request begins again
+			return schema.SeatReply{Fault: unavailable("the results of batcher %s were lost, and it could not be begun again", b.name)}
+		case b.rec.Position != position:
 			return b.seatReply(false) // the store turned out to be lost: a new generation began
 		}
 		b.demand()

@@ -72,7 +72,8 @@ type Config struct {
 	Replicas int // of the bucket and of the job stream; defaults to 1
 }
 
-// Ensure creates the bucket and the job stream where they are missing and leaves them alone where not.
+// Ensure creates the bucket and the job stream where they are missing and leaves them alone where not. One that the
+// server has and cannot read any more is missing.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	replicas := max(cfg.Replicas, 1)
 	// A bucket is made as a stream of its own so that its revisions start at the clock: one that was lost
@@ -95,8 +96,25 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	})
 }
 
+// Codes of the server's errors for what it has stored and cannot run: its files are damaged, or of a later version. It
+// stays so until somebody deletes it.
+const (
+	codeStreamOffline   = 10194
+	codeConsumerOffline = 10195
+)
+
+func unreadable(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == codeStreamOffline || api.ErrorCode == codeConsumerOffline)
+}
+
 func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
 	_, err := js.Stream(ctx, cfg.Name)
+	if unreadable(err) { // as good as lost: all that is stored can be derived again
+		if err = js.DeleteStream(ctx, cfg.Name); err == nil {
+			err = jetstream.ErrStreamNotFound
+		}
+	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = js.CreateStream(ctx, cfg)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
@@ -146,6 +164,11 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 // EnsureConsumer makes the generation's consumer again if it was lost.
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
 	_, err := js.Consumer(ctx, JobsStream, Consumer(batcher, gen))
+	if unreadable(err) {
+		if err = js.DeleteConsumer(ctx, JobsStream, Consumer(batcher, gen)); err == nil {
+			err = jetstream.ErrConsumerNotFound
+		}
+	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return createConsumer(ctx, js, kind, batcher, gen)
 	}
