@@ -2,11 +2,14 @@ package client
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -57,6 +60,23 @@ type Config struct {
 	// Logger hears of re-seats and of waits that last. Defaults to slog.Default().
 	Logger *slog.Logger
 
+	// Registerer is given the metrics of this handle until Close: docs/OPERATIONS.md has their names. Two handles on one
+	// batcher need two. Defaults to none.
+	Registerer prometheus.Registerer
+
+	// Trace returns the W3C traceparent of the span in the context of a Take or Start, or the empty string. It goes with the jobs
+	// that this call lets out to where they are materialized, and comes back with their batches in Step.Trace; what is
+	// no traceparent is dropped. Calls of one batcher do not overlap. With OpenTelemetry it is
+	//
+	//	func(ctx context.Context) string {
+	//		carrier := propagation.MapCarrier{}
+	//		propagation.TraceContext{}.Inject(ctx, carrier)
+	//		return carrier["traceparent"]
+	//	}
+	//
+	// Defaults to none.
+	Trace func(context.Context) string
+
 	params json.RawMessage
 }
 
@@ -97,6 +117,14 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: OnError is FailFast or InOrder, not %d", ErrBadConfig, c.OnError)
 	}
 	return nil
+}
+
+// traceOf is the trace context of a call.
+func (c *Config) traceOf(ctx context.Context) string {
+	if c.Trace == nil {
+		return ""
+	}
+	return schema.Traceparent(c.Trace(ctx))
 }
 
 func (c *Config) spec() schema.Spec {

@@ -130,7 +130,8 @@ func (s *session) fetch(entry reorder.Entry[arrival]) {
 	}
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	value := arrival{payload: p, stored: entry.Value.stored, arrived: time.Now()}
+	value := entry.Value
+	value.payload, value.arrived = p, time.Now()
 	if s.r.sess != s || !s.r.buf.Fill(res, value) {
 		p.release()
 		return

@@ -34,6 +34,7 @@ type reader struct {
 	wake    chan struct{} // something changed that Take may wait for
 	beatNow chan struct{}
 	buffers pool
+	meters  *meters // nil without Config.Registerer
 
 	opMu sync.Mutex
 
@@ -68,6 +69,8 @@ type reader struct {
 	taken        uint64
 	sinceCredit  int
 	total        schema.Timing
+	count        counters
+	trace        string // of the Take or Start that is under way, or was last
 	totalBytes   int64
 	largestBatch int64
 	lastTake     time.Time
@@ -84,6 +87,7 @@ type arrival struct {
 	payload payload
 	stored  time.Time // by the server's clock
 	arrived time.Time // complete, by ours
+	trace   string    // of the Take that let the job out
 }
 
 // taken is what Take hands to the typed layer.
@@ -93,6 +97,7 @@ type taken struct {
 	timing     schema.Timing
 	worker     string
 	deliveries uint64
+	trace      string
 	payload    payload
 }
 
@@ -119,6 +124,9 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 		r.cancel()
 		r.data.Close()
 		return nil, err
+	}
+	if err := r.register(); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
 	if err := r.listen(); err != nil {
 		return nil, errors.Join(err, r.close())
@@ -151,6 +159,9 @@ func (r *reader) failLocked(err error) {
 	if r.sticky != nil {
 		return
 	}
+	if failure(err) {
+		r.count.failures++
+	}
 	r.sticky = err
 	r.endSession()
 	r.endLife(err)
@@ -180,7 +191,9 @@ func (r *reader) start(ctx context.Context, state schema.State) error {
 	if err := r.checkState(state); err != nil {
 		return err
 	}
+	trace := r.cfg.traceOf(ctx)
 	r.mu.Lock()
+	r.trace = trace
 	switch {
 	case r.closed:
 		r.mu.Unlock()
@@ -239,7 +252,9 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byt
 	r.opMu.Lock()
 	defer r.opMu.Unlock()
 	began := time.Now()
+	trace := r.cfg.traceOf(ctx)
 	r.mu.Lock()
+	r.trace = trace
 	err, started, here := r.sticky, r.started, r.isHead(asked)
 	if r.closed {
 		err = r.errClosed()
@@ -262,6 +277,9 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byt
 		if failed, err := r.failedEarly(ctx); failed || err != nil {
 			return taken{}, err
 		}
+		r.mu.Lock()
+		r.count.moves++
+		r.mu.Unlock()
 		r.cfg.Logger.Warn("moving to another state", "gen", r.seat.gen, "seq", r.buf.Head(), "state", asked, "head", r.headState())
 		if err := r.sit(ctx, sitting{mode: schema.ModeSeek, state: asked}); err != nil {
 			return taken{}, err

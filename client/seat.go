@@ -137,6 +137,7 @@ const span = 1 << 16
 func (r *reader) repair(ctx context.Context) error {
 	r.mu.Lock()
 	why, hard := r.doubt, r.hard
+	r.count.repairs++
 	if hard {
 		r.doubts++
 	}
@@ -175,6 +176,7 @@ func (r *reader) requestSeat(ctx context.Context, want sitting) (schema.SeatRepl
 	}
 	r.mu.Lock()
 	life := r.life
+	req.Trace = r.trace
 	r.mu.Unlock()
 	if want.mode == schema.ModeOpen {
 		life = r.ctx // a displaced reader may ask

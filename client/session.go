@@ -50,6 +50,7 @@ type commit struct {
 	inline  []byte
 	stored  time.Time
 	arrived time.Time
+	trace   string
 }
 
 // newSession subscribes to a generation and reads what is stored of it already. Called with mu held.
@@ -127,7 +128,7 @@ func decodeCommit(seq uint64, msg *nats.Msg) (*commit, error) {
 	if res.Seq != seq {
 		return nil, fmt.Errorf("the record of batch %d says that it is %d", seq, res.Seq)
 	}
-	c := &commit{result: res, inline: inline, arrived: time.Now()}
+	c := &commit{result: res, inline: inline, arrived: time.Now(), trace: schema.Traceparent(msg.Header.Get(schema.TraceHeader))}
 	if stored, err := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp")); err == nil {
 		c.stored = stored
 	}
@@ -137,7 +138,7 @@ func decodeCommit(seq uint64, msg *nats.Msg) (*commit, error) {
 // arrive puts a record in its place.
 func (s *session) arrive(c *commit) {
 	res := c.result
-	value := arrival{stored: c.stored, arrived: c.arrived}
+	value := arrival{stored: c.stored, arrived: c.arrived, trace: c.trace}
 	complete := res.Chunks == 0
 	if complete && res.Kind == schema.KindBatch {
 		p, err := s.r.inline(res, c.inline)

@@ -56,6 +56,7 @@ func (r *reader) next(ctx context.Context, began time.Time, decode func([]byte) 
 			r.mu.Unlock()
 			return r.deliver(entry, began, decode)
 		case reorder.Hole:
+			r.count.holes++
 			r.advance(entry)
 			r.mu.Unlock()
 			continue
@@ -206,18 +207,18 @@ func (r *reader) deliver(entry reorder.Entry[arrival], began time.Time, decode f
 		return taken{}, r.cfg.decodeError(res.Seq, err)
 	}
 	now := time.Now()
-	timing := schema.Timing{
-		Iterate: res.Iterate, Queue: max(res.Queue, 0), Materialize: res.Materialize, Wait: now.Sub(began),
-	}
-	if !got.stored.IsZero() {
-		timing.Transfer = max(got.arrived.Sub(got.stored), 0)
-	}
+	timing := timingOf(res, &got, began, now)
+	r.meters.observe(&timing)
 	r.mu.Lock()
 	if !r.lastTake.IsZero() {
 		timing.Trainer = began.Sub(r.lastTake)
 	}
 	r.lastTake = now
 	r.total.Add(timing)
+	r.count.batches++
+	if res.Deliveries > 1 {
+		r.count.redelivered++
+	}
 	r.totalBytes += int64(res.Size)
 	r.largestBatch = max(r.largestBatch, int64(res.Size))
 	r.doubts = 0
@@ -226,6 +227,7 @@ func (r *reader) deliver(entry reorder.Entry[arrival], began time.Time, decode f
 	r.mu.Unlock()
 	return taken{
 		seq: res.Seq, next: next, timing: timing, worker: res.Worker, deliveries: res.Deliveries, payload: got.payload,
+		trace: got.trace,
 	}, nil
 }
 
