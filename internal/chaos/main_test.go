@@ -15,6 +15,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	runRoleIfAsked()
 	flag.Parse()
 	// The server's coarse clock has a goroutine of its own, which must not be born in a bubble of fake time.
 	ats.Register()

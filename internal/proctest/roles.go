@@ -25,7 +25,7 @@ import (
 // Variables of the environment that roles read.
 const (
 	URLEnv      = "JETBATCH_TEST_URL"      // of the server, or servers
-	NameEnv     = "JETBATCH_TEST_NAME"     // of the worker
+	NameEnv     = "JETBATCH_TEST_NAME"     // of the coordinator or worker; defaults to a random one
 	SlotsEnv    = "JETBATCH_TEST_SLOTS"    // of the worker; defaults to 2
 	ReplicasEnv = "JETBATCH_TEST_REPLICAS" // of what the coordinator creates; defaults to 1
 	serverEnv   = "JETBATCH_TEST_SERVER"
@@ -127,7 +127,7 @@ func CoordinatorRole(defs ...dataset.Definition) Role {
 			return err
 		}
 		defer nc.Close()
-		c, err := coordinator.New(nc, coordinator.Config{Logger: log, Replicas: replicas}, defs...)
+		c, err := coordinator.New(nc, coordinator.Config{Name: os.Getenv(NameEnv), Logger: log, Replicas: replicas}, defs...)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,251 @@
+package chaos
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Liveness: once faults have stopped, a run must be at its end within settleTime and its own work.
+const (
+	settleTime  = 60 * time.Second
+	leakTime    = 40 * time.Second // above the collector's period
+	brokerReady = 25 * time.Second // a broker that has not come up by then cannot read its store
+)
+
+// outcome is what one schedule came to.
+type outcome struct {
+	batches    int
+	faults     map[string]int
+	classes    map[string]int
+	wrong      []string
+	hung       bool
+	failure    string
+	leaks      []string
+	longest    time.Duration // wait of a trainer
+	settled    time.Duration // from the end of the last fault to the end of the run
+	recomputed int
+	unreadable int // stores that a broker could not start with
+	missed     int // faults that could not be injected, because another one was in the way
+}
+
+// run follows a schedule to the end of the data.
+func (c *course) run(plan schedule) (o outcome) {
+	o.faults = make(map[string]int)
+	c.start()
+	type heal struct {
+		due time.Time
+		end func()
+	}
+	var heals []heal
+	began, calm := time.Now(), time.Now() // of the last fault, and since when nothing is wrong
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for next := 0; ; {
+		now := time.Now()
+		for i := 0; i < len(heals); {
+			if h := heals[i]; now.After(h.due) {
+				h.end()
+				heals = append(heals[:i], heals[i+1:]...)
+				calm = time.Now()
+			} else {
+				i++
+			}
+		}
+		taken, last := c.snapshot()
+		if last != nil && !c.excused(last, len(heals) > 0) {
+			o.hung = last.Hung
+			if !last.Done && last.Violation == "" {
+				o.failure = last.Error
+			}
+			break
+		}
+		if next < len(plan.faults) && (taken >= plan.faults[next].at || now.Sub(began) > patience) {
+			f := plan.faults[next]
+			next++
+			end, err := c.inject(f)
+			if err != nil {
+				c.s.t.Logf("not injected: %v: %v", f, err)
+				o.missed++
+			} else {
+				o.faults[f.kind]++
+			}
+			if end != nil {
+				heals = append(heals, heal{time.Now().Add(f.hold), end})
+			}
+			began, calm = time.Now(), time.Now()
+			continue
+		}
+		o.unreadable += c.revive(len(heals) > 0)
+		if len(heals) == 0 && next == len(plan.faults) && time.Since(calm) > settleTime {
+			o.hung = true
+			break
+		}
+		select {
+		case <-c.news:
+		case <-tick.C:
+		}
+	}
+	o.settled = time.Since(calm)
+	for _, h := range heals {
+		h.end()
+	}
+	c.mu.Lock()
+	o.batches, o.wrong, o.classes, o.longest = c.taken, c.wrong, c.classes, c.longest
+	c.mu.Unlock()
+	o.recomputed = c.s.recomputed()
+	if o.failure == "" && !o.hung && len(o.wrong) == 0 {
+		o.leaks = c.s.leaks(leakTime)
+	}
+	return o
+}
+
+// excused deals with a trainer that ended for the reason that another took over, which only one that was paused may say.
+func (c *course) excused(last *trainerLine, faulty bool) bool {
+	return last.Replaced && faulty && c.number > 1
+}
+
+// revive wipes the store of a broker that could not start with what was left of it, as its operator would.
+func (c *course) revive(faulty bool) (unreadable int) {
+	if faulty {
+		return 0
+	}
+	for _, m := range c.s.brokers {
+		if m.ended() {
+			m.wipe()
+			m.start()
+			unreadable++
+		}
+	}
+	return unreadable
+}
+
+// figures of this tier, printed as JSON.
+type figures struct {
+	Tier string `json:"tier"`
+	*tally
+	Missed          int     `json:"faults_missed"`
+	Unreadable      int     `json:"unreadable_stores"`
+	Recomputed      int     `json:"recomputed"`
+	RecomputedFault float64 `json:"recomputed_per_fault"`
+	RecomputedMost  float64 `json:"recomputed_per_fault_worst_schedule"`
+	WaitMS          int64   `json:"longest_wait_ms"`
+	SettleMS        int64   `json:"longest_settle_ms"`
+	Seconds         float64 `json:"seconds"`
+
+	mu    sync.Mutex
+	began time.Time
+}
+
+func newFigures(tier string) *figures {
+	return &figures{Tier: tier, tally: newTally(), began: time.Now()}
+}
+
+func (f *figures) add(o outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Schedules++
+	f.Batches += o.batches
+	for class, n := range o.classes {
+		f.Violations[class] += n
+	}
+	injected := 0
+	for kind, n := range o.faults {
+		f.Faults[kind] += n
+		injected += n
+	}
+	if o.hung {
+		f.Hangs++
+	}
+	if o.failure != "" && !o.hung {
+		f.Failures++
+	}
+	f.Leaks += len(o.leaks)
+	f.Missed += o.missed
+	f.Unreadable += o.unreadable
+	f.Recomputed += o.recomputed
+	f.RecomputedMost = max(f.RecomputedMost, float64(o.recomputed)/float64(max(injected, 1)))
+	f.WaitMS = max(f.WaitMS, o.longest.Milliseconds())
+	f.SettleMS = max(f.SettleMS, o.settled.Milliseconds())
+}
+
+func (f *figures) print() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	injected := 0
+	for _, n := range f.Faults {
+		injected += n
+	}
+	f.RecomputedFault = float64(f.Recomputed) / float64(max(injected, 1))
+	f.Seconds = time.Since(f.began).Seconds()
+	printFigures(f)
+}
+
+func printFigures(v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // numbers and strings
+	}
+	fmt.Printf("chaos: %s\n", data)
+}
+
+// check fails the test for whatever is wrong with an outcome.
+func (o outcome) check(t *testing.T, plan schedule) {
+	t.Helper()
+	if len(o.wrong) > 0 || o.hung || o.failure != "" || len(o.leaks) > 0 {
+		t.Errorf("%v\nafter %d batches: wrong %q, hung %v, failure %q, left behind %q", plan, o.batches, o.wrong, o.hung, o.failure, o.leaks)
+	}
+}
+
+// seeds are those of the schedules to run: the one asked for, or n.
+func seeds(n int) []uint64 {
+	if *seedFlag != 0 {
+		return []uint64{*seedFlag}
+	}
+	all := make([]uint64, n)
+	for i := range all {
+		all[i] = uint64(i) + 1
+	}
+	return all
+}
+
+// scale chooses by how much is to be run.
+func scale[T any](slice, full T) T {
+	if *fullFlag {
+		return full
+	}
+	return slice
+}
+
+// What the trainer takes is right while roles, the broker, the network and the store fail.
+func TestProcessSchedules(t *testing.T) {
+	t.Parallel()
+	f := newFigures("processes")
+	t.Cleanup(f.print)
+	for _, seed := range seeds(scale(2, 100)) {
+		plan := newSchedule(seed, scale(150, 500), scale(3, 6), scale(2*time.Second, maxHold))
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			t.Log(plan)
+			s := newSystem(t, plan.coordinators, plan.workers)
+			o := newCourse(s, trainerConfig{Params: plan.params}).run(plan)
+			o.check(t, plan)
+			f.add(o)
+		})
+	}
+}
+
+// A schedule is a function of its seed.
+func TestSchedulesReplay(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		seed := rand.Uint64()
+		a, b := newSchedule(seed, 500, 6, maxHold), newSchedule(seed, 500, 6, maxHold)
+		if a.String() != b.String() || a.String() == newSchedule(seed+1, 500, 6, maxHold).String() {
+			t.Fatalf("seed %d: %v and %v", seed, a, b)
+		}
+	}
+}
