@@ -54,7 +54,7 @@ type Coordinator struct {
 
 	// claiming is held from the change of a record that makes this coordinator its owner until the actor is there: a
 	// record that names this coordinator and has no actor is taken for one that it let go of.
-	claiming sync.Mutex
+	claiming chan struct{} // has room for the one who holds it, so that who waits for it can give up
 
 	mu     sync.Mutex
 	owned  map[string]*batcher
@@ -73,7 +73,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 	}
 	c := &Coordinator{
 		nc: nc, js: js, cfg: cfg, log: cfg.Logger.With("coordinator", cfg.Name),
-		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher),
+		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher), claiming: make(chan struct{}, 1),
 	}
 	for _, d := range defs {
 		if err := schema.CheckName("data set", d.Name()); err != nil {

@@ -160,8 +160,10 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*bat
 	if err != nil {
 		return nil, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 	}
-	c.claiming.Lock()
-	defer c.claiming.Unlock()
+	if !c.lockClaims(ctx) {
+		return nil, unavailable("record of batcher %s: %v", req.Batcher, ctx.Err())
+	}
+	defer c.unlockClaims()
 	rev, err := c.kv.Create(ctx, topology.BatcherKey(req.Batcher), data)
 	if errors.Is(err, jetstream.ErrKeyExists) {
 		return nil, nil
@@ -181,8 +183,10 @@ func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint6
 	if rec.Wire != schema.WireVersion {
 		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, schema.WireVersion)
 	}
-	c.claiming.Lock()
-	defer c.claiming.Unlock()
+	if !c.lockClaims(ctx) {
+		return nil, unavailable("record of batcher %s: %v", rec.Batcher, ctx.Err())
+	}
+	defer c.unlockClaims()
 	if b := c.owner(rec.Batcher); b != nil {
 		return b, nil
 	}
@@ -203,6 +207,18 @@ func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint6
 	c.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
 	return c.adopt(rec, rev, k), nil
 }
+
+// lockClaims takes claiming; false when ctx ended first. It is held while JetStream is asked, which may take long.
+func (c *Coordinator) lockClaims(ctx context.Context) bool {
+	select {
+	case c.claiming <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c *Coordinator) unlockClaims() { <-c.claiming }
 
 func (c *Coordinator) unknownDataset(name string) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnknownDataset,
