@@ -1,0 +1,357 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// checks watches what roles send and are sent, and says which invariant of docs/DESIGN.md a message breaks: I2 to I4
+// speak of the order of messages, which no look at the stores could show afterwards.
+type checks struct {
+	w *world
+
+	mu     sync.Mutex
+	gen    string                    // the generation that was named last for the first time in a record; empty when none is
+	gens   map[string]bool           // all that ever were
+	writes map[string]*schema.Record // on their way into the bucket, by reply subject
+	views  map[string]*schema.Record // what each coordinator knows to be stored
+	jobs   map[string]place          // delivered, by the role's name and the subject of their acks
+	sent   map[string]place          // records on their way, by reply subject
+	known  map[string]map[place]bool // what each worker knows to be stored
+	forges map[place]bool            // results that a fault put there
+	broken []string
+}
+
+type place struct {
+	gen string
+	seq uint64
+}
+
+func newChecks(w *world) *checks {
+	return &checks{
+		w: w, gens: make(map[string]bool), writes: make(map[string]*schema.Record), views: make(map[string]*schema.Record),
+		jobs: make(map[string]place), sent: make(map[string]place), known: make(map[string]map[place]bool), forges: make(map[place]bool),
+	}
+}
+
+// see is called with every message that passes.
+func (c *checks) see(e *endpoint, dir int, f *frame) {
+	if f.op == "PING" || f.op == "PONG" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch k := f.class(); {
+	case dir == up && f.op == "SUB" && e.role == "client" && strings.HasPrefix(f.subject, schema.ResultPrefix):
+		c.breach("I3: a reader listens to what workers publish, stored or not: %s", f.subject)
+	case dir == up && k == classRecord && strings.HasPrefix(f.subject, "$KV."+topology.Bucket+".batcher."):
+		c.seeWrite(f)
+	case dir == down && k == classJob:
+		if _, _, gen, seq, _, err := schema.ParseJobSubject(f.subject); err == nil {
+			c.jobs[e.name+f.reply] = place{gen, seq}
+		}
+	case dir == up && k == classResult && f.reply != "":
+		if seq, err := schema.ParseResultSeq(f.subject); err == nil {
+			c.sent[f.reply] = place{strings.Split(f.subject, ".")[3], seq}
+		}
+	case dir == down && k == classReply:
+		c.seeAnswer(e, f)
+	case dir == up && k == classAck && len(f.body) == 0:
+		if p, ok := c.jobs[e.name+f.subject]; ok && p.gen == c.gen && !c.known[e.name][p] {
+			c.breach("I2: %s acks job %d of %s and does not know its result to be stored", e.name, p.seq, p.gen)
+		}
+	case dir == up && k == classAPI && e.role == "coordinator":
+		c.seeCall(e, f)
+	}
+}
+
+func (c *checks) breach(format string, args ...any) {
+	c.broken = append(c.broken, fmt.Sprintf(format, args...)+" (t="+c.w.now()+")")
+}
+
+func (c *checks) seeWrite(f *frame) {
+	rec := new(schema.Record)
+	if len(f.body) > 0 && json.Unmarshal(f.body, rec) == nil && f.reply != "" {
+		c.writes[f.reply] = rec
+	}
+	// A generation that another was named after is over, or may be: its store may go and its jobs may be acked.
+	if rec.Gen == "" {
+		c.gen = ""
+	} else if !c.gens[rec.Gen] {
+		c.gens[rec.Gen] = true
+		c.gen = rec.Gen
+	}
+}
+
+// forgetGeneration says that the record was taken away, so that whatever is stored of it may go.
+func (c *checks) forgetGeneration() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen = ""
+}
+
+func (c *checks) seeAnswer(e *endpoint, f *frame) {
+	rec, write := c.writes[f.subject]
+	at, record := c.sent[f.subject]
+	if !write && !record {
+		return
+	}
+	var ack struct {
+		Seq   uint64 `json:"seq"`
+		Error *struct {
+			Code        int    `json:"err_code"`
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(f.body, &ack) != nil {
+		return
+	}
+	switch {
+	case write && ack.Error == nil && ack.Seq > 0:
+		c.views[e.name] = rec
+	case record && (ack.Error == nil && ack.Seq > 0 || ack.Error != nil && schema.IsDuplicate(ack.Error.Code, ack.Error.Description)):
+		if c.known[e.name] == nil {
+			c.known[e.name] = make(map[place]bool)
+		}
+		c.known[e.name][at] = true
+	}
+}
+
+// seeCall checks what a coordinator destroys.
+func (c *checks) seeCall(e *endpoint, f *frame) {
+	verb, stream, _ := strings.Cut(strings.TrimPrefix(f.subject, "$JS.API.STREAM."), ".")
+	_, gen, ok := topology.ParseResultsStream(stream)
+	if !ok || gen != c.gen {
+		return
+	}
+	switch verb {
+	case "DELETE":
+		c.breach("I4: %s deletes the store of generation %s, which is in the record", e.name, gen)
+	case "PURGE":
+		var request struct {
+			Filter string `json:"filter"`
+		}
+		view := c.views[e.name]
+		if json.Unmarshal(f.body, &request) != nil || view == nil || view.Gen != gen {
+			return
+		}
+		last := lastPurged(request.Filter)
+		if last > view.Floor && last <= view.Taken {
+			c.breach("I4: %s drops results up to %d before its record says so: floor %d, taken %d", e.name, last, view.Floor, view.Taken)
+		}
+	}
+}
+
+// lastPurged is the highest sequence number that a purge reaches.
+func lastPurged(filter string) uint64 {
+	tokens := strings.Split(filter, ".")
+	if len(tokens) < 6 {
+		return 0
+	}
+	block, err := strconv.ParseUint(tokens[4], 10, 64)
+	if err != nil {
+		return 0
+	}
+	seq, err := strconv.ParseUint(tokens[5], 10, 64)
+	if err != nil { // the whole block
+		return (block+1)*schema.BlockSize - 1
+	}
+	return seq
+}
+
+// forged says that a fault stores a wrong result at a place.
+func (c *checks) forged(gen string, seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forges[place{gen, seq}] = true
+}
+
+func (c *checks) isForged(gen string, seq uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.forges[place{gen, seq}]
+}
+
+// breaches returns what was seen, and forgets it.
+func (c *checks) breaches() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	broken := c.broken
+	c.broken = nil
+	return broken
+}
+
+// atRest checks the stores themselves while nothing happens: the faults are over, the trainer does not take, and all
+// that was under way has come to rest. status is how the owner says that things stand.
+func (w *world) atRest(ctx context.Context, status schema.Status) error {
+	entry, err := w.record(ctx)
+	if err != nil {
+		return err
+	}
+	rec := new(schema.Record)
+	if err := json.Unmarshal(entry.Value(), rec); err != nil {
+		return err
+	}
+	if rec.Phase != schema.PhaseRunning {
+		return nil
+	}
+	if rec.Gen != status.Gen || rec.Seat != status.Seat || rec.Floor > status.Taken || rec.Taken > status.Taken || status.Taken > status.Fed {
+		return fmt.Errorf("record %s and status do not agree: %+v", entry.Value(), status)
+	}
+	results, err := w.results(ctx, rec.Gen)
+	if err != nil {
+		return err
+	}
+	jobs, err := w.jobs(ctx, rec.Gen)
+	if err != nil {
+		return err
+	}
+	var broken []error
+	for seq := status.Taken + 1; seq <= status.Fed; seq++ {
+		if results[seq] == nil && !jobs[seq] {
+			broken = append(broken, fmt.Errorf("I1: batch %d has neither a result nor a job", seq))
+		}
+	}
+	for seq, r := range results {
+		if w.checks.isForged(rec.Gen, seq) || w.checks.isForged(rec.Gen, seq-1) {
+			continue
+		}
+		broken = append(broken, w.stored(rec, r))
+		if before := results[seq-1]; before != nil && before.Kind != schema.KindError && string(before.Next) != string(r.Prev) {
+			broken = append(broken, fmt.Errorf("I5: the state before batch %d is not the state after the one before", seq))
+		}
+	}
+	return errors.Join(broken...)
+}
+
+// stored checks one stored record against the reference, and the end against the batcher's record.
+func (w *world) stored(rec *schema.Record, r *schema.Result) error {
+	var s position
+	if err := (schema.State{Data: r.Prev}).Decode(&s); err != nil {
+		return err
+	}
+	reference := &sequence{w.plan.Params}
+	job, next, err := reference.Next(s)
+	if r.Kind == schema.KindEnd {
+		if v := rec.Verdict; v == nil || v.Seq != r.Seq || v.Fault != nil {
+			return fmt.Errorf("I4: the end is stored at %d and not in the record", r.Seq)
+		}
+		if err != io.EOF { //nolint:errorlint // the data set returns exactly io.EOF
+			return fmt.Errorf("P1: an end is stored at %d, where the data goes on", r.Seq)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("P1: %v is stored at %d, where the reference says %w", r.Kind, r.Seq, err)
+	}
+	after, err := schema.NewState(next)
+	if err != nil {
+		return err
+	}
+	if string(after.Data) != string(r.Next) {
+		return fmt.Errorf("P1: the state after batch %d is not the reference's", r.Seq)
+	}
+	batch, err := reference.batch(job)
+	if err != nil {
+		if r.Kind != schema.KindHole {
+			return fmt.Errorf("P1: %v is stored at %d, where there is a hole", r.Kind, r.Seq)
+		}
+		return nil
+	}
+	payload, err := schema.AppendPayload(nil, batch)
+	if err != nil {
+		return err
+	}
+	if r.Kind != schema.KindBatch || schema.Sum(payload) != r.Digest {
+		return fmt.Errorf("P1: %v %x is stored at %d, want batch %x", r.Kind, r.Digest, r.Seq, schema.Sum(payload))
+	}
+	return nil
+}
+
+func (w *world) record(ctx context.Context) (jetstream.KeyValueEntry, error) {
+	kv, err := w.js.KeyValue(ctx, topology.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	return kv.Get(ctx, topology.BatcherKey(batcherName))
+}
+
+// results reads all commit records of a generation. More than one on a subject breaks I3.
+func (w *world) results(ctx context.Context, gen string) (map[uint64]*schema.Result, error) {
+	s, err := w.js.Stream(ctx, topology.ResultsStream(batcherName, gen))
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(batcherName, gen)))
+	if err != nil {
+		return nil, err
+	}
+	results := make(map[uint64]*schema.Result)
+	for subject, n := range info.State.Subjects {
+		if n > 1 {
+			return nil, fmt.Errorf("I3: %d records are stored on %s", n, subject)
+		}
+		msg, err := s.GetLastMsgForSubject(ctx, subject)
+		if err != nil {
+			return nil, err
+		}
+		r, _, err := schema.DecodeResult(msg.Data)
+		if err != nil {
+			return nil, err
+		}
+		results[r.Seq] = r
+	}
+	return results, nil
+}
+
+// jobs lists the jobs of a generation that are queued or run.
+func (w *world) jobs(ctx context.Context, gen string) (map[uint64]bool, error) {
+	s, err := w.js.Stream(ctx, topology.JobsStream)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter("*", batcherName, gen)))
+	if err != nil {
+		return nil, err
+	}
+	jobs := make(map[uint64]bool)
+	for subject := range info.State.Subjects {
+		if _, _, _, seq, _, err := schema.ParseJobSubject(subject); err == nil {
+			jobs[seq] = true
+		}
+	}
+	return jobs, nil
+}
+
+// leftovers lists what a batcher that was stopped left behind.
+func (w *world) leftovers(ctx context.Context) ([]string, error) {
+	var left []string
+	names := w.js.StreamNames(ctx)
+	for name := range names.Name() {
+		if name != topology.BucketStream && name != topology.JobsStream {
+			left = append(left, "stream "+name)
+		}
+	}
+	if err := names.Err(); err != nil {
+		return nil, err
+	}
+	s, err := w.js.Stream(ctx, topology.JobsStream)
+	if err != nil {
+		return nil, err
+	}
+	if state := s.CachedInfo().State; state.Msgs > 0 || state.Consumers > 0 {
+		left = append(left, fmt.Sprintf("%d jobs and %d consumers", state.Msgs, state.Consumers))
+	}
+	return left, nil
+}

@@ -1,0 +1,65 @@
+package chaos
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+)
+
+// plan is what a seed decides of a schedule before it begins. The events under way are drawn from the same seed, by
+// generators of their own for the faults, the trainer and the fates of single messages; which goroutine runs first is the
+// scheduler's, so that a seed replays the same faults and not always the same interleaving.
+type plan struct {
+	Seed         uint64         `json:"seed"`
+	Batches      int            `json:"batches"` // to be taken in all
+	Params       sequenceParams `json:"params"`
+	Workers      int            `json:"workers"`
+	Slots        int            `json:"slots"`
+	Coordinators int            `json:"coordinators"`
+	Window       int            `json:"window"` // 0 for the default
+	Retain       int            `json:"retain"` // 0 for the default
+	InOrder      bool           `json:"in_order"`
+	ThinkUS      int64          `json:"think_us"` // mean of what the trainer does between batches
+	GapMS        int64          `json:"gap_ms"`   // mean between two faults
+}
+
+func newPlan(seed uint64, batches int) plan {
+	p := plan{Seed: seed, Batches: batches}
+	r := p.rand(0)
+	p.Workers, p.Slots, p.Coordinators = 1+r.IntN(4), 1+r.IntN(3), 1+r.IntN(3)
+	p.Params = sequenceParams{Salt: seed, Size: 16 << r.IntN(7), DelayUS: 1000 << r.IntN(6)}
+	p.ThinkUS = 500 << r.IntN(5)
+	p.GapMS = 200 << r.IntN(4)
+	p.InOrder = r.IntN(3) == 0
+	if r.IntN(2) == 0 {
+		p.Params.HoleEvery = 2 + r.Uint64N(20)
+	}
+	if r.IntN(2) == 0 {
+		p.Params.N = 5 + r.Uint64N(uint64(2*batches))
+	}
+	if r.IntN(4) == 0 {
+		p.Params.BigEvery, p.Params.BigSize = 20+r.Uint64N(40), 512<<10+r.IntN(1<<20)
+	}
+	if r.IntN(2) == 0 {
+		p.Params.SlowEvery, p.Params.SlowUS = 10+r.Uint64N(90), p.Params.DelayUS*int64(10+r.IntN(90))
+	}
+	if r.IntN(3) == 0 {
+		p.Window = 1 + r.IntN(24)
+	}
+	if r.IntN(3) == 0 {
+		p.Retain = r.IntN(40) - 1
+	}
+	return p
+}
+
+func (p plan) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(p.Seed, stream)) }
+
+func (p plan) String() string {
+	data, _ := json.Marshal(p) // plain fields
+	return string(data)
+}
+
+// about is a random duration with the given mean.
+func about(r *rand.Rand, mean time.Duration) time.Duration {
+	return time.Duration(r.ExpFloat64() * float64(mean))
+}

@@ -1,0 +1,286 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Bounds on fake time. While faults go on nothing is promised but that nothing wrong is taken, and whatever the trainer
+// asks is given up and asked again after patience; once they are over, all that is asked is answered within recovery:
+// leases, AckWait, the client's and the owner's pauses between two looks, and the slowest batch, each some times over.
+const (
+	takePatience = 20 * time.Second
+	recovery     = 60 * time.Second
+)
+
+// hang is a run that did not recover in time.
+type hang struct{ what error }
+
+func (h *hang) Error() string {
+	return fmt.Sprintf("hang: no end after %v without faults: %v", recovery, h.what)
+}
+func (h *hang) Unwrap() error { return h.what }
+
+// trainer takes batches, compares each with the reference, and does what trainers do: it goes back, ahead and elsewhere,
+// stops, leaves, dies and comes again.
+type trainer struct {
+	w      *world
+	rng    *rand.Rand
+	oracle *oracle
+	saved  []schema.State // that were handed out
+	taken  int
+	calm   bool // no faults, and nothing but taking
+
+	nc *nats.Conn
+	b  *client.Batcher[schema.Batch]
+
+	mu  sync.Mutex
+	net *endpoint
+}
+
+// endpoint is the network of the process that the trainer is now.
+func (t *trainer) endpoint() *endpoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.net
+}
+
+func newTrainer(w *world) *trainer {
+	return &trainer{w: w, rng: w.plan.rand(2), oracle: newOracle(w.plan.Params, schema.State{})}
+}
+
+// within calls f until it succeeds: with patience during faults, and within recovery when there are none. passing says
+// which errors may be met on the way.
+func (t *trainer) within(f func(context.Context) error, passing ...error) error {
+	for {
+		calm := t.calm
+		limit := takePatience
+		if calm {
+			limit = recovery
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		err := f(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case calm && errors.Is(err, client.ErrUnavailable):
+			return &hang{err}
+		case errors.Is(err, client.ErrUnavailable), isAny(err, passing):
+			t.w.note("trainer: again: %v", err)
+		default:
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func isAny(err error, targets []error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// open begins a new life of the trainer's process.
+func (t *trainer) open(takeOver bool) error {
+	e := t.w.endpoint("client")
+	t.mu.Lock()
+	t.net = e
+	t.mu.Unlock()
+	nc, err := t.w.connect(context.Background(), e)
+	if err != nil {
+		return err
+	}
+	t.nc = nc
+	cfg := client.Config{
+		Name: batcherName, Dataset: sequenceName, Params: t.w.plan.Params, Window: t.w.plan.Window, Retain: t.w.plan.Retain,
+		TakeOver: takeOver, Logger: t.w.logger(e),
+	}
+	if t.w.plan.InOrder {
+		cfg.OnError = client.InOrder
+	}
+	return t.within(func(ctx context.Context) error {
+		t.b, err = client.Open[schema.Batch](ctx, nc, cfg)
+		return err
+	}, client.ErrInUse) // until the lease of who died before has run out
+}
+
+// close ends the trainer's process as its own code would.
+func (t *trainer) close() {
+	if t.b != nil {
+		if err := t.b.Close(); err != nil {
+			t.w.note("trainer: close: %v", err)
+		}
+	}
+	t.nc.Close()
+	t.net.close()
+}
+
+// crash ends it as kill -9 would.
+func (t *trainer) crash() {
+	t.net.close()
+	t.nc.Close()
+	_ = t.b.Close() // nobody hears of it
+}
+
+// take takes one batch and checks it. io.EOF is no error: the trainer begins anew somewhere.
+func (t *trainer) take() error {
+	err := t.within(func(ctx context.Context) error {
+		if !t.calm && t.rng.IntN(20) == 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, about(t.rng, 20*time.Millisecond))
+			defer cancel()
+		}
+		step, err := t.b.Take(ctx, t.oracle.state)
+		err = t.oracle.check(step, err)
+		step.Release()
+		return err
+	})
+	switch {
+	case errors.Is(err, io.EOF):
+		t.w.note("trainer: the end, after %d batches", t.taken)
+		t.move()
+		return nil
+	case err != nil:
+		return err
+	}
+	t.taken++
+	t.saved = append(t.saved, t.oracle.state)
+	return nil
+}
+
+// move goes to another state than the head: one that was handed out, one ahead, or one that never was; the zero state is
+// the data set's first.
+func (t *trainer) move() {
+	to := schema.State{}
+	switch k := t.rng.IntN(10); {
+	case k < 5 && len(t.saved) > 0: // mostly not far back: what is held still
+		back := 1 + int(t.rng.ExpFloat64()*8)
+		to = t.saved[max(0, len(t.saved)-back)]
+	case k < 8:
+		to = t.ahead(1 + int(t.rng.ExpFloat64()*8))
+	case k < 9:
+		if s, err := stateAt(t.rng.Uint64N(1000), t.rng.Uint64()); err == nil {
+			to = s
+		}
+	}
+	t.w.count("re-seat")
+	t.w.note("trainer: moves from %v to %v", t.oracle.state, to)
+	t.oracle.state = to
+}
+
+// ahead is the state some positions further on.
+func (t *trainer) ahead(n int) schema.State {
+	state := t.oracle.state
+	var s position
+	if state.IsZero() || state.Decode(&s) != nil {
+		return state
+	}
+	for range n {
+		if _, next, err := (&sequence{t.w.plan.Params}).Next(s); err == nil {
+			s = next
+		}
+	}
+	ahead, err := schema.NewState(s)
+	if err != nil {
+		return state
+	}
+	ahead.Dataset, ahead.Version = state.Dataset, state.Version
+	return ahead
+}
+
+// whim is what the trainer does now and then beside taking.
+func (t *trainer) whim() error {
+	switch k := t.rng.IntN(200); {
+	case k < 5:
+		t.move()
+	case k == 5:
+		t.w.count("stop and start")
+		t.w.note("trainer: stops")
+		if err := t.within(t.b.Stop); err != nil {
+			return err
+		}
+		state := t.oracle.state
+		return t.within(func(ctx context.Context) error { return t.b.Start(ctx, state) })
+	case k == 6:
+		t.w.count("close and open")
+		t.w.note("trainer: leaves")
+		t.close()
+		return t.open(false)
+	case k == 7:
+		t.w.count("trainer killed")
+		t.w.note("trainer: is killed")
+		t.crash()
+		return t.open(t.rng.IntN(2) == 0)
+	case k == 8:
+		return t.usurp()
+	}
+	return nil
+}
+
+// usurp lets another process take the batcher over while the first goes on: what the first takes until it hears of it
+// must be right, and it must hear of it.
+func (t *trainer) usurp() error {
+	t.w.count("take-over by another trainer")
+	first, last := &trainer{w: t.w, nc: t.nc, b: t.b, net: t.net}, *t.oracle
+	if err := t.open(true); err != nil {
+		return err
+	}
+	t.w.note("trainer: %s took over from %s", t.net.name, first.net.name)
+	return t.displaced(first, &last)
+}
+
+func (t *trainer) displaced(first *trainer, o *oracle) error {
+	defer first.crash()
+	for range 1000 {
+		ctx, cancel := context.WithTimeout(context.Background(), takePatience)
+		step, err := first.b.Take(ctx, o.state)
+		cancel()
+		if errors.Is(err, client.ErrSuperseded) {
+			return nil
+		}
+		err = o.check(step, err)
+		step.Release()
+		var wrong *violation
+		switch {
+		case errors.As(err, &wrong):
+			return err
+		case errors.Is(err, io.EOF), err != nil && !t.calm: // nobody tells it while it is cut off
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return errors.New("a trainer that was displaced took 1000 batches more")
+}
+
+// run takes n batches.
+func (t *trainer) run(n int) error {
+	for end := t.taken + n; t.taken < end; {
+		if !t.calm {
+			if err := t.whim(); err != nil {
+				return err
+			}
+		}
+		if err := t.take(); err != nil {
+			return fmt.Errorf("after %d batches, at %v: %w", t.taken, t.oracle.state, err)
+		}
+		if think := about(t.rng, time.Duration(t.w.plan.ThinkUS)*time.Microsecond); think > 0 {
+			time.Sleep(think)
+		}
+	}
+	return nil
+}
