@@ -89,7 +89,7 @@ func (r *reader) credit() schema.Credit {
 	timing := r.total
 	return schema.Credit{
 		Gen: r.seat.gen, Seat: r.seat.number, Reader: r.id, Taken: r.taken, BatchBytes: r.largestBatch, Bytes: r.totalBytes,
-		Waiting: r.waiting, Late: r.late, Failed: r.failed, Timing: &timing,
+		Waiting: r.waiting, Late: r.late, Straggles: r.straggles(), Failed: r.failed, Timing: &timing,
 		Trace: r.trace,
 	}
 }

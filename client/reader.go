@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/jetbatch/jetbatch/client/internal/pace"
 	"github.com/jetbatch/jetbatch/client/internal/reorder"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
@@ -65,6 +66,9 @@ type reader struct {
 	warnedLone   bool
 	waiting      string
 	late         bool
+	pace         pace.Pace
+	overtaken    time.Time // since when something behind the head is here; zero when nothing is
+	straggler    uint64    // the head that the owner was told of last, as one that straggles
 	failed       *schema.Fault
 	taken        uint64
 	sinceCredit  int
@@ -86,6 +90,7 @@ type seat struct {
 type arrival struct {
 	payload payload
 	stored  time.Time // by the server's clock
+	came    time.Time // the record, by ours
 	arrived time.Time // complete, by ours
 	trace   string    // of the Take that let the job out
 }

@@ -109,10 +109,12 @@ func (r *reader) settle(want sitting, reply schema.SeatReply) error {
 	r.doubt, r.hard = "", false
 	r.silentSince = time.Time{}
 	r.taken, r.sinceCredit = reply.Position-1, 0
+	r.straggler, r.overtaken = 0, time.Time{}
 	if same {
 		for _, e := range r.buf.Seek(reply.Position, reply.State.Data) {
 			e.Value.payload.release()
 		}
+		r.uncover()
 		r.sess.sweepSoon()
 		r.sess.fetchSoon()
 		return nil

@@ -138,7 +138,7 @@ func decodeCommit(seq uint64, msg *nats.Msg) (*commit, error) {
 // arrive puts a record in its place.
 func (s *session) arrive(c *commit) {
 	res := c.result
-	value := arrival{stored: c.stored, arrived: c.arrived, trace: c.trace}
+	value := arrival{stored: c.stored, came: c.arrived, arrived: c.arrived, trace: c.trace}
 	complete := res.Chunks == 0
 	if complete && res.Kind == schema.KindBatch {
 		p, err := s.r.inline(res, c.inline)
@@ -154,6 +154,7 @@ func (s *session) arrive(c *commit) {
 		value.payload.release()
 		return
 	}
+	s.r.overtake(res.Seq, c.arrived)
 	if !complete {
 		s.fetchSoon()
 		return

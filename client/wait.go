@@ -79,6 +79,7 @@ func (r *reader) next(ctx context.Context, began time.Time, decode func([]byte) 
 			continue
 		}
 		what, ask := r.waitingFor(outcome), r.sess
+		p.straggle = r.straggleAt()
 		if !r.silentSince.IsZero() && time.Since(r.silentSince) > silence && time.Since(p.began) > lookAgain {
 			// Nobody feeds this batcher as far as we can tell; whoever can will answer a request for a seat.
 			r.suspect(ownerSilent, false)
@@ -117,6 +118,9 @@ func (r *reader) wait(ctx context.Context, p *patience, what string, sess *sessi
 			r.beatSoon()
 		}
 	}
+	if !p.straggle.IsZero() && !now.Before(p.straggle) {
+		r.sayStraggler()
+	}
 	if !now.Before(p.warn) {
 		r.cfg.Logger.Warn("still waiting", "for", what, "waited", now.Sub(p.began).Round(time.Millisecond))
 		p.warn = now.Add(now.Sub(p.began))
@@ -128,6 +132,7 @@ func (r *reader) wait(ctx context.Context, p *patience, what string, sess *sessi
 type patience struct {
 	began, since time.Time // of the wait, and of what is being waited for now
 	look, warn   time.Time
+	straggle     time.Time // when the head is a straggler; zero for never
 	timer        *time.Timer
 }
 
@@ -144,6 +149,9 @@ func (p *patience) arm() {
 	next := p.look
 	if p.warn.Before(next) {
 		next = p.warn
+	}
+	if !p.straggle.IsZero() && p.straggle.Before(next) {
+		next = p.straggle
 	}
 	if p.timer == nil {
 		p.timer = time.NewTimer(time.Until(next))
@@ -221,6 +229,8 @@ func (r *reader) deliver(entry reorder.Entry[arrival], began time.Time, decode f
 	}
 	r.totalBytes += int64(res.Size)
 	r.largestBatch = max(r.largestBatch, int64(res.Size))
+	// A payload took about as long on its way into the store as out of it.
+	r.pace.Observe(res.Worker, int64(res.Materialize+got.arrived.Sub(got.came)))
 	r.doubts = 0
 	next := schema.State{Dataset: r.cfg.Dataset, Version: r.version, Data: res.Next}
 	r.advance(entry)
@@ -237,6 +247,7 @@ func (r *reader) advance(entry reorder.Entry[arrival]) {
 		return // stopped or re-seated meanwhile
 	}
 	r.taken = entry.Result.Seq
+	r.uncover()
 	if r.sess != nil {
 		r.sess.fetchSoon() // there is room now
 	}

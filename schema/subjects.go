@@ -73,6 +73,11 @@ func JobFilter(kind, batcher, gen string) string {
 	return joinSubject(JobPrefix, kind, batcher, gen, ">")
 }
 
+// TriesFilter matches all tries of one job.
+func TriesFilter(kind, batcher, gen string, seq uint64) string {
+	return joinSubject(JobPrefix, kind, batcher, gen, strconv.FormatUint(seq, 10), "*")
+}
+
 // ParseJobSubject is the inverse of JobSubject.
 func ParseJobSubject(subject string) (kind, batcher, gen string, seq uint64, try int, err error) {
 	rest, ok := strings.CutPrefix(subject, JobPrefix+".")

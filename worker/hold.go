@@ -58,17 +58,21 @@ func (w *Worker) ack(j *job) {
 
 // handBack gives the job to another worker, after delay.
 func (w *Worker) handBack(j *job, delay time.Duration) {
-	if !w.drop(j) {
-		return
+	if w.drop(j) {
+		w.count(j).returned.Add(1)
+		w.answer(j, nak(delay))
 	}
-	body := ackNak
-	if delay > 0 {
-		options, _ := json.Marshal(struct { // integers cannot fail to marshal
-			Delay time.Duration `json:"delay"`
-		}{delay})
-		body = append(append(append([]byte(nil), ackNak...), ' '), options...)
+}
+
+// nak is the answer that gives a job back, to be handed out again after delay.
+func nak(delay time.Duration) []byte {
+	if delay == 0 {
+		return ackNak
 	}
-	w.answer(j, body)
+	options, _ := json.Marshal(struct { // integers cannot fail to marshal
+		Delay time.Duration `json:"delay"`
+	}{delay})
+	return append(append(append([]byte(nil), ackNak...), ' '), options...)
 }
 
 // answer publishes an ack of any kind. One that is lost costs a redelivery, nothing else.

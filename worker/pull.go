@@ -84,6 +84,12 @@ func (w *Worker) onDelivery(l *lane, msg *nats.Msg) {
 		j.trace = schema.Traceparent(msg.Header.Get(schema.TraceHeader))
 	}
 	w.mu.Lock()
+	if j.backup() && w.declines(j) {
+		w.sched.Expired(l, 1) // asked for again at the next tick: until then the backup finds others that ask
+		w.mu.Unlock()
+		w.decline(j)
+		return
+	}
 	kept := w.sched.Arrive(l, j, j.suspect(), meta.NumPending > 0, now)
 	if kept {
 		w.hold(j)

@@ -5,6 +5,7 @@ package reorder
 
 import (
 	"bytes"
+	"iter"
 
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -77,6 +78,17 @@ func (b *Buffer[T]) State() []byte { return b.state }
 
 // Len returns how many records are held.
 func (b *Buffer[T]) Len() int { return len(b.held) }
+
+// All iterates what is held, in no order.
+func (b *Buffer[T]) All() iter.Seq[Entry[T]] {
+	return func(yield func(Entry[T]) bool) {
+		for _, e := range b.held {
+			if !yield(*e) {
+				return
+			}
+		}
+	}
+}
 
 // Bytes returns how many bytes of payload are held or claimed.
 func (b *Buffer[T]) Bytes() int64 { return b.bytes }
