@@ -6,6 +6,7 @@ FROM ${GOLANG_IMAGE} AS build
 # By which what the classic builder leaves of this stage can be found and removed.
 LABEL jetbatch.stage=build
 ENV CGO_ENABLED=0
+WORKDIR /rootfs/store
 WORKDIR /rootfs/tmp
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -15,7 +16,7 @@ RUN ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", "/ou
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# /tmp, for the demo and for "up".
+# /tmp, for the demo and for "up"; /store, which docker-compose.yml takes the owner of NATS's volume from.
 COPY --from=build --chown=65532:65532 /rootfs/ /
 COPY --from=build /out/jetbatch /jetbatch
 USER 65532:65532
