@@ -51,6 +51,7 @@ var codes = []struct {
 	{errUnhealthy, exitUnhealthy},
 	{client.ErrUnavailable, exitUnhealthy},
 	{client.ErrDisconnected, exitUnhealthy},
+	{client.ErrPermission, exitUnhealthy},
 	{nats.ErrNoServers, exitUnhealthy},
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -51,7 +52,7 @@ var (
 	ErrUnavailable = errors.New("not available in time")
 
 	// ErrPermission is matched by every *PermissionError: the NATS server refused a subject to this user.
-	ErrPermission = errors.New("permission denied by the NATS server")
+	ErrPermission = topology.ErrPermission
 
 	// ErrDisconnected is returned when a NATS connection is closed for good.
 	ErrDisconnected = errors.New("connection to NATS is closed")
@@ -159,17 +160,7 @@ func (e *WaitError) Unwrap() []error { return []error{ErrUnavailable, e.Cause} }
 
 // PermissionError names the subject that the NATS server refused. Without it a denial would look like a
 // timeout.
-type PermissionError struct {
-	Subject string
-	Cause   error // the server's words
-}
-
-func (e *PermissionError) Error() string {
-	return fmt.Sprintf("%v: %s: %v", ErrPermission, e.Subject, e.Cause)
-}
-
-// Unwrap makes the error match ErrPermission and the cause.
-func (e *PermissionError) Unwrap() []error { return []error{ErrPermission, e.Cause} }
+type PermissionError = topology.PermissionError
 
 // refusal returns a *PermissionError if the last thing that the server said on nc was that it refuses one
 // of the subjects, or the inbox that an answer would come to. The server does not answer a refused request, so this is asked after a timeout.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -51,6 +52,8 @@ type Coordinator struct {
 	process process
 	meters  *meters
 	running sync.WaitGroup // batchers' actors and requests being handled
+
+	requests atomic.Int32 // being carried out
 
 	// claiming is held from the change of a record that makes this coordinator its owner until the actor is there: a
 	// record that names this coordinator and has no actor is taken for one that it let go of.
@@ -91,7 +94,8 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 }
 
 // Run feeds batchers until ctx ends and then lets go of them: their records stay, and another coordinator, or
-// this one started again, goes on. The error is nil after ctx ended, else why the coordinator could not run.
+// this one started again, goes on. The error is nil after ctx ended, else why the coordinator could not run: a
+// *PermissionError when the server denies it a subject that it needs.
 func (c *Coordinator) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -99,9 +103,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if err := c.prepare(ctx); err != nil {
 		return fmt.Errorf("coordinator: %w", err)
 	}
-	if err := c.serve(ctx); err != nil {
-		return fmt.Errorf("coordinator: %w", err)
-	}
+	failure := c.serve(ctx)
 	cancel()
 	c.mu.Lock()
 	c.closed = true
@@ -111,11 +113,14 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	for _, k := range c.kinds {
 		k.CloseIdle()
 	}
+	if failure != nil {
+		return fmt.Errorf("coordinator: %w", failure)
+	}
 	return nil
 }
 
-// serve answers requests and owns batchers until ctx ends. What fails here fails only on a closed connection,
-// and so does the undoing.
+// serve answers requests and owns batchers until ctx ends, or until the server denies it what it needs. All else that
+// fails here fails only on a closed connection, and so does the undoing.
 func (c *Coordinator) serve(ctx context.Context) error {
 	subs, err := c.subscribe()
 	defer func() {
@@ -137,15 +142,20 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	}
 	defer unregister()
 	c.log.Info("coordinator runs", "datasets", c.kindTokens())
-	c.loop(ctx)
-	return nil
+	return c.loop(ctx)
 }
 
 // prepare makes the shared streams and takes the first lease, again and again while the server is not up yet.
 func (c *Coordinator) prepare(ctx context.Context) error {
 	for {
 		err := c.prepareOnce(ctx)
-		if err == nil || ctx.Err() != nil || !passing(err) {
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if denied := topology.Denied(c.nc, needs); denied != nil {
+			return denied
+		}
+		if !passing(err) {
 			return err
 		}
 		c.log.Warn("JetStream does not answer yet", "error", err)
@@ -211,8 +221,8 @@ func (c *Coordinator) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
 	}
 }
 
-// loop does what is done every second until ctx ends.
-func (c *Coordinator) loop(ctx context.Context) {
+// loop does what is done every second until ctx ends or something that is needed is denied.
+func (c *Coordinator) loop(ctx context.Context) error {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for n := 0; ; n++ {
@@ -229,9 +239,12 @@ func (c *Coordinator) loop(ctx context.Context) {
 				c.log.Warn("old generations not collected", "error", err)
 			}
 		}
+		if err := topology.Denied(c.nc, needs); err != nil && ctx.Err() == nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 	}

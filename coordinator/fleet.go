@@ -31,7 +31,7 @@ type heard struct {
 
 func (f *fleet) hear(m *nats.Msg) {
 	var beat schema.WorkerStatus
-	if err := json.Unmarshal(m.Data, &beat); err != nil || schema.CheckName("worker", beat.Worker) != nil {
+	if len(m.Data) > maxBeat || json.Unmarshal(m.Data, &beat) != nil || schema.CheckName("worker", beat.Worker) != nil {
 		return // not a heartbeat of this wire version
 	}
 	f.mu.Lock()
@@ -39,6 +39,10 @@ func (f *fleet) hear(m *nats.Msg) {
 		f.workers = make(map[string]heard)
 	}
 	before, known := f.workers[beat.Worker]
+	if !known && len(f.workers) >= maxWorkers {
+		f.mu.Unlock()
+		return
+	}
 	if beat.Leaving {
 		delete(f.workers, beat.Worker)
 	} else {

@@ -13,12 +13,13 @@ import (
 // hearReader takes a credit; as a request it is answered with how things stand.
 func (b *batcher) hearReader(m *nats.Msg) {
 	credit := new(schema.Credit)
-	if err := json.Unmarshal(m.Data, credit); err != nil {
+	if len(m.Data) > maxCredit || json.Unmarshal(m.Data, credit) != nil {
 		return // not a credit of this wire version
 	}
+	credit.Waiting = credit.Waiting[:min(len(credit.Waiting), maxWaiting)]
 	b.hint(func() {
 		b.credit(credit)
-		if m.Reply != "" {
+		if answerable(m.Reply) {
 			b.c.respond(m, b.creditReply())
 		}
 	})

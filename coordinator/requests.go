@@ -31,13 +31,25 @@ func lastToken(subject string) string { return subject[strings.LastIndexByte(sub
 
 // handle answers a request in a goroutine of its own, since opening a data set may take long.
 func (c *Coordinator) handle(m *nats.Msg) {
-	if m.Reply == "" {
+	if !answerable(m.Reply) {
 		return // nobody to answer
 	}
+	if len(m.Data) > maxRequest {
+		c.respond(m, map[string]*schema.Fault{"fault": tooLarge(len(m.Data))})
+		return
+	}
+	if !c.busy() {
+		c.respond(m, map[string]*schema.Fault{"fault": tooMany()})
+		return
+	}
 	c.spawn(func() {
+		defer c.requests.Add(-1)
 		switch op := lastToken(m.Subject); op {
 		case opSeat:
 			answer(c, m, func(req *schema.SeatRequest) (schema.SeatReply, *schema.Fault) {
+				if fault := checkRequest(req); fault != nil {
+					return schema.SeatReply{Fault: fault}, fault
+				}
 				b, fault := c.route(m, req.Batcher, req)
 				if b == nil {
 					return schema.SeatReply{Fault: fault}, fault
@@ -61,7 +73,7 @@ func (c *Coordinator) handle(m *nats.Msg) {
 				return call(b, func() schema.StatusReply { return schema.StatusReply{Status: b.status()} })
 			})
 		case opOverview:
-			c.respond(m, c.overview())
+			c.respond(m, fitting(c.overview(), c.nc.MaxPayload()))
 		}
 	})
 }
@@ -150,6 +162,9 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*bat
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {
 		return nil, c.unknownDataset(req.Spec.Dataset)
+	}
+	if len(c.all()) >= maxBatchers {
+		return nil, unavailable("coordinator %s feeds %d batchers, as many as it takes; stop some, or wait until idle ones are collected", c.cfg.Name, maxBatchers)
 	}
 	rec := schema.Record{
 		Wire: schema.WireVersion, Batcher: req.Batcher, Owner: c.cfg.Name, Phase: schema.PhaseStopped,

@@ -171,7 +171,8 @@ func (w *Worker) now() int64 { return int64(time.Since(w.began)) }
 
 // Run serves until ctx ends. Then it drains: it announces that it leaves, hands back what has not started,
 // finishes what runs within Config.DrainTimeout, and returns nil, or ErrDrainTimeout if something had to be
-// cut off. It returns early with an error when it cannot start or a connection was closed for good.
+// cut off. It returns early with an error when it cannot start, when a connection was closed for good, and, with a
+// *PermissionError, when the server denies it a subject that it needs.
 func (w *Worker) Run(ctx context.Context) (err error) {
 	if w.ran.Swap(true) {
 		return ErrRunning
@@ -236,7 +237,8 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 }
 
 // loop sends beats and heartbeats and follows the connections' states until ctx ends (nil), until finished,
-// when given, says so (nil), or until a connection is closed for good.
+// when given, says so (nil), until a connection is closed for good, or
+// until the server denies the worker what it needs.
 func (w *Worker) loop(ctx context.Context, finished func() bool) error {
 	control, data := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED), w.data.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer w.nc.RemoveStatusListener(control)
@@ -252,6 +254,9 @@ func (w *Worker) loop(ctx context.Context, finished func() bool) error {
 			return nil
 		case <-heart.C:
 			w.heartbeat()
+			if err := w.denied(); err != nil {
+				return err
+			}
 		case <-beat.C:
 			beat.Reset(beatInterval)
 			w.beat()

@@ -21,7 +21,7 @@ const (
 	JobsStream = "jetbatch-jobs" // the work queue
 
 	BucketStream  = "KV_" + Bucket
-	resultsPrefix = "jetbatch-results-"
+	ResultsPrefix = "jetbatch-results-" // of the names of result stores
 )
 
 // Keys of the bucket.
@@ -49,11 +49,11 @@ func ParseKey(key string) (batcher, coordinator string) {
 }
 
 // ResultsStream is the name of a generation's store of results.
-func ResultsStream(batcher, gen string) string { return resultsPrefix + batcher + "-" + gen }
+func ResultsStream(batcher, gen string) string { return ResultsPrefix + batcher + "-" + gen }
 
 // ParseResultsStream is the inverse of ResultsStream; generations have no '-'.
 func ParseResultsStream(name string) (batcher, gen string, ok bool) {
-	rest, ok := strings.CutPrefix(name, resultsPrefix)
+	rest, ok := strings.CutPrefix(name, ResultsPrefix)
 	i := strings.LastIndexByte(rest, '-')
 	if !ok || i < 1 || i == len(rest)-1 {
 		return "", "", false
@@ -216,7 +216,8 @@ func DeleteGeneration(ctx context.Context, js jetstream.JetStream, batcher, gen 
 }
 
 // Dial opens a second connection like nc: payloads travel apart from control messages, which would wait
-// behind them. name is appended to the connection's name.
+// behind them. name is appended to the connection's name. The server answered nc with the same options, so one that
+// cannot be reached now is waited for, as for a connection that broke.
 func Dial(nc *nats.Conn, name string) (*nats.Conn, error) {
 	opts := nc.Opts
 	if opts.Name != "" {
@@ -224,6 +225,7 @@ func Dial(nc *nats.Conn, name string) (*nats.Conn, error) {
 	}
 	opts.Name = name
 	opts.ClosedCB = nil
+	opts.RetryOnFailedConnect = true
 	conn, err := opts.Connect()
 	if err != nil {
 		return nil, fmt.Errorf("second connection: %w", err)

@@ -1,0 +1,38 @@
+package coordinator
+
+import (
+	"strings"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// PermissionError names the subject that the NATS server refused.
+type PermissionError = topology.PermissionError
+
+// ErrPermission is matched by every *PermissionError: Run ends with one when the NATS server refuses a subject that the
+// coordinator needs. One that kept its lease and could not feed would keep its batchers from every other.
+var ErrPermission = topology.ErrPermission
+
+// needs are what a coordinator cannot do without. That it shows up in lists of services is not among them.
+var needs = topology.Needs{
+	Publish: []string{
+		schema.JobPrefix + ".", schema.ResultPrefix + ".", schema.LanePrefix + ".", schema.NoticePrefix + ".",
+		schema.CoordinatorPrefix + ".", bucketPrefix,
+		"$JS.API.STREAM.CREATE.", "$JS.API.STREAM.INFO.", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.",
+		"$JS.API.STREAM.DELETE." + topology.ResultsPrefix, "$JS.API.STREAM.MSG.GET.",
+		"$JS.API.DIRECT.GET." + topology.ResultsPrefix, "$JS.API.CONSUMER.CREATE." + topology.JobsStream,
+		"$JS.API.CONSUMER.INFO." + topology.JobsStream, "$JS.API.CONSUMER.DELETE." + topology.JobsStream,
+		"$JS.API.CONSUMER.NAMES." + topology.JobsStream,
+	},
+	Subscribe: []string{
+		schema.WorkerPrefix + ".", schema.CoordinatorPrefix + ".", schema.ReaderPrefix + ".", schema.ReportPrefix + ".",
+	},
+}
+
+// answerable reports whether a reply subject is one that a requester could be waiting at. The server does not compare
+// reply subjects with the requester's permissions: an answer goes where this coordinator may publish, and a request
+// could have it write a record, or a job, in the requester's place.
+func answerable(reply string) bool {
+	return reply != "" && !strings.HasPrefix(reply, "$") && !strings.HasPrefix(reply, "jetbatch.")
+}

@@ -1,0 +1,31 @@
+package worker
+
+import (
+	"cmp"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// PermissionError names the subject that the NATS server refused.
+type PermissionError = topology.PermissionError
+
+// ErrPermission is matched by every *PermissionError: Run ends with one when the NATS server refuses a subject that the
+// worker needs. A worker that could take jobs and not store their results would do harm by staying.
+var ErrPermission = topology.ErrPermission
+
+// needs are what a worker cannot do without. That it shows up in lists of services is not among them.
+var needs = topology.Needs{
+	Publish: []string{
+		schema.ResultPrefix + ".", schema.WorkerPrefix + ".", schema.ReportPrefix + ".",
+		"$JS.ACK." + topology.JobsStream + ".", "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + ".",
+		"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
+		"$JS.API.STREAM.MSG.GET." + topology.ResultsPrefix, "$JS.API.STREAM.PURGE." + topology.ResultsPrefix,
+	},
+	Subscribe: []string{schema.LanePrefix + "."},
+}
+
+// denied returns the last refusal of a subject that the worker needs.
+func (w *Worker) denied() error {
+	return cmp.Or(topology.Denied(w.nc, needs), topology.Denied(w.data, needs))
+}
