@@ -85,7 +85,10 @@ func vacate(r *schema.Record) {
 func (b *batcher) repeated(req *schema.SeatRequest) *schema.SeatReply {
 	r := b.seatReply(false)
 	switch {
-	case req.Mode == schema.ModeOpen, b.gen != nil:
+	case req.Mode == schema.ModeOpen:
+	case b.gen != nil && len(r.State.Data) == 0: // after a takeover, until the run has been iterated again so far
+		r = schema.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
+	case b.gen != nil:
 	case b.rec.Phase == schema.PhaseFailed:
 		r = schema.SeatReply{Fault: b.rec.Error}
 	case b.rec.Phase == schema.PhaseClosed:

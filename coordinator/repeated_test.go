@@ -1,0 +1,49 @@
+package coordinator_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// TestRepeatedAfterTakeover repeats a request whose answer was lost with its coordinator. Until the next one has iterated
+// to the seat again, it does not know the state there, and must not say that it is none.
+func TestRepeatedAfterTakeover(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
+	r := c.reader("train")
+	r.settings.Retain = 100
+	r.run(4)
+	request := r.request(schema.ModeSeek, at(4))
+	if got := r.try(request); !got.Held || got.Position != 5 {
+		t.Fatalf("seated at %+v", got)
+	}
+	first.kill(t)
+
+	goOn := make(chan struct{})
+	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, &hooks{next: func(i int) (count, count, error) {
+		<-goOn
+		return count{I: i}, count{I: i + 1}, nil
+	}})
+	r.wait("the second is the owner", func(s schema.Status) bool { return s.Owner == "second" })
+	data, err := json.Marshal(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := c.nc.Request(schema.CoordinatorPrefix+".seat", data, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var early schema.SeatReply
+	if err := json.Unmarshal(msg.Data, &early); err != nil {
+		t.Fatal(err)
+	}
+	expectFault(t, early.Fault, schema.CodeUnavailable)
+	close(goOn)
+	if got := r.try(request); got.Fault != nil || got.Position != 5 || !got.State.Equal(at(4)) {
+		t.Fatalf("answered with %+v", got)
+	}
+}
