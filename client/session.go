@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -98,10 +99,17 @@ func (s *session) fetchSoon() { poke(s.fetchNow) }
 // live takes a record that the server sent on after storing it.
 func (s *session) live(msg *nats.Msg) {
 	seq, err := schema.ParseResultSeq(msg.Subject)
-	if err != nil || !s.wants(seq) {
+	if err != nil || !s.wants(seq) || !s.sentOn(seq, msg) {
 		return
 	}
 	s.read(seq, msg)
+}
+
+// sentOn reports whether a live message says that it is this very record, sent on after it was stored. The server does
+// not compare reply subjects with permissions: who may ask it for a job or a message can have that sent here.
+func (s *session) sentOn(seq uint64, msg *nats.Msg) bool {
+	return msg.Header.Get(jetstream.StreamHeader) == s.stream &&
+		msg.Header.Get(jetstream.SubjectHeader) == schema.ResultSubject(s.r.cfg.Name, s.gen, seq)
 }
 
 func (s *session) wants(seq uint64) bool {

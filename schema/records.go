@@ -132,6 +132,9 @@ func DecodeResult(data []byte) (r *Result, payload []byte, err error) {
 		if want := (r.Size + ChunkSize - 1) / ChunkSize; uint64(r.Chunks) != want || len(data) != n {
 			return nil, nil, fmt.Errorf("result %d: %w: %d chunks for %d bytes", r.Seq, ErrMalformed, r.Chunks, r.Size)
 		}
+		if err := CheckName("attempt", r.Attempt); err != nil { // it becomes a part of subjects
+			return nil, nil, fmt.Errorf("result %d: %w: %w", r.Seq, ErrMalformed, err)
+		}
 		return r, nil, nil
 	}
 	if r.Size == 0 {
