@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 		"server":      proctest.ServerRole,
 		"coordinator": proctest.CoordinatorRole(numbersDefinition()),
 		"worker":      proctest.WorkerRole(numbersDefinition()),
+
+		"coordinator-v2": proctest.CoordinatorRole(numbersDefinition().WithVersion(2)),
+		"worker-v2":      proctest.WorkerRole(numbersDefinition().WithVersion(2)),
 	})
 	os.Exit(m.Run())
 }
@@ -157,7 +160,7 @@ func (c *cluster) startServer() {
 func (c *cluster) start(role string) *proctest.Process {
 	c.t.Helper()
 	p := proctest.Start(c.t, role, proctest.URLEnv+"="+c.url())
-	if role == "coordinator" {
+	if strings.HasPrefix(role, "coordinator") {
 		c.coordinators = append(c.coordinators, p)
 	}
 	return p

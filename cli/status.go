@@ -121,6 +121,12 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	for _, c := range s.Coordinators {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Coordinator, c.Version, strings.Join(c.Datasets, " "))
 	}
+	if len(s.Skew) > 0 {
+		fmt.Fprintln(t, "\nVERSIONS APART")
+	}
+	for _, x := range s.Skew {
+		fmt.Fprintln(t, x)
+	}
 	return t.Flush()
 }
 

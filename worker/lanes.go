@@ -20,6 +20,7 @@ import (
 const (
 	recordTimeout = 2 * time.Second  // for one read of a record
 	silence       = 10 * time.Second // after which a lane that nobody announces is checked
+	maxChecks     = 64               // records read at a time; lanes are announced again every second
 )
 
 // lane is one generation of one batcher whose jobs this worker runs.
@@ -100,7 +101,7 @@ func (w *Worker) onLane(msg *nats.Msg) {
 func (w *Worker) check(batcher string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.checking[batcher] || w.draining {
+	if w.checking[batcher] || len(w.checking) >= maxChecks || w.draining {
 		return
 	}
 	w.checking[batcher] = true
@@ -141,9 +142,9 @@ func (w *Worker) follow(batcher string) error {
 	return w.openLane(rec, k)
 }
 
-// live reports whether a record's generation may have jobs.
+// live reports whether a record's generation may have jobs. One of another wire version is for other workers.
 func live(rec *schema.Record) bool {
-	return rec != nil && rec.Gen != "" && rec.Phase != schema.PhaseStopped && rec.Phase != schema.PhaseClosed
+	return rec != nil && rec.Wire == schema.WireVersion && rec.Gen != "" && rec.Phase != schema.PhaseStopped && rec.Phase != schema.PhaseClosed
 }
 
 func (w *Worker) openLane(rec *schema.Record, k *kind.Kind) error {

@@ -138,6 +138,8 @@ func (w *Worker) run(j *job) {
 		w.abandon(j, r, context.Cause(ctx))
 	case err == nil:
 		w.commit(j, r, payload.data)
+	case errors.Is(err, errForeign):
+		w.foreign(j, r.Seq, err)
 	case errors.As(err, &unmarked):
 		w.unstored(j, r, unmarked.verdict)
 	default:
@@ -148,11 +150,14 @@ func (w *Worker) run(j *job) {
 // read decodes a job and begins its result. Of a job that cannot be read only the place is known.
 func (w *Worker) read(j *job) (*schema.Result, []byte, error) {
 	r := &schema.Result{Attempt: rand.Text(), Worker: w.cfg.Name, Deliveries: j.deliveries}
-	_, _, _, seq, _, err := schema.ParseJobSubject(j.subject)
+	token, _, _, seq, _, err := schema.ParseJobSubject(j.subject)
 	if err != nil {
 		return r, nil, dataset.Permanent(err)
 	}
 	r.Seq = seq
+	if w.kinds[token] != j.lane.data.kind {
+		return r, nil, fmt.Errorf("%w: it is of %s", errForeign, token)
+	}
 	rec, err := schema.DecodeJob(j.data)
 	if err != nil {
 		return r, nil, dataset.Permanent(err)
@@ -162,6 +167,22 @@ func (w *Worker) read(j *job) (*schema.Result, []byte, error) {
 	}
 	r.Prev, r.Next, r.Iterate = rec.Prev, rec.Next, rec.Iterate
 	return r, rec.Body, nil
+}
+
+// errForeign is of a job of a data set, or of a version of it or of the wire, that the worker does not have. Consumers
+// hand none of them to it, unless somebody else made the consumer.
+var errForeign = errors.New("job is for another worker")
+
+// foreignDelay is how long a foreign job stays away from a worker.
+const foreignDelay = 5 * time.Second
+
+// foreign hands back a job that this worker cannot understand, and so cannot judge either.
+func (w *Worker) foreign(j *job, seq uint64, err error) {
+	w.log.Error("job handed back", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", seq, "subject", j.subject, "error", err)
+	w.mu.Lock()
+	w.lastError = err.Error()
+	w.mu.Unlock()
+	w.handBack(j, foreignDelay)
 }
 
 // abandon gives up a job whose context has ended.

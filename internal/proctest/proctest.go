@@ -131,10 +131,13 @@ func (p *Process) Kill() {
 	<-p.ended
 }
 
+// Retire is SIGTERM. Ended says when the process has done what it does then.
+func (p *Process) Retire() { _ = p.cmd.Process.Signal(syscall.SIGTERM) } // fails if it is gone
+
 // Terminate is SIGTERM and waits for the process to end by itself.
 func (p *Process) Terminate() {
 	p.t.Helper()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	p.Retire()
 	select {
 	case <-p.ended:
 	case <-time.After(terminateTimeout):

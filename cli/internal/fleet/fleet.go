@@ -17,6 +17,7 @@ type Status struct {
 	Coordinators []Coordinator         `json:"coordinators"`
 	Batchers     []schema.Status       `json:"batchers"`
 	Workers      []schema.WorkerStatus `json:"workers"`
+	Skew         []Skew                `json:"skew,omitempty"` // versions that do not fit together
 }
 
 // Coordinator is one that answered.
@@ -44,6 +45,7 @@ func Merge(answers []schema.Overview) Status {
 		return cmp.Or(strings.Compare(a.Worker, b.Worker), cmp.Compare(b.Done, a.Done))
 	})
 	s.Workers = slices.CompactFunc(s.Workers, func(a, b schema.WorkerStatus) bool { return a.Worker == b.Worker })
+	s.Skew = skews(s)
 	return s
 }
 

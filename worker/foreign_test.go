@@ -1,0 +1,104 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// never is a data set that must not be asked for anything.
+func never(t *testing.T) func(context.Context, int) (schema.Batch, error) {
+	return func(context.Context, int) (schema.Batch, error) {
+		t.Error("a job of another version was run")
+		return values(1, 1)
+	}
+}
+
+// A job of a version that the worker does not have is handed back, never run and never judged, however it came here.
+func TestForeignJobIsHandedBack(t *testing.T) {
+	t.Parallel()
+	for _, foreign := range []string{"count-v1-w2", "count-v2-w1", "other-v1-w1"} {
+		t.Run(foreign, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunInProcess(t)
+			o := newOwner(t, s, "b", "count")
+			// What a mistaken owner would do: its consumer hands out jobs that are not of the kind that its lane announces.
+			if err := topology.DeleteGeneration(t.Context(), o.js, o.batcher, o.gen); err != nil {
+				t.Fatal(err)
+			}
+			if err := topology.CreateGeneration(t.Context(), o.js, foreign, o.batcher, o.gen); err != nil {
+				t.Fatal(err)
+			}
+			subject := schema.JobFilter(foreign, o.batcher, o.gen)
+			subject = strings.TrimSuffix(subject, ">") + "1.0"
+			if _, err := o.js.Publish(t.Context(), subject, o.job(1)); err != nil {
+				t.Fatal(err)
+			}
+			w, _ := start(t, s, Config{Slots: 1}, nil, define("count", never(t)))
+			natstest.Eventually(t, "the worker says so", func() bool { return strings.Contains(w.Status().LastError, foreign) })
+			natstest.Eventually(t, "the job is handed back", func() bool {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return len(w.held) == 0
+			})
+			jobs, err := o.js.Stream(t.Context(), topology.JobsStream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := jobs.GetLastMsgForSubject(t.Context(), subject); err != nil {
+				t.Fatalf("the job is gone: %v", err)
+			}
+			if status := w.Status(); status.Done != 0 || status.Failed != 0 {
+				t.Fatalf("judged: %+v", status)
+			}
+		})
+	}
+}
+
+// A run of another wire version is left alone, though its data set and version have familiar names.
+func TestRecordOfAnotherWireVersion(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunInProcess(t)
+	o := newOwner(t, s, "b", "count")
+	w, _ := start(t, s, Config{Slots: 1}, nil, define("count", never(t)))
+	natstest.Eventually(t, "the lane is open", func() bool { return w.lane("b") })
+
+	kv, err := topology.OpenBucket(t.Context(), o.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, kv, o, schema.WireVersion+1)
+	if err := w.follow("b"); err != nil {
+		t.Fatal(err)
+	}
+	if w.lane("b") {
+		t.Fatal("the worker serves a run of another wire version")
+	}
+	rewrite(t, kv, o, schema.WireVersion)
+	natstest.Eventually(t, "the lane is open again", func() bool { return w.lane("b") })
+}
+
+func rewrite(t *testing.T, kv jetstream.KeyValue, o *owner, wire int) {
+	t.Helper()
+	data, err := json.Marshal(schema.Record{Wire: wire, Batcher: o.batcher, Gen: o.gen, Phase: schema.PhaseRunning, Spec: o.spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), topology.BatcherKey(o.batcher), data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lane reports whether the worker serves a batcher.
+func (w *Worker) lane(batcher string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lanes[batcher] != nil
+}
