@@ -63,19 +63,6 @@ func TestStateFile(t *testing.T) {
 	}
 }
 
-func TestRedact(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"nats://h:1":                      "nats://h:1",
-		"nats://u:p@h:1":                  "nats://h:1",
-		"tls://u:p@@h:1,nats://token@i:2": "tls://h:1,nats://i:2",
-	} {
-		if got := redact(in); got != want {
-			t.Errorf("%s: %s, want %s", in, got, want)
-		}
-	}
-}
-
 func TestDiffer(t *testing.T) {
 	t.Parallel()
 	s := []byte("state")

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,8 +37,8 @@ type natsFlags struct {
 // passwordEnv has the password of natsFlags.User.
 const passwordEnv = "JETBATCH_PASSWORD"
 
-func (f *natsFlags) options(name string) ([]nats.Option, error) {
-	opts := []nats.Option{nats.Name(name)}
+func (f *natsFlags) options(log *slog.Logger, name string) ([]nats.Option, error) {
+	opts := []nats.Option{nats.Name(name), nats.ErrorHandler(logOnce(log))}
 	if f.Creds != "" {
 		opts = append(opts, nats.UserCredentials(f.Creds))
 	}
@@ -74,13 +75,30 @@ func (f *natsFlags) options(name string) ([]nats.Option, error) {
 	return opts, nil
 }
 
+// maxLogged bounds how many different errors of one connection are logged.
+const maxLogged = 32
+
+// logOnce logs what the server or the library has to say of a connection, such as a denial, and each of it once.
+func logOnce(log *slog.Logger) nats.ErrHandler {
+	var mu sync.Mutex
+	logged := make(map[string]bool)
+	return func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if text := err.Error(); !logged[text] && len(logged) < maxLogged {
+			logged[text] = true
+			log.Error("NATS complains", "error", err)
+		}
+	}
+}
+
 // forever is a patience without end.
 const forever time.Duration = -1
 
 // connect connects, trying again until the patience, if none was asked for on the command line, or ctx ends. What only
 // another command line mends fails at once.
 func (f *natsFlags) connect(ctx context.Context, log *slog.Logger, name string, patience time.Duration, more ...nats.Option) (*nats.Conn, error) {
-	opts, err := f.options(name)
+	opts, err := f.options(log, name)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +114,6 @@ func (f *natsFlags) connect(ctx context.Context, log *slog.Logger, name string, 
 		if err == nil {
 			return nc, nil
 		}
-		// Not the error itself: it names the URL as it was given, with a password in it.
-		err = fmt.Errorf("connect to %s: %w", redact(f.Server), cmp.Or(errors.Unwrap(err), err))
 		switch {
 		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, os.ErrNotExist):
 			return nil, fmt.Errorf("%w: %w", errUnhealthy, err)
@@ -110,18 +126,6 @@ func (f *natsFlags) connect(ctx context.Context, log *slog.Logger, name string, 
 		case <-tick.C:
 		}
 	}
-}
-
-// redact removes passwords from a list of URLs.
-func redact(servers string) string {
-	urls := strings.Split(servers, ",")
-	for i, u := range urls {
-		if at := strings.LastIndexByte(u, '@'); at >= 0 {
-			scheme, _, _ := strings.Cut(u, "//")
-			urls[i] = scheme + "//" + u[at+1:]
-		}
-	}
-	return strings.Join(urls, ",")
 }
 
 // hostToken is the host's name as part of a name.
