@@ -1,0 +1,97 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// limited starts a server with a user "some" of the given permissions; who says no name may do everything.
+func limited(t *testing.T, some *server.Permissions) *natstest.Server {
+	return natstest.Run(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "any", Password: "x"}, {Username: "some", Password: "x", Permissions: some}}
+		o.NoAuthUser = "any"
+	})
+}
+
+// A worker that is denied what it needs ends with the subject's name and gives back what it has; one that may does it.
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	publish := func(subject string) *server.Permissions {
+		return &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{subject}}}
+	}
+	subscribe := func(subject string) *server.Permissions {
+		return &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{subject}}}
+	}
+	for name, c := range map[string]struct {
+		deny    *server.Permissions
+		subject string // begins so
+	}{
+		"results": {publish("jetbatch.result.>"), "jetbatch.result.train."},
+		"jobs":    {publish("$JS.API.CONSUMER.MSG.NEXT.>"), "$JS.API.CONSUMER.MSG.NEXT.jetbatch-jobs.jetbatch-train-"},
+		"records": {publish("$JS.API.STREAM.MSG.GET.KV_jetbatch"), "$JS.API.STREAM.MSG.GET.KV_jetbatch"},
+		"acks":    {publish("$JS.ACK.>"), "$JS.ACK.jetbatch-jobs."},
+		"lanes":   {subscribe("jetbatch.lane.*"), "jetbatch.lane.*"},
+		"inbox":   {subscribe("_INBOX.>"), "_INBOX."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := limited(t, c.deny)
+			o := newOwner(t, s, "train", "plain")
+			o.feed(1, 4)
+			def := define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 8) })
+			nc := s.Connect(nats.UserInfo("some", "x"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+			w, err := New(nc, Config{Name: "w1", Slots: 1, Logger: slog.New(slog.DiscardHandler)}, def)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err = w.Run(ctx)
+			var denied *PermissionError
+			if !errors.Is(err, ErrPermission) || !errors.As(err, &denied) {
+				t.Fatalf("Run: %v", err)
+			}
+			if !strings.HasPrefix(strings.ToLower(denied.Subject), strings.ToLower(c.subject)) {
+				t.Errorf("denied %q, want %q", denied.Subject, c.subject)
+			}
+			start(t, s, Config{Name: "w2", Slots: 1}, nil, def)
+			o.waitEmpty()
+		})
+	}
+}
+
+// Announcements of lanes that there are none of make a worker read few records at a time, and keep nothing.
+func TestLaneFlood(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "plain")
+	w, _ := start(t, s, Config{Name: "w1", Slots: 1}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 8) }))
+	for i := range 20_000 {
+		lane, err := json.Marshal(schema.Lane{Batcher: fmt.Sprint("none-", i), Gen: "GEN", Kind: schema.KindToken("plain", 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.nc.Publish(schema.LanePrefix+".any", lane); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.feed(1, 8)
+	o.waitEmpty()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.lanes) != 1 || len(w.checking) > maxChecks {
+		t.Errorf("%d lanes, %d being checked", len(w.lanes), len(w.checking))
+	}
+}
