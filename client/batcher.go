@@ -82,7 +82,7 @@ func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], err
 		return Step[B]{}, err
 	}
 	step.Seq, step.Next, step.Timing = t.seq, t.next, t.timing
-	step.Worker, step.Deliveries, step.Trace = t.worker, t.deliveries, t.trace
+	step.Worker, step.Attempt, step.Deliveries, step.Trace = t.worker, t.attempt, t.deliveries, t.trace
 	if !schema.PayloadAliases[B]() {
 		t.payload.release() // decoded into memory of its own
 		return step, nil

@@ -101,6 +101,7 @@ type taken struct {
 	next       schema.State
 	timing     schema.Timing
 	worker     string
+	attempt    string
 	deliveries uint64
 	trace      string
 	payload    payload

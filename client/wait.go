@@ -236,7 +236,7 @@ func (r *reader) deliver(entry reorder.Entry[arrival], began time.Time, decode f
 	r.advance(entry)
 	r.mu.Unlock()
 	return taken{
-		seq: res.Seq, next: next, timing: timing, worker: res.Worker, deliveries: res.Deliveries, payload: got.payload,
+		seq: res.Seq, next: next, timing: timing, worker: res.Worker, attempt: res.Attempt, deliveries: res.Deliveries, payload: got.payload,
 		trace: got.trace,
 	}, nil
 }

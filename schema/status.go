@@ -50,6 +50,7 @@ type Step[B any] struct {
 	Next       State  // the state after this batch: save this with a checkpoint
 	Timing     Timing // where the time went
 	Worker     string // who made it
+	Attempt    string // which of its executions, a random name
 	Deliveries uint64 // how often its job was handed out; 1 when nothing went wrong
 	Trace      string // W3C traceparent of the Take whose word let the job out; empty without a tracer
 
