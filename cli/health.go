@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
 )
 
 type healthCmd struct {
@@ -29,6 +31,20 @@ type healthReport struct {
 	Role      string   `json:"role,omitempty"`
 	Instances []string `json:"instances,omitempty"` // those that answered
 	RTT       string   `json:"rtt,omitempty"`
+	Denied    string   `json:"denied,omitempty"` // the subject that the server refused to this user
+}
+
+// healthNeeds are the subjects of a health check.
+var healthNeeds = topology.Needs{Publish: []string{"$JS.API.INFO", "$SRV.PING"}}
+
+// denied puts the server's refusal, if there was one, in the place of the silence that it looked like.
+func (r *healthReport) denied(nc *nats.Conn, err error) error {
+	var p *topology.PermissionError
+	if errors.As(topology.Denied(nc, healthNeeds), &p) {
+		r.Denied = p.Subject
+		return p
+	}
+	return err
 }
 
 // Run asks NATS, JetStream and the role's service.
@@ -67,6 +83,7 @@ func (c *healthCmd) check(ctx context.Context, a *app) (*healthReport, error) {
 		_, err = js.AccountInfo(ctx)
 	}
 	if err != nil {
+		err = r.denied(nc, err)
 		r.JetStream = err.Error()
 		return r, fmt.Errorf("%w: JetStream: %w", errUnhealthy, err)
 	}
@@ -75,7 +92,7 @@ func (c *healthCmd) check(ctx context.Context, a *app) (*healthReport, error) {
 	}
 	r.Role = c.Role
 	if r.Instances, err = c.instances(ctx, nc); err != nil {
-		return r, fmt.Errorf("%w: role %s: %w", errUnhealthy, c.Role, err)
+		return r, fmt.Errorf("%w: role %s: %w", errUnhealthy, c.Role, r.denied(nc, err))
 	}
 	return r, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/deploy"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -170,7 +172,7 @@ func TestSecuredService(t *testing.T) {
 	var denials lockedLog
 	for _, size := range []int{100, 3 << 20} {
 		nc := s.connect("client", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { fmt.Fprintln(&denials, err) }))
-		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{size}})
+		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{size}, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,6 +232,50 @@ func TestSecuredService(t *testing.T) {
 	}
 }
 
+// The server does not compare reply subjects with permissions, so who may ask it for a message can have it sent where a
+// reader listens. Readers believe it only if it is what the store has for that very place.
+func TestSecuredReplies(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	s.start("coordinator")
+	s.start("worker")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cfg := client.Config{Name: "train", Dataset: "wide", Params: wideParams{64}, Window: 4, Logger: slog.New(slog.DiscardHandler)}
+	b, err := client.Open[[]byte](ctx, s.connect("client"), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	var state schema.State
+	worker, other := s.connect("worker"), s.connect("client")
+	for n := range uint64(40) {
+		step, err := b.Take(ctx, state)
+		if err != nil || !bytes.Equal(step.Batch, bytes.Repeat([]byte{byte(n)}, 64)) {
+			t.Fatalf("batch %d: %v, %v", n, step.Batch, err)
+		}
+		state = step.Next
+		status, err := b.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store, stored := topology.ResultsStream("train", status.Gen), schema.ResultSubject("train", status.Gen, step.Seq)
+		ahead := strings.Replace(schema.ResultSubject("train", status.Gen, step.Seq+5), schema.ResultPrefix, schema.LivePrefix, 1)
+		for from, request := range map[*nats.Conn]*nats.Msg{
+			worker: {Subject: "$JS.API.STREAM.MSG.GET." + store, Data: fmt.Appendf(nil, `{"last_by_subj":%q}`, stored)},
+			other:  {Subject: "$JS.API.DIRECT.GET." + store + "." + stored},
+		} {
+			request.Reply = ahead
+			if err := errors.Join(from.PublishMsg(request), from.Flush()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if status, err := b.Status(ctx); err != nil || status.Seat != 2 {
+		t.Errorf("the reader was shaken: seat %d, %v", status.Seat, err)
+	}
+}
+
 // command runs a command as a role and returns what it printed.
 func (s *secured) command(t *testing.T, role string, args ...string) string {
 	t.Helper()
@@ -239,6 +285,27 @@ func (s *secured) command(t *testing.T, role string, args ...string) string {
 		t.Errorf("%v as %s: exit code %d: %s", args[0], role, code, errs.String())
 	}
 	return out.String()
+}
+
+// A role with another role's key ends and says what it was denied; a health check with the wrong one says so, too.
+func TestSecuredMixup(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, c := range []struct{ command, key, subject string }{
+		{"coordinator", "worker", "$JS.API.STREAM."},
+		{"worker", "client", "jetbatch."},
+		{"health --role worker --timeout 300ms", "client", "$SRV.PING.jetbatch-worker"},
+	} {
+		var log lockedLog
+		args := strings.Fields(c.command)
+		args = append(args, s.flags(c.key)...)
+		code := run(ctx, args, io.Discard, &log, []dataset.Definition{wide})
+		if text := strings.ToLower(log.String()); code != exitUnhealthy || !strings.Contains(text, "permission denied by the nats server") || !strings.Contains(text, strings.ToLower(c.subject)) {
+			t.Errorf("%s with the key of %s: exit code %d: %s", c.command, c.key, code, &log)
+		}
+	}
 }
 
 // Without the authority's certificate, a key, or TLS there is no way in.
