@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -44,6 +45,30 @@ func TestRepeatedAfterTakeover(t *testing.T) {
 	expectFault(t, early.Fault, schema.CodeUnavailable)
 	close(goOn)
 	if got := r.try(request); got.Fault != nil || got.Position != 5 || !got.State.Equal(at(4)) {
+		t.Fatalf("answered with %+v", got)
+	}
+}
+
+// TestRepeatedAfterLostStore repeats a request after a takeover that found the store lost, and began again where iteration
+// goes on from: not at the state that was asked for.
+func TestRepeatedAfterLostStore(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
+	r := c.reader("train")
+	r.settings.Retain = 100
+	r.run(4)
+	request := r.request(schema.ModeSeek, at(4))
+	seat := r.try(request)
+	if !seat.Held || seat.Position != 5 {
+		t.Fatalf("seated at %+v", seat)
+	}
+	first.kill(t)
+	if err := c.js.DeleteStream(t.Context(), topology.ResultsStream(r.name, seat.Gen)); err != nil {
+		t.Fatal(err)
+	}
+	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
+	r.wait("the second begins again", func(s schema.Status) bool { return s.Owner == "second" && s.Gen != seat.Gen && s.Restarts == 1 })
+	if got := r.try(request); got.Fault != nil || got.Gen == seat.Gen || !got.State.Equal(at(4)) {
 		t.Fatalf("answered with %+v", got)
 	}
 }

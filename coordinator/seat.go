@@ -80,8 +80,8 @@ func vacate(r *schema.Record) {
 	r.Reader, r.Request = "", ""
 }
 
-// repeated answers a request that was carried out before and whose answer was lost; nil when the generation that it
-// began could not be set up, so that it is to be carried out again.
+// repeated answers a request that was carried out before and whose answer was lost; nil when it is to be carried out
+// again: the generation that it began could not be set up, or was lost meanwhile and begun again at another state.
 func (b *batcher) repeated(req *schema.SeatRequest) *schema.SeatReply {
 	r := b.seatReply(false)
 	switch {
@@ -89,6 +89,9 @@ func (b *batcher) repeated(req *schema.SeatRequest) *schema.SeatReply {
 	case b.gen != nil && len(r.State.Data) == 0: // after a takeover, until the run has been iterated again so far
 		r = schema.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
 	case b.gen != nil:
+		if state, fault := b.stateOf(req.State); fault == nil && !bytes.Equal(state, r.State.Data) {
+			return nil
+		}
 	case b.rec.Phase == schema.PhaseFailed:
 		r = schema.SeatReply{Fault: b.rec.Error}
 	case b.rec.Phase == schema.PhaseClosed:
@@ -267,7 +270,7 @@ func (b *batcher) cancelJobs(from, to uint64) {
 	if from >= to {
 		return
 	}
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	s, err := b.c.js.Stream(ctx, topology.JobsStream)
 	for seq := from; err == nil && seq < to; seq++ {
