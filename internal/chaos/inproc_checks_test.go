@@ -85,9 +85,10 @@ func (c *checks) seeWrite(f *frame) {
 	if len(f.body) > 0 && json.Unmarshal(f.body, rec) == nil && f.reply != "" {
 		c.writes[f.reply] = rec
 	}
-	// A generation that another was named after is over, or may be: its store may go and its jobs may be acked.
-	if rec.Gen == "" {
-		c.gen = ""
+	// A generation that another was named after, or that failed, is over, or may be: its store may go and its jobs may be
+	// acked.
+	if rec.Gen == "" || rec.Phase == schema.PhaseFailed {
+		c.gens[rec.Gen], c.gen = true, ""
 	} else if !c.gens[rec.Gen] {
 		c.gens[rec.Gen] = true
 		c.gen = rec.Gen

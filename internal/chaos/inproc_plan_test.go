@@ -20,7 +20,8 @@ type plan struct {
 	Retain       int            `json:"retain"` // 0 for the default
 	InOrder      bool           `json:"in_order"`
 	ThinkUS      int64          `json:"think_us"` // mean of what the trainer does between batches
-	GapMS        int64          `json:"gap_ms"`   // mean between two faults
+	Faults       int            `json:"faults"`   // of one storm, at most
+	GapUS        int64          `json:"gap_us"`   // mean between two of them
 }
 
 func newPlan(seed uint64, batches int) plan {
@@ -29,7 +30,6 @@ func newPlan(seed uint64, batches int) plan {
 	p.Workers, p.Slots, p.Coordinators = 1+r.IntN(4), 1+r.IntN(3), 1+r.IntN(3)
 	p.Params = sequenceParams{Salt: seed, Size: 16 << r.IntN(7), DelayUS: 1000 << r.IntN(6)}
 	p.ThinkUS = 500 << r.IntN(5)
-	p.GapMS = 200 << r.IntN(4)
 	p.InOrder = r.IntN(3) == 0
 	if r.IntN(2) == 0 {
 		p.Params.HoleEvery = 2 + r.Uint64N(20)
@@ -49,6 +49,10 @@ func newPlan(seed uint64, batches int) plan {
 	if r.IntN(3) == 0 {
 		p.Retain = r.IntN(40) - 1
 	}
+	// The faults of a storm fall into the time that its batches would take without them, and then some.
+	p.Faults = 3 + r.IntN(20)
+	alone := max(p.ThinkUS, p.Params.DelayUS/int64(p.Workers*p.Slots)) * int64(batches/storms)
+	p.GapUS = max(alone*(1+r.Int64N(4))/int64(p.Faults), 10_000)
 	return p
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,16 +21,27 @@ type storm struct {
 	rng *rand.Rand
 	ctx context.Context
 	old []byte // a record of earlier
+
+	pending sync.WaitGroup // ends of faults
 }
+
+// Faults that explain errors of the trainer.
+const (
+	foreignResult    = "a foreign result stored"
+	recordDeleted    = "record deleted"
+	recordRolledBack = "record rolled back"
+	bucketDeleted    = "bucket deleted"
+)
 
 // longest is how long a role may be held: past AckWait, the leases of coordinators and readers, and the pings of nats.go.
 const longest = 15 * time.Second
 
-// rage injects faults until ctx ends, and then ends them all.
+// rage injects the faults of the plan. It ends when the last is over, or with ctx, and all of them with it.
 func (s *storm) rage(ctx context.Context) {
 	s.ctx = ctx
-	for {
-		gap := about(s.rng, time.Duration(s.w.plan.GapMS)*time.Millisecond)
+	defer s.pending.Wait()
+	for range s.w.plan.Faults {
+		gap := about(s.rng, time.Duration(s.w.plan.GapUS)*time.Microsecond)
 		select {
 		case <-ctx.Done():
 			return
@@ -91,7 +103,7 @@ func (s *storm) anyone() *endpoint {
 // later calls f after a random time of at most d, or when the storm ends.
 func (s *storm) later(d time.Duration, f func()) {
 	wait := time.NewTimer(time.Duration(s.rng.Int64N(int64(d))))
-	s.w.tasks.Go(func() {
+	s.pending.Go(func() {
 		defer wait.Stop()
 		select {
 		case <-wait.C:
@@ -223,17 +235,17 @@ func (s *storm) damage(k int) {
 	case k < 94:
 		what, err = "a result lost", s.loseResult(ctx, rec)
 	case k < 96:
-		what, err = "a foreign result stored", s.forge(ctx, rec)
+		what, err = foreignResult, s.forge(ctx, rec)
 	case k < 97:
 		s.w.checks.forgetGeneration()
 		kv, openErr := s.w.js.KeyValue(ctx, topology.Bucket)
 		if openErr != nil {
 			return
 		}
-		what, err = "record deleted", kv.Delete(ctx, topology.BatcherKey(batcherName))
+		what, err = recordDeleted, kv.Delete(ctx, topology.BatcherKey(batcherName))
 	case k < 98:
 		s.w.checks.forgetGeneration()
-		what, err = "bucket deleted", s.w.js.DeleteStream(ctx, topology.BucketStream)
+		what, err = bucketDeleted, s.w.js.DeleteStream(ctx, topology.BucketStream)
 	default:
 		if s.old == nil {
 			s.old = entry.Value()
@@ -244,7 +256,7 @@ func (s *storm) damage(k int) {
 		if openErr != nil {
 			return
 		}
-		what = "record rolled back"
+		what = recordRolledBack
 		_, err = kv.Put(ctx, topology.BatcherKey(batcherName), s.old)
 		s.old = nil
 	}

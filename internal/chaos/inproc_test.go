@@ -346,7 +346,11 @@ func (w *world) rest(t *trainer) error {
 		if time.Now().After(deadline) {
 			return &violation{classInvariant, err.Error()}
 		}
+		// What is damaged and not needed yet is found out when the trainer comes there.
 		w.note("not at rest yet: %v", err)
+		if err := t.run(1); err != nil {
+			return err
+		}
 	}
 }
 

@@ -155,11 +155,28 @@ func (t *trainer) take() error {
 		t.move()
 		return nil
 	case err != nil:
-		return err
+		return t.explain(err)
 	}
 	t.taken++
 	t.saved = append(t.saved, t.oracle.state)
 	return nil
+}
+
+// explain goes on after an error that a fault before it explains, as a trainer's operator would.
+func (t *trainer) explain(err error) error {
+	switch {
+	case errors.Is(err, client.ErrNondeterministic) && t.w.injected(foreignResult):
+		// The worker that made the right result found another one stored.
+		t.w.note("trainer: starts again: %v", err)
+		state := t.oracle.state
+		return t.within(func(ctx context.Context) error { return t.b.Start(ctx, state) })
+	case errors.Is(err, client.ErrSuperseded) && t.w.injected(recordDeleted, recordRolledBack, bucketDeleted):
+		// The record that came back, or was made anew, is of a trainer before this one.
+		t.w.note("trainer: takes over again: %v", err)
+		t.close()
+		return t.open(true)
+	}
+	return err
 }
 
 // move goes to another state than the head: one that was handed out, one ahead, or one that never was; the zero state is

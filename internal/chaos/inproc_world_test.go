@@ -267,6 +267,18 @@ func (w *world) count(fault string) {
 	w.faults[fault]++
 }
 
+// injected reports whether one of the faults happened.
+func (w *world) injected(faults ...string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, fault := range faults {
+		if w.faults[fault] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // journal keeps the last lines of what happened, for the report of a failure.
 type journal struct {
 	mu    sync.Mutex
