@@ -163,7 +163,7 @@ func (r *reader) heard(sent *schema.Credit, reply *schema.CreditReply) {
 		r.failLocked(fmt.Errorf("batcher %s: %w: reader %s", r.cfg.Name, ErrSuperseded, reply.Reader))
 		return
 	}
-	r.phase = reply.Phase
+	r.phase, r.trouble = reply.Phase, reply.Trouble
 	if !r.started || r.sticky != nil {
 		return
 	}

@@ -62,6 +62,7 @@ type reader struct {
 	window       int
 	workers      int // live ones that serve the data set; -1 while unknown
 	silentSince  time.Time
+	trouble      string // the owner's, as it says
 	warnedNone   bool
 	warnedLone   bool
 	waiting      string

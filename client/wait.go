@@ -188,10 +188,12 @@ func (r *reader) waitingFor(o reorder.Outcome) string {
 	}
 	text := fmt.Sprintf("batch %d of generation %s is not committed", r.buf.Head(), r.seat.gen)
 	switch {
+	case !r.data.IsConnected() || !r.nc.IsConnected():
+		text += "; there is no connection to NATS"
 	case !r.silentSince.IsZero():
 		text += fmt.Sprintf("; no coordinator has answered for %v", time.Since(r.silentSince).Round(time.Second))
-	case !r.data.IsConnected():
-		text += "; there is no connection to NATS"
+	case r.trouble != "":
+		text += "; " + r.trouble
 	case r.workers == 0:
 		text += fmt.Sprintf("; no worker serves data set %s", r.cfg.Dataset)
 	}
