@@ -36,15 +36,19 @@ type batcher struct {
 	heard    time.Time // last word of the reader
 	last     schema.Credit
 	rate     rate
-	restarts int    // generations begun because a store was lost
-	reissued uint64 // jobs that were missing, in the generations before this one
-	backups  uint64 // jobs given to a second worker
-	over     bool   // deposed or collected: the actor ends
+	silent   time.Time // since when the store has not answered; zero when it has
+	unsaved  time.Time // when the record could not be changed last; zero when it could
+	trouble  string    // why
+	restarts int       // generations begun because a store was lost
+	reissued uint64    // jobs that were missing, in the generations before this one
+	backups  uint64    // jobs given to a second worker
+	over     bool      // deposed or collected: the actor ends
 
 	count     counters
 	need      need
 	lateSince time.Time // since when the reader has said that it waits; zero when it does not
 	trace     string    // of the reader's last word
+	unstored  unstored
 	viewed    atomic.Pointer[view]
 }
 
@@ -181,6 +185,7 @@ func (b *batcher) beat() {
 		b.save()
 	}
 	g.feed.republish(g.Window)
+	b.unstored.look(g.feed)
 	b.sweep()
 	if stalled, since := g.feed.stalled(b.c.cfg.Stall); stalled && !g.ended {
 		b.verdict(&schema.Fault{Code: schema.CodeIteratorStalled, Message: "Next has not returned for " + since.Round(time.Second).String()})
@@ -202,6 +207,12 @@ func (b *batcher) held() bool {
 	return b.rec.Reader != "" && time.Since(b.heard) < b.c.cfg.ReaderLease
 }
 
+// savePause is how long progress is not recorded after a server did not answer, so that the actor answers others.
+const savePause = 4 * time.Second
+
+// errSilent is what little there is to say when a server does not answer. One whose disk is full says nothing else.
+var errSilent = errors.New("the server does not answer: there is no leader, or no room on its disk")
+
 // update changes the record by compare-and-set: change is applied to a copy, which becomes the record once
 // it is stored. A conflict means that another coordinator owns the batcher now.
 func (b *batcher) update(change func(*schema.Record)) error {
@@ -211,10 +222,14 @@ func (b *batcher) update(change func(*schema.Record)) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(recordTimeout)
 	defer cancel()
 	key := topology.BatcherKey(b.name)
 	rev, err := b.c.kv.Update(ctx, key, data, b.rev)
+	if errors.Is(err, context.DeadlineExceeded) { // the next change finds out what became of this one
+		b.unsaved, b.trouble = time.Now(), errSilent.Error()
+		return errSilent
+	}
 	if err != nil {
 		// The outcome may be unknown, or an earlier unknown outcome was a success: only owners write, so a
 		// record that still names this coordinator is our own.
@@ -224,6 +239,7 @@ func (b *batcher) update(change func(*schema.Record)) error {
 		return err
 	}
 	b.rec, b.rev = next, rev
+	b.unsaved, b.trouble = time.Time{}, ""
 	return nil
 }
 
@@ -253,7 +269,7 @@ func (b *batcher) depose(owner string) {
 // retire deletes a batcher that nobody held for its idle timeout.
 func (b *batcher) retire() {
 	b.halt()
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	err := b.c.kv.Delete(ctx, topology.BatcherKey(b.name), jetstream.LastRevision(b.rev))
 	if err != nil {
@@ -283,7 +299,7 @@ func (b *batcher) discard(gen string) {
 		return
 	}
 	b.c.running.Go(func() {
-		ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+		ctx, cancel := b.c.call(callTimeout)
 		defer cancel()
 		if err := topology.DeleteGeneration(ctx, b.c.js, b.name, gen); err != nil && ctx.Err() == nil {
 			b.log.Warn("generation not deleted yet", "gen", gen, "error", err)

@@ -33,8 +33,13 @@ const beat = time.Second
 // collectEvery is after how many beats old generations are looked for.
 const collectEvery = 15
 
-// callTimeout bounds one call to JetStream.
-const callTimeout = 5 * time.Second
+// callTimeout bounds one call to JetStream, or a few; recordTimeout one change of a record, so that a client that waits
+// for it hears within its own patience that the record is not stored.
+const (
+	callTimeout   = 5 * time.Second
+	createTimeout = 3 * time.Second
+	recordTimeout = 2 * time.Second
+)
 
 // Coordinator feeds any number of batchers. Its methods are safe for concurrent use.
 type Coordinator struct {
@@ -49,6 +54,7 @@ type Coordinator struct {
 	records jetstream.Stream // the bucket's stream, for listing keys
 	fleet   fleet
 	leases  leases
+	line    line
 	process process
 	meters  *meters
 	running sync.WaitGroup // batchers' actors and requests being handled

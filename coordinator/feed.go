@@ -269,7 +269,11 @@ func (f *feed) republish(w *window.Window) {
 			again[seq] = p.again
 		}
 	}
+	unsaid := len(late) > 0 && f.refused == ""
 	f.mu.Unlock()
+	if unsaid {
+		f.fail(errSilent.Error())
+	}
 	slices.Sort(late)
 	for _, seq := range late {
 		if e, ok := w.Entry(seq); ok {

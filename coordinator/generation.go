@@ -58,16 +58,16 @@ func (b *batcher) begin(state []byte, change func(*schema.Record)) *schema.Fault
 	}
 	b.count.generations++
 	b.discard(before)
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(createTimeout)
 	defer cancel()
 	if err := topology.CreateGeneration(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen); err != nil {
 		return unavailable("generation of batcher %s: %v", b.name, err)
 	}
 	b.log.Info("generation begun", "gen", b.rec.Gen, "seat", b.rec.Seat)
-	if fault := b.start(window.New(0, state, 0)); fault != nil {
+	if fault := b.start(window.New(0, state, b.rec.Taken)); fault != nil {
 		return fault
 	}
-	b.gen.settled = true
+	b.gen.settled = b.rec.Taken == 0
 	return nil
 }
 
@@ -104,7 +104,7 @@ func (b *batcher) resume() {
 		b.fail(fault)
 		return
 	}
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	lost, err := b.lost(ctx)
 	if err != nil {
@@ -113,7 +113,7 @@ func (b *batcher) resume() {
 	}
 	if lost {
 		if b.rec.Phase == schema.PhaseRunning { // of a run that is done, nothing is missed
-			b.restart(b.rec.FloorState) // of a store that is gone, only the states matter: the reader finds its own
+			b.restart(b.rec.FloorState, b.rec.Taken-b.rec.Floor) // only the floor's state is recorded
 		}
 		return
 	}
@@ -141,11 +141,12 @@ func (b *batcher) resume() {
 	b.log.Info("generation resumed", "gen", b.rec.Gen, "taken", b.rec.Taken, "floor", b.rec.Floor, "results", len(commits))
 }
 
-// restart begins a new generation for the same reader because the store of the last one is lost.
-func (b *batcher) restart(state []byte) {
+// restart begins a new generation for the same reader because the store of the last one is lost. The first taken
+// positions after state are iterated only, so that the reader finds its own state, and are not made again.
+func (b *batcher) restart(state []byte, taken uint64) {
 	lost := b.rec.Gen
 	b.restarts++
-	if fault := b.begin(state, nil); fault != nil {
+	if fault := b.begin(state, func(r *schema.Record) { r.Taken, r.Position = taken, taken+1 }); fault != nil {
 		b.log.Warn("lost generation not begun again yet", "gen", lost, "error", fault.Message)
 		return
 	}
@@ -242,7 +243,7 @@ func (b *batcher) publishVerdict() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	_, err = b.c.js.Publish(ctx, schema.ResultSubject(b.name, b.rec.Gen, v.Seq), data)
 	var api *jetstream.APIError
@@ -255,6 +256,9 @@ func (b *batcher) publishVerdict() error {
 // save writes how far the trainer has come and drops the results below the new floor. The record first: a
 // successor must find everything above the floor that it reads.
 func (b *batcher) save() {
+	if time.Since(b.unsaved) < savePause {
+		return
+	}
 	g := b.gen
 	floor := g.Droppable(retained(b.rec.Settings, g.Limit(), b.rec.BatchBytes))
 	if int64(schema.BlockSize)*b.rec.BatchBytes <= b.windowBytes()/64 {
@@ -308,7 +312,7 @@ func (b *batcher) repair() {
 	}
 	g.pause = min(max(2*g.pause, repairMin), repairMax)
 	g.looked = time.Now()
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	if err := b.reissue(ctx); err != nil {
 		b.log.Warn("late head not looked after yet", "seq", g.Taken()+1, "error", err)
@@ -322,7 +326,7 @@ func (b *batcher) reissue(ctx context.Context) error {
 		return err
 	}
 	if lost {
-		b.restart(g.StateAfter(g.Taken()))
+		b.restart(g.StateAfter(g.Taken()), 0)
 		return nil
 	}
 	if err := b.ensure(ctx); err != nil {
@@ -353,7 +357,7 @@ func (b *batcher) makeRoom() {
 	if floor := min(g.Taken(), g.Fed()); floor > g.Floor() {
 		b.saveTo(floor)
 	}
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	done, err := b.commits(ctx)
 	if err != nil || done[g.Taken()+1] {

@@ -115,6 +115,10 @@ func (b *batcher) creditReply() schema.CreditReply {
 	r := schema.CreditReply{Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, Phase: b.rec.Phase, Workers: workers, Error: b.rec.Error}
 	if b.gen != nil {
 		r.Window = b.gen.Limit()
+		r.Trouble = b.trouble
+		if refused, unstored := b.gen.feed.waiting(); r.Trouble == "" && refused != "" {
+			r.Trouble = fmt.Sprintf("%d jobs are not stored: %s", len(unstored), refused)
+		}
 	}
 	return r
 }

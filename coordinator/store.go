@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -10,8 +11,37 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// lost reports whether the generation's store is gone or another than the one that was made.
+// Bounds on a store that does not answer.
+const (
+	lookTimeout   = time.Second
+	storePatience = 3 * time.Second
+)
+
+// lost reports whether the generation's store is gone, is another than the one that was made, or has not answered for
+// storePatience: one server has it in memory, and making the results again takes less time than waiting for a server
+// that may have lost them when it is back. Nothing comes of a wrong guess but work, and nothing begins while the records
+// do not answer either.
 func (b *batcher) lost(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	began := time.Now()
+	lost, err := b.inspect(ctx)
+	switch {
+	case err == nil:
+		b.silent = time.Time{}
+		return lost, nil
+	case !b.c.nc.IsConnected():
+		return false, err
+	case b.silent.IsZero():
+		b.silent = began
+	}
+	if time.Since(b.silent) > storePatience {
+		return true, nil
+	}
+	return false, err
+}
+
+func (b *batcher) inspect(ctx context.Context) (lost bool, err error) {
 	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return true, nil
@@ -53,7 +83,7 @@ func (b *batcher) purge(from, to uint64) error {
 	if from == to {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
 	if err != nil {

@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"context"
 	"time"
 
 	"github.com/jetbatch/jetbatch/schema"
@@ -44,7 +43,7 @@ func (b *batcher) sweep() {
 		return
 	}
 	g.swept = time.Now()
-	ctx, cancel := context.WithTimeout(b.c.ctx, callTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	stored, err := b.commits(ctx)
 	if err != nil {

@@ -1,0 +1,72 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// line is the connection as far as calls to JetStream are concerned: what was asked before it broke is not answered
+// after, so that there is no use in waiting for it.
+type line struct {
+	mu   sync.Mutex
+	ctx  context.Context // ends when the connection breaks, and is then another; nil before the first call
+	fail context.CancelFunc
+}
+
+func (l *line) context() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx == nil {
+		l.ctx, l.fail = context.WithCancel(context.Background())
+	}
+	return l.ctx
+}
+
+func (l *line) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx != nil {
+		l.fail()
+		l.ctx = nil
+	}
+}
+
+// call returns the context of a call to JetStream.
+func (c *Coordinator) call(limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(c.ctx, limit)
+	stop := context.AfterFunc(c.line.context(), cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// follow gives calls up when the connection breaks, and looks after every batcher when it is back: the server may have
+// come back with nothing.
+func (c *Coordinator) follow(ctx context.Context, status <-chan nats.Status) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-status:
+			if s != nats.CONNECTED {
+				c.line.cut()
+				continue
+			}
+			for _, b := range c.all() {
+				b.hint(b.reconnected)
+			}
+		}
+	}
+}
+
+func (b *batcher) reconnected() {
+	b.beat()
+	if b.gen != nil {
+		b.gen.looked, b.gen.pause = time.Time{}, 0
+		b.repair()
+	}
+}
