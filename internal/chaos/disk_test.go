@@ -1,0 +1,77 @@
+package chaos
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// smallDisk mounts a file system of 16 MiB until the test ends.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Skipf("NOT TESTED: a full disk; mounting a small one takes root: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return dir
+}
+
+// fill leaves no byte on the disk, and returns what makes room again.
+func fill(t *testing.T, dir string) (empty func()) {
+	t.Helper()
+	name := filepath.Join(dir, "ballast")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // the disk is full on purpose
+	if _, err := io.Copy(f, zeros{}); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling the disk: %v", err)
+	}
+	return func() {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// A broker whose disk is full stores nothing more. Take says so, and when there is room again nothing was lost.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t)
+	s := &system{t: t, made: make(map[uint64]int)}
+	s.addBroker(proctest.ServerConfig{Addr: proctest.FreeAddr(t), Dir: dir, Name: "broker", MaxStore: 64 << 20})
+	s.populate(1, 1)
+	p := sequenceParams{DelayUS: 1000}
+	b, _ := s.open(t, client.Config{Params: p, Window: 8})
+	o := newOracle(p, schema.State{})
+	takes(t, b, o, 50)
+	empty := fill(t, dir)
+	if what := waited(t, b, o, 10*time.Second); !strings.Contains(what, "no room on its disk") {
+		t.Errorf("after %d batches: waited for %q, which does not say that the broker stores nothing", o.taken, what)
+	}
+	empty()
+	// The server gives JetStream up when its disk is full, until it is started again.
+	s.brokers[0].proc.Terminate()
+	s.brokers[0].restart()
+	takes(t, b, o, 50)
+}
