@@ -241,7 +241,7 @@ func TestSecuredReplies(t *testing.T) {
 	s.start("worker")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cfg := client.Config{Name: "train", Dataset: "wide", Params: wideParams{64}, Window: 4, Logger: slog.New(slog.DiscardHandler)}
+	cfg := client.Config{Name: "train", Dataset: "wide", Params: wideParams{64}, Window: 1, Logger: slog.New(slog.DiscardHandler)}
 	b, err := client.Open[[]byte](ctx, s.connect("client"), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -260,12 +260,12 @@ func TestSecuredReplies(t *testing.T) {
 			t.Fatal(err)
 		}
 		store, stored := topology.ResultsStream("train", status.Gen), schema.ResultSubject("train", status.Gen, step.Seq)
-		ahead := strings.Replace(schema.ResultSubject("train", status.Gen, step.Seq+5), schema.ResultPrefix, schema.LivePrefix, 1)
+		head := strings.Replace(schema.ResultSubject("train", status.Gen, step.Seq+1), schema.ResultPrefix, schema.LivePrefix, 1)
 		for from, request := range map[*nats.Conn]*nats.Msg{
 			worker: {Subject: "$JS.API.STREAM.MSG.GET." + store, Data: fmt.Appendf(nil, `{"last_by_subj":%q}`, stored)},
 			other:  {Subject: "$JS.API.DIRECT.GET." + store + "." + stored},
 		} {
-			request.Reply = ahead
+			request.Reply = head
 			if err := errors.Join(from.PublishMsg(request), from.Flush()); err != nil {
 				t.Fatal(err)
 			}
