@@ -60,7 +60,7 @@ type Config struct {
 	// Logger hears of re-seats and of waits that last. Defaults to slog.Default().
 	Logger *slog.Logger
 
-	// Registerer is given the metrics of this handle until Close: docs/OPERATIONS.md has their names. Two handles on one
+	// Registerer is given the metrics of this handle until Close: docs/METRICS.md has their names. Two handles on one
 	// batcher need two. Defaults to none.
 	Registerer prometheus.Registerer
 

@@ -39,7 +39,7 @@ type Config struct {
 	Replicas int
 	// Logger defaults to discarding.
 	Logger *slog.Logger
-	// Registerer is given the coordinator's metrics while Run runs: docs/OPERATIONS.md has their names. Defaults to none.
+	// Registerer is given the coordinator's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
 	Registerer prometheus.Registerer
 }
 

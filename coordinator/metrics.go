@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -58,8 +59,26 @@ type process struct {
 type view struct {
 	schema.Status
 	counters
-	late        time.Duration // how long the trainer has said that it waits
-	unconfirmed int           // jobs whose storing nobody confirmed
+	late     time.Duration // how long the trainer has said that it waits
+	unstored int
+}
+
+// unstored finds the jobs whose storing nobody confirms, among those whose confirmation is only under way.
+type unstored struct {
+	before []uint64
+	n      int
+}
+
+// look is called every beat.
+func (u *unstored) look(f *feed) {
+	_, now := f.waiting()
+	u.n = 0
+	for _, seq := range now {
+		if _, again := slices.BinarySearch(u.before, seq); again {
+			u.n++
+		}
+	}
+	u.before = now
 }
 
 // meters is the coordinator as a prometheus.Collector.
@@ -127,7 +146,7 @@ func (m *meters) addBatchers(t *metrics.Table[view]) {
 	t.Gauge("jetbatch_coordinator_window_batches", "Batches that may be in flight.", func(v *view) float64 { return float64(v.Window) })
 	t.Gauge("jetbatch_coordinator_in_flight_batches", "Batches fed and not taken.", func(v *view) float64 { return float64(v.Fed - min(v.Taken, v.Fed)) })
 	t.Gauge("jetbatch_coordinator_batch_bytes", "Largest payload seen.", func(v *view) float64 { return float64(v.BatchBytes) })
-	t.Gauge("jetbatch_coordinator_unconfirmed_jobs", "Jobs published whose storing nobody confirmed.", func(v *view) float64 { return float64(v.unconfirmed) })
+	t.Gauge("jetbatch_coordinator_unstored_jobs", "Jobs published over a second ago whose storing nobody has confirmed.", func(v *view) float64 { return float64(v.unstored) })
 	t.Gauge("jetbatch_coordinator_late_seconds", "How long the trainer has been asking for its next batch; 0 while it does not.", func(v *view) float64 { return v.late.Seconds() })
 	t.Gauge("jetbatch_coordinator_workers", "Live workers that serve the batcher's data set at its version.", func(v *view) float64 { return float64(v.Workers) })
 	t.Gauge("jetbatch_coordinator_slots", "Slots of those workers.", func(v *view) float64 { return float64(v.Slots) })
@@ -200,8 +219,7 @@ func (b *batcher) view() *view {
 		v.late = time.Since(b.lateSince)
 	}
 	if b.gen != nil {
-		_, unconfirmed := b.gen.feed.waiting()
-		v.unconfirmed = len(unconfirmed)
+		v.unstored = b.unstored.n
 	}
 	b.viewed.Store(v)
 	return v

@@ -42,7 +42,7 @@ type Config struct {
 	Attempts int
 	// Logger is told what changes. Defaults to slog.Default.
 	Logger *slog.Logger
-	// Registerer is given the worker's metrics while Run runs: docs/OPERATIONS.md has their names. Defaults to none.
+	// Registerer is given the worker's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
 	Registerer prometheus.Registerer
 }
 

@@ -1,5 +1,5 @@
 // Package metrics turns numbers that a role keeps anyway into Prometheus metrics. Names, units and labels are those of
-// docs/OPERATIONS.md, which a test compares with the code.
+// docs/METRICS.md, which a test compares with the code.
 package metrics
 
 import (
