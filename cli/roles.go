@@ -17,6 +17,7 @@ import (
 
 type coordinatorCmd struct {
 	natsFlags
+	observeFlags
 	Name        string        `help:"Begin of the coordinator's name; something random is added, since every process needs a new one. Defaults to the host's name."`
 	Replicas    int           `help:"Replicas of the shared streams, when they are made." default:"1"`
 	Lease       time.Duration `help:"How long another coordinator must have stood still before its batchers are taken over; the same for all. Defaults to 3s." placeholder:"DURATION"`
@@ -27,15 +28,17 @@ type coordinatorCmd struct {
 // Run runs a coordinator until ctx ends.
 func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
 	name := uniqueName(c.Name)
-	return a.role(ctx, &c.natsFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn) (runner, error) {
+	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return coordinator.New(nc, coordinator.Config{
 			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Logger: a.log,
+			Registerer: o.registerer(),
 		}, a.defs...)
 	})
 }
 
 type workerCmd struct {
 	natsFlags
+	observeFlags
 	Name         string        `help:"Name of this worker, unlike any other's. Defaults to the host's name and something random."`
 	Slots        int           `help:"Batches materialized at a time. Defaults to the number of CPUs."`
 	JobTimeout   time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
@@ -45,23 +48,30 @@ type workerCmd struct {
 // Run runs a worker until ctx ends.
 func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	name := cmp.Or(c.Name, uniqueName(""))
-	return a.role(ctx, &c.natsFlags, "jetbatch-worker-"+name, func(nc *nats.Conn) (runner, error) {
+	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-worker-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return worker.New(nc, worker.Config{
 			Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
+			Registerer: o.registerer(),
 		}, a.defs...)
 	})
 }
 
 type runner interface {
+	probe
 	Run(ctx context.Context) error
 }
 
 var errClosed = errors.New("NATS closed the connection for good")
 
 // role connects and runs until ctx ends, which is no error, or the connection is lost for good.
-func (a *app) role(ctx context.Context, f *natsFlags, name string, build func(*nats.Conn) (runner, error)) error {
+func (a *app) role(ctx context.Context, f *natsFlags, of *observeFlags, name string, build func(*nats.Conn, *observer) (runner, error)) (err error) {
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	o, err := of.observe(ctx, a.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
 	nc, err := f.connect(ctx, a.log, name, forever,
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil { // nil when this process itself disconnects
@@ -78,10 +88,11 @@ func (a *app) role(ctx context.Context, f *natsFlags, name string, build func(*n
 		return err
 	}
 	defer nc.Close()
-	r, err := build(nc)
+	r, err := build(nc, o)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
+	o.watch(r)
 	err = r.Run(running)
 	if ctx.Err() == nil && errors.Is(context.Cause(running), errClosed) {
 		return errors.Join(errUnhealthy, errClosed, nc.LastError(), err)
@@ -90,6 +101,7 @@ func (a *app) role(ctx context.Context, f *natsFlags, name string, build func(*n
 }
 
 type upCmd struct {
+	observeFlags
 	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Dir        string        `help:"Folder for jobs and records. Defaults to a temporary one, removed at the end." type:"path"`
 	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"1"`
@@ -99,20 +111,26 @@ type upCmd struct {
 }
 
 // Run runs an embedded service until ctx ends.
-func (c *upCmd) Run(ctx context.Context, a *app) error {
+func (c *upCmd) Run(ctx context.Context, a *app) (err error) {
 	if err := free(c.Listen); err != nil {
 		return fmt.Errorf("%w: --listen: %w", errUsage, err)
 	}
 	if c.Workers < 0 {
 		return fmt.Errorf("%w: --workers is %d", errUsage, c.Workers)
 	}
+	o, err := c.observe(ctx, a.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
 	service, err := embedded.Start(context.WithoutCancel(ctx), embedded.Config{
 		Listen: c.Listen, Dir: c.Dir, Workers: cmp.Or(c.Workers, -1), // -1 is its word for none
-		Slots: c.Slots, JobTimeout: c.JobTimeout, Logger: a.log,
+		Slots: c.Slots, JobTimeout: c.JobTimeout, Logger: a.log, Registerer: o.registerer(),
 	}, a.defs...)
 	if err != nil {
 		return err
 	}
+	o.watch(always{})
 	if c.JSON {
 		err = printJSON(a.out, map[string]string{"url": service.URL()})
 	} else {

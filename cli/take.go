@@ -17,6 +17,7 @@ import (
 
 type takeCmd struct {
 	natsFlags
+	observeFlags
 	Name        string        `help:"Name of the batcher; one process at a time has it." required:""`
 	Dataset     string        `help:"Data set." required:""`
 	Params      string        `help:"Its parameters as JSON, or @FILE with them." placeholder:"JSON"`
@@ -60,7 +61,7 @@ type takeReport struct {
 }
 
 // Run takes batches.
-func (c *takeCmd) Run(ctx context.Context, a *app) error {
+func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Batches < 0 || c.SaveEvery < 1 || c.TrainTime < 0 || c.TakeTimeout < 0 {
 		return fmt.Errorf("%w: --batches, --train-time and --take-timeout are not negative, --save-every is at least 1", errUsage)
 	}
@@ -82,6 +83,11 @@ func (c *takeCmd) Run(ctx context.Context, a *app) error {
 		defer closing()
 		t.ref = ref
 	}
+	o, err := c.observe(ctx, a.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
 	nc, err := c.connect(ctx, a.log, "jetbatch-take-"+c.Name, 10*time.Second)
 	if err != nil {
 		return interrupted(ctx, err)
@@ -89,7 +95,7 @@ func (c *takeCmd) Run(ctx context.Context, a *app) error {
 	defer nc.Close()
 	cfg := client.Config{
 		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain,
-		TakeOver: c.TakeOver, Logger: a.log,
+		TakeOver: c.TakeOver, Logger: a.log, Registerer: o.registerer(),
 	}
 	if params != nil {
 		cfg.Params = params
@@ -103,6 +109,7 @@ func (c *takeCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
+	o.watch(always{})
 	err = t.run(ctx, b)
 	if c.Stop {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

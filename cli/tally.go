@@ -44,6 +44,17 @@ type timingReport struct {
 	Trainer     float64 `json:"trainer_ms"`
 	WaitShare   float64 `json:"wait_share"`
 	LongestWait float64 `json:"longest_wait_ms"` // for one batch
+
+	WaitFor waitReport `json:"wait_for"`
+}
+
+// waitReport is Wait by what the batch was in meanwhile.
+type waitReport struct {
+	Iterate     float64 `json:"iterate_ms"`
+	Queue       float64 `json:"queue_ms"`
+	Materialize float64 `json:"materialize_ms"`
+	Transfer    float64 `json:"transfer_ms"`
+	Other       float64 `json:"other_ms"`
 }
 
 func (t *tally) timingReport() timingReport {
@@ -58,10 +69,21 @@ func (t *tally) timingReport() timingReport {
 		Iterate: per(x.Iterate), Queue: per(x.Queue), Materialize: per(x.Materialize), Transfer: per(x.Transfer),
 		Wait: per(x.Wait), Trainer: per(x.Trainer), LongestWait: float64(t.longest) / float64(time.Millisecond),
 	}
+	r.WaitFor = waitReport{
+		Iterate: per(x.WaitIterate), Queue: per(x.WaitQueue), Materialize: per(x.WaitMaterialize), Transfer: per(x.WaitTransfer), Other: per(x.WaitOther),
+	}
 	if both := x.Wait + x.Trainer; both > 0 {
 		r.WaitShare = float64(x.Wait) / float64(both)
 	}
 	return r
+}
+
+// waited says how much of a stage the trainer waited for, if it did.
+func waited(ms float64) string {
+	if ms < 0.005 {
+		return ""
+	}
+	return fmt.Sprintf("; waited for: %.2f ms", ms)
 }
 
 // barWidth is the width of the longest bar of a chart.
@@ -73,10 +95,10 @@ func (r timingReport) String() string {
 		name, what string
 		ms         float64
 	}{
-		{"iterate", "in the data set's Next", r.Iterate},
-		{"queue", "until a worker had a free slot", r.Queue},
-		{"materialize", "on a worker", r.Materialize},
-		{"transfer", "from the store to here", r.Transfer},
+		{"iterate", "in the data set's Next" + waited(r.WaitFor.Iterate), r.Iterate},
+		{"queue", "until a worker had a free slot" + waited(r.WaitFor.Queue), r.Queue},
+		{"materialize", "on a worker" + waited(r.WaitFor.Materialize), r.Materialize},
+		{"transfer", "through the store to here" + waited(r.WaitFor.Transfer), r.Transfer},
 		{"trainer", "between two takes", r.Trainer},
 		{"wait", fmt.Sprintf("the trainer stood still: %.0f%% of its time, %.0f ms at most", 100*r.WaitShare, r.LongestWait), r.Wait},
 	}

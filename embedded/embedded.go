@@ -20,6 +20,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/dataset"
@@ -44,6 +45,8 @@ type Config struct {
 	JobTimeout time.Duration
 	// Logger defaults to discarding.
 	Logger *slog.Logger
+	// Registerer is given the metrics of the coordinator and of every worker while they run. Defaults to none.
+	Registerer prometheus.Registerer
 }
 
 // Service is a running embedded service. Its methods are safe for concurrent use.
@@ -124,7 +127,7 @@ func (s *Service) start() error {
 	if err != nil {
 		return err
 	}
-	c, err := coordinator.New(nc, coordinator.Config{Logger: s.cfg.Logger}, s.defs...)
+	c, err := coordinator.New(nc, coordinator.Config{Logger: s.cfg.Logger, Registerer: s.cfg.Registerer}, s.defs...)
 	if err != nil {
 		nc.Close()
 		return err
@@ -176,7 +179,9 @@ func (s *Service) AddWorker() (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	w, err := worker.New(nc, worker.Config{Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, Logger: s.cfg.Logger}, s.defs...)
+	w, err := worker.New(nc, worker.Config{
+		Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
+	}, s.defs...)
 	if err != nil {
 		nc.Close()
 		return "", err

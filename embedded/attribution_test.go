@@ -1,0 +1,301 @@
+package embedded_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// delays is what a test injects: sleeps, and what they came to on this machine.
+type delays struct {
+	next, materialize time.Duration
+	size              int // of a batch, in bytes
+
+	slept  atomic.Int64
+	queues bool // what counts is not sleep but the time from Next to Materialize
+	made   sync.Map
+}
+
+func (d *delays) sleep(t time.Duration) {
+	if t == 0 {
+		return
+	}
+	began := time.Now()
+	time.Sleep(t)
+	d.slept.Add(int64(time.Since(began)))
+}
+
+func (d *delays) fed(n int) {
+	if d.queues {
+		d.made.Store(n, time.Now())
+	}
+}
+
+func (d *delays) began(n int) {
+	if at, ok := d.made.Load(n); ok {
+		d.slept.Add(int64(time.Since(at.(time.Time))))
+	}
+}
+
+// delayed is a data set without an end whose stages take as long as they are told to.
+func delayed(name string, d *delays) dataset.Definition {
+	return dataset.Define(name, func(context.Context, struct{}) (starting, error) {
+		return starting{dataset.Funcs[int, int, []byte]{
+			NextFunc: func(n int) (int, int, error) {
+				d.sleep(d.next)
+				d.fed(n)
+				return n, n + 1, nil
+			},
+			MaterializeFunc: func(_ context.Context, n int) ([]byte, error) {
+				d.began(n)
+				d.sleep(d.materialize)
+				return make([]byte, d.size), nil
+			},
+		}}, nil
+	})
+}
+
+type starting struct {
+	dataset.Funcs[int, int, []byte]
+}
+
+func (starting) Start() (int, error) { return 0, nil }
+
+// measured takes two batches, and n more of which it returns the sum of their timings.
+func measured(t *testing.T, nc *nats.Conn, name string, d *delays, n int) schema.Timing {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	b, err := client.Open[[]byte](ctx, nc, client.Config{Name: name, Dataset: name, Window: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var sum schema.Timing
+	var state schema.State
+	for i := range n + 2 {
+		if i == 2 {
+			d.slept.Store(0)
+		}
+		step, err := b.Take(ctx, state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i >= 2 {
+			sum.Add(step.Timing)
+		}
+		state = step.Next
+		step.Release()
+	}
+	return sum
+}
+
+// check wants the waits for one cause to be what was injected, give or take 10 %, and nearly all that there was.
+func check(t *testing.T, sum schema.Timing, cause string, injected time.Duration) {
+	t.Helper()
+	for _, c := range sum.Causes() {
+		if c.Name == cause && (c.Wait < injected*9/10 || c.Wait > injected*11/10) {
+			t.Errorf("waited %v for %s, and %v were injected", c.Wait, cause, injected)
+		}
+		if c.Name != cause && c.Wait > injected/10 {
+			t.Errorf("waited %v for %s, where only %s was slow", c.Wait, c.Name, cause)
+		}
+	}
+	t.Logf("injected %v; %+v", injected, sum.Causes())
+}
+
+// Delays of known size, in one stage at a time, show up where they were injected. The tests run one after another: their
+// clock is the wall's.
+func TestAttribution(t *testing.T) { //nolint:paralleltest // see above
+	const batches, delay = 6, 100 * time.Millisecond
+	start := func(t *testing.T, cfg embedded.Config, defs ...dataset.Definition) *embedded.Service {
+		t.Helper()
+		cfg.Slots = 1
+		s, err := embedded.Start(t.Context(), cfg, defs...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return s
+	}
+	t.Run("iterate", func(t *testing.T) {
+		d := &delays{next: delay}
+		s := start(t, embedded.Config{}, delayed("train", d))
+		sum := measured(t, s.Conn(), "train", d, batches)
+		check(t, sum, "iterate", time.Duration(d.slept.Load()))
+	})
+	t.Run("materialize", func(t *testing.T) {
+		d := &delays{materialize: delay}
+		s := start(t, embedded.Config{}, delayed("train", d))
+		sum := measured(t, s.Conn(), "train", d, batches)
+		check(t, sum, "materialize", time.Duration(d.slept.Load()))
+	})
+	t.Run("queue", func(t *testing.T) {
+		// Another batcher has the only slot most of the time.
+		d, other := &delays{queues: true}, &delays{materialize: delay}
+		s := start(t, embedded.Config{}, delayed("train", d), delayed("other", other))
+		ctx, stop := context.WithCancel(t.Context())
+		b, err := client.Open[[]byte](ctx, s.Conn(), client.Config{Name: "other", Dataset: "other", Window: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var taking sync.WaitGroup
+		var taken atomic.Int64
+		taking.Go(func() {
+			for range b.All(ctx, schema.State{}) {
+				taken.Add(1)
+			}
+		})
+		defer func() {
+			stop()
+			taking.Wait()
+			_ = b.Close() // ends with the service
+		}()
+		for taken.Load() < 2 {
+			time.Sleep(time.Millisecond)
+		}
+		sum := measured(t, s.Conn(), "train", d, 2*batches)
+		injected := time.Duration(d.slept.Load())
+		if injected < batches*delay/4 {
+			t.Fatalf("the slot was busy for only %v", injected)
+		}
+		check(t, sum, "queue", injected)
+	})
+	t.Run("transfer", func(t *testing.T) {
+		d := &delays{size: 400_000}
+		s := start(t, embedded.Config{Listen: "127.0.0.1:0"}, delayed("train", d))
+		slow := throttle(t, strings.TrimPrefix(s.URL(), "nats://"), 4_000_000, d)
+		nc, err := client.Connect("nats://" + slow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		sum := measured(t, nc, "train", d, batches)
+		check(t, sum, "transfer", time.Duration(d.slept.Load()))
+	})
+}
+
+// throttle relays to a server, from which at most rate bytes per second come back on one connection, and tells d how
+// long it held them.
+func throttle(t *testing.T, server string, rate int, d *delays) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var relays sync.WaitGroup
+	t.Cleanup(func() {
+		_ = l.Close()
+		relays.Wait()
+	})
+	relay := func(from, to net.Conn, hold func(n int)) {
+		defer func() { _, _ = from.Close(), to.Close() }() // one side ends the other
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			hold(n)
+			if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+				return
+			}
+		}
+	}
+	relays.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			relays.Go(func() { relay(near, far, func(int) {}) })
+			relays.Go(func() {
+				relay(far, near, func(n int) { d.sleep(time.Duration(n) * time.Second / time.Duration(rate)) })
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+// The trace context of a Take goes with the jobs that it lets out, and comes back with their batches.
+func TestTraceEndToEnd(t *testing.T) {
+	t.Parallel()
+	seen := make(chan string, 64)
+	def := dataset.Define("traced", func(context.Context, struct{}) (starting, error) {
+		return starting{dataset.Funcs[int, int, []byte]{
+			NextFunc: func(n int) (int, int, error) {
+				if n == 8 {
+					return 0, 0, io.EOF
+				}
+				return n, n + 1, nil
+			},
+			MaterializeFunc: func(ctx context.Context, n int) ([]byte, error) {
+				seen <- fmt.Sprint(n, " ", dataset.TraceParent(ctx))
+				return nil, nil
+			},
+		}}, nil
+	})
+	s, err := embedded.Start(t.Context(), embedded.Config{Slots: 1}, def)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	n := 0
+	span := func(n int) string { return fmt.Sprintf("00-4bf92f3577b34da6a3ce929d0e0e4736-%016x-01", n) }
+	b, err := client.Open[[]byte](ctx, s.Conn(), client.Config{Name: "train", Dataset: "traced", Window: 1, Trace: func(context.Context) string {
+		n++
+		return span(n)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := 0
+	for step, err := range b.All(ctx, schema.State{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken++
+		// With a window of one, the credit for a batch lets the next one out, within the Take that returned it.
+		if want := span(max(taken-1, 1)); step.Trace != want {
+			t.Errorf("batch %d was let out by %q, want %q", taken, step.Trace, want)
+		}
+		if got, want := <-seen, fmt.Sprint(taken-1, " ", step.Trace); got != want {
+			t.Errorf("Materialize saw %q, want %q", got, want)
+		}
+	}
+	if taken != 8 {
+		t.Errorf("took %d", taken)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
