@@ -30,6 +30,7 @@ type keysCmd struct {
 	Hosts    []string `name:"host" help:"Names and addresses by which the server will be reached, for its certificate; nats is its name in Compose." default:"localhost,127.0.0.1,::1,nats" placeholder:"HOST"`
 	Days     int      `help:"How long the server's certificate is good; its authority is ten years." default:"730"`
 	CAFrom   string   `name:"ca-from" env:"JETBATCH_CA_FROM" help:"Folder of an earlier set: its authority signs, and clients need not learn a new one." type:"path" placeholder:"DIR"`
+	Owner    string   `help:"User and group, as numbers, that the files are for; only root can give files away." placeholder:"UID:GID"`
 	StoreDir string   `help:"Where the server keeps jobs and records." default:"/data" placeholder:"FOLDER"`
 	JSON     bool     `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
 }
@@ -67,13 +68,17 @@ func (c *keysCmd) Run(_ context.Context, a *app) error {
 		Dir: c.Dir, Hosts: c.Hosts, StoreDir: c.StoreDir, Users: make(map[string]string), InboxOf: make(map[string]string),
 		Authority: filepath.Join(c.Dir, "ca.crt"), Start: fmt.Sprintf("cd %s && nats-server -c nats.conf", filepath.Join(c.Dir, "nats")),
 	}
+	uid, gid := -1, -1 // nobody else's
+	if _, err := fmt.Sscanf(c.Owner, "%d:%d", &uid, &gid); c.Owner != "" && (err != nil || uid < 0 || gid < 0) {
+		return fmt.Errorf("%w: --owner is %q and not like 65532:65532", errUsage, c.Owner)
+	}
 	if err := c.makeCertificates(r); err != nil {
 		return err
 	}
 	if err := c.makeUsers(r); err != nil {
 		return err
 	}
-	if err := writeNew(r.Files); err != nil {
+	if err := writeNew(r.Files, uid, gid); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -231,8 +236,8 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
-// writeNew writes files that are not there yet: all of them or none.
-func writeNew(files []keyFile) (err error) {
+// writeNew writes files that are not there yet: all of them or none. They are given to uid and gid, unless those are -1.
+func writeNew(files []keyFile, uid, gid int) (err error) {
 	var made []string
 	defer func() {
 		if err != nil {
@@ -258,7 +263,7 @@ func writeNew(files []keyFile) (err error) {
 		}
 		made = append(made, f.Path)
 		_, err = out.Write(f.data)
-		if err = errors.Join(err, out.Close()); err != nil {
+		if err = errors.Join(err, out.Chown(uid, gid), out.Close()); err != nil {
 			return err
 		}
 	}
