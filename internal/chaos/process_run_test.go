@@ -16,8 +16,8 @@ const (
 	brokerReady = 25 * time.Second // a broker that has not come up by then cannot read its store
 )
 
-// outcome is what one schedule came to.
-type outcome struct {
+// courseOutcome is what one schedule came to.
+type courseOutcome struct {
 	batches    int
 	faults     map[string]int
 	classes    map[string]int
@@ -33,7 +33,7 @@ type outcome struct {
 }
 
 // run follows a schedule to the end of the data.
-func (c *course) run(plan schedule) (o outcome) {
+func (c *course) run(plan schedule) (o courseOutcome) {
 	o.faults = make(map[string]int)
 	c.start()
 	type heal struct {
@@ -144,7 +144,7 @@ func newFigures(tier string) *figures {
 	return &figures{Tier: tier, tally: newTally(), began: time.Now()}
 }
 
-func (f *figures) add(o outcome) {
+func (f *figures) add(o courseOutcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Schedules++
@@ -193,7 +193,7 @@ func printFigures(v any) {
 }
 
 // check fails the test for whatever is wrong with an outcome.
-func (o outcome) check(t *testing.T, plan schedule) {
+func (o courseOutcome) check(t *testing.T, plan schedule) {
 	t.Helper()
 	if len(o.wrong) > 0 || o.hung || o.failure != "" || len(o.leaks) > 0 {
 		t.Errorf("%v\nafter %d batches: wrong %q, hung %v, failure %q, left behind %q", plan, o.batches, o.wrong, o.hung, o.failure, o.leaks)

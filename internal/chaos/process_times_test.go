@@ -17,8 +17,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// flow is a trainer in this process that takes without a pause, or at its pace, and notes how long it waited.
-type flow struct {
+// trainerFlow is a trainer in this process that takes without a pause, or at its pace, and notes how long it waited.
+type trainerFlow struct {
 	b    *client.Batcher[schema.Batch]
 	pace time.Duration
 	stop context.CancelFunc
@@ -32,10 +32,10 @@ type flow struct {
 
 type wait struct{ began, ended time.Time }
 
-func startFlow(t *testing.T, b *client.Batcher[schema.Batch], p sequenceParams, pace time.Duration) *flow {
+func startFlow(t *testing.T, b *client.Batcher[schema.Batch], p sequenceParams, pace time.Duration) *trainerFlow {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &flow{b: b, pace: pace, stop: cancel, over: make(chan struct{})}
+	f := &trainerFlow{b: b, pace: pace, stop: cancel, over: make(chan struct{})}
 	t.Cleanup(func() {
 		cancel()
 		<-f.over
@@ -47,7 +47,7 @@ func startFlow(t *testing.T, b *client.Batcher[schema.Batch], p sequenceParams, 
 	return f
 }
 
-func (f *flow) run(ctx context.Context, o *oracle) {
+func (f *trainerFlow) run(ctx context.Context, o *oracle) {
 	for {
 		w := wait{began: time.Now()}
 		f.mu.Lock()
@@ -76,7 +76,7 @@ func (f *flow) run(ctx context.Context, o *oracle) {
 }
 
 // reach waits until n batches are taken.
-func (f *flow) reach(t *testing.T, n int) {
+func (f *trainerFlow) reach(t *testing.T, n int) {
 	t.Helper()
 	deadline := time.After(openTimeout)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -100,7 +100,7 @@ func (f *flow) reach(t *testing.T, n int) {
 }
 
 // stall is the longest wait that was not over at since: how long it lasted, and when after since it ended.
-func (f *flow) stall(since time.Time) (lasted, ended time.Duration) {
+func (f *trainerFlow) stall(since time.Time) (lasted, ended time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.waits {
@@ -118,8 +118,8 @@ func (f *flow) stall(since time.Time) (lasted, ended time.Duration) {
 	return lasted, ended
 }
 
-// recovery is what one kind of fault cost a trainer that wanted the next batch at once.
-type recovery struct {
+// recoveryTime is what one kind of fault cost a trainer that wanted the next batch at once.
+type recoveryTime struct {
 	Fault   string  `json:"fault"`
 	LimitMS int64   `json:"limit_ms"`
 	NextMS  []int64 `json:"next_batch_ms"` // from the fault, or its end where it has one, to the end of the longest wait
@@ -253,9 +253,9 @@ func TestProcessTimes(t *testing.T) {
 		t.Skip("times are measured by make chaos (-chaos.full), when nothing else runs")
 	}
 	const repeats = 3
-	var all []recovery
+	var all []recoveryTime
 	for _, tr := range trials() {
-		r := recovery{Fault: tr.fault, LimitMS: tr.limit.Milliseconds(), Within: true, Flight: max(tr.window, timedWindow)}
+		r := recoveryTime{Fault: tr.fault, LimitMS: tr.limit.Milliseconds(), Within: true, Flight: max(tr.window, timedWindow)}
 		for n := range repeats {
 			t.Run(fmt.Sprintf("%s %d", tr.fault, n), func(t *testing.T) {
 				next, stall, redone := tr.measure(t)
