@@ -55,6 +55,7 @@ type grammar struct {
 	Take        takeCmd        `cmd:"" help:"Take batches as a trainer does, show the pace, keep the place in a file."`
 	Audit       auditCmd       `cmd:"" help:"Make a share of the batches again, on other workers, and compare; say who made which batch. Exits with 3 if they differ."`
 	Status      statusCmd      `cmd:"" help:"Show batchers and workers."`
+	Top         topCmd         `cmd:"" help:"Keep an eye on it: batchers, where their trainers' time goes, workers and the last errors. It only reads."`
 	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`
 	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
 	Version     versionCmd     `cmd:"" help:"Show versions."`

@@ -1,0 +1,399 @@
+package top
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Endless is a height for as many lines as it takes.
+const Endless = 0
+
+// The least size that is drawn for; on a smaller screen the rest is cut off.
+const (
+	minWidth  = 60
+	minHeight = 14
+)
+
+// shareRows are the rows of the picture of one batcher's time: training, and five causes to wait.
+const shareRows = 6
+
+// maxBar is the longest bar of a share, in cells.
+const maxBar = 72
+
+// Render draws the model as lines that are at most so wide. With a height there are exactly so many, the last of them
+// with the keys; with Endless everything is there and no keys.
+func (m *Model) Render(width, height int, color bool) []string {
+	v := &view{Model: m, width: max(width, minWidth)}
+	v.rows = m.sorted()
+	events, batchers, workers := min(max(len(m.events), 1), 5), max(len(v.rows), 1), max(len(m.status.Workers), 1)
+	if height != Endless {
+		// Everything but the rows of the three tables: head, titles, blank lines, the batcher, the keys.
+		left := max(height, minHeight) - (1 + 2 + 1 + 1 + shareRows + 2 + 2 + 2 + 1)
+		least := min(events, max(1, left/5))
+		batchers = min(batchers, max(1, left-least-min(workers, max(1, left/2))))
+		workers = min(workers, max(1, left-least-batchers))
+		events = min(events, max(1, left-batchers-workers))
+	}
+	v.head()
+	v.blank()
+	v.batcherTable(batchers)
+	v.blank()
+	v.batcher()
+	v.blank()
+	v.workerTable(workers, height != Endless)
+	v.blank()
+	v.eventTable(events)
+
+	out := make([]string, 0, max(len(v.lines), height))
+	for _, l := range v.lines {
+		out = append(out, l.render(width, color))
+	}
+	if height == Endless {
+		return out
+	}
+	for len(out) < height {
+		out = append(out, "")
+	}
+	out = out[:height]
+	out[height-1] = m.footer().render(width, color)
+	return out
+}
+
+// view is one rendering under way.
+type view struct {
+	*Model
+	width int
+	rows  []schema.Status
+	lines []*line
+}
+
+func (v *view) line() *line {
+	l := new(line)
+	v.lines = append(v.lines, l)
+	return l
+}
+
+func (v *view) blank() { v.line() }
+
+// head has the server, the sum of all, and how old the picture is.
+func (v *view) head() {
+	l := v.line().add(bold, "jetbatch").add(dim, "  "+v.server+"  ")
+	switch {
+	case v.failure != "" && v.heard.IsZero():
+		l.add(bad, v.failure)
+	case v.failure != "":
+		l.add(bad, fmt.Sprintf("no answer for %v: %s", v.at.Sub(v.heard).Round(time.Second), v.failure))
+	case v.heard.IsZero():
+		l.add(dim, "…")
+	default:
+		slots, running := 0, 0
+		for _, w := range v.status.Workers {
+			slots += w.Slots
+			running += w.Running
+		}
+		if v.width >= 90 {
+			l.add(plain, count(len(v.status.Coordinators), "coordinator")+"  ")
+		}
+		l.add(plain, fmt.Sprintf("%s, %d of %s busy", count(len(v.status.Workers), "worker"), running, count(slots, "slot")))
+	}
+	clock := v.at.Format("15:04:05")
+	if v.paused {
+		clock = "PAUSED " + clock
+	}
+	if v.at.IsZero() {
+		return
+	}
+	l.to(v.width - len(clock))
+	style := dim
+	if v.paused {
+		style = warn
+	}
+	l.add(style, clock)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+// batcherTable has a row per batcher, the chosen one marked.
+func (v *view) batcherTable(rows int) {
+	wide := v.width >= 110
+	name := min(max(14, (v.width-62)/3), 40)
+	spark := v.width - name - 57
+	if wide {
+		spark -= 22
+	}
+	spark = min(max(spark, 6), 60)
+	title := v.line()
+	column := func(s sorting, text string, width int, right bool) {
+		style := dim
+		if v.order == s {
+			style, text = bold, text+"▾"
+		}
+		if right {
+			title.right(style, text, width)
+		} else {
+			title.left(style, text, width)
+		}
+	}
+	title.add(plain, "  ")
+	column(byName, "BATCHER", name, false)
+	title.left(dim, " PHASE", 9)
+	if wide {
+		title.right(dim, "TAKEN", 11).right(dim, "FED", 11)
+	}
+	column(byRate, "BATCHES/S", 11, true)
+	title.add(plain, " ").left(dim, "", spark)
+	column(byBytes, "MB/S", 8, true)
+	title.add(plain, "  ")
+	column(byWindow, "WINDOW", 17, false)
+	column(byWait, "WAIT", 7, true)
+
+	if len(v.rows) == 0 && v.heard.IsZero() {
+		v.blank()
+	} else if len(v.rows) == 0 {
+		v.line().add(dim, "  none: a batcher is there when a trainer opens it")
+	}
+	first := 0
+	for i, b := range v.rows {
+		if b.Batcher == v.selected {
+			first = min(max(0, i-rows+1), max(0, len(v.rows)-rows)) // the chosen one is always to be seen
+		}
+	}
+	for i, b := range v.rows[first:min(first+rows, len(v.rows))] {
+		l := v.line()
+		mark, style := "  ", plain
+		if b.Batcher == v.selected {
+			mark, style = "▸ ", bold
+		}
+		more := ""
+		if last := first + i + 1; i == rows-1 && last < len(v.rows) {
+			more = fmt.Sprintf(" +%d", len(v.rows)-last)
+		}
+		l.add(blue, mark).left(style, cut(b.Batcher, name-len(more))+more, name).left(phaseStyle(b), " "+string(b.Phase), 9)
+		if wide {
+			l.right(plain, grouped(b.Taken), 11).right(plain, grouped(b.Fed), 11)
+		}
+		batches, bytes := v.pace(b)
+		l.right(plain, decimal(batches), 11).add(plain, " ")
+		l.add(blue, sparkline(v.batchers[b.Batcher].rates(v.heard, spark)))
+		l.right(plain, decimal(bytes/1e6), 8).add(plain, "  ")
+		full, rest := gauge(windowUse(b), 8)
+		ahead := max(b.Fed, b.Taken) - b.Taken
+		l.add(blue, full).add(dim, rest).left(plain, fmt.Sprintf(" %d/%d", ahead, b.Window), 9)
+		share, known := v.share(b.Batcher)
+		l.right(shareStyle(share), percent(share, known), 7)
+	}
+}
+
+func phaseStyle(b schema.Status) style {
+	switch {
+	case b.Phase == schema.PhaseFailed:
+		return bad
+	case b.Phase == schema.PhaseRunning && b.IdleFor > 0:
+		return warn
+	case b.Phase == schema.PhaseRunning:
+		return good
+	}
+	return dim
+}
+
+func shareStyle(share float64) style {
+	switch {
+	case share >= 0.2:
+		return bad
+	case share >= 0.02:
+		return warn
+	}
+	return plain
+}
+
+// batcher shows the chosen one: where its trainer's time goes, and what it waits for.
+func (v *view) batcher() {
+	b := find(v.rows, func(b schema.Status) bool { return b.Batcher == v.selected })
+	title := v.line()
+	if b.Batcher == "" {
+		for range shareRows + 1 {
+			v.blank()
+		}
+		return
+	}
+	title.add(bold, b.Batcher).add(dim, fmt.Sprintf("  %s@%d  %s taken  %s", b.Dataset, b.Version, grouped(b.Taken), count(b.Workers, "worker")))
+	if b.Desired > 0 {
+		style := dim
+		if b.Desired > b.Workers {
+			style = warn
+		}
+		title.add(style, fmt.Sprintf(", %d wanted", b.Desired))
+	}
+	for _, x := range []struct {
+		n    uint64
+		what string
+	}{{uint64(b.Restarts), "restarts"}, {b.Reissued, "reissued"}, {b.Backups, "backups"}} {
+		if x.n > 0 {
+			title.add(warn, fmt.Sprintf("  %s %s", grouped(x.n), x.what))
+		}
+	}
+	v.shares(b.Batcher)
+	l := v.line()
+	switch what := fleet.WaitingFor(b); {
+	case b.Error != nil:
+		l.add(bad, "  "+what)
+	case what != "":
+		l.add(dim, "  waiting for       ").add(warn, what)
+	default:
+		l.add(dim, "  waiting for       nothing")
+	}
+}
+
+// shares has a bar for training and one for each cause to wait.
+func (v *view) shares(batcher string) {
+	timing, batches := v.batchers[batcher].timing()
+	total := timing.Wait + timing.Trainer
+	stages := [...]time.Duration{timing.Iterate, timing.Queue, timing.Materialize, timing.Transfer, 0}
+	width := min(v.width-54, maxBar)
+	row := func(name string, style style, part, stage time.Duration) {
+		share := 0.0
+		if total > 0 {
+			share = float64(part) / float64(total)
+		}
+		l := v.line().left(dim, "  "+name, 20).add(style, bar(share, width)).right(plain, percent(share, total > 0), 8)
+		if batches == 0 {
+			return
+		}
+		l.right(plain, milliseconds(part, batches), 12)
+		if stage > 0 {
+			l.right(dim, milliseconds(stage, batches), 12)
+		}
+	}
+	title := v.lines[len(v.lines)-1]
+	if at := 20 + width; at > title.cells && batches > 0 {
+		title.to(at).right(dim, "TIME", 8).right(dim, "A BATCH", 12).right(dim, "ITS STAGE", 12)
+	}
+	row("training", good, timing.Trainer, 0)
+	for i, c := range timing.Causes() {
+		style := warn
+		if total > 0 && float64(c.Wait)/float64(total) >= 0.2 {
+			style = bad
+		}
+		row("wait: "+c.Name, style, c.Wait, stages[i])
+	}
+}
+
+// workerTable has a row per worker; pages turns it over where there are too many.
+func (v *view) workerTable(rows int, pages bool) {
+	workers := v.status.Workers
+	first := 0
+	if pages && len(workers) > rows {
+		last := (len(workers) - 1) / rows
+		v.page = min(v.page, last)
+		first = min(v.page*rows, len(workers)-rows)
+	}
+	name := min(max(14, (v.width-60)/2), 48)
+	title := v.line()
+	text := "WORKER"
+	if pages && len(workers) > rows {
+		text = fmt.Sprintf("WORKER %d–%d of %d", first+1, first+rows, len(workers))
+	}
+	title.left(dim, "  "+text, name+2).left(dim, "  BUSY", 18).right(dim, "JOBS/S", 7).right(dim, "DONE", 10).right(dim, "RETRIED", 8).
+		right(dim, "FAILED", 8).add(dim, "  SERVES")
+	if len(workers) == 0 && v.heard.IsZero() {
+		v.blank()
+	} else if len(workers) == 0 {
+		v.line().add(warn, "  none: start some with \"jetbatch worker\"")
+	}
+	for _, w := range workers[first:min(first+rows, len(workers))] {
+		l := v.line().left(plain, "  "+w.Worker, name+2).add(plain, "  ")
+		if w.Slots == 0 {
+			l.left(warn, fmt.Sprintf("drains, %d left", w.Running), 16)
+		} else {
+			full, rest := gauge(float64(w.Running)/float64(w.Slots), 8)
+			l.add(blue, full).add(dim, rest).left(plain, fmt.Sprintf(" %d/%d", w.Running, w.Slots), 8)
+		}
+		rate, known := v.workers[w.Worker].rate()
+		if known {
+			l.right(plain, decimal(rate), 7)
+		} else {
+			l.right(dim, "–", 7)
+		}
+		l.right(plain, grouped(w.Done), 10).right(nonzero(w.Retried, warn), grouped(w.Retried), 8).
+			right(nonzero(w.Failed, bad), grouped(w.Failed), 8).add(dim, "  "+strings.Join(w.Kinds, " "))
+	}
+}
+
+func nonzero(n uint64, s style) style {
+	if n == 0 {
+		return dim
+	}
+	return s
+}
+
+// eventTable has what went wrong, the latest first.
+func (v *view) eventTable(rows int) {
+	v.line().add(dim, "  LAST ERRORS")
+	if len(v.events) == 0 {
+		v.line().add(dim, "  none")
+	}
+	for _, e := range v.events[:min(rows, len(v.events))] {
+		at := "before  "
+		if !e.At.IsZero() {
+			at = e.At.Format("15:04:05")
+		}
+		v.line().add(dim, "  "+at+"  ").add(plain, e.Who).add(dim, ": ").add(bad, e.Text)
+	}
+}
+
+func (m *Model) footer() *line {
+	l := new(line)
+	for _, k := range [...][2]string{{"q", "quit"}, {"p", "pause"}, {"↑↓", "batcher"}, {"←→", "order"}, {"PgUp PgDn", "workers"}} {
+		what := k[1]
+		if k[0] == "p" && m.paused {
+			what = "go on"
+		}
+		l.add(bold, "  "+k[0]).add(dim, " "+what)
+	}
+	return l
+}
+
+// decimal has three digits or so.
+func decimal(v float64) string {
+	switch {
+	case v >= 1000:
+		return grouped(uint64(v + 0.5))
+	case v >= 100:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 1, 64)
+}
+
+// grouped writes a number with a comma every three digits.
+func grouped(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func percent(share float64, known bool) string {
+	if !known {
+		return "–"
+	}
+	return fmt.Sprintf("%.0f %%", 100*share)
+}
+
+func milliseconds(d time.Duration, batches uint64) string {
+	ms := float64(d) / float64(time.Millisecond) / float64(batches)
+	if 0 < ms && ms < 1 {
+		return strconv.FormatFloat(ms, 'f', 2, 64) + " ms"
+	}
+	return decimal(ms) + " ms"
+}
