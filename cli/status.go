@@ -152,13 +152,18 @@ func rareOf(batchers []schema.Status) (columns []rareColumn) {
 	return columns
 }
 
-// waitPercent is the part of its time that the trainer stood still, as long as it has the batcher open.
+// waitPercent is the part of its time that the trainer stood still, as long as it has the batcher open, and what for most.
 func waitPercent(t schema.Timing) string {
 	share, known := fleet.WaitShare(t)
 	if !known {
 		return "-"
 	}
-	return fmt.Sprintf("%.0f", 100*share)
+	if share < 0.005 {
+		return "0"
+	}
+	causes := t.Causes()
+	most := slices.MaxFunc(causes[:], func(a, b schema.Cause) int { return cmp.Compare(a.Wait, b.Wait) })
+	return fmt.Sprintf("%.0f %s", 100*share, most.Name)
 }
 
 // oneLine is the beginning of s, in one line.

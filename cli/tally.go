@@ -100,7 +100,8 @@ func (r timingReport) String() string {
 		{"materialize", "on a worker" + waited(r.WaitFor.Materialize), r.Materialize},
 		{"transfer", "through the store to here" + waited(r.WaitFor.Transfer), r.Transfer},
 		{"trainer", "between two takes", r.Trainer},
-		{"wait", fmt.Sprintf("the trainer stood still: %.0f%% of its time, %.0f ms at most", 100*r.WaitShare, r.LongestWait), r.Wait},
+		{"wait", fmt.Sprintf("the trainer stood still: %.0f%% of its time, %.0f ms at most; %.2f ms for none of these",
+			100*r.WaitShare, r.LongestWait, r.WaitFor.Other), r.Wait},
 	}
 	most := 0.0
 	for _, row := range rows {
