@@ -147,6 +147,7 @@ func (c *Coordinator) serve(ctx context.Context) error {
 		return err
 	}
 	defer unregister()
+	defer c.follow(ctx)()
 	c.log.Info("coordinator runs", "datasets", c.kindTokens())
 	return c.loop(ctx)
 }

@@ -45,21 +45,35 @@ func (c *Coordinator) call(limit time.Duration) (context.Context, context.Cancel
 }
 
 // follow gives calls up when the connection breaks, and looks after every batcher when it is back: the server may have
-// come back with nothing.
-func (c *Coordinator) follow(ctx context.Context, status <-chan nats.Status) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case s := <-status:
-			if s != nats.CONNECTED {
-				c.line.cut()
-				continue
-			}
-			for _, b := range c.all() {
-				b.hint(b.reconnected)
+// come back with nothing. It does so until the returned function is called.
+func (c *Coordinator) follow(ctx context.Context) (stop func()) {
+	status := c.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING)
+	ctx, cancel := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-status:
+				c.lineChanged(s)
 			}
 		}
+	})
+	return func() {
+		cancel()
+		follower.Wait()
+		c.nc.RemoveStatusListener(status)
+	}
+}
+
+func (c *Coordinator) lineChanged(s nats.Status) {
+	if s != nats.CONNECTED {
+		c.line.cut()
+		return
+	}
+	for _, b := range c.all() {
+		b.hint(b.reconnected)
 	}
 }
 
