@@ -45,7 +45,11 @@ func (r *reader) ask(ctx, life context.Context, op string, req any, bail bool, d
 	subject := schema.CoordinatorPrefix + "." + op
 	n := newNag()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		attempt, stop := context.WithTimeout(merged, requestTimeout)
+		limit := requestTimeout
+		if bail {
+			limit = repairTimeout
+		}
+		attempt, stop := context.WithTimeout(merged, limit)
 		msg, err := r.nc.RequestWithContext(attempt, subject, body)
 		stop()
 		what := "no coordinator answers"

@@ -13,6 +13,7 @@ import (
 
 const (
 	requestTimeout = 5 * time.Second // for one answer; opening a data set may take some of it
+	repairTimeout  = 2 * time.Second // where it is open, and whoever was asked may be the one who is away
 	firstBackoff   = 50 * time.Millisecond
 	maxBackoff     = 2 * time.Second
 	leaveTimeout   = 2 * time.Second
