@@ -5,7 +5,8 @@
 // and the same binary is then coordinator, worker and every tool around them. Flags, environment variables,
 // signals and the process's exit are handled here and nowhere else in the module.
 //
-// Every flag of every command can be given as an environment variable, JETBATCH_ and its name in capitals.
+// Every flag of every command can be given as an environment variable, JETBATCH_ and its name in capitals, and as a
+// key of the file that --config names.
 // What a program may read comes on standard output, as JSON with --json; logs and progress go to standard error.
 package cli
 
@@ -45,8 +46,9 @@ func unsetEmpty() {
 
 // grammar is the command line, for kong.
 type grammar struct {
-	LogLevel  string `help:"Least level that is logged: debug, info, warn or error. Defaults to info for the services and to warn elsewhere." enum:"debug,info,warn,error,auto" default:"auto" placeholder:"LEVEL"`
-	LogFormat string `help:"Form of the log, on standard error: text or json." enum:"text,json" default:"text" placeholder:"FORMAT"`
+	Config    configFile `help:"File with values for flags: a JSON object whose keys are flags, or commands with objects of flags. Flags and variables win." placeholder:"FILE"`
+	LogLevel  string     `help:"Least level that is logged: debug, info, warn or error. Defaults to info for the services and to warn elsewhere." enum:"debug,info,warn,error,auto" default:"auto" placeholder:"LEVEL"`
+	LogFormat string     `help:"Form of the log, on standard error: text or json." enum:"text,json" default:"text" placeholder:"FORMAT"`
 
 	Demo        demoCmd        `cmd:"" help:"Show it all in a few seconds, on data made up here or on yours: a killed worker, a stop, a resumption, and the proof that nothing changed."`
 	Up          upCmd          `cmd:"" help:"Run everything in this process: a NATS server on a port, a coordinator and workers."`
@@ -63,7 +65,7 @@ type grammar struct {
 
 const description = `Batches made in parallel elsewhere, taken strictly in order here.
 
-Every flag can be given as an environment variable, as its help says.
+Every flag can be given as an environment variable, as its help says, and as a key of the file that --config names.
 
 Exit codes: 0 all is well; 1 it failed; 2 the command line, the parameters or the state are wrong; 3 a batch differs from the reference; 4 NATS or a role does not answer, or not in time, or refuses; 5 another process has the batcher; 130 ended by a signal before it was done.`
 
@@ -73,6 +75,8 @@ type app struct {
 	err  *console  // logs, progress and errors
 	log  *slog.Logger
 	defs []dataset.Definition
+
+	config string // path of the file with flags, once it is read
 }
 
 // run runs one command line and returns the exit code.
@@ -92,7 +96,7 @@ func (a *app) run(ctx context.Context, args []string) error {
 	parser, err := kong.New(&g,
 		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
 		kong.Writers(a.out, a.err), kong.Exit(func(int) { exited = true }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Bind(a),
 	)
 	if err != nil {
 		return err // a mistake in the grammar
@@ -100,6 +104,9 @@ func (a *app) run(ctx context.Context, args []string) error {
 	parsed, err := parser.Parse(args)
 	if exited { // after --help
 		return nil
+	}
+	if err != nil && a.config != "" {
+		err = fmt.Errorf("%w (with %s)", err, a.config)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w; see jetbatch --help", errUsage, err)
