@@ -159,6 +159,14 @@ func (r *reader) heard(sent *schema.Credit, reply *schema.CreditReply) {
 		return // it answers a seat that we have left since
 	}
 	r.silentSince = time.Time{}
+	if reply.Seat < sent.Seat {
+		// An owner that was deposed before we sat down and does not know it, or a record that was lost. A request finds
+		// out which.
+		if r.started && r.sticky == nil {
+			r.suspect(fmt.Sprintf("an owner speaks of seat %d, which is before ours", reply.Seat), false)
+		}
+		return
+	}
 	if reply.Reader != "" && reply.Reader != r.id {
 		r.failLocked(fmt.Errorf("batcher %s: %w: reader %s", r.cfg.Name, ErrSuperseded, reply.Reader))
 		return

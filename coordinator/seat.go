@@ -33,6 +33,34 @@ func openFault(err error) *schema.Fault {
 
 // seat answers a request for the right to take.
 func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
+	reply := b.decide(req)
+	if reply.Fault != nil && reply.Fault.Code != schema.CodeUnavailable {
+		// What is given is in the record. What is refused is only right if nobody else has given it meanwhile.
+		if fault := b.confirm(); fault != nil {
+			return schema.SeatReply{Fault: fault}
+		}
+	}
+	return reply
+}
+
+// confirm finds out whether this coordinator owns the batcher still; if not, or if nobody knows, the fault says so.
+func (b *batcher) confirm() *schema.Fault {
+	ctx, cancel := b.c.call(callTimeout)
+	defer cancel()
+	stored, _, err := b.c.read(ctx, b.name)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return nil // lost; there is only what we know
+	case err != nil:
+		return unavailable("record of batcher %s: %v", b.name, err)
+	case stored.Owner != b.c.cfg.Name:
+		b.depose(stored.Owner)
+		return unavailable("batcher %s is changing hands", b.name)
+	}
+	return nil
+}
+
+func (b *batcher) decide(req *schema.SeatRequest) schema.SeatReply {
 	same := b.rec.Reader == req.Reader
 	switch {
 	case b.overtaken(req.Reader, req.Request):

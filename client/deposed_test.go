@@ -1,0 +1,43 @@
+package client
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// TestDeposedOwnerAnswers has a credit answered first by an owner that was deposed before this reader sat down, and that
+// thinks of another reader, or of a run that was stopped.
+func TestDeposedOwnerAnswers(t *testing.T) {
+	t.Parallel()
+	for name, stale := range map[string]schema.CreditReply{
+		"reader": {Gen: "OLD", Reader: "ANOTHER", Phase: schema.PhaseRunning},
+		"phase":  {Reader: "ANOTHER", Phase: schema.PhaseClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			b, _ := setup(t, o, nil)
+			state := take(t, b, schema.State{}, 3)
+			data, err := json.Marshal(stale)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = o.nc.Subscribe(schema.ReaderPrefix+"."+o.name, func(m *nats.Msg) {
+				if m.Reply != "" {
+					_ = o.nc.Publish(m.Reply, data) // fails when the test is over
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 50 {
+				o.notice() // and the reader asks how things stand
+				state = take(t, b, state, 1)
+			}
+		})
+	}
+}
