@@ -111,6 +111,9 @@ func (a *app) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w; see jetbatch --help", errUsage, err)
 	}
+	if err := checkArgs(parsed); err != nil {
+		return err
+	}
 	a.log = g.logger(a.err, parsed.Command())
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(a)
