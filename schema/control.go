@@ -214,15 +214,16 @@ type Overview struct {
 
 // WorkerStatus is a worker's heartbeat, sent every second and at once when it joins or leaves.
 type WorkerStatus struct {
-	Worker    string   `json:"worker"`
-	Kinds     []string `json:"kinds"` // kind tokens that it serves
-	Slots     int      `json:"slots"` // concurrent materializations; 0 while it drains
-	Running   int      `json:"running"`
-	Done      uint64   `json:"done"`
-	Failed    uint64   `json:"failed"`
-	Retried   uint64   `json:"retried"`
-	Leaving   bool     `json:"leaving,omitempty"`
-	LastError string   `json:"last_error,omitempty"`
+	Worker    string    `json:"worker"`
+	Kinds     []string  `json:"kinds"` // kind tokens that it serves
+	Slots     int       `json:"slots"` // concurrent materializations; 0 while it drains
+	Running   int       `json:"running"`
+	Done      uint64    `json:"done"`
+	Failed    uint64    `json:"failed"`
+	Retried   uint64    `json:"retried"`
+	Leaving   bool      `json:"leaving,omitempty"`
+	LastError string    `json:"last_error,omitempty"`
+	Now       time.Time `json:"now,omitzero"` // when it said so, by its own clock
 }
 
 // Lane tells workers that a batcher has a consumer of jobs to pull from. It is a hint, sent every second

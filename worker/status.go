@@ -24,6 +24,7 @@ func (w *Worker) Status() schema.WorkerStatus {
 	s := schema.WorkerStatus{
 		Worker: w.cfg.Name, Kinds: w.tokens(), Slots: w.sched.Slots(), Running: w.sched.Running(),
 		Done: w.done, Failed: w.failed, Retried: w.retried, Leaving: w.draining, LastError: w.lastError,
+		Now: time.Now(),
 	}
 	if w.draining {
 		s.Slots = 0

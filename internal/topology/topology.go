@@ -72,28 +72,38 @@ type Config struct {
 	Replicas int // of the bucket and of the job stream; defaults to 1
 }
 
-// Ensure creates the bucket and the job stream where they are missing and leaves them alone where not. One that the
-// server has and cannot read any more is missing.
+// Ensure creates the bucket and the job stream where they are missing and leaves them alone where not.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
-	replicas := max(cfg.Replicas, 1)
-	// A bucket is made as a stream of its own so that its revisions start at the clock: one that was lost
-	// and made again cannot repeat a revision. Direct gets are off: every read is the leader's.
-	err := ensureStream(ctx, js, jetstream.StreamConfig{
-		Name: BucketStream, Subjects: []string{"$KV." + Bucket + ".>"},
-		Description:       "jetbatch: one record per batcher, one lease per coordinator",
-		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true,
-		Storage: jetstream.FileStorage, Replicas: replicas,
-		FirstSeq: uint64(time.Now().UnixMicro()),
-	})
-	if err != nil {
-		return err
+	for _, stream := range Shared(cfg) {
+		if stream.Name == BucketStream {
+			stream.FirstSeq = uint64(time.Now().UnixMicro())
+		}
+		if err := ensureStream(ctx, js, stream); err != nil {
+			return err
+		}
 	}
-	return ensureStream(ctx, js, jetstream.StreamConfig{
-		Name: JobsStream, Subjects: []string{schema.JobPrefix + ".>"},
-		Description: "jetbatch: materialize jobs",
-		Retention:   jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: replicas,
-		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-	})
+	return nil
+}
+
+// Shared are the configurations of the bucket's stream, but for its FirstSeq, and of the job stream.
+func Shared(cfg Config) []jetstream.StreamConfig {
+	replicas := max(cfg.Replicas, 1)
+	return []jetstream.StreamConfig{
+		// A bucket is made as a stream of its own so that its revisions start at the clock: one that was lost
+		// and made again cannot repeat a revision. Direct gets are off: every read is the leader's.
+		{
+			Name: BucketStream, Subjects: []string{"$KV." + Bucket + ".>"},
+			Description:       "jetbatch: one record per batcher, one lease per coordinator",
+			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true,
+			Storage: jetstream.FileStorage, Replicas: replicas,
+		},
+		{
+			Name: JobsStream, Subjects: []string{schema.JobPrefix + ".>"},
+			Description: "jetbatch: materialize jobs",
+			Retention:   jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
+		},
+	}
 }
 
 // Codes of the server's errors for what it has stored and cannot run: its files are damaged, or of a later version. It
@@ -136,12 +146,10 @@ func OpenBucket(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue
 	return kv, nil
 }
 
-// CreateGeneration makes the store and the consumer of a new generation and writes its genesis. The name
-// is new, so a store that exists already is another's and an error.
-func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
-	name := ResultsStream(batcher, gen)
-	_, err := js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: name, Subjects: []string{schema.ResultFilter(batcher, gen)},
+// Results is the configuration of a generation's store.
+func Results(batcher, gen string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: ResultsStream(batcher, gen), Subjects: []string{schema.ResultFilter(batcher, gen)},
 		Description: "jetbatch: results of " + batcher,
 		Storage:     jetstream.MemoryStorage, Replicas: 1,
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
@@ -151,8 +159,14 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 			Source:      schema.CommitFilter(batcher, gen),
 			Destination: schema.LivePrefix + "." + batcher + "." + gen + ".{{wildcard(1)}}.{{wildcard(2)}}",
 		},
-	})
-	if err != nil {
+	}
+}
+
+// CreateGeneration makes the store and the consumer of a new generation and writes its genesis. The name
+// is new, so a store that exists already is another's and an error.
+func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
+	name := ResultsStream(batcher, gen)
+	if _, err := js.CreateStream(ctx, Results(batcher, gen)); err != nil {
 		return fmt.Errorf("stream %s: %w", name, err)
 	}
 	if _, err := js.Publish(ctx, schema.GenesisSubject(batcher, gen), schema.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
