@@ -29,6 +29,7 @@ var layers = map[string][]string{
 	"deploy":            {},
 	"schema":            {},
 	"internal/kind":     {},
+	"internal/model":    {},
 	"internal/chaos":    {},
 	"internal/metrics":  {},
 	"internal/natstest": {},
