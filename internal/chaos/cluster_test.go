@@ -90,8 +90,8 @@ func TestClusterSchedules(t *testing.T) {
 	t.Parallel()
 	f := newFigures("cluster")
 	t.Cleanup(f.print)
-	for _, seed := range seeds(scale(1, 20)) {
-		plan := newClusterSchedule(seed, scale(100, 500), scale(1, 5), scale(time.Second, maxHold))
+	for _, seed := range seeds(scale(1, 4, 20)) {
+		plan := newClusterSchedule(seed, scale(100, 500, 500), scale(1, 5, 5), scale(time.Second, maxHold, maxHold))
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			t.Log(plan)

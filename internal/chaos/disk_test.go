@@ -56,6 +56,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // A broker whose disk is full stores nothing more. Take says so, and when there is room again nothing was lost.
 func TestDiskFull(t *testing.T) {
+	onlyAtScale(t)
 	t.Parallel()
 	dir := smallDisk(t)
 	s := &system{t: t, made: make(map[uint64]int)}

@@ -68,13 +68,16 @@ func TestWaitsAreNamed(t *testing.T) {
 			breaks: func(s *system, _ *proxy) { s.brokers[0].proc.Kill() }, mends: func(s *system, _ *proxy) { s.brokers[0].restart() },
 		},
 		{
-			name: "network", says: "no connection to NATS", limit: 4 * time.Second,
+			name: "network", says: "no connection to NATS", limit: 2 * time.Second,
 			breaks: func(_ *system, link *proxy) { link.set(network{refuse: true}); link.reset() },
 			mends:  func(_ *system, link *proxy) { link.set(network{}) },
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
+			if tc.name != "network" {
+				onlyAtScale(t)
+			}
 			s := newSystem(t, 1, 1)
 			p := sequenceParams{DelayUS: 1000}
 			b, link := s.open(t, client.Config{Params: p, Window: 4})

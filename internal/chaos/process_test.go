@@ -50,6 +50,8 @@ type member struct {
 	link *proxy // nil for brokers, and in a system without proxies
 	line func([]byte)
 	proc *proctest.Process
+
+	started time.Time // of proc
 }
 
 // newSystem starts one broker, and coordinators and workers of 2 slots behind proxies.
@@ -96,6 +98,7 @@ func (m *member) start() {
 		url = m.link.url()
 	}
 	m.runs++
+	m.started = time.Now()
 	env := append([]string{proctest.URLEnv + "=" + url, proctest.NameEnv + "=" + m.process()}, m.env...)
 	if m.line != nil {
 		m.proc = proctest.StartLines(m.s.t, m.role, m.line, env...)

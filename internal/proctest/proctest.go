@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -161,15 +162,21 @@ func (p *Process) Tail() string {
 	return s[max(0, len(s)-4000):]
 }
 
-// FreeAddr returns a loopback address that was free a moment ago.
+// FreeAddr returns a loopback address that was free a moment ago, for a server that comes and goes. Its port is below
+// those that systems give to outgoing connections, which would take it while the server is away.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const from, to, tries = 12000, 32000, 100
+	var err error
+	for range tries {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from))); err == nil {
+			defer l.Close() //nolint:errcheck // nothing was written to it
+			return l.Addr().String()
+		}
 	}
-	defer l.Close() //nolint:errcheck // nothing was written to it
-	return l.Addr().String()
+	t.Fatal(err)
+	return ""
 }
 
 type lockedBuffer struct {
