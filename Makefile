@@ -4,7 +4,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz demo image compose-up compose-train compose-down ci
+.PHONY: help build test race lint fuzz demo image compose-up compose-train compose-roll compose-down manifests ci
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,14 @@ compose-up: ## the service in containers, WORKERS=4
 compose-train: ## a trainer that verifies what it takes from it
 	$(COMPOSE) run --rm trainer
 
+compose-roll: ## replace all workers and coordinators, one by one, under load
+	deploy/roll
+
 compose-down: ## remove the containers and what NATS stored
 	$(COMPOSE) down --volumes --remove-orphans
+
+manifests: ## check the manifests for Kubernetes
+	.ci/run kubernetes
 
 ci: ## all that CI does
 	.ci/run
