@@ -99,3 +99,28 @@ func TestTraceReachesMaterialize(t *testing.T) {
 		t.Errorf("a malformed trace context went on: %q", h)
 	}
 }
+
+// A worker whose slots are all lost is of no use until they come back.
+func TestNotLiveWithoutSlots(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "hung")
+	var calls atomic.Int64
+	release := make(chan struct{})
+	w, _ := start(t, s, Config{Slots: 1, JobTimeout: 50 * time.Millisecond}, func(w *Worker) {
+		w.tick, w.lostAfter = 20*time.Millisecond, 50*time.Millisecond
+	}, define("hung", func(_ context.Context, n int) (schema.Batch, error) {
+		if calls.Add(1) == 1 {
+			<-release
+		}
+		return values(n, 1)
+	}))
+	if err := w.Live(); err != nil {
+		t.Errorf("live: %v", err)
+	}
+	o.feed(1, 1)
+	natstest.Eventually(t, "the only slot is lost", func() bool { return errors.Is(w.Live(), ErrNoSlots) && errors.Is(w.Ready(), ErrNoSlots) })
+	close(release)
+	natstest.Eventually(t, "the slot is back", func() bool { return w.Ready() == nil })
+	o.waitEmpty()
+}
