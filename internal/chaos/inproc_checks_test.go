@@ -58,7 +58,8 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 	case dir == up && k == classRecord && strings.HasPrefix(f.subject, "$KV."+topology.Bucket+".batcher."):
 		c.seeWrite(f)
 	case dir == down && k == classJob:
-		if _, _, gen, seq, _, err := schema.ParseJobSubject(f.subject); err == nil {
+		// A backup may be let go: the job itself is queued still.
+		if _, _, gen, seq, try, err := schema.ParseJobSubject(f.subject); err == nil && try == 0 {
 			c.jobs[e.name+f.reply] = place{gen, seq}
 		}
 	case dir == up && k == classResult && f.reply != "":

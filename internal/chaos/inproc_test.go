@@ -218,13 +218,11 @@ func TestScheduleProcess(t *testing.T) {
 				return
 			}
 			synctest.Wait()
-			before := runtime.NumGoroutine()
+			before, _ := inBubble()
 			o := runSchedule(newPlan(seed, batches), filepath.Join(dir, strconv.FormatUint(seed, 10)))
 			synctest.Wait()
-			if after := runtime.NumGoroutine(); after > before && o.Class == "" {
-				buf := make([]byte, 1<<20)
-				o.Class, o.Error = classLeak, fmt.Sprintf("%d goroutines left", after-before)
-				o.Journal = string(buf[:runtime.Stack(buf, true)])
+			if after, stacks := inBubble(); after > before && o.Class == "" {
+				o.Class, o.Error, o.Journal = classLeak, fmt.Sprintf("%d goroutines left", after-before), stacks
 			}
 			data, err := json.Marshal(o)
 			if err != nil {
@@ -233,6 +231,13 @@ func TestScheduleProcess(t *testing.T) {
 			fmt.Printf("%s%s\n", outcomePrefix, data)
 		}
 	})
+}
+
+// inBubble counts the goroutines of the bubble.
+func inBubble() (n int, stacks string) {
+	buf := make([]byte, 4<<20)
+	stacks = string(buf[:runtime.Stack(buf, true)])
+	return strings.Count(stacks, ", synctest bubble "), stacks
 }
 
 // add counts one schedule.
@@ -356,7 +361,7 @@ func (w *world) rest(t *trainer) error {
 
 // finish stops the batcher; then nothing may be left of it, within the time between two collections.
 func (w *world) finish(t *trainer) error {
-	if err := t.within(t.b.Stop); err != nil {
+	if err := t.stop(); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(recovery); ; time.Sleep(time.Second) {

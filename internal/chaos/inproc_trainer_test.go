@@ -227,7 +227,7 @@ func (t *trainer) whim() error {
 	case k == 5:
 		t.w.count("stop and start")
 		t.w.note("trainer: stops")
-		if err := t.within(t.b.Stop); err != nil {
+		if err := t.stop(); err != nil {
 			return err
 		}
 		state := t.oracle.state
@@ -246,6 +246,15 @@ func (t *trainer) whim() error {
 		return t.usurp()
 	}
 	return nil
+}
+
+// stop stops the run. The error that the run had is reported, and may be one that a fault explains.
+func (t *trainer) stop() error {
+	err := t.within(t.b.Stop)
+	if errors.Is(err, client.ErrNondeterministic) && t.w.injected(foreignResult) {
+		return t.within(t.b.Stop) // that was its error: it is stopped
+	}
+	return err
 }
 
 // usurp lets another process take the batcher over while the first goes on: what the first takes until it hears of it

@@ -1,0 +1,185 @@
+package chaos
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// mutantsFlag says how many mutants TestMutants builds and hunts; the full run takes all.
+var mutantsFlag = flag.Int("chaos.mutants", 0, "mutants to build and catch, from the first of the list on; 0 for none but with -chaos.full")
+
+// mutant is the product with one safeguard removed.
+type mutant struct {
+	name     string
+	file     string // from the root of the module
+	old, new string // the text that is replaced, which is there exactly once
+}
+
+var mutants = []mutant{
+	{
+		"a job is acked before its result is stored", "worker/commit.go",
+		"	if !w.admit(c.size) {\n", "	w.ack(j)\n	if !w.admit(c.size) {\n",
+	},
+	{
+		"generations share a name", "coordinator/generation.go",
+		"= ulid.Make().String(), schema.PhaseRunning, time.Now()", "= ulid.Make().String()[:0]+\"G\", schema.PhaseRunning, time.Now()",
+	},
+	{
+		"the first write of a result does not win", "internal/topology/topology.go",
+		"		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,\n		AllowDirect: true,",
+		"		MaxMsgsPerSubject: 4,\n		AllowDirect: true,",
+	},
+	{
+		"results are not chained by their states", "client/internal/reorder/reorder.go",
+		"if !bytes.Equal(e.Result.Prev, b.state) {", "if false && !bytes.Equal(e.Result.Prev, b.state) {",
+	},
+	{
+		"a deposed owner writes the record", "coordinator/batcher.go",
+		"rev, err := b.c.kv.Update(ctx, key, data, b.rev)", "rev, err := b.c.kv.Put(ctx, key, data)",
+	},
+	{
+		"credits of an earlier seat count", "coordinator/reader.go",
+		"credit.Gen != b.rec.Gen || credit.Seat != b.rec.Seat || g == nil", "credit.Gen != b.rec.Gen || g == nil",
+	},
+	{
+		"a reader believes what workers publish", "client/session.go",
+		"schema.LiveFilter(", "schema.CommitFilter(",
+	},
+	{
+		"results are dropped before the record says so", "coordinator/generation.go",
+		"	g := b.gen\n	err := b.update(func(r *schema.Record) {\n		r.Taken, r.Floor,",
+		"	g := b.gen\n	_ = b.purge(g.purged, floor)\n	err := b.update(func(r *schema.Record) {\n		r.Taken, r.Floor,",
+	},
+	{
+		"a displaced reader takes the seat back", "coordinator/seat.go",
+		"	case !same && req.Mode != schema.ModeOpen:", "	case false:",
+	},
+	{
+		"a late head is not looked after", "coordinator/generation.go",
+		"if g == nil || time.Since(g.looked) < g.pause {", "if g == nil || g.pause >= 0 {",
+	},
+	{
+		"a lost store is not noticed", "coordinator/store.go",
+		"	if errors.Is(err, jetstream.ErrStreamNotFound) {\n		return true, nil", "	if errors.Is(err, jetstream.ErrStreamNotFound) {\n		return false, nil",
+	},
+	{
+		"a reader does not look for a head that is late", "client/session.go",
+		"func (s *session) lookSoon()  { poke(s.lookNow) }", "func (s *session) lookSoon()  {}",
+	},
+	{
+		"a job is handed out once", "internal/topology/topology.go",
+		"MaxDeliver: -1, MaxAckPending: -1,", "MaxDeliver: 1, MaxAckPending: -1,",
+	},
+	{
+		"the collector deletes what the record names", "coordinator/registry.go",
+		"if err == nil && rec.Gen == g.gen {", "if err == nil && rec.Gen == g.gen && false {",
+	},
+}
+
+// root is the module's.
+const root = "../.."
+
+// apply returns the file with the safeguard removed.
+func (m *mutant) apply() ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(root, m.file))
+	if err != nil {
+		return nil, err
+	}
+	if n := strings.Count(string(data), m.old); n != 1 {
+		return nil, fmt.Errorf("%s has %d times, not once:\n%s", m.file, n, m.old)
+	}
+	return []byte(strings.Replace(string(data), m.old, m.new, 1)), nil
+}
+
+// build builds this test binary with the mutant in it.
+func (m *mutant) build(t *testing.T) (exe string) {
+	t.Helper()
+	dir := t.TempDir()
+	data, err := m.apply()
+	if err != nil {
+		t.Fatal(err)
+	}
+	original, err := filepath.Abs(filepath.Join(root, m.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, overlay := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{changed: data, overlay: replace} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exe = filepath.Join(dir, "mutant.test")
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", exe, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return exe
+}
+
+// TestMutantsApply keeps the list of mutants from rotting.
+func TestMutantsApply(t *testing.T) {
+	t.Parallel()
+	for _, m := range mutants {
+		if _, err := m.apply(); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
+	}
+}
+
+// TestMutants builds the product with one safeguard removed at a time. The schedules that find nothing wrong with the
+// whole product must find something wrong with each, soon.
+func TestMutants(t *testing.T) {
+	const most, batches = 50, 100
+	hunted := mutants[:min(*mutantsFlag, len(mutants))]
+	if *fullFlag {
+		hunted = mutants
+	}
+	if len(hunted) == 0 {
+		t.Skip("takes a build for each; run it with -chaos.mutants or -chaos.full")
+	}
+	type catch struct {
+		Mutant    string `json:"mutant"`
+		Schedules int    `json:"schedules"` // until it was caught
+		Class     string `json:"class"`     // as what; empty if it was not
+		Error     string `json:"error"`
+	}
+	var caught []catch
+	began := time.Now()
+	for _, m := range hunted {
+		c := catch{Mutant: m.name}
+		for o := range runSchedules(t.Context(), m.build(t), 1, most, batches) {
+			c.Schedules++
+			if o.Class != "" {
+				c.Class, c.Error = o.Class, o.Error
+				break
+			}
+		}
+		if c.Class == "" {
+			t.Errorf("%s: not caught by %d schedules", c.Mutant, c.Schedules)
+		}
+		t.Logf("%s: %s after %d schedules: %.300s", c.Mutant, c.Class, c.Schedules, c.Error)
+		caught = append(caught, c)
+	}
+	data, err := json.Marshal(struct {
+		Tier    string  `json:"tier"`
+		Mutants []catch `json:"mutants"`
+		Seconds float64 `json:"seconds"`
+	}{"mutants", caught, time.Since(began).Seconds()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *fullFlag {
+		fmt.Printf("%s\n", data)
+	}
+}
