@@ -12,7 +12,7 @@ var full = flag.Bool("model.full", false, "three batches everywhere and more fau
 // TestEveryInterleaving finds no broken promise.
 func TestEveryInterleaving(t *testing.T) {
 	t.Parallel()
-	small, whole := bounds{batches: 2, seats: 3, states: 1 << 20}, bounds{batches: batches, seats: seats, states: 48 << 20}
+	small, whole := bounds{batches: 2, seats: 3, states: 1 << 20}, bounds{batches: batches, seats: seats, states: 16 << 20}
 	tests := []struct {
 		bounds
 		faults
@@ -24,19 +24,19 @@ func TestEveryInterleaving(t *testing.T) {
 		{small, faults{seeks: 1}, false},
 		{small, faults{delays: 1}, false},
 		{small, faults{seeks: 1, delays: 1}, false},
-		{small, faults{seeks: 1, losses: 1}, true},
+		{bounds{2, 3, 16 << 20}, faults{seeks: 1, losses: 1}, true},
 		{whole, faults{crashes: 1}, true},
 		{whole, faults{losses: 1}, true},
 		{whole, faults{seeks: 1}, true},
 		{whole, faults{delays: 1}, true},
 		{whole, faults{seeks: 1, delays: 1}, true},
-		{bounds{2, 3, 48 << 20}, faults{takeovers: 1}, true},
-		{bounds{2, 3, 48 << 20}, faults{crashes: 1, losses: 1}, true},
-		{bounds{2, 3, 48 << 20}, faults{crashes: 1, delays: 1}, true},
-		{bounds{2, 3, 48 << 20}, faults{crashes: 1, seeks: 1}, true},
-		{bounds{2, 3, 48 << 20}, faults{takeovers: 1, seeks: 1}, true},
-		{bounds{2, 3, 48 << 20}, faults{takeovers: 1, delays: 1}, true},
-		{bounds{2, 3, 48 << 20}, faults{crashes: 2}, true},
+		{bounds{2, 3, 16 << 20}, faults{takeovers: 1}, true},
+		{bounds{2, 3, 16 << 20}, faults{crashes: 1, losses: 1}, true},
+		{bounds{2, 3, 16 << 20}, faults{crashes: 1, delays: 1}, true},
+		{bounds{2, 3, 16 << 20}, faults{crashes: 1, seeks: 1}, true},
+		{bounds{2, 3, 16 << 20}, faults{takeovers: 1, seeks: 1}, true},
+		{bounds{2, 3, 16 << 20}, faults{takeovers: 1, delays: 1}, true},
+		{bounds{2, 3, 16 << 20}, faults{crashes: 2}, true},
 	}
 	for _, tt := range tests {
 		name := fmt.Sprintf("%d batches %+v", tt.batches, tt.faults)
