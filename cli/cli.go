@@ -59,6 +59,7 @@ type grammar struct {
 	Status      statusCmd      `cmd:"" help:"Show batchers and workers."`
 	Top         topCmd         `cmd:"" help:"Keep an eye on it: batchers, where their trainers' time goes, workers and the last errors. It only reads."`
 	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`
+	Check       checkCmd       `cmd:"" help:"Say what is wrong with a deployment, and what to do. Exits with 1 if something does not work."`
 	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }

@@ -186,6 +186,9 @@ func (c *configValues) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag)
 	if !ok {
 		return nil, nil
 	}
+	if value[0] == '[' && !flag.IsSlice() {
+		return nil, errors.New("one value, not a list")
+	}
 	return flagText(flag.Name, value)
 }
 
@@ -198,7 +201,20 @@ func flagText(flag string, value json.RawMessage) (string, error) {
 		var text string
 		err := json.Unmarshal(value, &text)
 		return text, err
-	case value[0] == '{', value[0] == '[', string(value) == "null":
+	case value[0] == '[':
+		var list []json.RawMessage
+		if err := json.Unmarshal(value, &list); err != nil {
+			return "", err
+		}
+		texts := make([]string, len(list))
+		for i, element := range list {
+			var err error
+			if texts[i], err = flagText(flag, element); err != nil || element[0] == '[' {
+				return "", cmp.Or(err, errors.New("a list in a list"))
+			}
+		}
+		return strings.Join(texts, ","), nil
+	case value[0] == '{', string(value) == "null":
 		return "", errors.New("neither text nor a number nor true or false")
 	}
 	return string(value), nil

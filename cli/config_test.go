@@ -30,6 +30,8 @@ func TestConfigErrors(t *testing.T) {
 		`{"worker": 3}`:                  `key "worker": a command has an object of flags`,
 		`{"slots": {"worker": 3}}`:       `key "slots": an object is no value for it`,
 		`{"version": {"json": "maybe"}}`: `--json: bool value must be true`,
+		`{"log-format": ["text"]}`:       `--log-format: one value, not a list`,
+		`{"host": [["a"]]}`:              `key "host": a list in a list`,
 		`{"log-format": "xml"}`:          `--log-format must be one of "text","json"`,
 	} {
 		path := filepath.Join(t.TempDir(), "jetbatch.json")

@@ -1,0 +1,133 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// probe names what does not exist, so that whoever hears of it has nothing to do with it.
+const probe = "jetbatch-check"
+
+// Roles are those whose permissions can be tried, beside "all".
+var Roles = []string{"coordinator", "worker", "client", "operator"}
+
+// needs are, by role, the subjects that it says and hears. deploy/nats/permissions.conf allows them and more; a test
+// compares. No message to one of them does anything: streams and consumers of these names do not exist, messages that
+// would be stored name another stream than that of their subject, and the rest is not what its readers understand.
+var needs = map[string]topology.Needs{
+	"coordinator": {
+		Publish: []string{
+			"$JS.API.STREAM.CREATE." + probe, "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.DELETE." + probe, "$JS.API.STREAM.PURGE." + probe,
+			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
+			"$JS.API.CONSUMER.DELETE.jetbatch-jobs." + probe, "$KV.jetbatch." + probe, schema.JobPrefix + "." + probe + ".b.g.1.0",
+			schema.ResultPrefix + "." + probe + ".g.0.1", schema.LanePrefix + "." + probe, schema.NoticePrefix + "." + probe,
+		},
+		Subscribe: []string{
+			schema.CoordinatorPrefix + ".seat", schema.CoordinatorPrefix + "." + probe + ".*", schema.WorkerPrefix + ".*", schema.ReaderPrefix + ".*",
+			schema.ReportPrefix + ".*", "$SRV.PING.jetbatch-coordinator",
+		},
+	},
+	"worker": {
+		Publish: []string{
+			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.PURGE." + probe, "$JS.API.CONSUMER.MSG.NEXT.jetbatch-jobs." + probe,
+			"$JS.ACK.jetbatch-jobs." + probe + ".1.1.1.1.0", schema.ResultPrefix + "." + probe + ".g.0.1", schema.WorkerPrefix + "." + probe,
+			schema.ReportPrefix + "." + probe,
+		},
+		Subscribe: []string{schema.LanePrefix + ".*", "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-worker"},
+	},
+	"client": {
+		Publish: []string{
+			"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
+			"$JS.API.DIRECT.GET." + probe + "." + schema.ResultPrefix + "." + probe + ".g.0.1", schema.CoordinatorPrefix + ".seat",
+			schema.CoordinatorPrefix + ".stop", schema.CoordinatorPrefix + ".status", schema.ReaderPrefix + "." + probe,
+		},
+		Subscribe: []string{schema.LiveFilter(probe, "g"), schema.NoticePrefix + "." + probe},
+	},
+	"operator": {
+		Publish: []string{
+			"$JS.API.INFO", "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.NAMES", "$JS.API.STREAM.MSG.GET." + probe,
+			schema.CoordinatorPrefix + ".overview", "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-coordinator", "$SRV.PING.jetbatch-worker",
+		},
+	},
+}
+
+// permissions tries what the role needs.
+func (e *examination) permissions() {
+	roles := []string{e.Role}
+	switch e.Role {
+	case "":
+		return
+	case "all":
+		roles = Roles
+	}
+	for _, role := range roles {
+		n := needs[role]
+		good := true
+		for _, subject := range n.Publish {
+			good = e.permitted(role, "publish to", e.tryPublish(subject, harmless)) && good
+		}
+		for _, subject := range n.Subscribe {
+			good = e.permitted(role, "subscribe to", e.trySubscribe(subject)) && good
+		}
+		if err := e.trySubscribe(e.Conn.NewInbox()); err != nil { // where all answers come
+			e.find(Error, "permissions", fmt.Sprintf("role %s: %v", role, err), "set --inbox-prefix to what this user may subscribe to")
+			good = false
+		}
+		if good {
+			e.find(OK, "permissions", fmt.Sprintf("this user may all that role %s needs", role), "")
+		}
+	}
+}
+
+func (e *examination) permitted(role, verb string, err error) bool {
+	var denied *topology.PermissionError
+	switch {
+	case err == nil:
+		return true
+	case errors.As(err, &denied):
+		e.find(Error, "permissions", fmt.Sprintf("role %s: this user may not %s %s", role, verb, strings.ReplaceAll(denied.Subject, probe, "*")),
+			"allow it to this user, as deploy/nats/permissions.conf does, or use the keys of the role")
+	default:
+		e.find(Error, "permissions", fmt.Sprintf("role %s: %v", role, err), "is the server still there?")
+	}
+	return false
+}
+
+// harmless makes a stream refuse to store a message.
+var harmless = nats.Header{nats.ExpectedStreamHdr: []string{probe}}
+
+// tryPublish sends nothing to a subject and returns a *topology.PermissionError if that is denied.
+func (e *examination) tryPublish(subject string, h nats.Header) error {
+	if err := e.Conn.PublishMsg(&nats.Msg{Subject: subject, Header: h}); err != nil {
+		return err
+	}
+	return e.answerOf(subject)
+}
+
+func (e *examination) trySubscribe(subject string) error {
+	sub, err := e.Conn.SubscribeSync(subject)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // denied, it is gone already
+	return e.answerOf(subject)
+}
+
+// answerOf waits until the server has read what was sent. A denial comes before its answer to the ping.
+func (e *examination) answerOf(subject string) error {
+	if err := e.Conn.FlushTimeout(callTimeout); err != nil {
+		return err
+	}
+	err := topology.Denied(e.Conn, topology.Needs{Publish: []string{subject}, Subscribe: []string{subject}})
+	var denied *topology.PermissionError
+	if errors.As(err, &denied) && !strings.EqualFold(denied.Subject, subject) {
+		return nil // that was another one, before
+	}
+	return err
+}
