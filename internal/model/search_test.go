@@ -10,12 +10,16 @@ import (
 type found struct {
 	states, steps int
 	cut           int    // states in which the bounds left something out
+	partial       bool   // there are more states: the nearest ones were looked at, and not whether the trainer gets everything
 	wrong         string // the broken promise; empty when there is none
 	trace         []string
 }
 
 func (f found) String() string {
 	text := fmt.Sprintf("%d states, %d steps, %d at the bounds", f.states, f.steps, f.cut)
+	if f.partial {
+		text += ", and there are more"
+	}
 	if f.wrong != "" {
 		text += "\n" + strings.Join(f.trace, "\n") + "\n=> " + f.wrong
 	}
@@ -74,7 +78,7 @@ func search(size bounds, left faults, b broken) found {
 			to, known := seen[key]
 			if !known {
 				if len(states) == size.states {
-					f.states, f.wrong = size.states, "the search is too large"
+					f.states, f.partial = size.states, true
 					return f
 				}
 				to = int32(len(states))
