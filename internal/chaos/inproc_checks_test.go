@@ -29,6 +29,8 @@ type checks struct {
 	jobs   map[string]place          // delivered, by the role's name and the subject of their acks
 	sent   map[string]place          // records on their way, by reply subject
 	known  map[string]map[place]bool // what each worker knows to be stored
+	taken  map[seatOf]uint64         // what readers said that they took
+	seeks  map[string]seek           // where the reader sat down last, by generation
 	forges map[place]bool            // results that a fault put there
 	broken []string
 }
@@ -38,10 +40,19 @@ type place struct {
 	seq uint64
 }
 
+type seatOf struct {
+	gen  string
+	seat uint64
+}
+
+// seek is the last change of position in a generation, and the first seat of it.
+type seek struct{ position, seat uint64 }
+
 func newChecks(w *world) *checks {
 	return &checks{
 		w: w, gens: make(map[string]bool), writes: make(map[string]*schema.Record), views: make(map[string]*schema.Record),
 		jobs: make(map[string]place), sent: make(map[string]place), known: make(map[string]map[place]bool), forges: make(map[place]bool),
+		taken: make(map[seatOf]uint64), seeks: make(map[string]seek),
 	}
 }
 
@@ -68,6 +79,12 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 		}
 	case dir == down && k == classReply:
 		c.seeAnswer(e, f)
+	case dir == up && k == classCredit:
+		credit := new(schema.Credit)
+		if json.Unmarshal(f.body, credit) == nil {
+			at := seatOf{credit.Gen, credit.Seat}
+			c.taken[at] = max(c.taken[at], credit.Taken)
+		}
 	case dir == up && k == classAck && len(f.body) == 0:
 		if p, ok := c.jobs[e.name+f.subject]; ok && p.gen == c.gen && !c.known[e.name][p] {
 			c.breach("I2: %s acks job %d of %s and does not know its result to be stored", e.name, p.seq, p.gen)
@@ -122,11 +139,31 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 	switch {
 	case write && ack.Error == nil && ack.Seq > 0:
 		c.views[e.name] = rec
+		c.seeTaken(e, rec)
 	case record && (ack.Error == nil && ack.Seq > 0 || ack.Error != nil && schema.IsDuplicate(ack.Error.Code, ack.Error.Description)):
 		if c.known[e.name] == nil {
 			c.known[e.name] = make(map[place]bool)
 		}
 		c.known[e.name][at] = true
+	}
+}
+
+// seeTaken checks that a record counts as taken only what a reader said that it took since it sat down there: P5.
+func (c *checks) seeTaken(e *endpoint, rec *schema.Record) {
+	if rec.Gen == "" {
+		return
+	}
+	s, ok := c.seeks[rec.Gen]
+	if !ok || s.position != rec.Position {
+		s = seek{rec.Position, rec.Seat}
+		c.seeks[rec.Gen] = s
+	}
+	allowed := max(rec.Position, 1) - 1
+	for seat := s.seat; seat <= rec.Seat; seat++ {
+		allowed = max(allowed, c.taken[seatOf{rec.Gen, seat}])
+	}
+	if rec.Taken > allowed {
+		c.breach("P5: %s counts %d batches of %s as taken, and the seat has %d since seat %d", e.name, rec.Taken, rec.Gen, allowed, s.seat)
 	}
 }
 
