@@ -4,7 +4,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz demo image compose-up compose-train compose-roll compose-down manifests ci
+.PHONY: help build test race lint fuzz demo image compose-up compose-train compose-roll compose-down manifests chaos ci
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ compose-down: ## remove the containers and what NATS stored
 
 manifests: ## check the manifests for Kubernetes
 	.ci/run kubernetes
+
+chaos: ## every fault at full size, figures as JSON lines; an hour, on a machine of its own
+	$(GO) test -v -timeout 120m -parallel 6 ./internal/chaos -args -chaos.full
+	$(GO) test -v -timeout 60m ./internal/model -args -model.full
 
 ci: ## all that CI does
 	.ci/run
