@@ -19,8 +19,8 @@ type spanKey struct{}
 func Example_observing() {
 	// A tracer would put its span there.
 	ctx := context.WithValue(context.Background(), spanKey{}, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-	def := dataset.Define[params, int, int, int]("squares", func(_ context.Context, p params) (squares, error) {
-		return squares{p.N}, nil
+	def := dataset.Define("squares", func(_ context.Context, p params) (squares, error) {
+		return squares(p), nil
 	})
 	svc, err := embedded.Start(ctx, embedded.Config{Workers: 2}, def)
 	if err != nil {

@@ -34,8 +34,8 @@ type params struct {
 // from the saved state.
 func Example() {
 	ctx := context.Background()
-	def := dataset.Define[params, int, int, int]("squares", func(_ context.Context, p params) (squares, error) {
-		return squares{p.N}, nil
+	def := dataset.Define("squares", func(_ context.Context, p params) (squares, error) {
+		return squares(p), nil
 	})
 	svc, err := embedded.Start(ctx, embedded.Config{Workers: 2}, def)
 	if err != nil {

@@ -73,7 +73,7 @@ func TestWithVersion(t *testing.T) {
 	if one.Name() != "squares" || one.Version() != 1 || two.Name() != "squares" || two.Version() != 2 || two.Kind().Version != 2 {
 		t.Fatalf("got %s@%d and %s@%d", one.Name(), one.Version(), two.Name(), two.Version())
 	}
-	if one.Kind() != one.Kind() || one.Kind() == two.Kind() {
+	if again := one.Kind(); again != one.Kind() || again == two.Kind() {
 		t.Fatal("a definition is one kind, and each version its own")
 	}
 }

@@ -24,15 +24,6 @@ func (t *table) fail(column string, row int, format string, args ...any) error {
 	return &TableError{File: t.file, Column: column, Row: row, Err: fmt.Errorf(format, args...)}
 }
 
-// rows is the number of rows of the whole table.
-func (t *table) rows() int64 {
-	var n int64
-	for _, r := range t.records {
-		n += r.NumRows()
-	}
-	return n
-}
-
 // each calls visit with every row of the named column.
 func (t *table) each(column string, visit func(a arrow.Array, i int) error) error {
 	at := t.schema.FieldIndices(column)

@@ -19,6 +19,7 @@ const payloadAlign = 64
 // Job is the body of a job message: everything a worker needs besides the data set's parameters, which
 // it reads from the batcher's Record.
 type Job struct {
+	//lint:ignore U1000 msgpack reads the tag
 	_msgpack struct{}      `msgpack:",as_array"`
 	Seq      uint64        // position in the generation, from 1
 	Prev     []byte        // state before
@@ -56,6 +57,7 @@ func (k Kind) String() string {
 // Its message is the msgpack header, zero padding to a multiple of 64 bytes, then the payload when it is
 // inline (Chunks == 0).
 type Result struct {
+	//lint:ignore U1000 msgpack reads the tag
 	_msgpack    struct{}      `msgpack:",as_array"`
 	Seq         uint64        // position in the generation, from 1
 	Kind        Kind          // what this is

@@ -55,7 +55,6 @@ type role struct {
 	nc     *nats.Conn // nil while it cannot connect yet
 	cancel context.CancelFunc
 	done   chan struct{}
-	killed bool
 }
 
 // newWorld starts a server. dir is for what it stores.

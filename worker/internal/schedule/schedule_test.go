@@ -187,7 +187,6 @@ type plain struct {
 	slots    int
 	waiting  []plainJob
 	running  []plainJob
-	lanes    []string
 	started  map[string]int
 	starts   int
 	draining bool
