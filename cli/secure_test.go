@@ -22,6 +22,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/deploy"
+	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -203,11 +204,12 @@ func TestSecuredService(t *testing.T) {
 		}
 	}
 
-	status := s.command(t, "operator", "status", "--json")
-	var fleet fleet.Status
-	if err := json.Unmarshal([]byte(status), &fleet); err != nil || len(fleet.Workers) != 2 || len(fleet.Batchers) != 2 {
-		t.Errorf("status: %v, %s", err, status)
-	}
+	var status string
+	natstest.Eventually(t, "the coordinator has heard both workers", func() bool { // each beats once a second
+		status = s.command(t, "operator", "status", "--json")
+		var fleet fleet.Status
+		return json.Unmarshal([]byte(status), &fleet) == nil && len(fleet.Workers) == 2 && len(fleet.Batchers) == 2
+	})
 	s.command(t, "operator", "health", "--role", "worker")
 	s.command(t, "worker", "health", "--role", "worker", "--instance", "w2")
 	s.command(t, "coordinator", "health", "--role", "coordinator")
