@@ -55,9 +55,10 @@ type reader struct {
 	sess        *session
 	eof         bool
 
-	doubt  string // why a new seat is needed; empty while all is well
-	hard   bool   // the doubt is about what is stored: another look-up may not help
-	doubts int    // hard ones since the last batch
+	doubt   string // why a new seat is needed; empty while all is well
+	hard    bool   // the doubt is about what is stored: another look-up may not help
+	doubts  int    // hard ones since the last batch
+	repairs int    // requests for a seat since the last batch
 
 	window       int
 	workers      int // live ones that serve the data set; -1 while unknown

@@ -144,7 +144,8 @@ func (r *reader) repair(ctx context.Context) error {
 	if hard {
 		r.doubts++
 	}
-	doubts, gen, seq := r.doubts, r.seat.gen, r.buf.Head()
+	r.repairs++
+	doubts, repairs, gen, seq := r.doubts, r.repairs, r.seat.gen, r.buf.Head()
 	want := sitting{mode: schema.ModeSeek, state: r.headStateLocked(), repair: !hard && why == ownerSilent}
 	r.mu.Unlock()
 	if doubts > maxDoubts {
@@ -153,8 +154,10 @@ func (r *reader) repair(ctx context.Context) error {
 		return err
 	}
 	r.cfg.Logger.Warn("asking for the seat again", "gen", gen, "seq", seq, "why", why)
-	if hard && doubts > 1 {
-		if err := r.pause(ctx, firstBackoff<<doubts, why, false); err != nil {
+	if repairs > 1 {
+		// A seat that does not help at once is not asked for in a loop: an owner that was deposed and does not know it, say,
+		// goes on contradicting the new one until it has looked.
+		if err := r.pause(ctx, min(firstBackoff<<min(repairs, 8), maxBackoff), why, want.repair); err != nil && !errors.Is(err, errHeadArrived) {
 			return err
 		}
 	}

@@ -233,7 +233,7 @@ func (r *reader) deliver(entry reorder.Entry[arrival], began time.Time, decode f
 	r.largestBatch = max(r.largestBatch, int64(res.Size))
 	// A payload took about as long on its way into the store as out of it.
 	r.pace.Observe(res.Worker, int64(res.Materialize+got.arrived.Sub(got.came)))
-	r.doubts = 0
+	r.doubts, r.repairs = 0, 0
 	next := schema.State{Dataset: r.cfg.Dataset, Version: r.version, Data: res.Next}
 	r.advance(entry)
 	r.mu.Unlock()
@@ -284,7 +284,7 @@ func (r *reader) believe(ctx context.Context, res *schema.Result) (bool, error) 
 		return true, r.sticky
 	}
 	if res.Kind == schema.KindEnd {
-		r.eof, r.taken, r.doubts = true, res.Seq, 0
+		r.eof, r.taken, r.doubts, r.repairs = true, res.Seq, 0, 0
 		r.publishCredit()
 		r.beatSoon()
 		return true, io.EOF

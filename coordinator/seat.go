@@ -300,10 +300,7 @@ func (b *batcher) cancelJobs(from, to uint64) {
 	}
 	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
-	s, err := b.c.js.Stream(ctx, topology.JobsStream)
-	for seq := from; err == nil && seq < to; seq++ {
-		err = s.Purge(ctx, jetstream.WithPurgeSubject(schema.TriesFilter(b.kindToken(), b.name, b.rec.Gen, seq)))
-	}
+	err := topology.DeleteJobs(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen, from, to)
 	if err != nil {
 		b.log.Warn("skipped jobs not cancelled", "from", from, "to", to, "error", err)
 	}

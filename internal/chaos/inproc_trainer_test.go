@@ -21,6 +21,7 @@ import (
 const (
 	takePatience = 20 * time.Second
 	recovery     = 60 * time.Second
+	mostTries    = 60 // of one question while there are faults, of which a storm has a bounded number
 )
 
 // hang is a run that did not recover in time.
@@ -62,7 +63,7 @@ func newTrainer(w *world) *trainer {
 // within calls f until it succeeds: with patience during faults, and within recovery when there are none. passing says
 // which errors may be met on the way.
 func (t *trainer) within(f func(context.Context) error, passing ...error) error {
-	for {
+	for tries := 1; ; tries++ {
 		calm := t.calm
 		limit := takePatience
 		if calm {
@@ -74,8 +75,11 @@ func (t *trainer) within(f func(context.Context) error, passing ...error) error 
 		switch {
 		case err == nil:
 			return nil
-		case calm && errors.Is(err, client.ErrUnavailable):
-			return &hang{err}
+		case (calm || tries > mostTries) && errors.Is(err, client.ErrUnavailable):
+			if status, err := t.b.Status(context.Background()); err == nil {
+				t.w.note("trainer: hangs: %+v", status)
+			}
+			return &hang{err} // a storm has a bounded number of faults, and all of them pass
 		case errors.Is(err, client.ErrUnavailable), isAny(err, passing):
 			t.w.note("trainer: again: %v", err)
 		default:

@@ -175,10 +175,26 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 	return createConsumer(ctx, js, kind, batcher, gen)
 }
 
-// EnsureConsumer makes the generation's consumer again if it was lost.
+// EnsureConsumer makes the generation's consumer again if it was lost, cannot be read by the server, or has lost sight of
+// jobs that are queued: nats-server 2.15.2 can come to take a job for acked that is in the stream still, when others
+// were removed beside it. A new consumer delivers whatever there is.
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
-	_, err := js.Consumer(ctx, JobsStream, Consumer(batcher, gen))
-	if unreadable(err) {
+	jobs, err := js.Stream(ctx, JobsStream)
+	if err != nil {
+		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+	}
+	// Queued jobs first: a job that is seen here and acked before the consumer is asked costs one consumer, no more.
+	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter(kind, batcher, gen)))
+	if err != nil {
+		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+	}
+	consumer, err := js.Consumer(ctx, JobsStream, Consumer(batcher, gen))
+	blind := false
+	if err == nil {
+		info := consumer.CachedInfo()
+		blind = len(queued.State.Subjects) > 0 && info.NumPending == 0 && info.NumAckPending == 0
+	}
+	if blind || unreadable(err) {
 		if err = js.DeleteConsumer(ctx, JobsStream, Consumer(batcher, gen)); err == nil {
 			err = jetstream.ErrConsumerNotFound
 		}
@@ -246,3 +262,38 @@ func Dial(nc *nats.Conn, name string) (*nats.Conn, error) {
 	}
 	return conn, nil
 }
+
+// DeleteJobs removes the queued jobs of a generation with sequence numbers in [from, to), all tries of each. They are
+// deleted one by one: after a purge by subject the server may take other jobs of the consumer for acked.
+func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string, from, to uint64) error {
+	jobs, err := js.Stream(ctx, JobsStream)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", JobsStream, err)
+	}
+	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter(kind, batcher, gen)))
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", JobsStream, err)
+	}
+	for subject := range queued.State.Subjects {
+		if _, _, _, seq, _, err := schema.ParseJobSubject(subject); err != nil || seq < from || seq >= to {
+			continue
+		}
+		job, err := jobs.GetLastMsgForSubject(ctx, subject)
+		if err == nil {
+			err = jobs.DeleteMsg(ctx, job.Sequence)
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) && !gone(err) {
+			return fmt.Errorf("job %s: %w", subject, err)
+		}
+	}
+	return nil
+}
+
+// gone reports whether a message could not be deleted because it was deleted, or acked, before.
+func gone(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeMessageNotFound || api.ErrorCode == msgDeleteFailed)
+}
+
+// msgDeleteFailed is the server's code for a message that is not there to be deleted.
+const msgDeleteFailed jetstream.ErrorCode = 10057
