@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -167,8 +168,9 @@ func (r *reader) heard(sent *schema.Credit, reply *schema.CreditReply) {
 		}
 		return
 	}
-	if reply.Reader != "" && reply.Reader != r.id {
-		r.failLocked(fmt.Errorf("batcher %s: %w: reader %s", r.cfg.Name, ErrSuperseded, reply.Reader))
+	if reply.Reader != r.id && (reply.Reader != "" || r.started) {
+		// Nobody has the seat only when whoever took it over has left it: a lease that runs out is still ours.
+		r.failLocked(fmt.Errorf("batcher %s: %w: reader %s", r.cfg.Name, ErrSuperseded, cmp.Or(reply.Reader, "that has left since")))
 		return
 	}
 	r.phase, r.trouble = reply.Phase, reply.Trouble
@@ -177,8 +179,6 @@ func (r *reader) heard(sent *schema.Credit, reply *schema.CreditReply) {
 	}
 	r.countWorkers(reply.Workers)
 	switch {
-	case reply.Reader == "":
-		r.suspect("the lease on the seat ran out", false)
 	case reply.Phase == schema.PhaseClosed:
 		r.failLocked(fmt.Errorf("batcher %s: %w", r.cfg.Name, ErrStopped))
 	case reply.Seat != r.seat.number || reply.Gen != r.seat.gen:
