@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/onda"
 )
 
@@ -31,7 +32,7 @@ type leakless struct{ *testing.M }
 func (m leakless) Run() int {
 	code := m.M.Run()
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := goleak.Find(natstest.ServerClock()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

@@ -18,7 +18,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerClock()) }
 
 // journal collects log lines.
 type journal struct {

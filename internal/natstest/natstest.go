@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
 )
 
 const startTimeout = 20 * time.Second
@@ -132,4 +133,10 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+// ServerClock is for goleak in packages whose tests start and stop several servers: the goroutine by which nats-server
+// tells the time to its stores is shared, and stays behind when one server stops just as another starts.
+func ServerClock() goleak.Option {
+	return goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1")
 }
