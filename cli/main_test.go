@@ -32,7 +32,7 @@ type leakless struct{ *testing.M }
 func (m leakless) Run() int {
 	code := m.M.Run()
 	if code == 0 {
-		if err := goleak.Find(natstest.ServerClock()); err != nil {
+		if err := goleak.Find(natstest.ServerLeftovers()...); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerClock()) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerLeftovers()...) }
 
 // cluster is a server with whatever runs on it.
 type cluster struct {

@@ -19,7 +19,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerClock()) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerLeftovers()...) }
 
 // squares yields 1, 4, 9 … up to N².
 type squares struct {

@@ -19,7 +19,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerClock()) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerLeftovers()...) }
 
 // input is the job of the test data sets.
 type input struct{ N int }

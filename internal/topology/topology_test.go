@@ -18,7 +18,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerClock()) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerLeftovers()...) }
 
 const (
 	batcher = "train-1"
