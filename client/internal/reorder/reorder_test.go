@@ -184,7 +184,7 @@ func TestAgainstDumb(t *testing.T) {
 			},
 			"fill": func(t *rapid.T) {
 				if len(claimed) == 0 {
-					t.Skip()
+					t.Skip("nothing is claimed yet: rapid draws another action")
 				}
 				r := claimed[rapid.IntRange(0, len(claimed)-1).Draw(t, "which")]
 				e := d.find(r.Seq)
