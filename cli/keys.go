@@ -31,7 +31,7 @@ type keysCmd struct {
 	Days     int      `help:"How long the server's certificate is good; its authority is ten years." default:"730"`
 	CAFrom   string   `name:"ca-from" env:"JETBATCH_CA_FROM" help:"Folder of an earlier set: its authority signs, and clients need not learn a new one." type:"path" placeholder:"DIR"`
 	Owner    string   `help:"User and group, as numbers, that the files are for; only root can give files away." placeholder:"UID:GID"`
-	StoreDir string   `help:"Where the server keeps jobs and records." default:"/data" placeholder:"FOLDER"`
+	StoreDir string   `help:"Where the server keeps records." default:"/data" placeholder:"FOLDER"`
 	JSON     bool     `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
 }
 
@@ -285,7 +285,7 @@ func (r *keysReport) print(w io.Writer) error {
 	_, err := fmt.Fprintf(w, `
 the server, as %s until %s:
   %s
-its jobs and records go to %s
+its records go to %s
 
 every role, with its own seed and inbox prefix; here a worker:
   export JETBATCH_SERVER=tls://%s:4222 JETBATCH_TLS_CA=%s

@@ -103,7 +103,7 @@ func (a *app) role(ctx context.Context, f *natsFlags, of *observeFlags, name str
 type upCmd struct {
 	observeFlags
 	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
-	Dir        string        `help:"Folder for jobs and records. Defaults to a temporary one, removed at the end." type:"path"`
+	Dir        string        `help:"Folder for records. Defaults to a temporary one, removed at the end." type:"path"`
 	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"1"`
 	Slots      int           `help:"Batches that one worker materializes at a time. Defaults to the number of CPUs."`
 	JobTimeout time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`

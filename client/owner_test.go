@@ -179,7 +179,11 @@ func (o *owner) sit(req *schema.SeatRequest) schema.SeatReply {
 // begin makes a new generation at state n. Called with mu held.
 func (o *owner) begin(n uint64) {
 	gen := ulid.Make().String()
-	if err := topology.CreateGeneration(context.Background(), o.js, kindToken, o.name, gen); err != nil {
+	err := topology.Ensure(context.Background(), o.js, topology.Config{})
+	if err == nil {
+		err = topology.CreateGeneration(context.Background(), o.js, kindToken, o.name, gen)
+	}
+	if err != nil {
 		o.t.Errorf("owner: %v", err)
 	}
 	o.rec.Gen, o.rec.Taken, o.rec.Verdict, o.rec.Error = gen, 0, nil, nil

@@ -185,6 +185,9 @@ func (b *batcher) beat() {
 		b.save()
 	}
 	g.feed.republish(g.Window)
+	if g.feed.crowded() {
+		b.makeRoom()
+	}
 	b.unstored.look(g.feed)
 	b.sweep()
 	if stalled, since := g.feed.stalled(b.c.cfg.Stall); stalled && !g.ended {
@@ -364,9 +367,10 @@ func (b *batcher) settle() {
 	}
 }
 
-// demand asks the iterator for what the window has room for.
+// demand asks the iterator for what the window has room for. A window ahead of the record, which is saved four times as
+// often, it stops: what cannot be recorded as taken cannot be dropped either.
 func (b *batcher) demand() {
-	if g := b.gen; g != nil {
+	if g := b.gen; g != nil && g.Taken() <= g.saved+uint64(g.Limit()) {
 		g.feed.demand(g.StateAfter(g.Fed()), g.Want())
 	}
 }

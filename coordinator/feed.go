@@ -56,6 +56,7 @@ type feed struct {
 	made        produced               // what the actor has not collected yet
 	unconfirmed map[uint64]publication // by sequence number
 	refused     string                 // the last refusal, for people
+	full        bool                   // it was for lack of room
 	again       uint64                 // jobs that were published again and that the stream took, so they were missing
 }
 
@@ -185,7 +186,7 @@ func (f *feed) publish(seq uint64, job []byte, again bool) {
 	n := strconv.FormatUint(seq, 10)
 	err := f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + n + ".0", Reply: f.inbox + "." + n, Header: f.header(), Data: job})
 	if err != nil {
-		f.fail(err.Error())
+		f.fail(err.Error(), false)
 	}
 }
 
@@ -210,10 +211,10 @@ func (f *feed) reissued() uint64 {
 	return f.again
 }
 
-func (f *feed) fail(why string) {
+func (f *feed) fail(why string, full bool) {
 	f.mu.Lock()
 	changed := f.refused != why
-	f.refused = why
+	f.refused, f.full = why, full
 	f.mu.Unlock()
 	if changed {
 		f.log.Warn("job not published yet", "error", why)
@@ -227,7 +228,7 @@ func (f *feed) confirm(m *nats.Msg) {
 		return
 	}
 	if len(m.Data) == 0 { // no responders: there is no stream
-		f.fail("the job stream does not answer")
+		f.fail("the job stream does not answer", false)
 		return
 	}
 	var ack struct {
@@ -237,12 +238,12 @@ func (f *feed) confirm(m *nats.Msg) {
 		} `json:"error"`
 	}
 	if err := json.Unmarshal(m.Data, &ack); err != nil {
-		f.fail(err.Error())
+		f.fail(err.Error(), false)
 		return
 	}
 	// Refused because its subject has a message: the job is there already, which is what was wanted.
 	if ack.Error != nil && !schema.IsDuplicate(ack.Error.Code, ack.Error.Description) {
-		f.fail(ack.Error.Description)
+		f.fail(ack.Error.Description, schema.IsFull(ack.Error.Code, ack.Error.Description))
 		return
 	}
 	f.mu.Lock()
@@ -251,7 +252,7 @@ func (f *feed) confirm(m *nats.Msg) {
 	}
 	delete(f.unconfirmed, seq)
 	if len(f.unconfirmed) == 0 {
-		f.refused = ""
+		f.refused, f.full = "", false
 	}
 	f.mu.Unlock()
 }
@@ -272,7 +273,7 @@ func (f *feed) republish(w *window.Window) {
 	unsaid := len(late) > 0 && f.refused == ""
 	f.mu.Unlock()
 	if unsaid {
-		f.fail(errSilent.Error())
+		f.fail(errSilent.Error(), false)
 	}
 	slices.Sort(late)
 	for _, seq := range late {
@@ -280,6 +281,24 @@ func (f *feed) republish(w *window.Window) {
 			f.publish(seq, e.Job, again[seq])
 		}
 	}
+}
+
+// forget gives up on jobs above keep that are not stored.
+func (f *feed) forget(keep uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for seq := range f.unconfirmed {
+		if seq > keep {
+			delete(f.unconfirmed, seq)
+		}
+	}
+}
+
+// crowded reports whether jobs were refused for lack of room.
+func (f *feed) crowded() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.full
 }
 
 // waiting says what is not stored yet, for people; empty when all is.

@@ -60,6 +60,10 @@ func (b *batcher) begin(state []byte, change func(*schema.Record)) *schema.Fault
 	b.discard(before)
 	ctx, cancel := b.c.call(createTimeout)
 	defer cancel()
+	// A server that was restarted has lost the job stream together with the results.
+	if err := b.c.ensure(ctx); err != nil {
+		return unavailable("generation of batcher %s: %v", b.name, err)
+	}
 	if err := topology.CreateGeneration(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen); err != nil {
 		return unavailable("generation of batcher %s: %v", b.name, err)
 	}
@@ -345,8 +349,8 @@ func (b *batcher) reissue(ctx context.Context) error {
 	return err
 }
 
-// makeRoom drops what is taken, then the highest results, when the store refuses the head for lack of room, and halves
-// the window: no bound may be held by other sequence numbers alone. What is dropped, and the jobs that would fill the
+// makeRoom drops what is taken, then the highest results, when the server refuses a job or a result for lack of room, and
+// halves the window: no bound may be held by other sequence numbers alone. What is dropped, and the jobs that would fill the
 // room again, are published again when the window opens. Of many reports at once one counts.
 func (b *batcher) makeRoom() {
 	g := b.gen
@@ -370,6 +374,7 @@ func (b *batcher) makeRoom() {
 	g.shrunk = max(1, g.Limit()/2)
 	g.SetLimit(g.shrunk)
 	dropped, keep := 0, g.Taken()+uint64(g.shrunk)
+	g.feed.forget(keep)
 	b.cancelJobs(keep+1, g.Fed()+1)
 	for seq := g.Fed(); seq > keep; seq-- {
 		if done[seq] && purgeOne(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, seq)) == nil {

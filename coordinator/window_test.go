@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -58,6 +60,70 @@ func TestFullStore(t *testing.T) {
 		}
 		r.credit(seq)
 	}
+}
+
+// change changes the configuration of a stream.
+func (c *cluster) change(stream string, change func(*jetstream.StreamConfig)) {
+	c.t.Helper()
+	s, err := c.js.Stream(c.t.Context(), stream)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	change(&cfg)
+	if _, err := c.js.UpdateStream(c.t.Context(), cfg); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Results that fill the server must not keep the head's job out.
+func TestNoRoomForTheHeadsJob(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(4)
+	r.waitJobs(5, 12)
+	r.work(8)
+	results, err := c.js.Stream(t.Context(), topology.ResultsStream(r.name, r.reply.Gen))
+	if err == nil {
+		err = results.Purge(t.Context(), jetstream.WithPurgeSubject(schema.ResultSubject(r.name, r.reply.Gen, 5)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.change(topology.JobsStream, func(cfg *jetstream.StreamConfig) { cfg.MaxBytes = 1 })
+	r.credit(4, late)
+	r.wait("the window is halved", func(s schema.Status) bool { return s.Window < 8 })
+	if got := r.results(); got[12] || !got[6] {
+		t.Fatalf("results: %v; the highest make room", got)
+	}
+	c.change(topology.JobsStream, func(cfg *jetstream.StreamConfig) { cfg.MaxBytes = -1 })
+	r.wait("the head's job is stored", func(schema.Status) bool { return r.jobs()[5] })
+}
+
+// Progress that cannot be recorded is bounded: nothing that the record does not give up can be dropped.
+func TestUnrecordedProgress(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(4)
+	// As on a full disk, and at once.
+	c.change(topology.BucketStream, func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 1 })
+	before := r.status().Fed
+	for seq := uint64(5); seq <= before; seq++ {
+		r.work(1)
+		r.credit(seq)
+	}
+	for seq := before + 1; r.status().Fed >= seq; seq++ {
+		if seq > before+16 {
+			t.Fatal("jobs go out for good, two windows beyond what is recorded")
+		}
+		r.work(1)
+		r.credit(seq)
+	}
+	c.change(topology.BucketStream, func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = -1 })
+	at := r.status().Fed
+	r.wait("it goes on", func(s schema.Status) bool { r.credit(s.Taken); return s.Fed > at })
 }
 
 func TestNondeterministic(t *testing.T) {

@@ -35,7 +35,7 @@ type Config struct {
 	// Listen is the address that other processes can connect to, as host:port; port 0 takes a free one.
 	// Defaults to none.
 	Listen string
-	// Dir is where the server keeps jobs and records. Defaults to a temporary folder, removed by Close.
+	// Dir is where the server keeps records. Defaults to a temporary folder, removed by Close.
 	Dir string
 	// Workers is how many workers run; -1 for none, when other processes bring them. Defaults to 1.
 	Workers int

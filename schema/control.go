@@ -243,5 +243,26 @@ type Report struct {
 // IsDuplicate reports whether JetStream refused a message because its subject has one already. The same
 // error code also stands for a full stream, so the description decides.
 func IsDuplicate(code int, description string) bool {
-	return code == 10077 && strings.Contains(description, "per subject")
+	return code == codeStoreFailed && strings.Contains(description, "per subject")
 }
+
+// IsFull reports whether JetStream refused a message because a stream, an account or the server has no room for it.
+func IsFull(code int, description string) bool {
+	switch code {
+	case codeStoreFailed:
+		return strings.Contains(description, "maximum bytes") || strings.Contains(description, "maximum messages exceeded") ||
+			strings.Contains(description, "resource limits")
+	case codeAccountResources, codeInsufficientResources, codeMemoryResources, codeStorageResources:
+		return true
+	}
+	return false
+}
+
+// Codes of JetStream's errors for what it does not store.
+const (
+	codeAccountResources      = 10002
+	codeInsufficientResources = 10023
+	codeMemoryResources       = 10028
+	codeStorageResources      = 10047
+	codeStoreFailed           = 10077 // one code for several limits
+)

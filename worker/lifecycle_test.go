@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -227,11 +228,8 @@ func TestBrokerRestart(t *testing.T) {
 	o.waitEmpty()
 	s.Restart()
 	natstest.Eventually(t, "everybody is back", func() bool { return o.nc.IsConnected() && w.nc.IsConnected() && w.data.IsConnected() })
-	natstest.Eventually(t, "the store of records is back", func() bool {
-		_, err := o.js.Stream(t.Context(), "jetbatch-jobs")
-		return err == nil
-	})
-	o.begin() // results were in memory
+	natstest.Eventually(t, "the streams are back", func() bool { return topology.Ensure(t.Context(), o.js, topology.Config{}) == nil })
+	o.begin() // jobs and results were in memory
 	o.feed(1, 10)
 	o.waitEmpty()
 	o.result(10)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 const (
@@ -18,14 +20,10 @@ const (
 
 // Codes of JetStream errors that decide what becomes of a publication.
 const (
-	codeAccountResources      = 10002
-	codeInsufficientResources = 10023
-	codeMemoryResources       = 10028
-	codeNoMessage             = 10037
-	codeStorageResources      = 10047
-	codeMessageTooLarge       = 10054
-	codeStreamNotFound        = 10059
-	codeStoreFailed           = 10077
+	codeNoMessage       = 10037
+	codeMessageTooLarge = 10054
+	codeStreamNotFound  = 10059
+	codeStoreFailed     = 10077
 )
 
 // refusal is why a publication was not stored.
@@ -64,21 +62,14 @@ func (a *pubAck) verdict(stream string) verdict {
 	case a.Error == nil:
 		return passing // an answer from another stream says nothing about ours
 	}
-	switch a.Error.ErrCode {
-	case codeStoreFailed: // one code for several limits
-		switch d := a.Error.Description; {
-		case strings.Contains(d, "per subject"):
-			return exists
-		case strings.Contains(d, "maximum bytes"), strings.Contains(d, "maximum messages"), strings.Contains(d, "resource limits"):
-			return full
-		case strings.Contains(d, "too large"):
-			return tooLarge
-		}
-	case codeAccountResources, codeInsufficientResources, codeMemoryResources, codeStorageResources:
+	switch code, why := a.Error.ErrCode, a.Error.Description; {
+	case schema.IsDuplicate(code, why):
+		return exists
+	case schema.IsFull(code, why):
 		return full
-	case codeMessageTooLarge:
+	case code == codeMessageTooLarge, code == codeStoreFailed && strings.Contains(why, "too large"):
 		return tooLarge
-	case codeStreamNotFound:
+	case code == codeStreamNotFound:
 		return gone
 	}
 	return passing // 429 too many requests, no leader, and whatever the future brings

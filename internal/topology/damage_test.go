@@ -20,15 +20,15 @@ func TestEnsureMakesAgainWhatTheServerCannotRead(t *testing.T) {
 	var dir string
 	srv := natstest.Run(t, func(o *server.Options) { dir = o.StoreDir })
 	_, js := srv.JetStream()
-	const batcher, gen = "train", "01JGEN"
 	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := topology.CreateGeneration(t.Context(), js, "count-v1-w1", batcher, gen); err != nil {
+	// A stranger's consumer does as well as a definition of a later server's: the stream with it goes offline.
+	if _, err := js.CreateConsumer(t.Context(), topology.BucketStream, jetstream.ConsumerConfig{Durable: "spy"}); err != nil {
 		t.Fatal(err)
 	}
 	srv.Stop()
-	files, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", topology.JobsStream, "obs", topology.Consumer(batcher, gen), "meta.inf"))
+	files, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", topology.BucketStream, "obs", "spy", "meta.inf"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("files %v: %v", files, err)
 	}
@@ -45,16 +45,17 @@ func TestEnsureMakesAgainWhatTheServerCannotRead(t *testing.T) {
 	}
 	srv.Start()
 	_, js = srv.JetStream()
-	if _, err := js.Stream(t.Context(), topology.JobsStream); err == nil {
-		t.Skip("this server can do with a damaged consumer")
+	if _, err := js.Stream(t.Context(), topology.BucketStream); err == nil {
+		t.Skip("this server can do with a damaged definition")
 	}
 	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := topology.EnsureConsumer(t.Context(), js, "count-v1-w1", batcher, gen); err != nil {
+	kv, err := topology.OpenBucket(t.Context(), js)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.Publish(t.Context(), "jetbatch.job.count-v1-w1."+batcher+"."+gen+".1.0", nil, jetstream.WithExpectStream(topology.JobsStream)); err != nil {
+	if _, err := kv.Create(t.Context(), topology.BatcherKey("train"), nil); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -100,7 +100,8 @@ func Shared(cfg Config) []jetstream.StreamConfig {
 		{
 			Name: JobsStream, Subjects: []string{schema.JobPrefix + ".>"},
 			Description: "jetbatch: materialize jobs",
-			Retention:   jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+			// In memory, as results are: jobs that outlived them would be run once more for nothing.
+			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage, Replicas: replicas,
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		},
 	}

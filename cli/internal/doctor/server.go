@@ -94,8 +94,8 @@ func (e *examination) account(ctx context.Context) bool {
 		e.failed("jetstream", "limits", err)
 		return true
 	}
-	e.limit("memory", e.info.Memory, e.info.Limits.MaxMemory, "max_mem", "batches on their way")
-	e.limit("file store", e.info.Store, e.info.Limits.MaxStore, "max_file", "jobs and records")
+	e.limit("memory", e.info.Memory, e.info.Limits.MaxMemory, "max_mem", "jobs and batches on their way")
+	e.limit("file store", e.info.Store, e.info.Limits.MaxStore, "max_file", "records")
 	l := e.info.Limits
 	if l.MaxStreams > 0 && e.info.Streams+1 >= l.MaxStreams {
 		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one, for a moment two", e.info.Streams, count(l.MaxStreams, "stream")), "raise the account's max_streams to 2 + 2 x batchers or more")
@@ -151,8 +151,8 @@ func (e *examination) monitor(ctx context.Context) {
 		e.find(Error, "monitor", err.Error(), "is it the URL of the server's monitoring port, such as http://127.0.0.1:8222?")
 		return
 	}
-	e.limit("the server's memory store", server.Memory, server.Config.MaxMemory, "max_memory_store", "batches on their way")
-	e.limit("the server's file store", server.Store, server.Config.MaxStore, "max_file_store", "jobs and records")
+	e.limit("the server's memory store", server.Memory, server.Config.MaxMemory, "max_memory_store", "jobs and batches on their way")
+	e.limit("the server's file store", server.Store, server.Config.MaxStore, "max_file_store", "records")
 	if n := server.Config.MaxMemory; n > 0 && n < 1<<30 {
 		e.find(Warning, "monitor", fmt.Sprintf("max_memory_store is %s, and one batcher of large batches may fill 1.75 GiB", bytes(n)), "give it about 2 GiB per batcher, or set trainers' --window-bytes to fit")
 	}
