@@ -61,6 +61,8 @@ type grammar struct {
 	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`
 	Check       checkCmd       `cmd:"" help:"Say what is wrong with a deployment, and what to do. Exits with 1 if something does not work."`
 	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
+	Bench       benchCmd       `cmd:"" help:"Measure the service beside the least that this machine can do at all: each figure with its floor, in processes of their own."`
+	BenchRole   benchRoleCmd   `cmd:"" hidden:""`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }
 
@@ -127,8 +129,8 @@ func (g *grammar) logger(w io.Writer, command string) *slog.Logger {
 		_ = level.UnmarshalText([]byte(g.LogLevel)) // kong let only levels through
 	case command == "up" || command == "coordinator" || command == "worker":
 		level = slog.LevelInfo
-	case command == "demo":
-		level = slog.LevelError // the worker that it kills is part of the story
+	case command == "demo", command == benchRole:
+		level = slog.LevelError // the worker that is killed, or is the only one, is part of the story
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if g.LogFormat == "json" {

@@ -37,6 +37,8 @@ type Config struct {
 	Listen string
 	// Dir is where the server keeps records. Defaults to a temporary folder, removed by Close.
 	Dir string
+	// ServerOnly runs the NATS server alone: coordinators and workers are other processes. Defaults to false.
+	ServerOnly bool
 	// Workers is how many workers run; -1 for none, when other processes bring them. Defaults to 1.
 	Workers int
 	// Slots is how many batches one worker materializes at a time. Defaults to GOMAXPROCS.
@@ -83,6 +85,32 @@ func Start(ctx context.Context, cfg Config, defs ...dataset.Definition) (*Servic
 }
 
 func (s *Service) start() error {
+	if err := s.startServer(); err != nil {
+		return err
+	}
+	var err error
+	if s.nc, err = s.connect("jetbatch-trainer"); err != nil || s.cfg.ServerOnly {
+		return err
+	}
+	nc, err := s.connect("jetbatch-coordinator")
+	if err != nil {
+		return err
+	}
+	c, err := coordinator.New(nc, coordinator.Config{Logger: s.cfg.Logger, Registerer: s.cfg.Registerer}, s.defs...)
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	s.roles.Go(func() { s.run(nc, c.Run) })
+	for range max(s.cfg.Workers, 0) {
+		if _, err := s.AddWorker(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) startServer() error {
 	dir := s.cfg.Dir
 	if dir == "" {
 		temp, err := os.MkdirTemp("", "jetbatch-")
@@ -119,24 +147,6 @@ func (s *Service) start() error {
 	srv.Start()
 	if !srv.ReadyForConnections(startTimeout) {
 		return fmt.Errorf("the NATS server was not ready after %v; is the address %q free and the folder writable", startTimeout, s.cfg.Listen)
-	}
-	if s.nc, err = s.connect("jetbatch-trainer"); err != nil {
-		return err
-	}
-	nc, err := s.connect("jetbatch-coordinator")
-	if err != nil {
-		return err
-	}
-	c, err := coordinator.New(nc, coordinator.Config{Logger: s.cfg.Logger, Registerer: s.cfg.Registerer}, s.defs...)
-	if err != nil {
-		nc.Close()
-		return err
-	}
-	s.roles.Go(func() { s.run(nc, c.Run) })
-	for range max(s.cfg.Workers, 0) {
-		if _, err := s.AddWorker(); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/client"
@@ -206,4 +207,22 @@ func TestCloseEndsWaits(t *testing.T) {
 		t.Errorf("Take on a closed service: %v, want an error that says so before its deadline", err)
 	}
 	_ = b.Close() // its connection is closed
+}
+
+// The server alone is what other processes' coordinators and workers run on: nobody here answers a trainer.
+func TestServerOnly(t *testing.T) {
+	t.Parallel()
+	svc := start(t, embedded.Config{Listen: "127.0.0.1:0", ServerOnly: true})
+	nc, err := client.Connect(svc.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_, err = nc.RequestWithContext(t.Context(), schema.CoordinatorPrefix+".overview", []byte("{}"))
+	if !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("got %v, want no responders", err)
+	}
+	if err := svc.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -1,0 +1,134 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// roleArg makes this test binary a process of a benchmark.
+const roleArg = "be-a-role"
+
+func TestMain(m *testing.M) {
+	if slices.Contains(os.Args[1:], roleArg) {
+		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+		if err := ServeRole(context.Background(), os.Stdin, os.Stdout, log); err != nil {
+			log.Error("role", "error", err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func options(t *testing.T, cases ...string) Options {
+	return Options{
+		Cases: cases, Rounds: 1, Quick: true, TempDir: t.TempDir(), RoleArgs: []string{roleArg},
+		Stderr: t.Output(), Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// The whole way: processes, rounds, report. Figures of a test machine say nothing, so none is judged.
+func TestSmall(t *testing.T) {
+	t.Parallel()
+	opts := options(t, "small")
+	opts.ProfileDir = t.TempDir()
+	var reports []*Report
+	err := Run(t.Context(), opts, func(r *Report) error {
+		reports = append(reports, r)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(reports) != 1 || len(reports[0].Rows) != 1 {
+		t.Fatalf("got %+v", reports)
+	}
+	r := reports[0]
+	row := r.Rows[0]
+	for what, p := range map[string]Pair{"figure": row.Pair, "CPU per batch": row.CPUPerBatch, "CPU per MB": row.CPUPerMB, "allocations": row.Allocs} {
+		if p.Ours <= 0 || p.Floor <= 0 || p.Ratio <= 0 {
+			t.Errorf("%s: %+v", what, p)
+		}
+	}
+	if len(row.Limits) != 2 {
+		t.Errorf("limits %+v", row.Limits)
+	}
+	for side, roles := range map[string][]string{
+		"service": {"broker", "coordinator", "trainer", "worker"},
+		"floor":   {"broker", "consumer", "feeder", "worker"},
+	} {
+		for _, role := range roles {
+			if r.Peaks[side][role] <= 0 {
+				t.Errorf("no peak memory of %s %s: %v", side, role, r.Peaks)
+			}
+			path := opts.ProfileDir + "/small-" + side + "-" + role + ".pprof"
+			if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+				t.Errorf("profile %s: %v", path, err)
+			}
+		}
+	}
+	if text := r.String(); !strings.Contains(text, "1 KB jobs and results") || !strings.Contains(text, "peak memory of the floor, MB: broker") {
+		t.Errorf("shown as\n%s", text)
+	}
+}
+
+func TestACaseThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	err := Run(t.Context(), options(t, "small", "smal"), func(*Report) error { return errors.New("ran") })
+	if !errors.Is(err, ErrNoCase) || !strings.Contains(err.Error(), `"smal"; there are small`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A role's error names it; an unknown role or request is an error and not the end.
+func TestErrorsOfRoles(t *testing.T) {
+	t.Parallel()
+	b := &bench{opts: options(t), current: "none"}
+	t.Cleanup(func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := b.side("service")
+	_, err := s.start(t.Context(), "dancer", nil, nil)
+	if err == nil || !strings.Contains(err.Error(), `service dancer: start: there is no role "dancer"`) {
+		t.Errorf("got %v", err)
+	}
+	p, err := s.start(t.Context(), "broker", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.call(t.Context(), "dance", nil, nil); err == nil || !strings.Contains(err.Error(), `no such request: "dance"`) {
+		t.Errorf("got %v", err)
+	}
+	if usage, err := s.usage(t.Context()); err != nil || usage["broker"].CPU <= 0 {
+		t.Errorf("got %v, %v", usage, err)
+	}
+}
+
+// A context that ends takes the process along that does not answer.
+func TestCallEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	b := &bench{opts: options(t), current: "none"}
+	_, consumer, err := b.floorSmall(t.Context(), "floor", floorArg{Window: 64, Bytes: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	went := make(chan error)
+	go func() { went <- consumer.call(ctx, opTake, takeArg{Timed: 1 << 40}, nil) }()
+	cancel()
+	if err := <-went; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := b.close(); err == nil || !strings.Contains(err.Error(), "floor consumer: signal: killed") {
+		t.Errorf("got %v", err)
+	}
+}
