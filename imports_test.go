@@ -31,6 +31,7 @@ var layers = map[string][]string{
 	"internal/kind":     {},
 	"internal/model":    {},
 	"internal/chaos":    {},
+	"internal/direct":   {},
 	"internal/metrics":  {},
 	"internal/natstest": {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
@@ -44,9 +45,9 @@ var layers = map[string][]string{
 	"coordinator/internal": {"schema"},
 	"worker/internal":      {"schema"},
 
-	"client":      {"schema", "internal/metrics", "internal/topology", "client/internal"},
+	"client":      {"schema", "internal/direct", "internal/metrics", "internal/topology", "client/internal"},
 	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "coordinator/internal"},
-	"worker":      {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "worker/internal"},
+	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
 	"cli":      {"schema", "dataset", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
@@ -99,7 +100,7 @@ var rules = []rule{
 		why: "same input, same output: a pure core has no clock, no goroutine and no chance in it, and so needs no such thing in its tests",
 	},
 	{
-		in: append([]string{"schema", "dataset", "datasettest", "onda", "internal/kind", "cli/internal/fleet", "cli/internal/top"}, pureCores...), never: []string{natsAny}, deep: true,
+		in: append([]string{"schema", "dataset", "datasettest", "onda", "internal/direct", "internal/kind", "cli/internal/fleet", "cli/internal/top"}, pureCores...), never: []string{natsAny}, deep: true,
 		why: "an author's code, the codec, the pure cores and what is shown of them are used and tested without NATS",
 	},
 	{

@@ -43,6 +43,9 @@ type workerCmd struct {
 	Slots        int           `help:"Batches materialized at a time. Defaults to the number of CPUs."`
 	JobTimeout   time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
 	DrainTimeout time.Duration `help:"How long what runs may go on after a signal. Defaults to 30s." placeholder:"DURATION"`
+	Direct       string        `help:"Where trainers fetch batches of over 512 KiB straight from this worker; off sends them all through NATS. Defaults to a free port of the address from which NATS is reached." placeholder:"HOST:PORT"`
+	Advertise    string        `name:"direct-advertise" env:"JETBATCH_DIRECT_ADVERTISE" help:"What trainers dial, where that is not what --direct says." placeholder:"HOST:PORT"`
+	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB." placeholder:"BYTES"`
 }
 
 // Run runs a worker until ctx ends.
@@ -51,7 +54,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-worker-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return worker.New(nc, worker.Config{
 			Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
-			Registerer: o.registerer(),
+			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes,
 		}, a.defs...)
 	})
 }

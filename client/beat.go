@@ -88,10 +88,14 @@ func (r *reader) watch(status <-chan nats.Status) {
 // credit says how far the trainer has come. Called with mu held.
 func (r *reader) credit() schema.Credit {
 	timing := r.total
+	var lost []schema.Lost
+	if r.sess != nil {
+		lost = r.sess.lostResults()
+	}
 	return schema.Credit{
 		Gen: r.seat.gen, Seat: r.seat.number, Reader: r.id, Taken: r.taken, BatchBytes: r.largestBatch, Bytes: r.totalBytes,
 		Waiting: r.waiting, Late: r.late, Straggles: r.straggles(), Failed: r.failed, Timing: &timing,
-		Trace: r.trace,
+		Trace: r.trace, Lost: lost,
 	}
 }
 

@@ -19,6 +19,9 @@ type counters struct {
 	moves       uint64 // to another state than the head's, as Take was asked
 	repairs     uint64 // seats asked for because of a doubt
 	failures    uint64 // runs that ended with an error
+	direct      uint64 // large payloads fetched from the worker that made them
+	stored      uint64 // large payloads read from the store
+	lost        uint64 // results whose payloads were nowhere, so that they were made again
 }
 
 // snapshot is the reader at one moment.
@@ -54,6 +57,12 @@ func newMeters(r *reader) *meters {
 	t.Counter("jetbatch_client_moves_total", "Times that Take was asked for another state than the one it had left.", func(s *snapshot) float64 { return float64(s.moves) })
 	t.Counter("jetbatch_client_repairs_total", "Times that the seat was asked for again because something was in doubt.", func(s *snapshot) float64 { return float64(s.repairs) })
 	t.Counter("jetbatch_client_failures_total", "Runs that ended with an error.", func(s *snapshot) float64 { return float64(s.failures) })
+	t.CounterBy("jetbatch_client_payloads_total", "Payloads too large for a record, by where they came from: worker or store.", "from",
+		func(s *snapshot, say func(float64, ...string)) {
+			say(float64(s.direct), "worker")
+			say(float64(s.stored), "store")
+		})
+	t.Counter("jetbatch_client_lost_payloads_total", "Batches that were made again because their payload was lost with its worker.", func(s *snapshot) float64 { return float64(s.lost) })
 	t.CounterBy("jetbatch_client_wait_seconds_total", "Time that the trainer waited in Take, by what the batch was in meanwhile.", "cause",
 		func(s *snapshot, say func(float64, ...string)) {
 			for _, cause := range s.timing.Causes() {

@@ -41,6 +41,7 @@ type owner struct {
 	refusals int    // so many requests to stop are refused for now
 	credits  []schema.Credit
 	requests []schema.SeatRequest
+	remake   bool // what readers say is lost is made again
 
 	make   func(o *owner, seq uint64) (*schema.Result, []byte) // the result of a position; nil for batch()
 	onSeat func(*schema.SeatRequest) *schema.SeatReply         // answers instead, unless it returns nil
@@ -240,9 +241,8 @@ func (o *owner) publish(res *schema.Result, payload []byte) {
 	gen := o.rec.Gen
 	if len(payload) > schema.InlineLimit {
 		res.Chunks = uint32((len(payload) + schema.ChunkSize - 1) / schema.ChunkSize)
-		for k := range int(res.Chunks) {
-			part := payload[k*schema.ChunkSize : min((k+1)*schema.ChunkSize, len(payload))]
-			o.store(schema.ChunkSubject(o.name, gen, res.Seq, res.Attempt, k), part)
+		if res.Direct == nil {
+			o.storeChunks(res, payload)
 		}
 	}
 	body, err := schema.AppendResult(nil, res, payload)
@@ -250,6 +250,13 @@ func (o *owner) publish(res *schema.Result, payload []byte) {
 		o.t.Errorf("owner: %v", err)
 	}
 	o.store(schema.ResultSubject(o.name, gen, res.Seq), body)
+}
+
+func (o *owner) storeChunks(res *schema.Result, payload []byte) {
+	for k := range int(res.Chunks) {
+		part := payload[k*schema.ChunkSize : min((k+1)*schema.ChunkSize, len(payload))]
+		o.store(schema.ChunkSubject(o.name, o.rec.Gen, res.Seq, res.Attempt, k), part)
+	}
 }
 
 func (o *owner) store(subject string, body []byte) {
@@ -287,6 +294,11 @@ func (o *owner) credit(m *nats.Msg) {
 			o.rec.Phase, o.rec.Error = schema.PhaseFailed, c.Failed
 		case v != nil && v.Fault == nil && c.Taken >= v.Seq:
 			o.rec.Phase = schema.PhaseDone
+		case o.remake && len(c.Lost) > 0:
+			for _, l := range c.Lost {
+				o.erase(schema.ResultSubject(o.name, o.rec.Gen, l.Seq))
+				o.publish(o.make(o, l.Seq))
+			}
 		default:
 			o.feed()
 		}

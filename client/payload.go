@@ -113,12 +113,7 @@ func (s *session) fetches() {
 func (s *session) fetch(entry reorder.Entry[arrival]) {
 	res := entry.Result
 	p := s.r.buffers.get(int(res.Size))
-	err := s.download(res, p.bytes)
-	if err == nil {
-		if got := schema.Sum(p.bytes); got != res.Digest {
-			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
-		}
-	}
+	err := s.obtain(res, p.bytes)
 	if s.ctx.Err() != nil {
 		p.release()
 		return
@@ -139,9 +134,28 @@ func (s *session) fetch(entry reorder.Entry[arrival]) {
 	s.r.signal()
 }
 
+// obtain fills buf with a payload, from its worker or from the store.
+func (s *session) obtain(res *schema.Result, buf []byte) error {
+	var kept error // why the worker's memory did not do
+	if res.Direct != nil {
+		if kept = s.direct(res, buf); kept == nil {
+			s.count(func(c *counters) { c.direct++ })
+			return nil
+		}
+	}
+	if err := s.download(res, buf); err != nil {
+		return errors.Join(err, kept)
+	}
+	s.count(func(c *counters) { c.stored++ })
+	if got := schema.Sum(buf); got != res.Digest {
+		return fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
+	}
+	return nil
+}
+
 // unusable drops a record whose payload cannot be had. It may have been removed in favour of another
-// attempt's, in which case that one's record is found; if not, the store and its records contradict each
-// other, and Take must know when it comes there.
+// attempt's, in which case that one's record is found. If not, and it is nowhere, it is made again; what else
+// contradicts itself Take must know when it comes there.
 func (s *session) unusable(res *schema.Result, err error) {
 	s.r.mu.Lock()
 	if s.r.sess != s {
@@ -153,6 +167,10 @@ func (s *session) unusable(res *schema.Result, err error) {
 	again, getErr := s.commit(s.ctx, res.Seq)
 	if getErr == nil && again.result.Attempt != res.Attempt {
 		s.arrive(again)
+		return
+	}
+	if getErr == nil && errors.Is(err, errNotStored) {
+		s.lose(res)
 		return
 	}
 	s.r.mu.Lock()

@@ -35,6 +35,7 @@ type reader struct {
 	wake    chan struct{} // something changed that Take may wait for
 	beatNow chan struct{}
 	buffers pool
+	fetcher *fetcher
 	meters  *meters // nil without Config.Registerer
 
 	opMu sync.Mutex
@@ -128,6 +129,7 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 		r.cancel()
 		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
 	}
+	r.fetcher = newFetcher(nc)
 	if err := r.hold(ctx); err != nil {
 		r.cancel()
 		r.data.Close()

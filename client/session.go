@@ -42,7 +42,8 @@ type session struct {
 	fetchNow chan struct{}
 	chunks   chan struct{} // holds one token for every chunk that is being fetched
 
-	gone int // looks in a row that found no store
+	gone int               // looks in a row that found no store
+	lost map[uint64]string // attempts whose payloads are nowhere, by sequence number; under reader.mu
 }
 
 // commit is a stored record.
@@ -59,7 +60,7 @@ func (r *reader) newSession(gen string) (*session, error) {
 	s := &session{
 		r: r, gen: gen, stream: topology.ResultsStream(r.cfg.Name, gen),
 		sweepNow: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), fetchNow: make(chan struct{}, 1),
-		chunks: make(chan struct{}, chunksInFlight),
+		chunks: make(chan struct{}, chunksInFlight), lost: make(map[uint64]string),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
 	sub, err := r.data.Subscribe(schema.LiveFilter(r.cfg.Name, gen), s.live)
@@ -112,6 +113,12 @@ func (s *session) sentOn(seq uint64, msg *nats.Msg) bool {
 		msg.Header.Get(jetstream.SubjectHeader) == schema.ResultSubject(s.r.cfg.Name, s.gen, seq)
 }
 
+func (s *session) count(what func(*counters)) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	what(&s.r.count)
+}
+
 func (s *session) wants(seq uint64) bool {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
@@ -158,10 +165,11 @@ func (s *session) arrive(c *commit) {
 	}
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	if s.r.sess != s || !s.r.buf.Add(res, value, complete) {
+	if s.r.sess != s || s.isLost(res) || !s.r.buf.Add(res, value, complete) {
 		value.payload.release()
 		return
 	}
+	delete(s.lost, res.Seq) // this is another attempt
 	s.r.overtake(res.Seq, c.arrived)
 	if !complete {
 		s.fetchSoon()

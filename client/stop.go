@@ -71,6 +71,7 @@ func (r *reader) close() error {
 	r.signal()
 	r.data.Close()
 	r.tasks.Wait()
+	r.fetcher.close()
 	if superseded {
 		return nil
 	}

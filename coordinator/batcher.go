@@ -315,7 +315,7 @@ func (b *batcher) announce() {
 	if b.gen == nil {
 		return
 	}
-	b.publish(schema.LanePrefix, schema.Lane{Batcher: b.name, Gen: b.rec.Gen, Kind: b.kindToken()})
+	b.publish(schema.LanePrefix, schema.Lane{Batcher: b.name, Gen: b.rec.Gen, Kind: b.kindToken(), Floor: b.rec.Floor})
 }
 
 // notify tells the reader how things stand.

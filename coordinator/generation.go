@@ -349,6 +349,32 @@ func (b *batcher) reissue(ctx context.Context) error {
 	return err
 }
 
+// remake has results made again whose payloads were lost with the workers that kept them. The record goes first, and only
+// that of the attempt which was lost: another may have taken its place since.
+func (b *batcher) remake(lost []schema.Lost) {
+	g := b.gen
+	ctx, cancel := b.c.call(callTimeout)
+	defer cancel()
+	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
+	if err != nil {
+		return // the reader says it again
+	}
+	for _, l := range lost {
+		e, ok := g.Entry(l.Seq)
+		if !ok || l.Seq <= g.Taken() {
+			continue
+		}
+		switch removed, err := removeAttempt(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, l.Seq), l.Attempt); {
+		case err != nil:
+			b.log.Warn("lost result not removed yet", "seq", l.Seq, "attempt", l.Attempt, "error", err)
+		case removed:
+			b.log.Warn("payload was lost with its worker; batch is made again", "gen", b.rec.Gen, "seq", l.Seq, "attempt", l.Attempt)
+			delete(g.done, l.Seq)
+			g.feed.publish(l.Seq, e.Job, true)
+		}
+	}
+}
+
 // makeRoom drops what is taken, then the highest results, when the server refuses a job or a result for lack of room, and
 // halves the window: no bound may be held by other sequence numbers alone. What is dropped, and the jobs that would fill the
 // room again, are published again when the window opens. Of many reports at once one counts.

@@ -17,6 +17,7 @@ func (b *batcher) hearReader(m *nats.Msg) {
 		return // not a credit of this wire version
 	}
 	credit.Waiting = credit.Waiting[:min(len(credit.Waiting), maxWaiting)]
+	credit.Lost = credit.Lost[:min(len(credit.Lost), schema.MaxLost)]
 	b.hint(func() {
 		b.credit(credit)
 		if answerable(m.Reply) {
@@ -60,6 +61,9 @@ func (b *batcher) credit(credit *schema.Credit) {
 	b.settle()
 	b.demand()
 	b.backUp(credit)
+	if len(credit.Lost) > 0 {
+		b.remake(credit.Lost)
+	}
 	if credit.Late {
 		b.repair()
 	}

@@ -214,6 +214,45 @@ func TestLateHead(t *testing.T) {
 	}
 }
 
+// TestLostPayload has a reader say that a result is of no use.
+func TestLostPayload(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(1)
+	r.waitJobs(2, 9)
+	r.work(3)
+	before, _ := r.result(3)
+	lost := func(seq uint64, attempt string) func(*schema.Credit) {
+		return func(c *schema.Credit) { c.Lost = append(c.Lost, schema.Lost{Seq: seq, Attempt: attempt}) }
+	}
+	taken, _ := r.result(1)
+	r.credit(1, lost(3, "another"), lost(1, taken.Attempt), lost(8, "none"), lost(99, "none"))
+	if after, ok := r.result(3); !ok || after.Attempt != before.Attempt {
+		t.Fatalf("removed on account of another attempt: %+v", after)
+	}
+	r.credit(1, lost(3, before.Attempt))
+	natstest.Eventually(t, "its job is queued again", func() bool { return r.jobs()[3] })
+	if _, ok := r.result(3); ok {
+		t.Fatal("the lost result is there still")
+	}
+	for range 3 { // said again until it is made
+		r.credit(1, lost(3, before.Attempt))
+	}
+	if s := r.status(); s.Reissued != 1 {
+		t.Fatalf("status: %+v", s)
+	}
+	r.work(6)
+	after, ok := r.result(3)
+	if !ok || after.Attempt == before.Attempt {
+		t.Fatalf("not made again: %+v", after)
+	}
+	r.credit(1, lost(3, before.Attempt)) // late
+	if still, ok := r.result(3); !ok || still.Attempt != after.Attempt {
+		t.Fatal("the second result went, too")
+	}
+}
+
 func TestWipedBucket(t *testing.T) {
 	c := setup(t)
 	c.coordinate(coordinator.Config{}, new(hooks))

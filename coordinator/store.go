@@ -114,6 +114,23 @@ func purgeOne(ctx context.Context, s jetstream.Stream, subject string) error {
 	return s.Purge(ctx, jetstream.WithPurgeSubject(subject+".>"))
 }
 
+// removeAttempt deletes the commit record of a subject if it is that attempt's.
+func removeAttempt(ctx context.Context, s jetstream.Stream, subject, attempt string) (bool, error) {
+	msg, err := s.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	res, _, err := schema.DecodeResult(msg.Data)
+	if err != nil || res.Attempt != attempt {
+		return false, err
+	}
+	err = s.DeleteMsg(ctx, msg.Sequence)
+	return err == nil, err
+}
+
 // ensure makes the job stream and the generation's consumer again where they are gone.
 func (b *batcher) ensure(ctx context.Context) error {
 	if err := b.c.ensure(ctx); err != nil {

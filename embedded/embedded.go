@@ -189,9 +189,13 @@ func (s *Service) AddWorker() (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	w, err := worker.New(nc, worker.Config{
+	cfg := worker.Config{
 		Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
-	}, s.defs...)
+	}
+	if host, _, err := net.SplitHostPort(s.cfg.Listen); err == nil && host != "" { // where other processes come
+		cfg.Direct = net.JoinHostPort(host, "0")
+	}
+	w, err := worker.New(nc, cfg, s.defs...)
 	if err != nil {
 		nc.Close()
 		return "", err

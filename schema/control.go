@@ -164,7 +164,17 @@ type Credit struct {
 	Failed     *Fault  `json:"failed,omitempty"`      // the error that Take returned
 	Timing     *Timing `json:"timing,omitempty"`      // summed over the batches taken by this reader
 	Trace      string  `json:"trace,omitempty"`       // W3C traceparent of the last Take
+	Lost       []Lost  `json:"lost,omitempty"`        // results whose payloads cannot be had; at most MaxLost
 }
+
+// Lost is a result whose payload its worker does not have any more, nor the store: it has to be made again.
+type Lost struct {
+	Seq     uint64 `json:"seq"`
+	Attempt string `json:"attempt"`
+}
+
+// MaxLost is how many lost results a Credit names; the others are named once these are made again.
+const MaxLost = 32
 
 // CreditReply says how things stand: a reader that finds another seat than its own has been displaced.
 type CreditReply struct {
@@ -231,7 +241,8 @@ type WorkerStatus struct {
 type Lane struct {
 	Batcher string `json:"batcher"`
 	Gen     string `json:"gen"`
-	Kind    string `json:"kind"` // kind token
+	Kind    string `json:"kind"`            // kind token
+	Floor   uint64 `json:"floor,omitempty"` // results up to here are of no use to anybody
 }
 
 // Report is a worker's word that its result contradicts the stored one.

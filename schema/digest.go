@@ -15,6 +15,15 @@ type Digest [16]byte
 // Sum returns the digest of payload.
 func Sum(payload []byte) Digest { return xxh3.Hash128(payload).Bytes() }
 
+// Summer computes a [Sum] piece by piece, while the pieces are in the processor's cache. The zero value is ready.
+type Summer struct{ hash xxh3.Hasher }
+
+// Write adds the next piece; it never fails.
+func (s *Summer) Write(piece []byte) (int, error) { return s.hash.Write(piece) }
+
+// Sum returns the digest of all pieces.
+func (s *Summer) Sum() Digest { return s.hash.Sum128().Bytes() }
+
 // String returns 32 hexadecimal digits.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 

@@ -6,12 +6,15 @@ import (
 	"time"
 )
 
-// InlineLimit is the largest payload, in bytes, that rides in its commit record; a larger one is stored
-// as chunks of ChunkSize before the record that names them.
+// InlineLimit is the largest payload, in bytes, that rides in its commit record. A larger one is kept by the worker,
+// whose address the record has, or stored as chunks of ChunkSize before the record.
 const (
 	InlineLimit = 512 << 10
 	ChunkSize   = 512 << 10
 )
+
+// MaxPayload is the largest payload, in bytes. It only keeps a record that is wrong from being believed.
+const MaxPayload = 16 << 30
 
 // payloadAlign is the alignment of an inline payload from the start of its record.
 const payloadAlign = 64
@@ -68,12 +71,13 @@ type Result struct {
 	Deliveries  uint64        // how often the job was handed out, this time included
 	Digest      Digest        // of the payload
 	Size        uint64        // payload bytes
-	Chunks      uint32        // how many chunks hold the payload; 0 when it follows the header
+	Chunks      uint32        // how many chunks the payload is stored as, or would be; 0 when it follows the header
 	Iterate     time.Duration // time in Next
 	Queue       time.Duration // from the job's storage to its execution, by two clocks
 	Materialize time.Duration // execution and encoding, retries included
 	Fault       *Fault        // for KindError: what happened; for KindHole: the reason as Message
 	Queued      int64         // when the job was stored, by the broker's clock, in nanoseconds since 1970; 0 for unknown
+	Direct      *Direct       // where the payload can be fetched instead of its chunks; only with Chunks
 }
 
 // AppendJob appends the encoded job.
@@ -131,13 +135,25 @@ func DecodeResult(data []byte) (r *Result, payload []byte, err error) {
 		return nil, nil, fmt.Errorf("result: %w: sequence number %d, %v", ErrMalformed, r.Seq, r.Kind)
 	}
 	if r.Chunks > 0 {
-		if want := (r.Size + ChunkSize - 1) / ChunkSize; uint64(r.Chunks) != want || len(data) != n {
+		if want := (r.Size + ChunkSize - 1) / ChunkSize; uint64(r.Chunks) != want || r.Size > MaxPayload || len(data) != n {
 			return nil, nil, fmt.Errorf("result %d: %w: %d chunks for %d bytes", r.Seq, ErrMalformed, r.Chunks, r.Size)
 		}
 		if err := CheckName("attempt", r.Attempt); err != nil { // it becomes a part of subjects
 			return nil, nil, fmt.Errorf("result %d: %w: %w", r.Seq, ErrMalformed, err)
 		}
+		if r.Direct == nil {
+			return r, nil, nil
+		}
+		if err := CheckName("worker", r.Worker); err != nil { // and so does this
+			return nil, nil, fmt.Errorf("result %d: %w: %w", r.Seq, ErrMalformed, err)
+		}
+		if err := r.Direct.check(); err != nil {
+			return nil, nil, fmt.Errorf("result %d: %w", r.Seq, err)
+		}
 		return r, nil, nil
+	}
+	if r.Direct != nil {
+		return nil, nil, fmt.Errorf("result %d: %w: its payload is here and elsewhere", r.Seq, ErrMalformed)
 	}
 	if r.Size == 0 {
 		if len(data) != n {

@@ -31,6 +31,7 @@ const (
 	ReportPrefix      = "jetbatch.report"      // worker to owner: a result that contradicts a stored one
 	LanePrefix        = "jetbatch.lane"        // owner to workers: this batcher has jobs
 	WorkerPrefix      = "jetbatch.worker"      // worker to coordinators: alive, slots
+	UploadPrefix      = "jetbatch.upload"      // reader to one worker: store a payload that I cannot fetch
 )
 
 // ErrBadName is returned for names that could not be a subject token or a part of a stream name.
@@ -107,6 +108,9 @@ func ChunkSubject(batcher, gen string, seq uint64, attempt string, k int) string
 func StartSubject(batcher, gen string, seq uint64, k int) string {
 	return ChunkSubject(batcher, gen, seq, "start", k)
 }
+
+// UploadSubject is where a worker hears [Upload].
+func UploadSubject(worker string) string { return joinSubject(UploadPrefix, worker) }
 
 // BlockFilter matches every record and chunk of a block of BlockSize sequence numbers.
 func BlockFilter(batcher, gen string, block uint64) string {

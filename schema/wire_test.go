@@ -40,6 +40,8 @@ func sampleResults() map[string]sampleResult {
 			Iterate: 1500 * time.Microsecond, Queue: time.Millisecond, Materialize: 20 * time.Millisecond}, payload},
 		"chunked": {Result{Seq: 64, Prev: stateA, Next: stateB, Attempt: attempt, Worker: "gpu-1", Deliveries: 2,
 			Digest: Sum(nil), Size: InlineLimit + 1, Chunks: 2}, nil},
+		"direct": {Result{Seq: 64, Prev: stateA, Next: stateB, Attempt: attempt, Worker: "gpu-1", Deliveries: 1,
+			Digest: Sum(nil), Size: InlineLimit + 1, Chunks: 2, Direct: &Direct{Address: "10.0.0.7:40321", Pin: bytes.Repeat([]byte{0xc5}, 32)}}, nil},
 		"empty": {Result{Seq: 1, Prev: stateA, Next: stateB, Attempt: attempt, Worker: "gpu-1", Deliveries: 1, Digest: Sum(nil)}, nil},
 		"error": {Result{Seq: 7, Kind: KindError, Prev: stateA, Attempt: attempt, Worker: "gpu-1", Deliveries: 5,
 			Fault: &Fault{Code: CodeMaterialize, Message: "shard 7 is corrupt", Stack: "goroutine 1", Worker: "gpu-1", Gen: testGen, Seq: 7, Attempts: 5}}, nil},
@@ -49,7 +51,7 @@ func sampleResults() map[string]sampleResult {
 	}
 }
 
-var sameRecord = cmp.Options{cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(Job{}, Result{})}
+var sameRecord = cmp.Options{cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(Job{}, Result{}, Direct{})}
 
 func TestJobGolden(t *testing.T) {
 	t.Parallel()
@@ -129,6 +131,13 @@ func TestRecordsRefuse(t *testing.T) {
 		"too many chunks":   {Seq: 1, Size: 2 * ChunkSize, Chunks: 3},
 		"chunks of nothing": {Seq: 1, Chunks: 1},
 		"overflowing size":  {Seq: 1, Size: math.MaxUint64, Chunks: 1},
+		"enormous size":     {Seq: 1, Size: MaxPayload + 1, Chunks: (MaxPayload + ChunkSize) / ChunkSize, Attempt: "a"},
+		"two places":        {Seq: 1, Worker: "w", Attempt: "a", Direct: &Direct{Address: "a:1"}},
+		"no address":        {Seq: 1, Size: ChunkSize, Chunks: 1, Worker: "w", Attempt: "a", Direct: &Direct{}},
+		"a long address": {Seq: 1, Size: ChunkSize, Chunks: 1, Worker: "w", Attempt: "a",
+			Direct: &Direct{Address: strings.Repeat("a", MaxAddress+1)}},
+		"a short pin":      {Seq: 1, Size: ChunkSize, Chunks: 1, Worker: "w", Attempt: "a", Direct: &Direct{Address: "a:1", Pin: []byte{1}}},
+		"an unsafe worker": {Seq: 1, Size: ChunkSize, Chunks: 1, Worker: "w.>", Attempt: "a", Direct: &Direct{Address: "a:1"}},
 	} {
 		data, err := AppendResult(nil, r, nil)
 		if err != nil {

@@ -7,18 +7,20 @@ import (
 // uploadWindow is how many chunks of one payload are in flight.
 const uploadWindow = 4
 
-// upload stores a payload as chunks and returns when all are stored, or the first verdict that they cannot be.
-func (w *Worker) upload(j *job, r *schema.Result, payload []byte) verdict {
+// upload stores the payload of an attempt as chunks and returns when all are stored, or the first verdict that they
+// cannot be.
+func (w *Worker) upload(l *lane, seq uint64, attempt string, payload []byte) verdict {
+	chunks := (len(payload) + schema.ChunkSize - 1) / schema.ChunkSize
 	answers := make(chan verdict, uploadWindow)
-	publications := make([]*publication, 0, r.Chunks)
+	publications := make([]*publication, 0, chunks)
 	sent, inFlight, result := 0, 0, stored
-	for sent < int(r.Chunks) && result == stored || inFlight > 0 {
-		if sent < int(r.Chunks) && result == stored && inFlight < uploadWindow {
+	for sent < chunks && result == stored || inFlight > 0 {
+		if sent < chunks && result == stored && inFlight < uploadWindow {
 			end := min((sent+1)*schema.ChunkSize, len(payload))
 			x := &publication{
-				stream: j.lane.store, subject: schema.ChunkSubject(j.lane.batcher, j.lane.gen, r.Seq, r.Attempt, sent),
+				stream: l.store, subject: schema.ChunkSubject(l.batcher, l.gen, seq, attempt, sent),
 				data: payload[sent*schema.ChunkSize : end],
-				done: func(a *pubAck) { answers <- a.verdict(j.lane.store) },
+				done: func(a *pubAck) { answers <- a.verdict(l.store) },
 			}
 			publications = append(publications, x)
 			w.pub.send(x)

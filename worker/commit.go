@@ -25,24 +25,34 @@ type commit struct {
 	began  time.Time // of storing it
 }
 
-// commit stores a result: chunks of a large payload first, then the record. It returns when the record is
-// published; the answer to it decides what becomes of the job.
-func (w *Worker) commit(j *job, r *schema.Result, payload []byte) {
+// commit stores a result and consumes its payload. A large one is kept for the reader, or stored as chunks, before the
+// record that says so. It returns when the record is published; the answer to it decides what becomes of the job.
+func (w *Worker) commit(j *job, r *schema.Result, payload *buffer) {
 	began := time.Now()
-	r.Digest = schema.Sum(payload)
-	r.Size = uint64(len(payload))
-	if len(payload) > schema.InlineLimit {
-		r.Chunks = uint32((len(payload) + schema.ChunkSize - 1) / schema.ChunkSize)
-		if v := w.upload(j, r, payload); v != stored {
-			w.unstored(j, r, v)
-			return
+	r.Digest = schema.Sum(payload.data)
+	r.Size = uint64(len(payload.data))
+	if r.Size > schema.InlineLimit {
+		r.Chunks = uint32((r.Size + schema.ChunkSize - 1) / schema.ChunkSize)
+		if !w.keep(j, r, payload) {
+			v := w.upload(j.lane, r.Seq, r.Attempt, payload.data)
+			payload.free()
+			if v != stored {
+				w.unstored(j, r, v)
+				return
+			}
 		}
 	}
-	record := newBuffer()
+	record := newRecord()
 	var err error
-	record.data, err = schema.AppendResult(record.data, r, payload)
+	if r.Chunks > 0 {
+		record.data, err = schema.AppendResult(record.data, r, nil)
+	} else {
+		record.data, err = schema.AppendResult(record.data, r, payload.data)
+		payload.free()
+	}
 	if err != nil {
 		record.free()
+		w.discard(j, r)
 		w.log.Error("result not encoded", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
 		w.handBack(j, passingDelay)
 		return
@@ -50,6 +60,7 @@ func (w *Worker) commit(j *job, r *schema.Result, payload []byte) {
 	c := &commit{job: j, result: r, record: record, size: len(record.data), began: began}
 	if !w.admit(c.size) {
 		record.free()
+		w.forget(r)
 		return // the worker stops, and hands back everything it holds
 	}
 	w.publish(c)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ type lane struct {
 	broken    atomic.Bool  // the consumer answered with an error: ask again at the next tick
 	heard     atomic.Int64 // when the consumer last said anything
 	announced atomic.Int64 // when the owner last did
+	avoid     atomic.Int64 // until when payloads are stored, because the reader cannot fetch them
 }
 
 func (l *lane) subscription() *nats.Subscription {
@@ -92,6 +94,7 @@ func (w *Worker) onLane(msg *nats.Msg) {
 	w.mu.Unlock()
 	if known {
 		l.announced.Store(w.now())
+		w.keepAfter(l, hint.Floor)
 		return
 	}
 	w.check(hint.Batcher)
@@ -186,6 +189,7 @@ func (w *Worker) closeLane(l *lane, superseded bool) {
 	waiting := w.sched.Close(l)
 	w.mu.Unlock()
 	l.close(errSuperseded)
+	w.keepAfter(l, math.MaxUint64)
 	for _, j := range waiting {
 		if superseded {
 			w.ack(j)

@@ -54,8 +54,9 @@ type owner struct {
 	batcher string
 	spec    schema.Spec
 
-	mu  sync.Mutex
-	gen string // written under mu by the test's goroutine, which reads it without
+	mu    sync.Mutex
+	floor uint64
+	gen   string // written under mu by the test's goroutine, which reads it without
 }
 
 // newOwner makes a running batcher over a data set of define and announces it until the test ends.
@@ -117,9 +118,9 @@ func (o *owner) record(phase schema.Phase) {
 
 func (o *owner) announce() {
 	o.mu.Lock()
-	gen := o.gen
+	lane := schema.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor}
 	o.mu.Unlock()
-	data, err := json.Marshal(schema.Lane{Batcher: o.batcher, Gen: gen, Kind: o.kind()})
+	data, err := json.Marshal(lane)
 	if err != nil {
 		panic(err)
 	}

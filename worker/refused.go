@@ -43,24 +43,29 @@ func (w *Worker) unstored(j *job, r *schema.Result, v verdict) {
 		}
 	case full:
 		w.count(j).full.Add(1)
-		w.log.Warn("store is full", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "bytes", r.Size)
-		w.report(j.lane, &schema.Fault{
-			Code: schema.CodeStoreFull, Message: fmt.Sprintf("no room for %d bytes", r.Size),
-			Worker: w.cfg.Name, Gen: j.lane.gen, Seq: r.Seq,
-		})
+		w.storeFull(j.lane, r.Seq, int(r.Size))
 	default:
 		w.log.Warn("result not stored; the job is handed back", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq)
 	}
-	w.purgeChunks(j, r)
+	w.discard(j, r)
 	w.unmark(j)
 	w.handBack(j, passingDelay)
 }
 
+// storeFull asks the owner for room.
+func (w *Worker) storeFull(l *lane, seq uint64, size int) {
+	w.log.Warn("store is full", "batcher", l.batcher, "gen", l.gen, "seq", seq, "bytes", size)
+	w.report(l, &schema.Fault{
+		Code: schema.CodeStoreFull, Message: fmt.Sprintf("no room for %d bytes", size),
+		Worker: w.cfg.Name, Gen: l.gen, Seq: seq,
+	})
+}
+
 // tooLarge commits an error in the place of a result that no server setting here will ever take.
 func (w *Worker) tooLarge(j *job, r *schema.Result) {
-	w.purgeChunks(j, r)
+	w.discard(j, r)
 	failed := *r
-	failed.Chunks, failed.Size = 0, 0
+	failed.Chunks, failed.Size, failed.Direct = 0, 0, nil
 	w.fail(j, &failed, 1, fmt.Errorf("a record of %d bytes is more than the server's max_payload or the store takes", r.Size))
 }
 
@@ -69,6 +74,7 @@ func (w *Worker) storeGone(j *job, r *schema.Result) {
 	rec, err := w.record(j.lane.batcher)
 	over := err == nil && (rec == nil || rec.Gen != j.lane.gen)
 	w.log.Warn("store of results is gone", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "superseded", over, "error", err)
+	w.forget(r)
 	if over {
 		w.ack(j)
 		w.check(j.lane.batcher)
@@ -99,7 +105,7 @@ func (w *Worker) compare(c *commit) {
 		w.settled(c)
 		return
 	}
-	w.purgeChunks(j, mine)
+	w.discard(j, mine)
 	if contradict(mine, theirs) {
 		w.log.Error("materialization is not deterministic", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", mine.Seq,
 			"digest", mine.Digest, "stored_digest", theirs.Digest, "stored_worker", theirs.Worker)
@@ -174,9 +180,10 @@ func (w *Worker) report(l *lane, f *schema.Fault) {
 	}
 }
 
-// purgeChunks removes what this attempt, and no other, stored beside its record.
-func (w *Worker) purgeChunks(j *job, r *schema.Result) {
-	if r.Chunks > 0 {
+// discard removes what this attempt, and no other, stored beside its record or keeps for readers.
+func (w *Worker) discard(j *job, r *schema.Result) {
+	w.forget(r)
+	if r.Chunks > 0 && r.Direct == nil {
 		w.purge(j.lane, schema.ResultSubject(j.lane.batcher, j.lane.gen, r.Seq)+"."+r.Attempt+".>")
 	}
 }

@@ -112,8 +112,7 @@ func (w *Worker) run(j *job) {
 	r, body, err := w.read(j)
 	r.Queue, r.Queued = max(began.Sub(j.stored), 0), j.stored.UnixNano()
 	w.observe(j, stageQueue, r.Queue)
-	payload := newBuffer()
-	defer payload.free()
+	payload := newPayload()
 	attempts := 1
 	if err == nil && j.suspect() {
 		err = w.mark(ctx, j, r)
@@ -131,13 +130,17 @@ func (w *Worker) run(j *job) {
 	w.mu.Unlock()
 
 	var unmarked *unmarkedError
+	ended := ctx.Err() != nil
+	if err == nil && !lost && !ended {
+		w.commit(j, r, payload)
+		return
+	}
+	payload.free()
 	switch {
 	case lost:
 		w.drop(j) // another worker has had it for long
-	case ctx.Err() != nil:
+	case ended:
 		w.abandon(j, r, context.Cause(ctx))
-	case err == nil:
-		w.commit(j, r, payload.data)
 	case errors.Is(err, errForeign):
 		w.foreign(j, r.Seq, err)
 	case errors.As(err, &unmarked):
@@ -216,7 +219,7 @@ func (w *Worker) fail(j *job, r *schema.Result, attempts int, err error) {
 		w.drop(j)
 		return
 	}
-	w.commit(j, r, nil)
+	w.commit(j, r, newPayload())
 }
 
 func (w *Worker) fault(j *job, seq uint64, attempts int, err error) *schema.Fault {
@@ -294,14 +297,24 @@ func backoff(n int) time.Duration {
 }
 
 // buffer is a reusable byte slice.
-type buffer struct{ data []byte }
+type buffer struct {
+	data []byte
+	pool *sync.Pool
+}
 
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
+// Records are small, payloads may be large: each kind is reused for its own.
+var records, payloads sync.Pool
 
-func newBuffer() *buffer {
-	b := buffers.Get().(*buffer)
+func newRecord() *buffer  { return bufferOf(&records) }
+func newPayload() *buffer { return bufferOf(&payloads) }
+
+func bufferOf(pool *sync.Pool) *buffer {
+	b, ok := pool.Get().(*buffer)
+	if !ok {
+		b = &buffer{pool: pool}
+	}
 	b.data = b.data[:0]
 	return b
 }
 
-func (b *buffer) free() { buffers.Put(b) }
+func (b *buffer) free() { b.pool.Put(b) }

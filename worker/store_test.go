@@ -106,7 +106,7 @@ func TestLargePayloadIsChunked(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "large")
-	start(t, s, Config{Slots: 2}, nil, define("large", func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }))
+	start(t, s, Config{Slots: 2, Direct: DirectOff}, nil, define("large", func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }))
 	o.feed(1, 3)
 	for seq := uint64(1); seq <= 3; seq++ {
 		r, inline := o.result(seq)
@@ -153,7 +153,7 @@ func TestStoredBefore(t *testing.T) {
 			if _, err := o.js.Publish(t.Context(), schema.ResultSubject(o.batcher, o.gen, 1), data); err != nil {
 				t.Fatal(err)
 			}
-			w, _ := start(t, s, Config{Name: "w1"}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }))
+			w, _ := start(t, s, Config{Name: "w1", Direct: DirectOff}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }))
 			o.feed(1, 1)
 			natstest.Eventually(t, "the job is done", func() bool { return w.Status().Done == 1 })
 			if got, _ := o.result(1); got.Attempt != "other" {
@@ -196,7 +196,7 @@ func TestStoredByMyself(t *testing.T) {
 	w.unsettled++
 	w.mu.Unlock()
 	// The answer to the first publication was lost and the second is refused.
-	w.refused(&commit{job: &job{lane: l, index: -1}, result: r, record: newBuffer()}, exists)
+	w.refused(&commit{job: &job{lane: l, index: -1}, result: r, record: newRecord()}, exists)
 	if st := w.Status(); st.Done != 2 || st.Failed != 0 {
 		t.Fatalf("status %+v", st)
 	}
@@ -232,7 +232,7 @@ func TestFullStore(t *testing.T) {
 				limit(1)
 				o.deliver(suspectAfter, 1)
 			}
-			start(t, s, Config{Slots: 1}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, size) }))
+			start(t, s, Config{Slots: 1, Direct: DirectOff}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, size) }))
 			natstest.Eventually(t, "the worker reports a full store", func() bool {
 				all := reports()
 				return len(all) > 0 && all[0].Fault.Code == schema.CodeStoreFull && all[0].Fault.Seq == 1

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -40,6 +41,17 @@ type Config struct {
 	// Attempts is how often a failing job is tried before its error is committed. Between tries it waits 50 ms, then
 	// five times longer each time, give or take 10 %, 10 s at most. Defaults to 5.
 	Attempts int
+	// Direct is the host:port at which readers fetch batches that are too large for a record, instead of having them
+	// stored by NATS and read from there; "off" has them all stored. Where NATS is spoken to by TLS, so are readers. A
+	// reader that cannot reach it gets its batches by NATS. Defaults to a free port at the address from which this
+	// machine reaches NATS, or, with a server in this process, to readers of this process, without a port.
+	Direct string
+	// DirectAdvertise is what readers dial, host:port, where that is not what Direct says. Defaults to where the
+	// worker listens.
+	DirectAdvertise string
+	// KeepBytes bounds the batches that wait to be fetched; what does not fit is stored. The worker's memory is at most
+	// this and Slots batches. Defaults to 512 MiB.
+	KeepBytes int64
 	// Logger is told what changes. Defaults to slog.Default.
 	Logger *slog.Logger
 	// Registerer is given the worker's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
@@ -52,6 +64,7 @@ func (c *Config) resolve() error {
 	c.JobTimeout = cmp.Or(c.JobTimeout, 10*time.Minute)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
 	c.Attempts = cmp.Or(c.Attempts, 5)
+	c.KeepBytes = cmp.Or(c.KeepBytes, defaultKeepBytes)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c.validate()
 }
@@ -69,8 +82,19 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: DrainTimeout %v", ErrConfig, c.DrainTimeout)
 	case c.Attempts < 0:
 		return fmt.Errorf("%w: %d attempts", ErrConfig, c.Attempts)
+	case c.KeepBytes < 0:
+		return fmt.Errorf("%w: KeepBytes %d", ErrConfig, c.KeepBytes)
+	case c.Direct != "" && c.Direct != DirectOff && !isAddress(c.Direct):
+		return fmt.Errorf("%w: Direct %q is no host:port", ErrConfig, c.Direct)
+	case c.DirectAdvertise != "" && !isAddress(c.DirectAdvertise):
+		return fmt.Errorf("%w: DirectAdvertise %q is no host:port", ErrConfig, c.DirectAdvertise)
 	}
 	return nil
+}
+
+func isAddress(s string) bool {
+	_, _, err := net.SplitHostPort(s)
+	return err == nil && len(s) <= schema.MaxAddress
 }
 
 func defaultName() string {
@@ -89,15 +113,16 @@ func defaultName() string {
 
 // Worker materializes jobs. Its methods are safe for concurrent use; Run may be called once.
 type Worker struct {
-	cfg   Config
-	log   *slog.Logger
-	kinds map[string]*kind.Kind // by kind token
-	nc    *nats.Conn            // control: pulls, acks, beats
-	js    jetstream.JetStream
-	data  *nats.Conn // payloads: records and chunks
-	pub   *publisher
-	began time.Time // the instant 0 of the scheduler and of deadlines
-	ran   atomic.Bool
+	cfg    Config
+	log    *slog.Logger
+	kinds  map[string]*kind.Kind // by kind token
+	nc     *nats.Conn            // control: pulls, acks, beats
+	js     jetstream.JetStream
+	data   *nats.Conn // payloads: records and chunks
+	pub    *publisher
+	keeper atomic.Pointer[keeper] // nil while readers cannot fetch from here
+	began  time.Time              // the instant 0 of the scheduler and of deadlines
+	ran    atomic.Bool
 
 	counts map[string]*counters // by data set; what is in it is safe for concurrent use
 	meters *meters
@@ -120,6 +145,7 @@ type Worker struct {
 	held           []*job           // delivered and neither acked nor handed back
 	unsettled      int              // commits published and not answered
 	unsettledBytes int
+	clearing       bool // what is kept for readers is being stored, since the worker leaves
 	serving        bool // Run has subscribed
 	draining       bool
 	stopped        bool // slots end
@@ -193,6 +219,15 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
 	}
 	defer func() { err = errors.Join(err, service.Stop()) }()
+	if w.cfg.Direct != DirectOff {
+		uploads, err := w.nc.Subscribe(schema.UploadSubject(w.cfg.Name), w.onUpload)
+		if err != nil {
+			return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
+		}
+		defer func() { _ = uploads.Unsubscribe() }() // fails only when the connection is closed
+	}
+	w.startKeeper()
+	defer func() { w.keeper.Load().close() }()
 	hints, err := w.nc.Subscribe(schema.LanePrefix+".*", w.onLane)
 	if err != nil {
 		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
@@ -272,6 +307,7 @@ func (w *Worker) loop(ctx context.Context, finished func() bool) error {
 			if status == nats.CLOSED {
 				return ErrConnectionClosed
 			}
+			w.startKeeper()
 			w.pub.resend(true)
 		}
 	}
@@ -281,7 +317,8 @@ func (w *Worker) loop(ctx context.Context, finished func() bool) error {
 // drain begins the end: nothing new is accepted or started, and what has not started is handed back.
 func (w *Worker) drain(hints *nats.Subscription) {
 	w.mu.Lock()
-	w.draining = true
+	w.draining, w.clearing = true, true
+	w.tasks.Go(w.clearShelf)
 	waiting := w.sched.Drain()
 	lanes := make([]*lane, 0, len(w.lanes))
 	for _, l := range w.lanes {
@@ -305,7 +342,7 @@ func (w *Worker) drain(hints *nats.Subscription) {
 func (w *Worker) idle() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.held) == w.lost && w.sched.Running() == 0
+	return len(w.held) == w.lost && w.sched.Running() == 0 && !w.clearing
 }
 
 // cut ends what the drain could not finish and returns how many jobs that were.

@@ -1,0 +1,257 @@
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/direct"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// keeper plays a worker that keeps payloads.
+type keeper struct {
+	o *owner
+	l *direct.Listener
+
+	mu      sync.Mutex
+	kept    map[string][]byte // by attempt
+	results map[string]*schema.Result
+	served  int
+	asked   []schema.Upload
+	stall   int // so many bytes into each answer nothing more comes; 0 for never
+}
+
+func newKeeper(t *testing.T, o *owner) *keeper {
+	t.Helper()
+	l, err := direct.Listen("127.0.0.1:0", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{o: o, l: l, kept: make(map[string][]byte), results: make(map[string]*schema.Result)}
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() { k.serve(conn) })
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); tasks.Wait() }) // closed by the test, maybe
+	o.locked(func() { o.make = k.make })
+	return k
+}
+
+func (k *keeper) serve(conn net.Conn) {
+	defer func() { _ = conn.Close() }() // whatever becomes of it is the reader's problem
+	for {
+		var head [schema.FetchHead]byte
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			return
+		}
+		n, err := schema.ParseFetchHead(head)
+		attempt := make([]byte, n)
+		if _, err2 := io.ReadFull(conn, attempt); err != nil || err2 != nil {
+			return
+		}
+		k.mu.Lock()
+		payload, ok := k.kept[string(attempt)]
+		stall := k.stall
+		k.served++
+		k.mu.Unlock()
+		answer := append(schema.AppendAnswer(nil, ok, uint64(len(payload))), payload...)
+		if stall > 0 {
+			answer = answer[:stall]
+		}
+		if _, err := conn.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
+// big is the payload of a state.
+func big(n uint64) []byte { return bytes.Repeat(content(n), 100_000) }
+
+// make keeps a payload of several chunks. Called with the owner's mu held.
+func (k *keeper) make(o *owner, seq uint64) (*schema.Result, []byte) {
+	n := o.base + seq - 1
+	res, payload := result(seq, n, big(n))
+	res.Direct = &schema.Direct{Address: k.l.Addr().String()}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept[res.Attempt], k.results[res.Attempt] = payload, res
+	return res, payload
+}
+
+// hear answers requests to store as long as it is subscribed; not at all if mute.
+func (k *keeper) hear(t *testing.T, mute bool) *nats.Subscription {
+	t.Helper()
+	sub, err := k.o.nc.Subscribe(schema.UploadSubject("w1"), func(m *nats.Msg) {
+		var request schema.Upload
+		if err := json.Unmarshal(m.Data, &request); err != nil {
+			t.Error(err)
+		}
+		k.mu.Lock()
+		k.asked = append(k.asked, request)
+		payload, res := k.kept[request.Attempt], k.results[request.Attempt]
+		k.mu.Unlock()
+		if mute {
+			return
+		}
+		k.o.storeChunks(res, payload)
+		k.o.respond(m, schema.UploadReply{})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.o.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+func TestFetchFromWorker(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	b, _ := setup(t, o, nil)
+	takeBig(t, b, 20)
+	b.r.mu.Lock()
+	defer b.r.mu.Unlock()
+	if c := b.r.count; c.direct < 20 || c.stored != 0 || c.lost != 0 || k.served < 20 {
+		t.Fatalf("%+v with %d fetches", c, k.served)
+	}
+	b.r.fetcher.mu.Lock()
+	defer b.r.fetcher.mu.Unlock()
+	if n := len(b.r.fetcher.idle[k.l.Addr().String()]); n == 0 || n > idlePerWorker {
+		t.Fatalf("%d connections", n)
+	}
+}
+
+func takeBig(t *testing.T, b *Batcher[[]byte], n uint64) {
+	t.Helper()
+	var state schema.State
+	for i := range n {
+		step, err := b.Take(deadline(t), state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(step.Batch, big(i)) {
+			t.Fatalf("at %d: %d bytes, %.20q", i, len(step.Batch), step.Batch)
+		}
+		state = step.Next
+		step.Release()
+	}
+}
+
+// TestWorkerOutOfReach has a worker that can be spoken to by way of NATS only.
+func TestWorkerOutOfReach(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	_ = k.l.Close()
+	k.hear(t, false)
+	b, log := setup(t, o, nil)
+	takeBig(t, b, 6)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	avoid := func(u schema.Upload) bool { return u.Avoid >= int64(firstAvoid) }
+	if len(k.asked) < 6 || !slices.ContainsFunc(k.asked, avoid) || slices.ContainsFunc(k.asked[idlePerWorker:], avoid) {
+		t.Fatalf("the worker was asked %+v", k.asked)
+	}
+	if k.served != 0 || !log.has("large batches of a worker come through NATS") {
+		t.Fatal("that is not said")
+	}
+}
+
+// TestTransferStalls has a worker that stops in the middle of an answer.
+func TestTransferStalls(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	k.stall = 100_000
+	k.hear(t, false)
+	b, _ := setup(t, o, nil)
+	takeBig(t, b, 3)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.served == 0 || len(k.asked) < 3 || k.asked[0].Avoid != 0 {
+		t.Fatalf("%d answers, asked %+v", k.served, k.asked)
+	}
+}
+
+// TestPayloadIsLost has a worker die that keeps payloads which nobody has fetched.
+func TestPayloadIsLost(t *testing.T) {
+	t.Parallel()
+	for name, mute := range map[string]bool{"dead": false, "paused": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			k := newKeeper(t, o)
+			_ = k.l.Close()
+			if mute {
+				k.hear(t, true)
+			}
+			b, _ := setup(t, o, nil)
+			if err := b.Start(deadline(t), schema.State{}); err != nil {
+				t.Fatal(err)
+			}
+			var lost schema.Lost
+			natstest.Eventually(t, "the owner hears of it", func() (found bool) {
+				o.locked(func() {
+					for _, c := range o.credits {
+						if found = len(c.Lost) > 0; found {
+							lost = c.Lost[0]
+						}
+					}
+				})
+				return found
+			})
+			k.mu.Lock()
+			if res := k.results[lost.Attempt]; res == nil || res.Seq != lost.Seq {
+				t.Errorf("%+v is lost", lost)
+			}
+			k.mu.Unlock()
+			// The owner has all that is lost made again, by somebody who stores it.
+			o.locked(func() {
+				o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+					n := o.base + seq - 1
+					return result(seq, n, big(n))
+				}
+				o.remake = true
+			})
+			takeBig(t, b, 6)
+			b.r.mu.Lock()
+			defer b.r.mu.Unlock()
+			if n := len(b.r.sess.lost); n > 0 {
+				t.Errorf("%d results count as lost still", n)
+			}
+			if b.r.count.repairs > 0 {
+				t.Errorf("%d seats were asked for", b.r.count.repairs)
+			}
+		})
+	}
+}
+
+func TestAvoidance(t *testing.T) {
+	t.Parallel()
+	f := &fetcher{avoid: make(map[string]avoidance)}
+	if f.avoids("w") {
+		t.Fatal("at first")
+	}
+	for _, want := range []time.Duration{firstAvoid, 2 * firstAvoid, 4 * firstAvoid, 8 * firstAvoid, 16 * firstAvoid, mostAvoid, mostAvoid} {
+		if got := f.avoidLater("w"); got != want || !f.avoids("w") || f.avoids("v") {
+			t.Fatalf("%v, not %v", got, want)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+// Package shelf decides which payloads a worker keeps for readers to fetch, and when their memory may be used again. It
+// is a plain state machine: no clock, no goroutine, no connection.
+//
+// A payload that was fetched stays, for readers that go back to it, until its place is wanted; one that was not stays
+// until somebody says that nobody will ask for it. What does not fit is refused and is the caller's to store elsewhere,
+// so that the shelf never holds up anything.
+package shelf
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Item is one payload.
+type Item[L comparable, T any] struct {
+	Lane    L
+	Seq     uint64
+	Attempt string
+	Value   T
+
+	size    int64
+	users   int    // fetches under way
+	fetched uint64 // when it was fetched last, as a number that grows; 0 for never
+	off     bool   // nobody will find it again
+}
+
+// Shelf holds at most limit bytes. It is not safe for concurrent use.
+type Shelf[L comparable, T any] struct {
+	limit, bytes int64
+	items        map[string]*Item[L, T] // by attempt, whose names are never used twice
+	fetches      uint64
+}
+
+// New returns an empty shelf.
+func New[L comparable, T any](limit int64) *Shelf[L, T] {
+	return &Shelf[L, T]{limit: limit, items: make(map[string]*Item[L, T])}
+}
+
+// Bytes is how much memory is held, that of payloads that are being fetched while nobody can find them any more included.
+func (s *Shelf[L, T]) Bytes() int64 { return s.bytes }
+
+// Len is how many payloads can be found.
+func (s *Shelf[L, T]) Len() int { return len(s.items) }
+
+// Put keeps a payload whose memory is size bytes. Where there is no room, those that were fetched longest ago make
+// room; their values are returned in freed. When that is not enough nothing changes and it reports false.
+func (s *Shelf[L, T]) Put(lane L, seq uint64, attempt string, size int64, value T) (freed []T, ok bool) {
+	var spare []*Item[L, T]
+	room := s.limit - s.bytes
+	for _, it := range s.items {
+		if it.fetched > 0 && it.users == 0 {
+			spare = append(spare, it)
+			room += it.size
+		}
+	}
+	if size > room {
+		return nil, false
+	}
+	slices.SortFunc(spare, func(a, b *Item[L, T]) int { return cmp.Compare(a.fetched, b.fetched) })
+	for _, it := range spare {
+		if s.bytes+size <= s.limit {
+			break
+		}
+		freed = append(freed, s.take(it)...)
+	}
+	s.items[attempt] = &Item[L, T]{Lane: lane, Seq: seq, Attempt: attempt, Value: value, size: size}
+	s.bytes += size
+	return freed, true
+}
+
+// Get finds a payload. Its memory is not used again before Done.
+func (s *Shelf[L, T]) Get(attempt string) (*Item[L, T], bool) {
+	it, ok := s.items[attempt]
+	if ok {
+		it.users++
+	}
+	return it, ok
+}
+
+// Done ends what Get began; fetched says that the whole payload went out.
+func (s *Shelf[L, T]) Done(it *Item[L, T], fetched bool) (freed []T) {
+	it.users--
+	if fetched {
+		s.fetches++
+		it.fetched = s.fetches
+	}
+	if it.off && it.users == 0 {
+		s.bytes -= it.size
+		return []T{it.Value}
+	}
+	return nil
+}
+
+// Drop takes a payload off. Values that nobody uses any more are returned, here as in all methods.
+func (s *Shelf[L, T]) Drop(attempt string) (freed []T) {
+	if it, ok := s.items[attempt]; ok {
+		return s.take(it)
+	}
+	return nil
+}
+
+// DropTo takes off what a lane has up to seq.
+func (s *Shelf[L, T]) DropTo(lane L, seq uint64) (freed []T) {
+	for _, it := range s.items {
+		if it.Lane == lane && it.Seq <= seq {
+			freed = append(freed, s.take(it)...)
+		}
+	}
+	return freed
+}
+
+// Close refuses everything from now on, takes off what was fetched, and returns what was not, each as if found by Get.
+func (s *Shelf[L, T]) Close() (unfetched []*Item[L, T], freed []T) {
+	s.limit = -1
+	for _, it := range s.items {
+		if it.fetched > 0 {
+			freed = append(freed, s.take(it)...)
+			continue
+		}
+		it.users++
+		unfetched = append(unfetched, it)
+	}
+	slices.SortFunc(unfetched, func(a, b *Item[L, T]) int { return cmp.Compare(a.Seq, b.Seq) })
+	return unfetched, freed
+}
+
+func (s *Shelf[L, T]) take(it *Item[L, T]) (freed []T) {
+	delete(s.items, it.Attempt)
+	it.off = true
+	if it.users > 0 {
+		return nil
+	}
+	s.bytes -= it.size
+	return []T{it.Value}
+}
