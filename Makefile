@@ -4,7 +4,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz demo image compose-up compose-train compose-roll compose-down manifests chaos ci
+.PHONY: help build test race lint fuzz demo bench image compose-up compose-train compose-roll compose-down manifests chaos ci
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ fuzz: ## every fuzz target for some seconds
 
 demo: ## the demo
 	$(GO) run ./cmd/jetbatch demo
+
+bench: ## every figure beside its floor; minutes, on a machine of its own
+	$(GO) run ./cmd/jetbatch bench
 
 image: ## docker image jetbatch:local
 	docker build -t jetbatch:local .

@@ -28,6 +28,8 @@ type Options struct {
 	RoleArgs   []string // the arguments with which this program calls ServeRole
 	Stderr     io.Writer
 	Log        *slog.Logger
+
+	tiny bool // for tests: of Quick, a small part
 }
 
 // A Case is a group of figures.
@@ -42,6 +44,12 @@ type Case struct {
 func Cases() []Case {
 	return []Case{
 		{Name: "small", What: smallWhat, run: small},
+		{Name: "sizes", What: sizesWhat, run: sizes},
+		{Name: "scale", What: scaleWhat, run: scale},
+		{Name: "latency", What: latencyWhat, run: latency},
+		{Name: "fanout", What: fanoutWhat, run: fanout},
+		{Name: "onda", What: ondaWhat, run: ondaWindows},
+		{Name: "soak", What: soakWhat, run: soak, long: true},
 	}
 }
 
@@ -112,7 +120,10 @@ func (b *bench) close() error {
 
 // quick is one of two numbers.
 func (b *bench) quick(quick, normal int) int {
-	if b.opts.Quick {
+	switch {
+	case b.opts.tiny && quick > 0:
+		return max(1, quick/20)
+	case b.opts.Quick:
 		return quick
 	}
 	return normal

@@ -1,15 +1,15 @@
 package bench
 
-// A limit says what a measure of a row is to be.
+// A limit says what a measure of a row is to be, as a ratio to the floor's.
 type limit struct {
 	of, row, against string
 	measure          string
 	target           float64 // what the service is built for
-	gate             float64 // what a check fails at: the target with room for the noise of short measurements
+	gate             float64 // what a check fails at: worse than the service is by more than the noise of short measurements
 	atMost           bool    // else at least
 }
 
-// Measures that limits speak of: ratios, all of them.
+// Measures that limits speak of.
 const (
 	byFigure   = "figure"
 	byCPU      = "CPU/batch"
@@ -20,7 +20,46 @@ const (
 var limits = []limit{
 	{"small", "1 KB jobs and results", "raw NATS", byFigure, 0.9, 0.3, false},
 	{"small", "1 KB jobs and results", "raw NATS", byCPU, 1.15, 3.5, true},
+
+	{"sizes", "20 MB, direct", "raw TCP", byFigure, 0.75, 0.05, false},
+	{"sizes", "20 MB, direct", "raw TCP", byCPUPerMB, 1.5, 20, true},
+	{"sizes", "20 MB, chunked", "raw stream", byFigure, 0.9, 0.5, false},
+	{"sizes", "1 MB, direct", "raw TCP", byFigure, 0.6, 0.05, false},
+
+	{"scale", "1 slot", againstSlots, byFigure, 0.95, 0.7, false},
+	{"scale", "4 slots", againstSlots, byFigure, 0.95, 0.7, false},
+	{"scale", "16 slots", againstSlots, byFigure, 0.95, 0.7, false},
+	{"scale", "64 slots", againstSlots, byFigure, 0.95, 0.6, false},
+	{"scale", "256 slots", againstSlots, byFigure, 0.9, 0.4, false},
+	{"scale", "16 slots, window 33, 1 in 100", againstModel, byFigure, 0.9, 0.7, false},
+	{"scale", "16 slots, window 1024, 1 in 100", againstModel, byFigure, 0.9, 0.7, false},
+
+	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, 6, true},
+	{"latency", "re-seat, held", againstRequest, byFigure, 3, 100, true},
+
+	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.9, 0.2, false},
+
+	{"onda", "16 windows per batch", againstLoop, byFigure, 1.5, 0.15, false},
+	{"onda", "64 windows per batch", againstLoop, byFigure, 1.5, 0.15, false},
+
+	{"soak", "broker, goroutines", againstTenth, byFigure, 1.1, 1.3, true},
+	{"soak", "broker, resident memory", againstTenth, byFigure, 1.1, 1.5, true},
+	{"soak", "coordinator, goroutines", againstTenth, byFigure, 1.1, 1.3, true},
+	{"soak", "coordinator, resident memory", againstTenth, byFigure, 1.1, 1.5, true},
+	{"soak", "trainer, goroutines", againstTenth, byFigure, 1.1, 1.3, true},
+	{"soak", "trainer, resident memory", againstTenth, byFigure, 1.1, 1.5, true},
+	{"soak", "worker, goroutines", againstTenth, byFigure, 1.1, 1.3, true},
+	{"soak", "worker, resident memory", againstTenth, byFigure, 1.1, 1.5, true},
 }
+
+// Floors that several limits name.
+const (
+	againstSlots   = "slots / 20 ms"
+	againstModel   = "the window's model"
+	againstRequest = "one request and answer"
+	againstLoop    = "loop"
+	againstTenth   = "after a tenth"
+)
 
 // Verdict is what became of one limit.
 type Verdict struct {

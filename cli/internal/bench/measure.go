@@ -19,6 +19,7 @@ type entry struct {
 // outcome is what one round of one entry came to.
 type outcome struct {
 	Value   float64 // in the figure's unit
+	Tail    float64 // of times, the p99 to the Value's median
 	Batches int     // made in the round, those not timed included
 	Bytes   int64   // of these
 }
@@ -73,10 +74,8 @@ func (e entry) sample(ctx context.Context) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	select {
-	case <-ctx.Done():
-		return sample{}, context.Cause(ctx)
-	case <-time.After(settleTime):
+	if err := pause(ctx, settleTime); err != nil {
+		return sample{}, err
 	}
 	after, err := e.side.usage(ctx)
 	if err != nil {
@@ -90,17 +89,13 @@ func (e entry) sample(ctx context.Context) (sample, error) {
 	return s, nil
 }
 
-// peaks are the largest resident memories, by role, in MB.
-func (s *side) peaks(ctx context.Context) (map[string]float64, error) {
-	usage, err := s.usage(ctx)
-	if err != nil {
-		return nil, err
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
 	}
-	peaks := make(map[string]float64)
-	for role, u := range usage {
-		peaks[role] = float64(u.Peak) / 1e6
-	}
-	return peaks, nil
 }
 
 // median is the middle one, or the mean of the middle two; 0 of none.

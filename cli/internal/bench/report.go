@@ -44,6 +44,9 @@ func row(name, against, unit string, ours, floor []sample) Row {
 	}
 }
 
+// dropCosts leaves the figure alone.
+func (r *Row) dropCosts() { r.CPUPerBatch, r.CPUPerMB, r.Allocs = Pair{}, Pair{}, Pair{} }
+
 // of is one of the row's measures.
 func (r *Row) of(measure string) Pair {
 	switch measure {
@@ -57,15 +60,27 @@ func (r *Row) of(measure string) Pair {
 	return r.Pair
 }
 
-// report is what the case came to so far: rows, and the peaks of the sides.
+// report is what the case came to: rows, and the peaks of the sides.
 func (b *bench) report(ctx context.Context, rows []Row, sides ...*side) (*Report, error) {
-	r := &Report{Rows: rows, Peaks: make(map[string]map[string]float64)}
+	r := &Report{Rows: rows}
+	return r, b.addPeaks(ctx, r, sides...)
+}
+
+// addPeaks adds what the sides' roles needed so far.
+func (b *bench) addPeaks(ctx context.Context, r *Report, sides ...*side) error {
+	if r.Peaks == nil {
+		r.Peaks = make(map[string]map[string]float64)
+	}
 	for _, s := range sides {
-		peaks, err := s.peaks(ctx)
+		usage, err := s.usage(ctx)
 		if err != nil {
-			return nil, err
+			return err
+		}
+		peaks := make(map[string]float64)
+		for role, u := range usage {
+			peaks[role] = float64(u.Peak) / 1e6
 		}
 		r.Peaks[s.name] = peaks
 	}
-	return r, nil
+	return nil
 }

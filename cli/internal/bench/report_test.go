@@ -9,7 +9,7 @@ import (
 func samplesOf(values ...float64) []sample {
 	var s []sample
 	for i, v := range values {
-		s = append(s, sample{outcome{v, 10, 2e6}, time.Duration(i+1) * time.Millisecond, uint64(100 * (i + 1))})
+		s = append(s, sample{outcome{Value: v, Batches: 10, Bytes: 2e6}, time.Duration(i+1) * time.Millisecond, uint64(100 * (i + 1))})
 	}
 	return s
 }
@@ -108,7 +108,8 @@ func TestTable(t *testing.T) {
                          against   unit       figure  floor          ratio  CPU µs/batch          ratio  CPU ms/MB  ratio  allocs/batch  ratio
   1 KB jobs and results  raw NATS  batches/s    9000  10000  ✓ ≥0.90: 0.90     480 / 120  ✗ ≤1.15: 4.00                     12.3 / 1.50   8.20
   ä                      nothing   ms           0.12      0           0.00
-  peak memory of the service, MB: broker 50, worker 20
+  peak memory, MB  broker  worker
+  service            50.0    20.4
   a note
 `
 	if got := r.String(); got != want {
@@ -126,5 +127,21 @@ func TestNumber(t *testing.T) {
 		if got := number(v); got != want {
 			t.Errorf("%v is shown as %s, want %s", v, got, want)
 		}
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	t.Parallel()
+	var took []time.Duration
+	for i := range 100 {
+		took = append(took, time.Duration(100-i)*time.Microsecond)
+	}
+	for q, want := range map[float64]float64{0: 1, 0.5: 51, 0.99: 100, 1: 100} {
+		if got := quantile(took, q); got != want {
+			t.Errorf("%v: got %v, want %v", q, got, want)
+		}
+	}
+	if got := quantile(nil, 0.5); got != 0 {
+		t.Errorf("of none: %v", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"runtime/pprof"
 )
 
@@ -55,9 +56,19 @@ var roles = map[string]starter{
 	"worker":      begin(startWorker),
 	"trainer":     begin(startTrainer),
 
+	"onda service": begin(startOndaService),
+	"onda loop":    begin(startOndaLoop),
+
 	"floor feeder":   begin(startFloorFeeder),
 	"floor worker":   begin(startFloorWorker),
 	"floor consumer": begin(startFloorConsumer),
+	"floor asker":    begin(startFloorAsker),
+	"floor echo":     begin(startFloorEcho),
+
+	"stream publisher": begin(startStreamPublisher),
+	"stream consumer":  begin(startStreamConsumer),
+	"tcp server":       begin(startTCPServer),
+	"tcp client":       begin(startTCPClient),
 }
 
 // call is one request of the parent; reply is the answer to it.
@@ -75,6 +86,8 @@ type reply struct {
 const (
 	opStart = "start" // the first one
 	opUsage = "usage"
+
+	opCollect = "collect" // garbage
 )
 
 // ServeRole is a process of a benchmark: it reads its parent's requests from in, one JSON object after another, and
@@ -124,6 +137,8 @@ func ServeRole(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logge
 			r, result, err = start(ctx, log, s.Arg)
 		case c.Op == opUsage:
 			result = usageNow()
+		case c.Op == opCollect:
+			debug.FreeOSMemory()
 		case r != nil && r.ops[c.Op] != nil:
 			result, err = r.ops[c.Op](ctx, c.Arg)
 		default:

@@ -72,6 +72,8 @@ func startCoordinator(ctx context.Context, log *slog.Logger, arg coordinatorArg)
 type workerArg struct {
 	URL   string `json:"url"`
 	Slots int    `json:"slots"` // 0 is the worker's own choice
+
+	Chunked bool `json:"chunked"` // large batches by way of the store, never directly
 }
 
 func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, any, error) {
@@ -95,11 +97,13 @@ type trainer struct {
 	log      *slog.Logger
 	nc       *nats.Conn
 	batchers map[string]batcher
+	opens    int // batchers that were opened to see how long it takes
 }
 
 // batcher is a client.Batcher whatever its batches are, and where it is.
 type batcher interface {
 	take(ctx context.Context) (bytes int, err error)
+	stop(ctx context.Context) error
 	close() error
 }
 
@@ -112,6 +116,11 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 	return &role{close: t.close, ops: map[string]op{
 		opOpen: handle(t.open),
 		opTake: handle(t.take),
+
+		opTakeAll: handle(t.takeAll),
+		opTimes:   handle(t.times),
+		opOpened:  handle(t.opened),
+		opMoved:   handle(t.moved),
 	}}, nil, nil
 }
 
@@ -185,6 +194,8 @@ func (h *handleOf[B]) take(ctx context.Context) (int, error) {
 	return n, nil
 }
 
+func (h *handleOf[B]) stop(ctx context.Context) error { return h.b.Stop(ctx) }
+
 func (h *handleOf[B]) close() error { return h.b.Close() }
 
 // takeArg asks for batches: some that are not timed, then those that are.
@@ -240,8 +251,9 @@ var errLate = errors.New("no batch came for too long")
 
 // serviceConfig is the shape of the service.
 type serviceConfig struct {
-	Workers int // processes
-	Slots   int // of each; 0 is the worker's own choice
+	Workers int  // processes
+	Slots   int  // of each; 0 is the worker's own choice
+	Chunked bool // large batches by way of the store, never directly
 }
 
 // service starts a broker, a coordinator, workers and a trainer, each in a process of its own.
@@ -255,7 +267,7 @@ func (b *bench) service(ctx context.Context, name string, cfg serviceConfig) (s 
 		return nil, nil, err
 	}
 	for range cfg.Workers {
-		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots}, nil); err != nil {
+		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, Chunked: cfg.Chunked}, nil); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -17,16 +17,36 @@ func (r *Report) String() string {
 		cells = append(cells, r.Rows[i].cells())
 	}
 	grid(&b, cells, 3)
-	for _, side := range slices.Sorted(maps.Keys(r.Peaks)) {
-		var parts []string
-		for _, role := range slices.Sorted(maps.Keys(r.Peaks[side])) {
-			parts = append(parts, fmt.Sprintf("%s %.0f", role, r.Peaks[side][role]))
-		}
-		fmt.Fprintf(&b, "  peak memory of the %s, MB: %s\n", side, strings.Join(parts, ", "))
-	}
+	b.WriteString(r.peaks())
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "  %s\n", note)
 	}
+	return b.String()
+}
+
+// peaks is a table of sides and roles.
+func (r *Report) peaks() string {
+	roles := make(map[string]bool)
+	for _, side := range r.Peaks {
+		for role := range side {
+			roles[role] = true
+		}
+	}
+	columns := slices.Sorted(maps.Keys(roles))
+	cells := [][]string{append([]string{"peak memory, MB"}, columns...)}
+	for _, side := range slices.Sorted(maps.Keys(r.Peaks)) {
+		line := []string{side}
+		for _, role := range columns {
+			if mb, ok := r.Peaks[side][role]; ok {
+				line = append(line, number(mb))
+			} else {
+				line = append(line, "")
+			}
+		}
+		cells = append(cells, line)
+	}
+	var b strings.Builder
+	grid(&b, cells, 1)
 	return b.String()
 }
 
@@ -38,6 +58,10 @@ func (r *Row) cells() []string {
 	}{{r.CPUPerBatch, byCPU}, {r.CPUPerMB, byCPUPerMB}, {r.Allocs, byAllocs}} {
 		if c.Pair == (Pair{}) {
 			cells = append(cells, "", "")
+			continue
+		}
+		if c.Floor == 0 {
+			cells = append(cells, number(c.Ours), "")
 			continue
 		}
 		cells = append(cells, number(c.Ours)+" / "+number(c.Floor), r.ratio(c.measure))
