@@ -28,7 +28,9 @@ var actions = []struct {
 	may     []string
 }{
 	// Jobs.
-	{publish: "jetbatch.job.onda-v1-w1.train.GEN.1.0", may: []string{coord}},
+	{publish: "jetbatch.job.onda-v1-w1.train.GEN.1.0", may: []string{coord, work}},
+	{publish: "jetbatch.job.onda-v1-w1.train.GEN.1.1", may: []string{coord}},
+	{publish: "jetbatch.job.onda-v1-w1.train.GEN.1.16", may: []string{coord}},
 	{publish: "$JS.API.CONSUMER.MSG.NEXT.jetbatch-jobs.jetbatch-train-GEN", may: []string{work}},
 	{publish: "$JS.ACK.jetbatch-jobs.jetbatch-train-GEN.1.1.1.1.0", may: []string{work}},
 	{publish: "$JS.ACK.domain.account.jetbatch-jobs.jetbatch-train-GEN.1.1.1.1.0", may: []string{work}},

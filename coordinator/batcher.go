@@ -46,6 +46,7 @@ type batcher struct {
 
 	count     counters
 	need      need
+	runs      runs
 	lateSince time.Time // since when the reader has said that it waits; zero when it does not
 	trace     string    // of the reader's last word
 	unstored  unstored
@@ -74,6 +75,7 @@ type generation struct {
 	unsaid  *schema.Verdict // the verdict until record and store have it
 	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
 	purged  uint64          // results up to here are dropped from the store
+	slots   int             // of live workers, when last looked
 	shrunk  int             // bound on the window after the store was full; 0 for none
 	roomed  time.Time       // when it was shrunk last
 	backup  uint64          // the sequence number whose job a second worker may have; 0 for none
@@ -339,6 +341,7 @@ func (b *batcher) resize() {
 		return
 	}
 	_, slots := b.c.fleet.serving(b.kindToken())
+	b.gen.slots = slots
 	limit := windowLimit(b.rec.Settings, slots, b.rec.BatchBytes)
 	if g := b.gen; g.shrunk > 0 {
 		if time.Since(g.roomed) > regrow { // there may be room again; if not, the store says so again

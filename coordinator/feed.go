@@ -54,15 +54,16 @@ type feed struct {
 
 	mu          sync.Mutex
 	made        produced               // what the actor has not collected yet
-	unconfirmed map[uint64]publication // by sequence number
+	unconfirmed map[uint64]publication // by the first job's sequence number
 	refused     string                 // the last refusal, for people
 	full        bool                   // it was for lack of room
 	again       uint64                 // jobs that were published again and that the stream took, so they were missing
 }
 
-// publication is a job that was sent and whose storing nobody confirmed.
+// publication is a message of jobs that was sent and whose storing nobody confirmed.
 type publication struct {
 	at    time.Time
+	n     int  // jobs in it
 	again bool // it was sent before, in the same generation, and confirmed
 }
 
@@ -145,9 +146,14 @@ func (f *feed) stalled(limit time.Duration) (bool, time.Duration) {
 	return f.owing > limit, f.owing
 }
 
+// gather is for how long, at most, what the iterator made is not told to the actor, so that it can be fed in runs.
+const gather = 500 * time.Microsecond
+
 // iterate answers demands until ctx ends. Every item can be collected at once, so that a Next which never
 // returns holds back nothing that came before it; it keeps this goroutine, and nothing else.
 func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
+	tell := time.AfterFunc(time.Hour, f.tell)
+	defer tell.Stop()
 	for {
 		var a ask
 		select {
@@ -155,21 +161,27 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			return
 		case a = <-f.asked:
 		}
-		state := a.state
+		state, untold := a.state, 0
+		t := time.Now()
 		for n := 1; n <= a.n && ctx.Err() == nil; n++ {
-			t := time.Now()
 			job, next, err := inst.Next(state)
+			began := t
+			t = time.Now()
 			last := err != nil || n == a.n
 			f.mu.Lock()
 			if err == nil {
-				f.made.items = append(f.made.items, item{job, next, time.Since(t)})
+				f.made.items = append(f.made.items, item{job, next, t.Sub(began)})
 				state = next
 			}
 			f.made.err, f.made.last = err, last
 			f.mu.Unlock()
-			select {
-			case f.ready <- struct{}{}:
-			default: // the actor was told already
+			untold++
+			switch {
+			case last || untold == schema.MaxRun || t.Sub(began) > gather:
+				untold = 0
+				f.tell()
+			case untold == 1:
+				tell.Reset(gather)
 			}
 			if last {
 				break
@@ -178,16 +190,37 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 	}
 }
 
-// publish sends a job; the stream's answer comes to confirm. A lost message is sent again by republish.
+// tell says that there is something to collect.
+func (f *feed) tell() {
+	select {
+	case f.ready <- struct{}{}:
+	default: // the actor was told already
+	}
+}
+
+// publish sends one job.
 func (f *feed) publish(seq uint64, job []byte, again bool) {
+	f.send(&run{seq, 1, job}, again)
+}
+
+// send publishes a run and empties it; the stream's answer comes to confirm. A lost message is sent again by republish.
+func (f *feed) send(r *run, again bool) {
+	if r.n == 0 {
+		return
+	}
 	f.mu.Lock()
-	f.unconfirmed[seq] = publication{time.Now(), again}
+	f.unconfirmed[r.first] = publication{time.Now(), r.n, again}
 	f.mu.Unlock()
-	n := strconv.FormatUint(seq, 10)
-	err := f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + n + ".0", Reply: f.inbox + "." + n, Header: f.header(), Data: job})
+	try := schema.TryFirst
+	if r.n > 1 {
+		try = r.n
+	}
+	first := strconv.FormatUint(r.first, 10)
+	err := f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + first + "." + strconv.Itoa(try), Reply: f.inbox + "." + first, Header: f.header(), Data: r.data})
 	if err != nil {
 		f.fail(err.Error(), false)
 	}
+	*r = run{data: r.data[:0]} // the connection has copied it
 }
 
 // backUp sends a job a second time, for another worker than the one that has it. Nobody waits for an answer: the job
@@ -260,14 +293,12 @@ func (f *feed) confirm(m *nats.Msg) {
 // republish sends again what nobody confirmed and the trainer still needs.
 func (f *feed) republish(w *window.Window) {
 	f.mu.Lock()
-	var late []uint64
-	again := make(map[uint64]bool)
+	late := make(map[uint64]publication)
 	for seq, p := range f.unconfirmed {
-		if seq <= w.Taken() {
+		if seq+uint64(p.n)-1 <= w.Taken() {
 			delete(f.unconfirmed, seq)
 		} else if time.Since(p.at) > republishAfter {
-			late = append(late, seq)
-			again[seq] = p.again
+			late[seq] = p
 		}
 	}
 	unsaid := len(late) > 0 && f.refused == ""
@@ -275,11 +306,19 @@ func (f *feed) republish(w *window.Window) {
 	if unsaid {
 		f.fail(errSilent.Error(), false)
 	}
-	slices.Sort(late)
-	for _, seq := range late {
-		if e, ok := w.Entry(seq); ok {
-			f.publish(seq, e.Job, again[seq])
+	for _, seq := range slices.Sorted(maps.Keys(late)) {
+		var again run
+		for i := range late[seq].n {
+			if e, ok := w.Entry(seq + uint64(i)); ok && seq+uint64(i) > w.Taken() {
+				again.add(seq+uint64(i), e.Job, schema.MaxRun)
+			}
 		}
+		if again.first != seq { // the first ones are taken meanwhile
+			f.mu.Lock()
+			delete(f.unconfirmed, seq)
+			f.mu.Unlock()
+		}
+		f.send(&again, late[seq].again)
 	}
 }
 
@@ -305,7 +344,13 @@ func (f *feed) crowded() bool {
 func (f *feed) waiting() (string, []uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.refused, slices.Sorted(maps.Keys(f.unconfirmed))
+	var seqs []uint64
+	for _, first := range slices.Sorted(maps.Keys(f.unconfirmed)) {
+		for i := range f.unconfirmed[first].n {
+			seqs = append(seqs, first+uint64(i))
+		}
+	}
+	return f.refused, seqs
 }
 
 // iteratorFault says how iteration ended; nil for the end of the data.

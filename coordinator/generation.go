@@ -158,6 +158,9 @@ func (b *batcher) restart(state []byte, taken uint64) {
 	b.notify()
 }
 
+// jobOverhead is more than a job's message has besides its byte slices.
+const jobOverhead = 48
+
 // take publishes what the iterator made.
 func (b *batcher) take(p produced) {
 	g := b.gen
@@ -165,27 +168,39 @@ func (b *batcher) take(p produced) {
 		return // of a Next that came back too late, or of what followed a job that is too large
 	}
 	g.settled = g.settled || p.last
+	var together run
+	length := b.runs.length(g.Limit(), g.slots)
+	if b.c.nc.MaxPayload() < 2*runBytes {
+		length = 1
+	}
 	for _, it := range p.items {
 		b.c.meters.iterate.WithLabelValues(b.rec.Spec.Dataset).Observe(it.took.Seconds())
 		seq := g.Fed() + 1
 		if v := b.rec.Verdict; v != nil && v.Seq == seq {
+			g.feed.send(&together, false)
 			b.verdict(v.Fault) // given by the owner before, and final
 			return
 		}
-		job, err := schema.AppendJob(nil, &schema.Job{Seq: seq, Prev: g.StateAfter(seq - 1), Next: it.next, Body: it.job, Iterate: it.took})
-		if err == nil && int64(len(job)) > b.c.nc.MaxPayload() {
-			err = fmt.Errorf("%d bytes encoded; the server takes messages of at most %d", len(job), b.c.nc.MaxPayload())
-		}
-		if err != nil {
-			b.verdict(&schema.Fault{Code: schema.CodeJobTooLarge, Message: "job: " + err.Error()})
+		prev := g.StateAfter(seq - 1)
+		job := schema.AppendJob(make([]byte, 0, len(prev)+len(it.next)+len(it.job)+jobOverhead), &schema.Job{
+			Seq: seq, Prev: prev, Next: it.next, Body: it.job, Iterate: it.took,
+		})
+		if int64(len(job)) > b.c.nc.MaxPayload() {
+			g.feed.send(&together, false)
+			b.verdict(&schema.Fault{Code: schema.CodeJobTooLarge, Message: fmt.Sprintf(
+				"job: %d bytes encoded; the server takes messages of at most %d", len(job), b.c.nc.MaxPayload())})
 			return
 		}
 		g.Feed(window.Entry{Next: it.next, Job: job})
 		if seq > g.Taken() && !g.done[seq] {
-			g.feed.publish(seq, job, false)
+			if !together.add(seq, job, length) {
+				g.feed.send(&together, false)
+				together.add(seq, job, length)
+			}
 			b.count.fed++
 		}
 	}
+	g.feed.send(&together, false)
 	if p.err != nil {
 		b.verdict(iteratorFault(p.err))
 		return
@@ -393,17 +408,13 @@ func (b *batcher) makeRoom() {
 	if err != nil || done[g.Taken()+1] {
 		return // the trainer makes room by taking
 	}
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
-	if err != nil {
-		return
-	}
 	g.shrunk = max(1, g.Limit()/2)
 	g.SetLimit(g.shrunk)
 	dropped, keep := 0, g.Taken()+uint64(g.shrunk)
 	g.feed.forget(keep)
 	b.cancelJobs(keep+1, g.Fed()+1)
 	for seq := g.Fed(); seq > keep; seq-- {
-		if done[seq] && purgeOne(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, seq)) == nil {
+		if done[seq] && b.purgeOne(seq) == nil {
 			delete(done, seq)
 			dropped++
 		}

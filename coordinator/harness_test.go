@@ -280,7 +280,7 @@ func (r *reader) work(n int) []uint64 {
 		if err != nil {
 			r.t.Fatalf("job %d of %d: %v", len(done)+1, n, err)
 		}
-		job, err := schema.DecodeJob(m.Data())
+		job, _, err := schema.DecodeJob(m.Data())
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -38,6 +38,9 @@ func (b *batcher) credit(credit *schema.Credit) {
 		return
 	}
 	b.rate.observe(b.heard, credit.Taken, credit.Bytes)
+	if credit.Timing != nil {
+		b.runs.observe(credit.Taken, credit.Timing.Materialize)
+	}
 	if credit.Failed != nil && b.rec.Phase != schema.PhaseFailed {
 		b.fail(credit.Failed)
 		return

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -78,27 +79,19 @@ func (b *batcher) commits(ctx context.Context) (map[uint64]bool, error) {
 	return done, nil
 }
 
-// purge drops the results in (from, to]: by blocks where a block ends there, else one by one.
+// purge drops the results in (from, to]: by blocks where a block ends there, else one by one. It does not wait for the
+// store: what a lost request leaves behind is found by sweep.
 func (b *batcher) purge(from, to uint64) error {
-	if from == to {
-		return nil
-	}
-	ctx, cancel := b.c.call(callTimeout)
-	defer cancel()
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
-	if err != nil {
-		return err
-	}
 	for seq := from + 1; seq <= to; {
 		block := seq / schema.BlockSize
 		if end := (block+1)*schema.BlockSize - 1; end <= to {
-			if err := s.Purge(ctx, jetstream.WithPurgeSubject(schema.BlockFilter(b.name, b.rec.Gen, block))); err != nil {
+			if err := b.purgeSubject(schema.BlockFilter(b.name, b.rec.Gen, block)); err != nil {
 				return err
 			}
 			seq = end + 1
 			continue
 		}
-		if err := purgeOne(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, seq)); err != nil {
+		if err := b.purgeOne(seq); err != nil {
 			return err
 		}
 		seq++
@@ -107,11 +100,20 @@ func (b *batcher) purge(from, to uint64) error {
 }
 
 // purgeOne drops a commit record and all chunks and markers of its sequence number.
-func purgeOne(ctx context.Context, s jetstream.Stream, subject string) error {
-	if err := s.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+func (b *batcher) purgeOne(seq uint64) error {
+	subject := schema.ResultSubject(b.name, b.rec.Gen, seq)
+	if err := b.purgeSubject(subject); err != nil {
 		return err
 	}
-	return s.Purge(ctx, jetstream.WithPurgeSubject(subject+".>"))
+	return b.purgeSubject(subject + ".>")
+}
+
+func (b *batcher) purgeSubject(filter string) error {
+	request, err := json.Marshal(map[string]string{"filter": filter})
+	if err != nil {
+		return err
+	}
+	return b.c.nc.Publish("$JS.API.STREAM.PURGE."+topology.ResultsStream(b.name, b.rec.Gen), request)
 }
 
 // removeAttempt deletes the commit record of a subject if it is that attempt's.

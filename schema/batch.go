@@ -131,14 +131,14 @@ func appendHeader(dst []byte, b Batch) []byte {
 // byte is refused (tensors that overlap or leave the payload, dirty padding, a name used twice) with an error that
 // wraps [ErrMalformed].
 func DecodeBatch(payload []byte) (Batch, error) {
-	r := headerReader{data: payload}
+	r := cursor{data: payload}
 	n := r.array(MaxTensors)
 	if r.err != nil {
 		return nil, r.err
 	}
 	b := make(Batch, n)
 	for i := range b {
-		if err := r.tensor(&b[i]); err != nil {
+		if err := readTensor(&r, &b[i]); err != nil {
 			return nil, fmt.Errorf("tensor %d: %w", i, err)
 		}
 	}
@@ -172,77 +172,12 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// headerReader reads msgpack as far as a header needs it. After the first error it reads zeros.
-type headerReader struct {
-	data []byte
-	pos  int
-	err  error
-}
-
-func (r *headerReader) fail(what string) {
-	if r.err == nil {
-		r.err = fmt.Errorf("%w: offset %d: %s", ErrMalformed, r.pos, what)
-	}
-}
-
-func (r *headerReader) next(want kind) (h head, value []byte) {
-	if r.err != nil {
-		return head{}, nil
-	}
-	h, f := readHead(r.data[r.pos:])
-	switch {
-	case f != faultNone:
-		r.fail(faultText[f])
-		return head{}, nil
-	case h.kind != want:
-		r.fail("another kind of value than the header has here")
-		return head{}, nil
-	}
-	value = r.data[r.pos : r.pos+h.size]
-	r.pos += h.size
-	return h, value
-}
-
-func (r *headerReader) array(most int) int {
-	h, _ := r.next(kindArray)
-	if h.children > uint64(most) {
-		r.fail(fmt.Sprintf("more than %d elements", most))
-		return 0
-	}
-	return int(h.children)
-}
-
-func (r *headerReader) string() string {
-	h, value := r.next(kindString)
-	if len(value)-h.header > MaxTensorName {
-		r.fail(fmt.Sprintf("a name of more than %d bytes", MaxTensorName))
-		return ""
-	}
-	return string(value[h.header:])
-}
-
-func (r *headerReader) uint() uint64 {
-	_, value := r.next(kindScalar)
-	if len(value) == 0 {
-		return 0
-	}
-	switch c := value[0]; {
-	case c <= 0x7f:
-		return uint64(c)
-	case c == 0xcc || c == 0xcd || c == 0xce:
-		return bigEndian(value[1:])
-	case c == 0xcf:
-		return binary.BigEndian.Uint64(value[1:])
-	}
-	r.fail("not an unsigned integer")
-	return 0
-}
-
-func (r *headerReader) tensor(t *Named) error {
+// readTensor reads what a header says of a tensor.
+func readTensor(r *cursor, t *Named) error {
 	if r.array(5) != 5 {
 		r.fail("a tensor is described by 5 fields")
 	}
-	t.Name = r.string()
+	t.Name = r.string(MaxTensorName)
 	dtype := r.uint()
 	rank := r.array(MaxRank)
 	if r.err != nil {
@@ -280,27 +215,11 @@ func arraySize(n int) int {
 	return 3
 }
 
-func appendArray(dst []byte, n int) []byte {
-	if n < 16 {
-		return append(dst, 0x90|byte(n))
-	}
-	return binary.BigEndian.AppendUint16(append(dst, 0xdc), uint16(n))
-}
-
 func stringSize(n int) int {
 	if n < 32 {
 		return 1 + n
 	}
 	return 2 + n
-}
-
-func appendString(dst []byte, s string) []byte {
-	if len(s) < 32 {
-		dst = append(dst, 0xa0|byte(len(s)))
-	} else {
-		dst = append(dst, 0xd9, byte(len(s)))
-	}
-	return append(dst, s...)
 }
 
 func uintSize(n uint64) int {
@@ -315,21 +234,6 @@ func uintSize(n uint64) int {
 		return 5
 	default:
 		return 9
-	}
-}
-
-func appendUint(dst []byte, n uint64) []byte {
-	switch uintSize(n) {
-	case 1:
-		return append(dst, byte(n))
-	case 2:
-		return append(dst, 0xcc, byte(n))
-	case 3:
-		return binary.BigEndian.AppendUint16(append(dst, 0xcd), uint16(n))
-	case 5:
-		return binary.BigEndian.AppendUint32(append(dst, 0xce), uint32(n))
-	default:
-		return binary.BigEndian.AppendUint64(append(dst, 0xcf), n)
 	}
 }
 

@@ -11,10 +11,8 @@ import (
 // A reader that cannot fetch it asks the worker to store it as chunks ([UploadSubject]); they are found where those of
 // any payload are.
 type Direct struct {
-	//lint:ignore U1000 msgpack reads the tag
-	_msgpack struct{} `msgpack:",as_array"`
-	Address  string   // host:port
-	Pin      []byte   // SHA-256 of the certificate that the worker shows; empty where no TLS is spoken
+	Address string // host:port
+	Pin     []byte // SHA-256 of the certificate that the worker shows; empty where no TLS is spoken
 }
 
 // pinSize is the length of Direct.Pin.

@@ -1,8 +1,10 @@
 package schema
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -22,13 +24,11 @@ const payloadAlign = 64
 // Job is the body of a job message: everything a worker needs besides the data set's parameters, which
 // it reads from the batcher's Record.
 type Job struct {
-	//lint:ignore U1000 msgpack reads the tag
-	_msgpack struct{}      `msgpack:",as_array"`
-	Seq      uint64        // position in the generation, from 1
-	Prev     []byte        // state before
-	Next     []byte        // state after
-	Body     []byte        // the data set's job, canonical msgpack
-	Iterate  time.Duration // how long Next took
+	Seq     uint64        // position in the generation, from 1
+	Prev    []byte        // state before
+	Next    []byte        // state after
+	Body    []byte        // the data set's job, canonical msgpack
+	Iterate time.Duration // how long Next took
 }
 
 // Kind says what a Result is.
@@ -60,8 +60,6 @@ func (k Kind) String() string {
 // Its message is the msgpack header, zero padding to a multiple of 64 bytes, then the payload when it is
 // inline (Chunks == 0).
 type Result struct {
-	//lint:ignore U1000 msgpack reads the tag
-	_msgpack    struct{}      `msgpack:",as_array"`
 	Seq         uint64        // position in the generation, from 1
 	Kind        Kind          // what this is
 	Prev        []byte        // state before
@@ -81,58 +79,119 @@ type Result struct {
 }
 
 // AppendJob appends the encoded job.
-func AppendJob(dst []byte, j *Job) ([]byte, error) {
-	data, err := Marshal(j)
-	return append(dst, data...), err
+func AppendJob(dst []byte, j *Job) []byte {
+	dst = appendArray(dst, 5)
+	dst = appendUint(dst, j.Seq)
+	dst = appendBytes(dst, j.Prev)
+	dst = appendBytes(dst, j.Next)
+	dst = appendBytes(dst, j.Body)
+	return appendInt(dst, int64(j.Iterate))
 }
 
-// DecodeJob decodes a job message; its byte slices alias nothing of data.
-func DecodeJob(data []byte) (*Job, error) {
-	j := new(Job)
-	if err := Unmarshal(data, j); err != nil {
-		return nil, fmt.Errorf("job: %w", err)
+// DecodeJob decodes the first job of a message and returns what follows it: the message of a run of jobs is one after
+// another. The job's byte slices are views of data.
+func DecodeJob(data []byte) (j *Job, rest []byte, err error) {
+	c := cursor{data: data}
+	c.fields(5)
+	j = &Job{Seq: c.uint(), Prev: c.bytes(), Next: c.bytes(), Body: c.bytes(), Iterate: time.Duration(c.int())}
+	if c.err == nil && j.Seq == 0 {
+		c.fail("sequence number 0")
 	}
-	if j.Seq == 0 {
-		return nil, fmt.Errorf("job: %w: sequence number 0", ErrMalformed)
+	if c.err != nil {
+		return nil, nil, fmt.Errorf("job: %w", c.err)
 	}
-	return j, nil
+	return j, data[c.pos:], nil
 }
 
 // AppendResult appends the record and, when r.Chunks is 0, payload, which must be r.Size bytes long.
 func AppendResult(dst []byte, r *Result, payload []byte) ([]byte, error) {
-	head, err := Marshal(r)
-	if err != nil {
-		return dst, fmt.Errorf("result %d: %w", r.Seq, err)
+	if r.Chunks == 0 && uint64(len(payload)) != r.Size {
+		return dst, fmt.Errorf("result %d: payload of %d bytes, %d announced", r.Seq, len(payload), r.Size)
 	}
 	start := len(dst)
-	dst = append(dst, head...)
-	if r.Chunks > 0 {
+	dst = appendArray(dst, 16)
+	dst = appendUint(dst, r.Seq)
+	dst = appendUint(dst, uint64(r.Kind))
+	dst = appendBytes(dst, r.Prev)
+	dst = appendBytes(dst, r.Next)
+	dst = appendString(dst, r.Attempt)
+	dst = appendString(dst, r.Worker)
+	dst = appendUint(dst, r.Deliveries)
+	dst = appendBytes(dst, r.Digest[:])
+	dst = appendUint(dst, r.Size)
+	dst = appendUint(dst, uint64(r.Chunks))
+	dst = appendInt(dst, int64(r.Iterate))
+	dst = appendInt(dst, int64(r.Queue))
+	dst = appendInt(dst, int64(r.Materialize))
+	if r.Fault == nil {
+		dst = append(dst, 0xc0)
+	} else {
+		var err error
+		if dst, err = appendMsgpack(dst, r.Fault); err != nil {
+			return dst[:start], fmt.Errorf("result %d: %w", r.Seq, err)
+		}
+	}
+	dst = appendInt(dst, r.Queued)
+	if r.Direct == nil {
+		dst = append(dst, 0xc0)
+	} else {
+		dst = appendBytes(appendString(appendArray(dst, 2), r.Direct.Address), r.Direct.Pin)
+	}
+	if r.Chunks > 0 || r.Size == 0 {
 		return dst, nil
 	}
-	if uint64(len(payload)) != r.Size {
-		return dst[:start], fmt.Errorf("result %d: payload of %d bytes, %d announced", r.Seq, len(payload), r.Size)
-	}
-	if r.Size == 0 {
-		return dst, nil
-	}
-	for (len(dst)-start)%payloadAlign != 0 {
-		dst = append(dst, 0)
-	}
+	dst = append(dst, padding[:-(len(dst)-start)&(payloadAlign-1)]...)
 	return append(dst, payload...), nil
+}
+
+// decodeRecord decodes what comes before the payload, and returns its length.
+func decodeRecord(data []byte) (r *Result, n int, err error) {
+	c := cursor{data: data}
+	c.fields(16)
+	r = &Result{Seq: c.uint()}
+	kind := c.uint()
+	prev, next := c.bytes(), c.bytes()
+	r.Attempt, r.Worker, r.Deliveries = c.string(MaxName), c.string(MaxName), c.uint()
+	digest := c.bytes()
+	r.Size = c.uint()
+	chunks := c.uint()
+	r.Iterate, r.Queue, r.Materialize = time.Duration(c.int()), time.Duration(c.int()), time.Duration(c.int())
+	fault := c.value()
+	r.Queued = c.int()
+	if !c.null() {
+		c.fields(2)
+		r.Direct = &Direct{Address: c.string(MaxAddress), Pin: bytes.Clone(c.bytes())}
+	}
+	if c.err == nil && (len(digest) != len(r.Digest) || chunks > math.MaxUint32 || kind > uint64(KindEnd) || r.Seq == 0) {
+		c.fail(fmt.Sprintf("sequence number %d, kind %d, a digest of %d bytes, %d chunks", r.Seq, kind, len(digest), chunks))
+	}
+	if c.err != nil {
+		return nil, 0, c.err
+	}
+	r.Kind, r.Chunks = Kind(kind), uint32(chunks)
+	copy(r.Digest[:], digest)
+	// The states outlive the payload, which may be large, so they do not lie in its memory.
+	states := append(append(make([]byte, 0, len(prev)+len(next)), prev...), next...)
+	if prev != nil {
+		r.Prev = states[:len(prev):len(prev)]
+	}
+	if next != nil {
+		r.Next = states[len(prev):]
+	}
+	if fault[0] != 0xc0 { // not nil
+		r.Fault = new(Fault)
+		if err := Unmarshal(fault, r.Fault); err != nil {
+			return nil, 0, err
+		}
+	}
+	return r, c.pos, nil
 }
 
 // DecodeResult decodes a commit record. payload aliases data, and is nil when the record names chunks.
 func DecodeResult(data []byte) (r *Result, payload []byte, err error) {
-	n, err := CheckPrefix(data)
+	r, n, err := decodeRecord(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("result: %w", err)
-	}
-	r = new(Result)
-	if err := Unmarshal(data[:n], r); err != nil {
-		return nil, nil, fmt.Errorf("result: %w", err)
-	}
-	if r.Seq == 0 || r.Kind > KindEnd {
-		return nil, nil, fmt.Errorf("result: %w: sequence number %d, %v", ErrMalformed, r.Seq, r.Kind)
 	}
 	if r.Chunks > 0 {
 		if want := (r.Size + ChunkSize - 1) / ChunkSize; uint64(r.Chunks) != want || r.Size > MaxPayload || len(data) != n {

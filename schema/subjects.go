@@ -63,18 +63,31 @@ func KindToken(dataset string, version uint32) string {
 	return fmt.Sprintf("%s-v%d-w%d", dataset, version, WireVersion)
 }
 
-// JobSubject is where job seq of a generation is published; try 0 is the normal one, so that feeding a
-// job again while it is queued is refused by the stream and changes nothing.
+// The tries of a job, the last token of its subject. A try of 2 and more is a run: so many consecutive jobs in one
+// message, that of the first.
+const (
+	TryFirst  = 0 // fed, taken out of a run, or issued again
+	TryBackup = 1 // for a second worker, since the first is late
+)
+
+// MaxRun is the most jobs that one message carries.
+const MaxRun = 16
+
+// JobSubject is where job seq of a generation is published. Feeding it again while it is queued is refused by the stream
+// and changes nothing.
 func JobSubject(kind, batcher, gen string, seq uint64, try int) string {
 	return joinSubject(JobPrefix, kind, batcher, gen, strconv.FormatUint(seq, 10), strconv.Itoa(try))
 }
+
+// RunLength is how many jobs a message of that try carries.
+func RunLength(try int) int { return max(try, 1) }
 
 // JobFilter matches all jobs of one generation.
 func JobFilter(kind, batcher, gen string) string {
 	return joinSubject(JobPrefix, kind, batcher, gen, ">")
 }
 
-// TriesFilter matches all tries of one job.
+// TriesFilter matches all tries of one job, and the run that begins with it.
 func TriesFilter(kind, batcher, gen string, seq uint64) string {
 	return joinSubject(JobPrefix, kind, batcher, gen, strconv.FormatUint(seq, 10), "*")
 }
@@ -88,7 +101,7 @@ func ParseJobSubject(subject string) (kind, batcher, gen string, seq uint64, try
 	}
 	seq, ok1 := parseNumber(parts[3], 64)
 	try64, ok2 := parseNumber(parts[4], 31)
-	if !ok1 || !ok2 || seq == 0 || slices.Contains(parts, "") {
+	if !ok1 || !ok2 || seq == 0 || try64 > MaxRun || slices.Contains(parts, "") {
 		return "", "", "", 0, 0, fmt.Errorf("%w: %q has no sequence number and try", ErrMalformed, subject)
 	}
 	return parts[0], parts[1], parts[2], seq, int(try64), nil

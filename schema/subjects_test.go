@@ -53,7 +53,7 @@ func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for _, subject := range []string{
 		"", ".", "jetbatch.job", "jetbatch.job.k.b.g.1", "jetbatch.job.k.b.g.1.0.0", "jetbatch.job.k.b.g.0.0", "jetbatch.job.k.b.g.01.0",
-		"jetbatch.job.k.b.g.1.00", "jetbatch.job.k.b.g.+1.0", "jetbatch.job.k.b.g.1.-1", "jetbatch.job.k.b.g.1.2147483648",
+		"jetbatch.job.k.b.g.1.00", "jetbatch.job.k.b.g.+1.0", "jetbatch.job.k.b.g.1.-1", "jetbatch.job.k.b.g.1.2147483648", "jetbatch.job.k.b.g.1.17",
 		"jetbatch.job.k.b.g.18446744073709551616.0", "jetbatch.job.k..g.1.0", "jetbatch.jobs.k.b.g.1.0", "xjetbatch.job.k.b.g.1.0",
 	} {
 		if _, _, _, seq, _, err := ParseJobSubject(subject); !errors.Is(err, ErrMalformed) || seq != 0 {
@@ -75,7 +75,7 @@ func TestParseRefuses(t *testing.T) {
 //   - Parsing anything else never panics, and what parses as a job is what building it again gives.
 func FuzzSubjects(f *testing.F) {
 	f.Add("ecg-v2-w1", "train", "G", uint64(7), 0, "jetbatch.job.k.b.g.1.0")
-	f.Add("k", "b", "g", uint64(math.MaxUint64), math.MaxInt32, "jetbatch.result.b.g.1.64")
+	f.Add("k", "b", "g", uint64(math.MaxUint64), MaxRun, "jetbatch.result.b.g.1.64")
 	f.Add("", "a.b", ">", uint64(0), -1, "jetbatch.live.b.g.1.64")
 	f.Fuzz(func(t *testing.T, kind, batcher, gen string, seq uint64, try int, any string) {
 		if k, b, g, n, tr, err := ParseJobSubject(any); err == nil && JobSubject(k, b, g, n, tr) != any {
@@ -85,7 +85,7 @@ func FuzzSubjects(f *testing.F) {
 			t.Fatalf("%q is parsed as %d", any, n)
 		}
 		if CheckName("kind", kind) != nil || CheckName("batcher", batcher) != nil || CheckName("generation", gen) != nil ||
-			seq == 0 || try < 0 || try > math.MaxInt32 {
+			seq == 0 || try < 0 || try > MaxRun {
 			return
 		}
 		k, b, g, n, tr, err := ParseJobSubject(JobSubject(kind, batcher, gen, seq, try))

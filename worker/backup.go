@@ -10,7 +10,7 @@ const declinedFor = 500 * time.Millisecond
 
 // backup reports whether j is a second job of its sequence number, published because the first is late. Whatever
 // becomes of it, the first one is there still.
-func (j *job) backup() bool { return !strings.HasSuffix(j.subject, ".0") }
+func (j *job) backup() bool { return strings.HasSuffix(j.subject, ".1") }
 
 // declines reports whether a backup is of no use here: this worker has the late job itself, or cannot start
 // another while there may be one that can. One that nobody had use for is let go. w.mu is held.
@@ -18,9 +18,8 @@ func (w *Worker) declines(j *job) bool {
 	if j.suspect() || j.deliveries == 1 && w.sched.Running() >= w.sched.Slots() {
 		return true
 	}
-	seq := j.subject[:strings.LastIndexByte(j.subject, '.')+1]
 	for _, h := range w.held {
-		if h.lane == j.lane && strings.HasPrefix(h.subject, seq) {
+		if h.lane == j.lane && h.seq == j.seq {
 			return true
 		}
 	}
@@ -30,8 +29,8 @@ func (w *Worker) declines(j *job) bool {
 // decline hands a backup on to another worker, or lets it go.
 func (w *Worker) decline(j *job) {
 	if j.suspect() {
-		w.answer(j, nil)
+		w.answer(j.delivery, nil)
 		return
 	}
-	w.answer(j, nak(time.Duration(j.deliveries-1)*declinedFor))
+	w.answer(j.delivery, nak(time.Duration(j.deliveries-1)*declinedFor))
 }

@@ -38,10 +38,7 @@ func BenchmarkJobs(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			data, err := schema.AppendJob(nil, &schema.Job{Seq: seq + 1, Prev: state, Next: state, Body: job})
-			if err != nil {
-				b.Fatal(err)
-			}
+			data := schema.AppendJob(nil, &schema.Job{Seq: seq + 1, Prev: state, Next: state, Body: job})
 			if _, err := o.js.PublishMsgAsync(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, seq+1, 0), Data: data}); err != nil {
 				b.Fatal(err)
 			}

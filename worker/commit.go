@@ -107,7 +107,7 @@ func (w *Worker) settle(c *commit, a *pubAck) {
 func (w *Worker) settled(c *commit) {
 	w.countStored(c)
 	w.mu.Lock()
-	held := w.dropLocked(c.job)
+	done := w.dropLocked(c.job) && c.job.endLocked()
 	w.releaseLocked(c)
 	w.done++
 	if c.result.Kind == schema.KindError {
@@ -116,8 +116,8 @@ func (w *Worker) settled(c *commit) {
 	}
 	w.mu.Unlock()
 	c.record.free()
-	if held {
-		w.answer(c.job, nil)
+	if done {
+		w.answer(c.job.delivery, nil)
 	}
 }
 

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -49,19 +51,72 @@ func (w *Worker) dropLocked(j *job) bool {
 	return true
 }
 
-// ack deletes the job from the queue.
+// ack ends a job. The last one of its delivery to end deletes it from the queue.
 func (w *Worker) ack(j *job) {
-	if w.drop(j) {
-		w.answer(j, nil)
+	w.mu.Lock()
+	done := w.dropLocked(j) && j.endLocked()
+	w.mu.Unlock()
+	if done {
+		w.answer(j.delivery, nil)
 	}
+}
+
+// endLocked counts a job that has ended and reports whether the delivery is to be acked.
+func (d *delivery) endLocked() bool {
+	d.open--
+	return d.open == 0 && !d.let
+}
+
+// letGo drops a job without a word: its delivery comes again when AckWait is over.
+func (w *Worker) letGo(j *job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropLocked(j)
+	j.let = true
 }
 
 // handBack gives the job to another worker, after delay.
 func (w *Worker) handBack(j *job, delay time.Duration) {
-	if w.drop(j) {
-		w.count(j).returned.Add(1)
-		w.answer(j, nak(delay))
+	if !w.drop(j) {
+		return
 	}
+	w.count(j.lane).returned.Add(1)
+	if len(j.jobs) > 1 {
+		w.separate(j)
+	} else {
+		w.answer(j.delivery, nak(delay))
+	}
+}
+
+// separate takes a job out of its run: it is queued by itself, and then the run is done with it. What is not answered
+// costs a redelivery of the run, nothing else: a job that is queued twice is refused, or its result is.
+func (w *Worker) separate(j *job) {
+	w.mu.Lock()
+	w.separating++
+	w.mu.Unlock()
+	w.pub.send(&publication{
+		stream: topology.JobsStream, subject: j.single(), header: j.header(), data: j.data,
+		done: func(a *pubAck) {
+			v := a.verdict(topology.JobsStream)
+			w.mu.Lock()
+			w.separating--
+			j.let = j.let || v != stored && v != exists
+			done := j.endLocked()
+			if w.draining {
+				w.announce() // the loop looks whether this was the last
+			}
+			w.mu.Unlock()
+			if done {
+				w.answer(j.delivery, nil)
+			}
+		},
+	})
+}
+
+// single is the subject of the job by itself.
+func (j *job) single() string {
+	run := j.subject[:strings.LastIndexByte(j.subject, '.')]
+	return run[:strings.LastIndexByte(run, '.')+1] + strconv.FormatUint(j.seq, 10) + "." + strconv.Itoa(schema.TryFirst)
 }
 
 // nak is the answer that gives a job back, to be handed out again after delay.
@@ -76,9 +131,9 @@ func nak(delay time.Duration) []byte {
 }
 
 // answer publishes an ack of any kind. One that is lost costs a redelivery, nothing else.
-func (w *Worker) answer(j *job, body []byte) {
-	if err := w.nc.Publish(j.reply, body); err != nil {
-		w.log.Debug("ack not sent", "subject", j.subject, "error", err)
+func (w *Worker) answer(d *delivery, body []byte) {
+	if err := w.nc.Publish(d.reply, body); err != nil {
+		w.log.Debug("ack not sent", "subject", d.subject, "error", err)
 	}
 }
 
@@ -99,8 +154,13 @@ func (w *Worker) heartbeat() {
 	var replies []string
 	for _, j := range w.held {
 		if j.deadline > 0 && now > j.deadline {
+			j.late = true
 			w.expire(j, now)
-		} else {
+		}
+	}
+	for _, j := range w.held {
+		if !j.late && j.beaten != now {
+			j.beaten = now
 			replies = append(replies, j.reply)
 		}
 	}
@@ -143,10 +203,10 @@ func (w *Worker) expire(j *job, now int64) {
 	w.announce()
 }
 
-// header returns the headers of what a job publishes.
-func (j *job) header() nats.Header {
-	if j.trace == "" {
+// header returns the headers of what its jobs publish.
+func (d *delivery) header() nats.Header {
+	if d.trace == "" {
 		return nil
 	}
-	return nats.Header{schema.TraceHeader: []string{j.trace}}
+	return nats.Header{schema.TraceHeader: []string{d.trace}}
 }

@@ -109,18 +109,18 @@ func (m *meters) Collect(ch chan<- prometheus.Metric) {
 	m.stages.Collect(ch)
 }
 
-// count returns the counters of a job's data set.
-func (w *Worker) count(j *job) *counters { return w.counts[j.lane.data.kind.Name] }
+// count returns the counters of a lane's data set.
+func (w *Worker) count(l *lane) *counters { return w.counts[l.data.kind.Name] }
 
-func (w *Worker) observe(j *job, stage string, d time.Duration) {
+func (w *Worker) observe(l *lane, stage string, d time.Duration) {
 	if w.cfg.Registerer != nil {
-		w.meters.stages.WithLabelValues(j.lane.data.kind.Name, stage).Observe(d.Seconds())
+		w.meters.stages.WithLabelValues(l.data.kind.Name, stage).Observe(d.Seconds())
 	}
 }
 
 // countStored counts a result that is stored.
 func (w *Worker) countStored(c *commit) {
-	n := w.count(c.job)
+	n := w.count(c.job.lane)
 	switch c.result.Kind {
 	case schema.KindBatch:
 		n.batches.Add(1)
@@ -130,7 +130,7 @@ func (w *Worker) countStored(c *commit) {
 		n.errors.Add(1)
 	}
 	n.bytes.Add(c.result.Size)
-	w.observe(c.job, stageStore, time.Since(c.began))
+	w.observe(c.job.lane, stageStore, time.Since(c.began))
 }
 
 // Live returns nil while the process is of use: it has begun, and not every slot is lost to a job that ignores its

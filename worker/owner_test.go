@@ -151,13 +151,9 @@ func (o *owner) job(seq uint64) []byte {
 		}
 		return data
 	}
-	data, err := schema.AppendJob(nil, &schema.Job{
+	return schema.AppendJob(nil, &schema.Job{
 		Seq: seq, Prev: encode(int(seq)), Next: encode(int(seq + 1)), Body: encode(input{int(seq)}), Iterate: time.Microsecond,
 	})
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return data
 }
 
 // stored returns what is stored at a subject of results; nil when nothing is.

@@ -1,11 +1,13 @@
 package worker
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/schedule"
 )
@@ -22,17 +24,33 @@ const (
 // suspectAfter is how many deliveries of a job are taken for accidents.
 const suspectAfter = 3
 
-// job is a delivered job until it is acked or handed back.
-type job struct {
+// delivery is a message of one or more jobs, until all of them have ended.
+type delivery struct {
 	lane       *lane
 	subject    string
 	reply      string // where acks go
-	data       []byte
 	trace      string // traceparent header
 	deliveries uint64
-	marker     string    // subject of the start marker of a suspect
 	stored     time.Time // by the broker's clock
-	index      int       // in Worker.held; -1 when no longer held
+	jobs       []*job
+
+	// Under Worker.mu.
+	open   int   // jobs that have not ended
+	let    bool  // one of them was let go: no ack
+	late   bool  // one of them is past its deadline: no heartbeat
+	beaten int64 // when it was last heartbeat
+}
+
+// job is a job until it is acked or handed back. It may be one of several in a delivery, which is acked when all have
+// ended.
+type job struct {
+	*delivery
+	seq    uint64
+	work   *schema.Job // nil when the message is at fault
+	data   []byte      // work, encoded
+	fault  error       // why there is no work
+	marker string      // subject of the start marker of a suspect
+	index  int         // in Worker.held; -1 when no longer held
 
 	// Set when execution starts, under Worker.mu.
 	deadline int64 // instant on the worker's clock; 0 before
@@ -41,7 +59,44 @@ type job struct {
 	cancel   func(cause error)
 }
 
-func (j *job) suspect() bool { return j.deliveries > suspectAfter }
+func (d *delivery) suspect() bool { return d.deliveries > suspectAfter }
+
+// unpack reads the jobs of a delivery. Where one of them cannot be read, the first stands for all.
+func (w *Worker) unpack(d *delivery, data []byte) {
+	token, _, _, seq, try, err := schema.ParseJobSubject(d.subject)
+	switch {
+	case err != nil:
+		err = dataset.Permanent(err)
+	case w.kinds[token] != d.lane.data.kind:
+		err = fmt.Errorf("%w: it is of %s", errForeign, token)
+	default:
+		if err = d.decode(seq, schema.RunLength(try), data); err == nil {
+			return
+		}
+	}
+	d.jobs = []*job{{delivery: d, seq: seq, fault: err, index: -1}}
+}
+
+func (d *delivery) decode(seq uint64, n int, data []byte) error {
+	jobs := make([]job, n)
+	d.jobs = make([]*job, n)
+	for i := range jobs {
+		work, rest, err := schema.DecodeJob(data)
+		if err != nil {
+			return dataset.Permanent(err)
+		}
+		if work.Seq != seq+uint64(i) {
+			return dataset.Permanent(fmt.Errorf("job %d: %w: its body says %d", seq+uint64(i), schema.ErrMalformed, work.Seq))
+		}
+		jobs[i] = job{delivery: d, seq: work.Seq, work: work, data: data[:len(data)-len(rest)], index: -1}
+		d.jobs[i] = &jobs[i]
+		data = rest
+	}
+	if len(data) > 0 {
+		return dataset.Permanent(fmt.Errorf("job %d: %w: %d bytes follow it", seq, schema.ErrMalformed, len(data)))
+	}
+	return nil
+}
 
 // ask sends requests that the scheduler has counted already.
 func (w *Worker) ask(asks []schedule.Ask[*lane]) {
@@ -76,30 +131,42 @@ func (w *Worker) onDelivery(l *lane, msg *nats.Msg) {
 	if err != nil {
 		return // not from a consumer
 	}
-	j := &job{
-		lane: l, subject: msg.Subject, reply: msg.Reply, data: msg.Data,
-		deliveries: meta.NumDelivered, stored: meta.Timestamp, index: -1,
+	d := &delivery{
+		lane: l, subject: msg.Subject, reply: msg.Reply, deliveries: meta.NumDelivered, stored: meta.Timestamp,
 	}
 	if msg.Header != nil {
-		j.trace = schema.Traceparent(msg.Header.Get(schema.TraceHeader))
+		d.trace = schema.Traceparent(msg.Header.Get(schema.TraceHeader))
 	}
+	w.unpack(d, msg.Data)
+	d.open = len(d.jobs)
 	w.mu.Lock()
-	if j.backup() && w.declines(j) {
+	if j := d.jobs[0]; j.backup() && w.declines(j) {
 		w.sched.Expired(l, 1) // asked for again at the next tick: until then the backup finds others that ask
 		w.mu.Unlock()
 		w.decline(j)
 		return
 	}
-	kept := w.sched.Arrive(l, j, j.suspect(), meta.NumPending > 0, now)
+	if d.deliveries > 1 && d.open > 1 && !w.draining {
+		// Whoever had it did not end all of it. What is in it may be at fault, or slow: from here on, each job is on its own.
+		w.sched.Expired(l, 1)
+		w.mu.Unlock()
+		for _, j := range d.jobs {
+			w.separate(j)
+		}
+		return
+	}
+	kept := w.sched.Arrive(l, d.suspect(), meta.NumPending > 0, now, d.jobs...)
 	if kept {
-		w.hold(j)
-		if j.deliveries > 1 {
-			w.count(j).redelivered.Add(1)
+		for _, j := range d.jobs {
+			w.hold(j)
+		}
+		if d.deliveries > 1 {
+			w.count(d.lane).redelivered.Add(1)
 		}
 	}
 	w.mu.Unlock()
 	if !kept {
-		w.answer(j, ackNak)
+		w.answer(d, ackNak)
 		return
 	}
 	w.ready.Signal()

@@ -42,7 +42,7 @@ func (w *Worker) unstored(j *job, r *schema.Result, v verdict) {
 			return
 		}
 	case full:
-		w.count(j).full.Add(1)
+		w.count(j.lane).full.Add(1)
 		w.storeFull(j.lane, r.Seq, int(r.Size))
 	default:
 		w.log.Warn("result not stored; the job is handed back", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	mathrand "math/rand/v2"
 	"strings"
 	"sync"
@@ -109,20 +108,20 @@ func (w *Worker) run(j *job) {
 	j.deadline, j.cancel = w.now()+int64(w.cfg.JobTimeout), cancel
 	w.mu.Unlock()
 
-	r, body, err := w.read(j)
+	r, err := w.result(j), j.fault
 	r.Queue, r.Queued = max(began.Sub(j.stored), 0), j.stored.UnixNano()
-	w.observe(j, stageQueue, r.Queue)
+	w.observe(j.lane, stageQueue, r.Queue)
 	payload := newPayload()
 	attempts := 1
 	if err == nil && j.suspect() {
 		err = w.mark(ctx, j, r)
 	}
 	if err == nil {
-		payload.data, attempts, err = w.materialize(ctx, j, body, payload.data)
+		payload.data, attempts, err = w.materialize(ctx, j, j.work.Body, payload.data)
 	}
 	r.Materialize = time.Since(began)
-	w.observe(j, stageMaterialize, r.Materialize)
-	w.count(j).retries.Add(uint64(attempts - 1))
+	w.observe(j.lane, stageMaterialize, r.Materialize)
+	w.count(j.lane).retries.Add(uint64(attempts - 1))
 	w.mu.Lock()
 	lost := j.lost
 	j.cancel = nil
@@ -138,7 +137,7 @@ func (w *Worker) run(j *job) {
 	payload.free()
 	switch {
 	case lost:
-		w.drop(j) // another worker has had it for long
+		w.letGo(j) // another worker has had it for long
 	case ended:
 		w.abandon(j, r, context.Cause(ctx))
 	case errors.Is(err, errForeign):
@@ -150,26 +149,13 @@ func (w *Worker) run(j *job) {
 	}
 }
 
-// read decodes a job and begins its result. Of a job that cannot be read only the place is known.
-func (w *Worker) read(j *job) (*schema.Result, []byte, error) {
-	r := &schema.Result{Attempt: rand.Text(), Worker: w.cfg.Name, Deliveries: j.deliveries}
-	token, _, _, seq, _, err := schema.ParseJobSubject(j.subject)
-	if err != nil {
-		return r, nil, dataset.Permanent(err)
+// result begins the result of a job. Of one that cannot be read only the place is known.
+func (w *Worker) result(j *job) *schema.Result {
+	r := &schema.Result{Seq: j.seq, Attempt: rand.Text(), Worker: w.cfg.Name, Deliveries: j.deliveries}
+	if j.work != nil {
+		r.Prev, r.Next, r.Iterate = j.work.Prev, j.work.Next, j.work.Iterate
 	}
-	r.Seq = seq
-	if w.kinds[token] != j.lane.data.kind {
-		return r, nil, fmt.Errorf("%w: it is of %s", errForeign, token)
-	}
-	rec, err := schema.DecodeJob(j.data)
-	if err != nil {
-		return r, nil, dataset.Permanent(err)
-	}
-	if rec.Seq != seq {
-		return r, nil, dataset.Permanent(fmt.Errorf("job %d: %w: its body says %d", seq, schema.ErrMalformed, rec.Seq))
-	}
-	r.Prev, r.Next, r.Iterate = rec.Prev, rec.Next, rec.Iterate
-	return r, rec.Body, nil
+	return r
 }
 
 // errForeign is of a job of a data set, or of a version of it or of the wire, that the worker does not have. Consumers
@@ -190,7 +176,7 @@ func (w *Worker) foreign(j *job, seq uint64, err error) {
 
 // abandon gives up a job whose context has ended.
 func (w *Worker) abandon(j *job, r *schema.Result, cause error) {
-	w.count(j).abandoned.Add(1)
+	w.count(j.lane).abandoned.Add(1)
 	w.log.Warn("job abandoned", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "deliveries", j.deliveries, "cause", cause)
 	switch {
 	case errors.Is(cause, errSuperseded):
@@ -216,7 +202,7 @@ func (w *Worker) fail(j *job, r *schema.Result, attempts int, err error) {
 	if r.Kind == schema.KindError && !w.confirm(j.lane.ctx, j) {
 		// Nobody knows whether the job is still ours, and an error of this machine's network is not the data's.
 		w.log.Warn("error not committed: no answer to the heartbeat", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
-		w.drop(j)
+		w.letGo(j)
 		return
 	}
 	w.commit(j, r, newPayload())

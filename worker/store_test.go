@@ -196,7 +196,7 @@ func TestStoredByMyself(t *testing.T) {
 	w.unsettled++
 	w.mu.Unlock()
 	// The answer to the first publication was lost and the second is refused.
-	w.refused(&commit{job: &job{lane: l, index: -1}, result: r, record: newRecord()}, exists)
+	w.refused(&commit{job: &job{delivery: &delivery{lane: l}, index: -1}, result: r, record: newRecord()}, exists)
 	if st := w.Status(); st.Done != 2 || st.Failed != 0 {
 		t.Fatalf("status %+v", st)
 	}

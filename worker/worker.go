@@ -143,6 +143,7 @@ type Worker struct {
 	lanes          map[string]*lane // by batcher
 	checking       map[string]bool  // batchers whose record is being read
 	held           []*job           // delivered and neither acked nor handed back
+	separating     int              // jobs being taken out of runs
 	unsettled      int              // commits published and not answered
 	unsettledBytes int
 	clearing       bool // what is kept for readers is being stored, since the worker leaves
@@ -342,7 +343,7 @@ func (w *Worker) drain(hints *nats.Subscription) {
 func (w *Worker) idle() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.held) == w.lost && w.sched.Running() == 0 && !w.clearing
+	return len(w.held) == w.lost && w.sched.Running() == 0 && w.separating == 0 && !w.clearing
 }
 
 // cut ends what the drain could not finish and returns how many jobs that were.

@@ -22,18 +22,28 @@ type checks struct {
 	w *world
 
 	mu     sync.Mutex
-	gen    string                    // the generation that was named last for the first time in a record; empty when none is
-	gens   map[string]bool           // all that ever were
-	writes map[string]*schema.Record // on their way into the bucket, by reply subject
-	views  map[string]*schema.Record // what each coordinator knows to be stored
-	jobs   map[string]place          // delivered, by the role's name and the subject of their acks
-	sent   map[string]place          // records on their way, by reply subject
-	known  map[string]map[place]bool // what each worker knows to be stored
-	taken  map[seatOf]uint64         // what readers said that they took
-	seeks  map[string]seek           // where the reader sat down last, by generation
-	forges map[place]bool            // results that a fault put there
+	gen    string                         // the generation that was named last for the first time in a record; empty when none is
+	gens   map[string]bool                // all that ever were
+	writes map[string]*schema.Record      // on their way into the bucket, by reply subject
+	views  map[string]*schema.Record      // what each coordinator knows to be stored
+	jobs   map[string][]place             // delivered, by the role's name and the subject of their acks
+	sent   map[string]place               // records on their way, by reply subject
+	parted map[string]place               // jobs that were taken out of a run, on their way, by reply subject
+	known  map[string]map[place]knowledge // what each worker knows of a place
+	taken  map[seatOf]uint64              // what readers said that they took
+	seeks  map[string]seek                // where the reader sat down last, by generation
+	forges map[place]bool                 // results that a fault put there
 	broken []string
 }
+
+// knowledge is what a worker has been told of a place by the server.
+type knowledge int
+
+const (
+	_      knowledge = iota
+	queued           // its job is in the queue by itself, so that a run may be acked
+	stored           // its result is stored
+)
 
 type place struct {
 	gen string
@@ -51,7 +61,7 @@ type seek struct{ position, seat uint64 }
 func newChecks(w *world) *checks {
 	return &checks{
 		w: w, gens: make(map[string]bool), writes: make(map[string]*schema.Record), views: make(map[string]*schema.Record),
-		jobs: make(map[string]place), sent: make(map[string]place), known: make(map[string]map[place]bool), forges: make(map[place]bool),
+		jobs: make(map[string][]place), sent: make(map[string]place), parted: make(map[string]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
 		taken: make(map[seatOf]uint64), seeks: make(map[string]seek),
 	}
 }
@@ -70,8 +80,16 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 		c.seeWrite(f)
 	case dir == down && k == classJob:
 		// A backup may be let go: the job itself is queued still.
-		if _, _, gen, seq, try, err := schema.ParseJobSubject(f.subject); err == nil && try == 0 {
-			c.jobs[e.name+f.reply] = place{gen, seq}
+		if _, _, gen, seq, try, err := schema.ParseJobSubject(f.subject); err == nil && try != schema.TryBackup {
+			var places []place
+			for i := range schema.RunLength(try) {
+				places = append(places, place{gen, seq + uint64(i)})
+			}
+			c.jobs[e.name+f.reply] = places
+		}
+	case dir == up && k == classJob && e.role == "worker" && f.reply != "":
+		if _, _, gen, seq, _, err := schema.ParseJobSubject(f.subject); err == nil {
+			c.parted[f.reply] = place{gen, seq}
 		}
 	case dir == up && k == classResult && f.reply != "":
 		if seq, err := schema.ParseResultSeq(f.subject); err == nil {
@@ -86,8 +104,14 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 			c.taken[at] = max(c.taken[at], credit.Taken)
 		}
 	case dir == up && k == classAck && len(f.body) == 0:
-		if p, ok := c.jobs[e.name+f.subject]; ok && p.gen == c.gen && !c.known[e.name][p] {
-			c.breach("I2: %s acks job %d of %s and does not know its result to be stored", e.name, p.seq, p.gen)
+		places, enough := c.jobs[e.name+f.subject], stored
+		if len(places) > 1 {
+			enough = queued
+		}
+		for _, p := range places {
+			if p.gen == c.gen && c.known[e.name][p] < enough {
+				c.breach("I2: %s acks job %d of %s and does not know its result to be stored", e.name, p.seq, p.gen)
+			}
 		}
 	case dir == up && k == classAPI && e.role == "coordinator":
 		c.seeCall(e, f)
@@ -123,7 +147,8 @@ func (c *checks) forgetGeneration() {
 func (c *checks) seeAnswer(e *endpoint, f *frame) {
 	rec, write := c.writes[f.subject]
 	at, record := c.sent[f.subject]
-	if !write && !record {
+	single, parted := c.parted[f.subject]
+	if !write && !record && !parted {
 		return
 	}
 	var ack struct {
@@ -140,11 +165,15 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 	case write && ack.Error == nil && ack.Seq > 0:
 		c.views[e.name] = rec
 		c.seeTaken(e, rec)
-	case record && (ack.Error == nil && ack.Seq > 0 || ack.Error != nil && schema.IsDuplicate(ack.Error.Code, ack.Error.Description)):
+	case ack.Error == nil && ack.Seq > 0 || ack.Error != nil && schema.IsDuplicate(ack.Error.Code, ack.Error.Description):
 		if c.known[e.name] == nil {
-			c.known[e.name] = make(map[place]bool)
+			c.known[e.name] = make(map[place]knowledge)
 		}
-		c.known[e.name][at] = true
+		if record {
+			c.known[e.name][at] = stored
+		} else if parted {
+			c.known[e.name][single] = max(c.known[e.name][single], queued)
+		}
 	}
 }
 
@@ -366,8 +395,10 @@ func (w *world) jobs(ctx context.Context, gen string) (map[uint64]bool, error) {
 	}
 	jobs := make(map[uint64]bool)
 	for subject := range info.State.Subjects {
-		if _, _, _, seq, _, err := schema.ParseJobSubject(subject); err == nil {
-			jobs[seq] = true
+		if _, _, _, seq, try, err := schema.ParseJobSubject(subject); err == nil {
+			for i := range schema.RunLength(try) {
+				jobs[seq+uint64(i)] = true
+			}
 		}
 	}
 	return jobs, nil

@@ -264,7 +264,8 @@ func Dial(nc *nats.Conn, name string) (*nats.Conn, error) {
 	return conn, nil
 }
 
-// DeleteJobs removes the queued jobs of a generation with sequence numbers in [from, to), all tries of each. They are
+// DeleteJobs removes the queued jobs of a generation with sequence numbers in [from, to), all tries of each, and
+// runs that lie within. They are
 // deleted one by one: after a purge by subject the server may take other jobs of the consumer for acked.
 func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string, from, to uint64) error {
 	jobs, err := js.Stream(ctx, JobsStream)
@@ -276,7 +277,8 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
 	for subject := range queued.State.Subjects {
-		if _, _, _, seq, _, err := schema.ParseJobSubject(subject); err != nil || seq < from || seq >= to {
+		_, _, _, seq, try, err := schema.ParseJobSubject(subject)
+		if err != nil || seq < from || seq+uint64(schema.RunLength(try)) > to {
 			continue
 		}
 		job, err := jobs.GetLastMsgForSubject(ctx, subject)

@@ -5,7 +5,8 @@
 // Rules:
 //   - The lane with the fewest running jobs goes first; within a lane, first come first started.
 //   - No more is asked for than slots can start, plus a reserve that hides the round trip: as many jobs
-//     as the slots do in reserveTime, none when a job takes longer than slowJob.
+//     as the slots do in reserveTime, none when a job takes longer than slowJob. What is asked for is messages; each is
+//     taken to bring as many jobs as the last one of its lane did.
 //   - A lane that answers a request with nothing for quietAfter is quiet: its request stays open but no
 //     longer takes room from the others, so that no slot waits for it.
 //   - A suspect runs alone: nothing starts beside it, and nothing is asked for until it is done.
@@ -16,7 +17,7 @@ import "slices"
 const (
 	reserveTime = 20e6  // ns of work to hold in reserve
 	slowJob     = 1e9   // ns; a round trip is nothing beside a longer job
-	maxReserve  = 64    // jobs
+	maxReserve  = 256   // jobs
 	quietAfter  = 100e6 // ns
 	weight      = 8     // of the past in the moving average of durations
 )
@@ -36,7 +37,8 @@ type lane[L comparable, J any] struct {
 	id      L
 	queue   []entry[L, J]
 	running int
-	asked   int   // jobs asked for and not yet come
+	asked   int   // messages asked for and not yet come
+	each    int   // jobs that the last message brought; 1 before the first
 	askedAt int64 // when asked last grew from 0, or a job last came
 	quiet   bool
 	started uint64 // clock of the last start
@@ -48,7 +50,7 @@ type entry[L comparable, J any] struct {
 	arrived int64
 }
 
-// Ask is a request for N jobs of a lane.
+// Ask is a request for N messages of a lane.
 type Ask[L comparable] struct {
 	Lane L
 	N    int
@@ -71,7 +73,7 @@ func (s *Scheduler[L, J]) Waiting() int { return s.waiting }
 // Open adds a lane; one that is there already stays as it is.
 func (s *Scheduler[L, J]) Open(id L) {
 	if s.lane(id) == nil {
-		s.lanes = append(s.lanes, &lane[L, J]{id: id, started: s.clock})
+		s.lanes = append(s.lanes, &lane[L, J]{id: id, each: 1, started: s.clock})
 	}
 }
 
@@ -82,22 +84,24 @@ func (s *Scheduler[L, J]) Close(id L) []J {
 	return dropped
 }
 
-// Arrive adds a job that a lane's consumer delivered at now; more says that the lane has others queued.
+// Arrive adds the jobs of a message that a lane's consumer delivered at now; more says that the lane has others queued.
 // It reports false, and keeps nothing, when the lane is closed or the worker drains.
-func (s *Scheduler[L, J]) Arrive(id L, job J, suspect, more bool, now int64) bool {
+func (s *Scheduler[L, J]) Arrive(id L, suspect, more bool, now int64, jobs ...J) bool {
 	l := s.lane(id)
 	if l == nil || s.draining {
 		return false
 	}
 	l.asked = max(l.asked-1, 0)
+	l.each = len(jobs)
 	l.askedAt, l.quiet = now, !more
-	e := entry[L, J]{id, job, now}
-	if suspect {
-		s.suspects = append(s.suspects, e)
-	} else {
-		l.queue = append(l.queue, e)
+	for _, job := range jobs {
+		if e := (entry[L, J]{id, job, now}); suspect {
+			s.suspects = append(s.suspects, e)
+		} else {
+			l.queue = append(l.queue, e)
+		}
 	}
-	s.waiting++
+	s.waiting += len(jobs)
 	return true
 }
 
@@ -184,28 +188,37 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 			l.quiet = false
 		}
 		if !l.quiet {
-			free -= l.asked
-			covered += l.asked
+			free -= l.coming()
+			covered += l.coming()
 			lively++
 			starved = starved || l.load() == 0
 		}
+	}
+	var asks []Ask[L]
+	if free <= 0 && starved {
+		// The others have taken all the room: a lane that has nothing here gets its turn all the same.
+		for _, l := range s.lanes {
+			if !l.quiet && l.load() == 0 {
+				asks = s.ask(asks, l, 1, now)
+			}
+		}
+		return asks
 	}
 	// Requests are worth sending for an idle slot, for a lane that has nothing here, or for a good part of the
 	// reserve at once.
 	if free <= 0 || covered >= s.slots && !starved && 2*free < reserve {
 		return nil
 	}
-	var asks []Ask[L]
 	share := (free + len(s.lanes) - 1) / len(s.lanes)
 	for _, l := range s.lanes {
-		if n := share - l.asked; l.quiet && n > 0 && 2*n >= share {
-			asks = s.ask(asks, l, n, now)
+		if n := share - l.coming(); l.quiet && n > 0 && 2*n >= share {
+			asks = s.ask(asks, l, (n+l.each-1)/l.each, now)
 		}
 	}
 	if lively == 0 {
 		return asks
 	}
-	for ; free > 0; free-- {
+	for free > 0 {
 		var least *lane[L, J]
 		for _, l := range s.lanes {
 			if !l.quiet && (least == nil || l.load() < least.load() || l.load() == least.load() && l.started < least.started) {
@@ -213,11 +226,15 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 			}
 		}
 		asks = s.ask(asks, least, 1, now)
+		free -= least.each
 	}
 	return asks
 }
 
-func (l *lane[L, J]) load() int { return l.running + len(l.queue) + l.asked }
+// coming is how many jobs a lane was asked for and did not bring yet.
+func (l *lane[L, J]) coming() int { return l.asked * l.each }
+
+func (l *lane[L, J]) load() int { return l.running + len(l.queue) + l.coming() }
 
 func (s *Scheduler[L, J]) ask(asks []Ask[L], l *lane[L, J], n int, now int64) []Ask[L] {
 	if l.asked == 0 {
@@ -241,7 +258,7 @@ func (s *Scheduler[L, J]) reserve() int {
 	return min(max(int(float64(s.slots)*reserveTime/s.average), 1), maxReserve)
 }
 
-// Expired says that n jobs asked for will not come; a negative n means all of them.
+// Expired says that n messages asked for will not come; a negative n means all of them.
 func (s *Scheduler[L, J]) Expired(id L, n int) {
 	l := s.lane(id)
 	if l == nil {

@@ -14,7 +14,7 @@ const ms = int64(1e6)
 func arrive(t *testing.T, s *Scheduler[string, string], lane string, n int, more bool, now int64) {
 	t.Helper()
 	for i := range n {
-		if !s.Arrive(lane, fmt.Sprintf("%s%d", lane, i), false, more, now) {
+		if !s.Arrive(lane, false, more, now, fmt.Sprintf("%s%d", lane, i)) {
 			t.Fatalf("lane %s took no job", lane)
 		}
 	}
@@ -57,7 +57,7 @@ func TestQuickJobsHaveAReserve(t *testing.T) {
 	arrive(t, s, "a", 2, true, 0)
 	startAll(s)
 	s.Done("a", 1000)
-	if got := s.Asks(0); !slices.Equal(got, []Ask[string]{{"a", 65}}) {
+	if got := s.Asks(0); !slices.Equal(got, []Ask[string]{{"a", maxReserve + 1}}) {
 		t.Fatalf("asked %v", got)
 	}
 	arrive(t, s, "a", 10, true, 0)
@@ -65,6 +65,27 @@ func TestQuickJobsHaveAReserve(t *testing.T) {
 	s.Done("a", 1000)
 	if got := s.Asks(0); got != nil {
 		t.Fatalf("a request for a small part of the reserve: %v", got)
+	}
+	s.Open("b")
+	if got := s.Asks(0); !slices.Equal(got, []Ask[string]{{"b", 1}}) {
+		t.Fatalf("a new lane beside one that has all the room: asked %v", got)
+	}
+}
+
+// TestRunsCount lets messages bring several jobs each: fewer are asked for.
+func TestRunsCount(t *testing.T) {
+	t.Parallel()
+	s := New[string, string](2)
+	s.Open("a")
+	s.Asks(0)
+	s.Arrive("a", false, true, 0, "a1", "a2", "a3", "a4")
+	s.Arrive("a", false, true, 0, "b1", "b2", "b3", "b4")
+	if got := startAll(s); len(got) != 2 || s.Waiting() != 6 {
+		t.Fatalf("started %v, %d wait", got, s.Waiting())
+	}
+	s.Done("a", 1000) // 1 runs and 6 wait: there is room for slots + reserve - 7 jobs
+	if got, want := s.Asks(0), (2+maxReserve-7+3)/4; !slices.Equal(got, []Ask[string]{{"a", want}}) {
+		t.Fatalf("asked %v, want %d", got, want)
 	}
 }
 
@@ -109,7 +130,7 @@ func TestSuspectRunsAlone(t *testing.T) {
 	s.Open("a")
 	arrive(t, s, "a", 1, true, 0)
 	startAll(s)
-	s.Arrive("a", "suspect", true, true, 0)
+	s.Arrive("a", true, true, 0, "suspect")
 	arrive(t, s, "a", 2, true, 0)
 	if got := startAll(s); got != nil || s.Asks(0) != nil {
 		t.Fatal("started beside a suspect that waits")
@@ -154,10 +175,10 @@ func TestDrainAndClose(t *testing.T) {
 	s.Open("b")
 	arrive(t, s, "a", 2, true, 0)
 	arrive(t, s, "b", 2, true, 0)
-	if got := s.Close("a"); len(got) != 2 || s.Arrive("a", "late", false, false, 0) {
+	if got := s.Close("a"); len(got) != 2 || s.Arrive("a", false, false, 0, "late") {
 		t.Fatalf("closing returned %v", got)
 	}
-	if got := s.Drain(); len(got) != 2 || s.Arrive("b", "late", false, false, 0) || s.Asks(0) != nil {
+	if got := s.Drain(); len(got) != 2 || s.Arrive("b", false, false, 0, "late") || s.Asks(0) != nil {
 		t.Fatalf("draining returned %v", got)
 	}
 	if _, _, ok := s.Next(); ok {
@@ -261,7 +282,7 @@ func TestAgainstPlainVersion(t *testing.T) {
 				id++
 				now += ms
 				j := plainJob{rapid.SampledFrom(lanes).Draw(t, "lane"), id, rapid.IntRange(0, 9).Draw(t, "suspect") == 0}
-				s.Arrive(j.lane, j, j.suspect, rapid.Bool().Draw(t, "more"), now)
+				s.Arrive(j.lane, j.suspect, rapid.Bool().Draw(t, "more"), now, j)
 				p.waiting = append(p.waiting, j)
 			},
 			"next": func(t *rapid.T) {
@@ -345,7 +366,7 @@ func TestNoLaneStarves(t *testing.T) {
 			for lane, n := range outstanding {
 				if has[lane] {
 					for range n {
-						s.Arrive(lane, "", false, true, now)
+						s.Arrive(lane, false, true, now, "")
 					}
 					outstanding[lane] = 0
 				}
