@@ -56,7 +56,7 @@ func (r *reference) next(ctx context.Context) (payload []byte, err error) {
 		if err != nil {
 			return nil, err
 		}
-		payload, err = r.inst.Materialize(ctx, job, nil)
+		pieces, _, err := r.inst.Materialize(ctx, job, nil)
 		if _, skipped := dataset.SkipReason(err); skipped {
 			r.state = next
 			continue
@@ -66,7 +66,7 @@ func (r *reference) next(ctx context.Context) (payload []byte, err error) {
 		}
 		r.state = next
 		r.n++
-		return payload, nil
+		return schema.Pieces(pieces).AppendTo(nil), nil
 	}
 }
 

@@ -28,7 +28,8 @@ type Iterator[S, J any] interface {
 // Materializer turns a job into a batch.
 type Materializer[J, B any] interface {
 	// Materialize loads the batch of one job. Calls run concurrently. It should be a pure function of
-	// job and of the data: the service may run a job more than once and takes the first result. An error
+	// job and of the data: the service may run a job more than once and takes the first result. It must not
+	// change what it has returned, nor use its memory again: the batch is sent from there. An error
 	// is retried 4 times with backoff unless it is Permanent or Skip.
 	Materialize(ctx context.Context, job J) (B, error)
 }

@@ -114,21 +114,22 @@ func (i *instance[S, J, B]) Next(state []byte) (job, next []byte, err error) {
 	return job, next, nil
 }
 
-func (i *instance[S, J, B]) Materialize(ctx context.Context, job, dst []byte) (out []byte, err error) {
+func (i *instance[S, J, B]) Materialize(ctx context.Context, job, scratch []byte) (pieces [][]byte, grown []byte, err error) {
+	grown = scratch // after a panic, too
 	defer kind.Recover(&err)
 	var j J
 	if err := schema.Unmarshal(job, &j); err != nil {
-		return dst, Permanent(fmt.Errorf("decode job: %w", err))
+		return nil, scratch, Permanent(fmt.Errorf("decode job: %w", err))
 	}
 	b, err := i.ds.Materialize(ctx, j)
 	if err != nil {
-		return dst, err
+		return nil, scratch, err
 	}
-	out, err = schema.AppendPayload(dst, b)
+	pieces, grown, err = schema.PayloadPieces(scratch, b)
 	if err != nil {
-		return dst, Permanent(fmt.Errorf("encode batch: %w", err))
+		return nil, scratch, Permanent(fmt.Errorf("encode batch: %w", err))
 	}
-	return out, nil
+	return pieces, grown, nil
 }
 
 func (i *instance[S, J, B]) Close() (err error) {

@@ -1,6 +1,7 @@
 package dataset_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -124,8 +125,9 @@ func TestInstance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := inst.Materialize(t.Context(), job, []byte("before ")); err != nil || string(out) != "before \xa10" {
-		t.Fatalf("got %q, %v; want the batch appended", out, err)
+	scratch := []byte("before ")
+	if out, grown, err := inst.Materialize(t.Context(), job, scratch); err != nil || string(bytes.Join(out, nil)) != "\xa10" || &grown[0] != &scratch[0] {
+		t.Fatalf("got %q, %v; want the batch, in scratch", out, err)
 	}
 	if _, _, err := inst.Next(next); err != io.EOF { //nolint:errorlint // exactly io.EOF is the contract
 		t.Fatalf("got %v, want exactly io.EOF", err)
@@ -133,7 +135,7 @@ func TestInstance(t *testing.T) {
 	if _, _, err := inst.Next([]byte{0xc1}); !errors.Is(err, kind.ErrWrongState) {
 		t.Fatalf("got %v for bytes that are no state", err)
 	}
-	if _, err := inst.Materialize(t.Context(), []byte{0xc1}, nil); !dataset.IsPermanent(err) {
+	if _, _, err := inst.Materialize(t.Context(), []byte{0xc1}, nil); !dataset.IsPermanent(err) {
 		t.Fatalf("got %v for bytes that are no job, want a permanent error", err)
 	}
 }
@@ -163,7 +165,7 @@ func TestPanics(t *testing.T) {
 	})
 	_, _, err := inst.Next(encode(t, position{}))
 	wantPanic(t, err)
-	_, err = inst.Materialize(t.Context(), encode(t, 1), nil)
+	_, _, err = inst.Materialize(t.Context(), encode(t, 1), nil)
 	wantPanic(t, err)
 	if _, ok := dataset.SkipReason(err); ok || errors.Is(err, io.EOF) {
 		t.Fatal("a panic passes for a skip or for the end of the data")

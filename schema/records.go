@@ -103,10 +103,10 @@ func DecodeJob(data []byte) (j *Job, rest []byte, err error) {
 	return j, data[c.pos:], nil
 }
 
-// AppendResult appends the record and, when r.Chunks is 0, payload, which must be r.Size bytes long.
-func AppendResult(dst []byte, r *Result, payload []byte) ([]byte, error) {
-	if r.Chunks == 0 && uint64(len(payload)) != r.Size {
-		return dst, fmt.Errorf("result %d: payload of %d bytes, %d announced", r.Seq, len(payload), r.Size)
+// AppendResult appends the record and, when r.Chunks is 0, the payload, which must be r.Size bytes long.
+func AppendResult(dst []byte, r *Result, payload ...[]byte) ([]byte, error) {
+	if size := Pieces(payload).Size(); r.Chunks == 0 && uint64(size) != r.Size {
+		return dst, fmt.Errorf("result %d: payload of %d bytes, %d announced", r.Seq, size, r.Size)
 	}
 	start := len(dst)
 	dst = appendArray(dst, 16)
@@ -141,7 +141,7 @@ func AppendResult(dst []byte, r *Result, payload []byte) ([]byte, error) {
 		return dst, nil
 	}
 	dst = append(dst, padding[:-(len(dst)-start)&(payloadAlign-1)]...)
-	return append(dst, payload...), nil
+	return Pieces(payload).AppendTo(dst), nil
 }
 
 // decodeRecord decodes what comes before the payload, and returns its length.

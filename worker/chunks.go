@@ -9,17 +9,22 @@ const uploadWindow = 4
 
 // upload stores the payload of an attempt as chunks and returns when all are stored, or the first verdict that they
 // cannot be.
-func (w *Worker) upload(l *lane, seq uint64, attempt string, payload []byte) verdict {
-	chunks := (len(payload) + schema.ChunkSize - 1) / schema.ChunkSize
+func (w *Worker) upload(l *lane, seq uint64, attempt string, payload schema.Pieces) verdict {
+	size := payload.Size()
+	chunks := (size + schema.ChunkSize - 1) / schema.ChunkSize
 	answers := make(chan verdict, uploadWindow)
 	publications := make([]*publication, 0, chunks)
 	sent, inFlight, result := 0, 0, stored
 	for sent < chunks && result == stored || inFlight > 0 {
 		if sent < chunks && result == stored && inFlight < uploadWindow {
-			end := min((sent+1)*schema.ChunkSize, len(payload))
+			part := payload.Range(sent*schema.ChunkSize, min((sent+1)*schema.ChunkSize, size))
+			chunk := part[0]
+			if len(part) > 1 {
+				chunk = part.AppendTo(nil)
+			}
 			x := &publication{
 				stream: l.store, subject: schema.ChunkSubject(l.batcher, l.gen, seq, attempt, sent),
-				data: payload[sent*schema.ChunkSize : end],
+				data: chunk,
 				done: func(a *pubAck) { answers <- a.verdict(l.store) },
 			}
 			publications = append(publications, x)

@@ -27,14 +27,14 @@ type commit struct {
 
 // commit stores a result and consumes its payload. A large one is kept for the reader, or stored as chunks, before the
 // record that says so. It returns when the record is published; the answer to it decides what becomes of the job.
-func (w *Worker) commit(j *job, r *schema.Result, payload *buffer) {
+func (w *Worker) commit(j *job, r *schema.Result, payload *product) {
 	began := time.Now()
-	r.Digest = schema.Sum(payload.data)
-	r.Size = uint64(len(payload.data))
+	r.Digest = payload.pieces.Sum()
+	r.Size = uint64(payload.pieces.Size())
 	if r.Size > schema.InlineLimit {
 		r.Chunks = uint32((r.Size + schema.ChunkSize - 1) / schema.ChunkSize)
 		if !w.keep(j, r, payload) {
-			v := w.upload(j.lane, r.Seq, r.Attempt, payload.data)
+			v := w.upload(j.lane, r.Seq, r.Attempt, payload.pieces)
 			payload.free()
 			if v != stored {
 				w.unstored(j, r, v)
@@ -42,12 +42,12 @@ func (w *Worker) commit(j *job, r *schema.Result, payload *buffer) {
 			}
 		}
 	}
-	record := newRecord()
+	record := newBuffer()
 	var err error
 	if r.Chunks > 0 {
-		record.data, err = schema.AppendResult(record.data, r, nil)
+		record.data, err = schema.AppendResult(record.data, r)
 	} else {
-		record.data, err = schema.AppendResult(record.data, r, payload.data)
+		record.data, err = schema.AppendResult(record.data, r, payload.pieces...)
 		payload.free()
 	}
 	if err != nil {

@@ -23,8 +23,8 @@ const (
 	defaultKeepBytes = 512 << 20
 	maxReaders       = 1024             // connections at once
 	readerIdle       = 5 * time.Minute  // after which a connection that asks for nothing is closed
-	pieceTimeout     = 10 * time.Second // for a reader to take one piece
-	pieceSize        = 4 << 20
+	partTimeout      = 10 * time.Second // for a reader to take one part of a payload
+	partSize         = 4 << 20
 	longestAvoid     = 10 * time.Minute // that a reader can ask for
 )
 
@@ -35,7 +35,7 @@ type keeper struct {
 	tasks    sync.WaitGroup
 
 	mu     sync.Mutex
-	shelf  *shelf.Shelf[*lane, *buffer]
+	shelf  *shelf.Shelf[*lane, *product]
 	conns  map[net.Conn]bool
 	closed bool
 	served uint64 // payloads that were fetched
@@ -65,7 +65,7 @@ func (w *Worker) openKeeper() (*keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for readers: %w", err)
 	}
-	k := &keeper{listener: l, address: l.Addr().String(), shelf: shelf.New[*lane, *buffer](w.cfg.KeepBytes), conns: make(map[net.Conn]bool)}
+	k := &keeper{listener: l, address: l.Addr().String(), shelf: shelf.New[*lane, *product](w.cfg.KeepBytes), conns: make(map[net.Conn]bool)}
 	switch host, port, err := net.SplitHostPort(k.address); {
 	case advertise != "":
 		k.address = advertise
@@ -97,13 +97,13 @@ func (w *Worker) startKeeper() {
 
 // keep puts a payload on the shelf, whose it is from then on, and says so in the result. It reports false where the
 // payload has to be stored.
-func (w *Worker) keep(j *job, r *schema.Result, payload *buffer) bool {
+func (w *Worker) keep(j *job, r *schema.Result, payload *product) bool {
 	k := w.keeper.Load()
 	if k == nil || w.now() < j.lane.avoid.Load() {
 		return false
 	}
 	k.mu.Lock()
-	freed, ok := k.shelf.Put(j.lane, r.Seq, r.Attempt, int64(cap(payload.data)), payload)
+	freed, ok := k.shelf.Put(j.lane, r.Seq, r.Attempt, int64(r.Size), payload)
 	k.mu.Unlock()
 	free(freed)
 	if ok {
@@ -115,19 +115,19 @@ func (w *Worker) keep(j *job, r *schema.Result, payload *buffer) bool {
 // forget takes an attempt's payload off the shelf.
 func (w *Worker) forget(r *schema.Result) {
 	if k := w.keeper.Load(); k != nil && r.Direct != nil {
-		k.drop(func(s *shelf.Shelf[*lane, *buffer]) []*buffer { return s.Drop(r.Attempt) })
+		k.drop(func(s *shelf.Shelf[*lane, *product]) []*product { return s.Drop(r.Attempt) })
 	}
 }
 
 // keepAfter takes a lane's payloads up to floor off the shelf.
 func (w *Worker) keepAfter(l *lane, floor uint64) {
 	if k := w.keeper.Load(); k != nil {
-		k.drop(func(s *shelf.Shelf[*lane, *buffer]) []*buffer { return s.DropTo(l, floor) })
+		k.drop(func(s *shelf.Shelf[*lane, *product]) []*product { return s.DropTo(l, floor) })
 	}
 }
 
 // get finds a payload, whose memory stays until Done.
-func (k *keeper) get(attempt string) (*shelf.Item[*lane, *buffer], bool) {
+func (k *keeper) get(attempt string) (*shelf.Item[*lane, *product], bool) {
 	if k == nil {
 		return nil, false
 	}
@@ -136,16 +136,16 @@ func (k *keeper) get(attempt string) (*shelf.Item[*lane, *buffer], bool) {
 	return k.shelf.Get(attempt)
 }
 
-func (k *keeper) drop(what func(*shelf.Shelf[*lane, *buffer]) []*buffer) {
+func (k *keeper) drop(what func(*shelf.Shelf[*lane, *product]) []*product) {
 	k.mu.Lock()
 	freed := what(k.shelf)
 	k.mu.Unlock()
 	free(freed)
 }
 
-func free(buffers []*buffer) {
-	for _, b := range buffers {
-		b.free()
+func free(payloads []*product) {
+	for _, p := range payloads {
+		p.free()
 	}
 }
 
@@ -202,7 +202,7 @@ func (k *keeper) serve(conn net.Conn) {
 			}
 			continue
 		}
-		err = send(conn, schema.AppendAnswer(nil, true, uint64(len(it.Value.data))), it.Value.data)
+		err = send(conn, schema.AppendAnswer(nil, true, uint64(it.Value.pieces.Size())), it.Value.pieces)
 		k.mu.Lock()
 		freed := k.shelf.Done(it, err == nil)
 		if err == nil {
@@ -234,22 +234,23 @@ func readFetch(conn net.Conn) (string, error) {
 	return string(name), err
 }
 
-// send writes head and payload in pieces, each of which the reader must take in time.
-func send(conn net.Conn, head, payload []byte) error {
-	n := min(len(payload), pieceSize)
-	pieces := net.Buffers{head, payload[:n]}
-	for {
-		if err := conn.SetWriteDeadline(time.Now().Add(pieceTimeout)); err != nil {
+// send writes head and payload in parts, each of which the reader must take in time.
+func send(conn net.Conn, head []byte, payload schema.Pieces) error {
+	size := payload.Size()
+	for sent := 0; ; sent += partSize {
+		part := net.Buffers(payload.Range(sent, min(sent+partSize, size)))
+		if sent == 0 {
+			part = append(net.Buffers{head}, part...)
+		}
+		if err := conn.SetWriteDeadline(time.Now().Add(partTimeout)); err != nil {
 			return err
 		}
-		if _, err := pieces.WriteTo(conn); err != nil {
+		if _, err := part.WriteTo(conn); err != nil {
 			return err
 		}
-		if payload = payload[n:]; len(payload) == 0 {
+		if sent+partSize >= size {
 			return nil
 		}
-		n = min(len(payload), pieceSize)
-		pieces = net.Buffers{payload[:n]}
 	}
 }
 
@@ -287,10 +288,10 @@ func (w *Worker) respondUpload(msg *nats.Msg, request *schema.Upload) {
 }
 
 // unload stores a payload of the shelf as the chunks that its record names, and takes it off.
-func (w *Worker) unload(k *keeper, it *shelf.Item[*lane, *buffer]) *schema.Fault {
-	v := w.upload(it.Lane, it.Seq, it.Attempt, it.Value.data)
+func (w *Worker) unload(k *keeper, it *shelf.Item[*lane, *product]) *schema.Fault {
+	v := w.upload(it.Lane, it.Seq, it.Attempt, it.Value.pieces)
 	k.mu.Lock()
-	var freed []*buffer
+	var freed []*product
 	if v == stored {
 		freed = k.shelf.Drop(it.Attempt)
 	}
@@ -301,7 +302,7 @@ func (w *Worker) unload(k *keeper, it *shelf.Item[*lane, *buffer]) *schema.Fault
 	case stored:
 		return nil
 	case full:
-		w.storeFull(it.Lane, it.Seq, len(it.Value.data))
+		w.storeFull(it.Lane, it.Seq, it.Value.pieces.Size())
 	}
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: "payload not stored", Worker: w.cfg.Name, Gen: it.Lane.gen, Seq: it.Seq}
 }

@@ -90,7 +90,7 @@ func TestFetch(t *testing.T) {
 			r = newReader(t, res.Direct)
 		}
 		for range 2 { // it stays for readers that come back
-			if got, want := r.fetch(res.Attempt), payload(t, int(seq), large); !bytes.Equal(got, want) || schema.Sum(got) != res.Digest {
+			if got, want := r.fetch(res.Attempt), payloadOf(t, int(seq), large); !bytes.Equal(got, want) || schema.Sum(got) != res.Digest {
 				t.Fatalf("%d bytes of batch %d, want %d", len(got), seq, len(want))
 			}
 		}
@@ -159,7 +159,7 @@ func TestUpload(t *testing.T) {
 		t.Helper()
 		res, _ := o.result(seq)
 		n, got := o.chunks(seq, res.Attempt, int(res.Chunks))
-		if n != int(res.Chunks) || !bytes.Equal(got, payload(t, int(seq), large)) {
+		if n != int(res.Chunks) || !bytes.Equal(got, payloadOf(t, int(seq), large)) {
 			t.Fatalf("%d chunks with %d bytes", n, len(got))
 		}
 	}
@@ -247,7 +247,7 @@ func TestRefusedIsNotKept(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "large")
-	r := &schema.Result{Seq: 1, Attempt: "other", Worker: "w0", Digest: schema.Sum(payload(t, 1, large)), Prev: []byte{1}, Next: []byte{2}}
+	r := &schema.Result{Seq: 1, Attempt: "other", Worker: "w0", Digest: schema.Sum(payloadOf(t, 1, large)), Prev: []byte{1}, Next: []byte{2}}
 	data, err := schema.AppendResult(nil, r, nil)
 	if err != nil {
 		t.Fatal(err)

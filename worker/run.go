@@ -117,7 +117,7 @@ func (w *Worker) run(j *job) {
 		err = w.mark(ctx, j, r)
 	}
 	if err == nil {
-		payload.data, attempts, err = w.materialize(ctx, j, j.work.Body, payload.data)
+		attempts, err = w.materialize(ctx, j, j.work.Body, payload)
 	}
 	r.Materialize = time.Since(began)
 	w.observe(j.lane, stageMaterialize, r.Materialize)
@@ -234,28 +234,29 @@ func clip(s string, most int) string {
 	return strings.ToValidUTF8(s, "")
 }
 
-// materialize runs the data set's code, with retries, and appends the payload to dst.
-func (w *Worker) materialize(ctx context.Context, j *job, body, dst []byte) (out []byte, attempts int, err error) {
+// materialize runs the data set's code, with retries, and fills payload.
+func (w *Worker) materialize(ctx context.Context, j *job, body []byte, payload *product) (attempts int, err error) {
 	for attempts = 1; ; attempts++ {
-		out, err = w.attempt(ctx, j, body, dst)
+		err = w.attempt(ctx, j, body, payload)
 		if err == nil || ctx.Err() != nil || attempts >= w.cfg.Attempts || !retryable(err) {
-			return out, attempts, err
+			return attempts, err
 		}
 		wait := backoff(attempts)
 		w.log.Warn("attempt failed", "batcher", j.lane.batcher, "gen", j.lane.gen, "subject", j.subject, "attempt", attempts, "retry_in", wait, "error", err)
 		if err := w.sleep(ctx, wait); err != nil {
-			return out, attempts, err
+			return attempts, err
 		}
 	}
 }
 
-func (w *Worker) attempt(ctx context.Context, j *job, body, dst []byte) ([]byte, error) {
+func (w *Worker) attempt(ctx context.Context, j *job, body []byte, payload *product) error {
 	inst, err := j.lane.data.acquire(ctx)
 	if err != nil {
-		return dst, err
+		return err
 	}
 	defer j.lane.data.done()
-	return inst.Materialize(ctx, body, dst)
+	payload.pieces, payload.scratch, err = inst.Materialize(ctx, body, payload.scratch)
+	return err
 }
 
 // retryable reports whether another attempt of the same execution may do better.
@@ -283,24 +284,29 @@ func backoff(n int) time.Duration {
 }
 
 // buffer is a reusable byte slice.
-type buffer struct {
-	data []byte
-	pool *sync.Pool
-}
+type buffer struct{ data []byte }
 
-// Records are small, payloads may be large: each kind is reused for its own.
-var records, payloads sync.Pool
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-func newRecord() *buffer  { return bufferOf(&records) }
-func newPayload() *buffer { return bufferOf(&payloads) }
-
-func bufferOf(pool *sync.Pool) *buffer {
-	b, ok := pool.Get().(*buffer)
-	if !ok {
-		b = &buffer{pool: pool}
-	}
+func newBuffer() *buffer {
+	b := buffers.Get().(*buffer)
 	b.data = b.data[:0]
 	return b
 }
 
-func (b *buffer) free() { b.pool.Put(b) }
+func (b *buffer) free() { buffers.Put(b) }
+
+// product is a batch on its way: what is large of it lies where its author left it, the rest in memory that is reused.
+type product struct {
+	pieces  schema.Pieces
+	scratch []byte
+}
+
+var payloads = sync.Pool{New: func() any { return new(product) }}
+
+func newPayload() *product { return payloads.Get().(*product) }
+
+func (p *product) free() {
+	p.pieces = nil
+	payloads.Put(p)
+}

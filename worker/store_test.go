@@ -56,7 +56,7 @@ func (o *owner) chunks(seq uint64, attempt string, n int) (int, []byte) {
 	return found, data
 }
 
-func payload(t testing.TB, seed, n int) []byte {
+func payloadOf(t testing.TB, seed, n int) []byte {
 	t.Helper()
 	b, err := values(seed, n)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestLargePayloadIsChunked(t *testing.T) {
 	o.feed(1, 3)
 	for seq := uint64(1); seq <= 3; seq++ {
 		r, inline := o.result(seq)
-		want := payload(t, int(seq), large)
+		want := payloadOf(t, int(seq), large)
 		n, got := o.chunks(seq, r.Attempt, int(r.Chunks))
 		if inline != nil || r.Chunks != 11 || n != 11 || !bytes.Equal(got, want) || r.Digest != schema.Sum(want) {
 			t.Fatalf("result %+v with %d chunks of %d bytes, want %d", r, n, len(got), len(want))
@@ -128,7 +128,7 @@ func TestStoredBefore(t *testing.T) {
 		kind    schema.Kind
 		reports int
 	}{
-		"same":      {schema.Sum(payload(t, 1, large)), schema.KindBatch, 0},
+		"same":      {schema.Sum(payloadOf(t, 1, large)), schema.KindBatch, 0},
 		"different": {schema.Sum([]byte("x")), schema.KindBatch, 1},
 		"error":     {schema.Digest{}, schema.KindError, 0},
 	} {
@@ -196,7 +196,7 @@ func TestStoredByMyself(t *testing.T) {
 	w.unsettled++
 	w.mu.Unlock()
 	// The answer to the first publication was lost and the second is refused.
-	w.refused(&commit{job: &job{delivery: &delivery{lane: l}, index: -1}, result: r, record: newRecord()}, exists)
+	w.refused(&commit{job: &job{delivery: &delivery{lane: l}, index: -1}, result: r, record: newBuffer()}, exists)
 	if st := w.Status(); st.Done != 2 || st.Failed != 0 {
 		t.Fatalf("status %+v", st)
 	}
@@ -241,7 +241,7 @@ func TestFullStore(t *testing.T) {
 				t.Fatal("the job is gone and there is no result")
 			}
 			limit(-1)
-			if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries < 2 || r.Size != uint64(len(payload(t, 1, size))) {
+			if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries < 2 || r.Size != uint64(len(payloadOf(t, 1, size))) {
 				t.Fatalf("result %+v", r)
 			}
 		})

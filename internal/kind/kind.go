@@ -27,8 +27,9 @@ type Instance interface {
 	Start() (state []byte, err error)
 	// Next returns the job that follows state and the state after it, canonically encoded; exactly io.EOF ends the data.
 	Next(state []byte) (job, next []byte, err error)
-	// Materialize appends the encoded batch to dst.
-	Materialize(ctx context.Context, job, dst []byte) ([]byte, error)
+	// Materialize returns the encoded batch in pieces, which may be the author's memory and do not change any more, or
+	// lie in scratch. That is overwritten, grown where it has to be, and returned in any case.
+	Materialize(ctx context.Context, job, scratch []byte) (pieces [][]byte, grown []byte, err error)
 	Close() error
 }
 
