@@ -80,6 +80,45 @@ func TestAlertRules(t *testing.T) {
 	}
 }
 
+// TestAlertsAreTested wants a test in which each alert fires, and one in which it does not. promtool runs them.
+func TestAlertsAreTested(t *testing.T) {
+	t.Parallel()
+	var r rules
+	decodeFile(t, filepath.Join(observe, "alerts.yml"), &r)
+	var tested struct {
+		Tests []struct {
+			AlertRuleTest []struct {
+				Alertname string `json:"alertname"`
+				ExpAlerts []any  `json:"exp_alerts"`
+			} `json:"alert_rule_test"`
+		} `json:"tests"`
+	}
+	data, err := os.ReadFile(filepath.Join(observe, "alerts_test.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(data, &tested); err != nil { // not strict: promtool is
+		t.Fatal(err)
+	}
+	fires, quiet := make(map[string]bool), make(map[string]bool)
+	for _, test := range tested.Tests {
+		for _, alert := range test.AlertRuleTest {
+			if len(alert.ExpAlerts) > 0 {
+				fires[alert.Alertname] = true
+			} else {
+				quiet[alert.Alertname] = true
+			}
+		}
+	}
+	for _, g := range r.Groups {
+		for _, rule := range g.Rules {
+			if !fires[rule.Alert] || !quiet[rule.Alert] {
+				t.Errorf("%s: fires in a test: %v; does not in one: %v", rule.Alert, fires[rule.Alert], quiet[rule.Alert])
+			}
+		}
+	}
+}
+
 func TestPrometheusAndGrafana(t *testing.T) {
 	t.Parallel()
 	var s scrapes

@@ -1,0 +1,226 @@
+# Sourced by .ci/run: docker-compose.yml and what is laid over it, in images that are pulled, or else made of what this
+# machine has. shellcheck shell=bash
+
+dc=() # the compose command, where containers can be run
+
+# image makes sure that there is an image of that name: one that is here, a pulled one, or one that the function
+# given builds out of what this machine has, and that goes again at the end.
+image() {
+  local name=$1 build=$2
+  if docker image inspect "$name" >/dev/null 2>&1; then
+    echo "$name is here"
+  elif timeout 120 docker pull -q "$name" 2>/dev/null; then
+    echo "$name is pulled"
+  else
+    echo "$name cannot be pulled: building one in its place"
+    cleanups+=("docker image rm -f $name >/dev/null")
+    "$build" "$name"
+  fi
+}
+
+# standin_golang has the Go distribution, the modules that go.mod names, certificates, and no shell.
+standin_golang() {
+  local root=$tmp/golang goroot cache
+  goroot=$(go env GOROOT)
+  cache=$(go env GOMODCACHE)/cache/download
+  mkdir -p "$root"/{usr/local/go/pkg,etc/ssl/certs,tmp,go}
+  cp -rL "$goroot"/{bin,src,lib,go.env,VERSION} "$root/usr/local/go/"
+  rm -rf "$root/usr/local/go/src/cmd" # built already, in pkg/tool
+  cp -rL "$goroot"/pkg/{include,tool} "$root/usr/local/go/pkg/"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/" 2>/dev/null || : >"$root/etc/ssl/certs/ca-certificates.crt"
+  GOMODCACHE=$tmp/modules GOFLAGS=-modcacherw GOPROXY="file://$cache,$(go env GOPROXY)" go mod download
+  mv "$tmp/modules/cache/download" "$root/proxy"
+  rm -rf "$tmp/modules"
+  cat >"$root/Dockerfile" <<'DOCKERFILE'
+FROM scratch
+COPY . /
+ENV PATH=/usr/local/go/bin:/usr/bin:/bin GOPATH=/go HOME=/tmp GOTOOLCHAIN=local GOPROXY=file:///proxy GOSUMDB=off
+WORKDIR /go
+DOCKERFILE
+  docker build -q -t "$1" "$root"
+  rm -rf "$root"
+}
+
+# standin_nats has the server of go.mod's version and a wget for the health check.
+standin_nats() {
+  local root=$tmp/nats version
+  version=$(go list -m -f '{{.Version}}' github.com/nats-io/nats-server/v2)
+  mkdir -p "$root/bin" "$root/data"
+  GOBIN=$root/bin GOFLAGS=-buildvcs=false CGO_ENABLED=0 go install "github.com/nats-io/nats-server/v2@$version"
+  CGO_ENABLED=0 go build -o "$root/bin/wget" ./.ci/standin/wget
+  cat >"$root/Dockerfile" <<'DOCKERFILE'
+FROM scratch
+COPY bin /usr/local/bin
+ENV PATH=/usr/local/bin
+CMD ["nats-server"]
+DOCKERFILE
+  docker build -q -t "$1" "$root"
+}
+
+# containers makes ready whatever containers need, once, and sets dc; or it says why there can be none.
+containers() {
+  ((${#dc[@]} == 0)) || return 0
+  if ! docker info >/dev/null 2>&1; then
+    section "containers: SKIPPED, there is no Docker engine"
+    return
+  fi
+  local command=(docker compose)
+  "${command[@]}" version >/dev/null 2>&1 || command=(docker-compose)
+  if ! "${command[@]}" version >/dev/null 2>&1; then
+    section "containers: SKIPPED, there is neither docker compose nor docker-compose"
+    return
+  fi
+  section "container images"
+  image golang:1.26 standin_golang
+  image nats:2.15-alpine standin_nats
+
+  export COMPOSE_PROJECT_NAME=jetbatch-ci-$$ JETBATCH_IMAGE=jetbatch:ci-$$ JETBATCH_LISTEN=127.0.0.1:0 JETBATCH_BATCHES=3000
+  cleanups+=("docker image prune -f --filter label=jetbatch.stage=build >/dev/null")
+  cleanups+=("docker image rm -f $JETBATCH_IMAGE >/dev/null 2>&1")
+  cleanups+=("${command[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
+  if [[ -d $recordings ]]; then
+    export JETBATCH_DATA=$recordings JETBATCH_PARAMS_FILE=./.ci/mitbih12.json
+  else
+    go run ./cmd/jetbatch demo --keep "$tmp/data" --batches 8 >/dev/null
+    chmod -R a+rX "$tmp"
+    export JETBATCH_DATA=$tmp/data JETBATCH_PARAMS_FILE=./deploy/train.json
+  fi
+  # Built once and by hand: docker-compose 1.29.2 would build every service's image, and they are the same.
+  docker build -q -t "$JETBATCH_IMAGE" .
+  dc=("${command[@]}")
+}
+
+compose() {
+  containers
+  ((${#dc[@]})) || return 0
+  section "containers: NATS, a coordinator, four workers"
+  "${dc[@]}" up --detach --no-build --scale worker=4 coordinator worker
+  local workers
+  workers=$("${dc[@]}" ps -q worker)
+  [[ $(wc -l <<<"$workers") == 4 ]] || fail "there are not four workers: $workers"
+  healthy "$("${dc[@]}" ps -q coordinator)" $workers
+  "${dc[@]}" run --rm --no-deps -T coordinator status
+
+  section "containers: a trainer that verifies, and a worker that is killed under way"
+  local log=$tmp/trainer.log status=0
+  "${dc[@]}" --profile trainer run --rm --no-deps -T -e JETBATCH_JSON=true -e JETBATCH_TRAIN_TIME=2ms trainer >"$tmp/trainer.json" 2>"$log" &
+  local trainer=$!
+  await "the trainer takes" more_than 0 "${dc[@]}"
+  docker kill "$(head -n 1 <<<"$workers")" >/dev/null
+  echo "killed one worker"
+  wait "$trainer" || status=$?
+  cat "$log" "$tmp/trainer.json"
+  if [[ $status != 0 ]]; then
+    "${dc[@]}" logs --tail 30 || true
+    fail "the trainer exited with $status"
+  fi
+  grep -q '"identical":true' "$tmp/trainer.json" || fail "the trainer's batches differ from the reference"
+  "${dc[@]}" run --rm --no-deps -T coordinator status
+
+  section "containers: all of them confined"
+  confined "${dc[@]}"
+
+  section "containers: workers and coordinator replaced while a trainer verifies"
+  "${dc[@]}" up --detach --no-build --no-recreate --scale worker=2 coordinator worker
+  load "${dc[@]}"
+  deploy/roll
+  unload
+
+  section "containers: the same with a user's own data set, examples/customdataset"
+  local own=$JETBATCH_IMAGE-own
+  mkdir "$tmp/own"
+  cp examples/customdataset/Dockerfile "$tmp/own/"
+  CGO_ENABLED=0 go build -o "$tmp/own/jetbatch" ./examples/customdataset
+  cleanups=("docker image rm -f $own >/dev/null 2>&1" "${cleanups[@]}") # after its containers
+  docker build -q -t "$own" --build-arg "BASE=$JETBATCH_IMAGE" "$tmp/own"
+  JETBATCH_IMAGE=$own "${dc[@]}" up --detach --no-build --scale worker=2 coordinator worker
+  JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer \
+    take --name own --dataset waves --params '{"size":1024,"epochs":50}' --batches 0 --verify --json | tee "$tmp/own.json"
+  grep -q '"batches":50,.*"identical":true,"end":"data"' "$tmp/own.json" || fail "not all batches of the own data set came"
+  "${dc[@]}" --profile trainer down --volumes --timeout 3
+
+  section "containers: TLS, and a key for each role"
+  go run ./cmd/jetbatch keys "$tmp/keys" >/dev/null
+  chmod -R a+rX "$tmp/keys" # the containers' user is another
+  export JETBATCH_KEYS=$tmp/keys
+  local secure=("${dc[@]}" -f docker-compose.yml -f deploy/compose.secure.yml)
+  cleanups+=("${secure[*]} --profile trainer --profile operator down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
+  "${secure[@]}" up --detach --no-build --scale worker=2 coordinator worker
+  confined "${secure[@]}"
+  "${secure[@]}" --profile trainer run --rm --no-deps -T -e JETBATCH_JSON=true -e JETBATCH_BATCHES=500 trainer | tee "$tmp/secure.json"
+  grep -q '"batches":500,.*"identical":true,"end":"batches"' "$tmp/secure.json" || fail "not all batches came by TLS"
+  "${secure[@]}" --profile operator run --rm --no-deps -T operator
+  "${secure[@]}" --profile trainer --profile operator down --volumes --timeout 3
+
+  section "containers: three NATS servers, one of which dies while a trainer verifies"
+  local cluster=("${dc[@]}" -f docker-compose.yml -f deploy/compose.cluster.yml)
+  cleanups+=("${cluster[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
+  "${cluster[@]}" up --detach --no-build --scale worker=2 coordinator worker
+  confined "${cluster[@]}"
+  load "${cluster[@]}"
+  local before
+  before=$(taken "${cluster[@]}")
+  docker kill "$("${cluster[@]}" ps -q nats)" >/dev/null
+  echo "killed the first server after $before batches"
+  await "the trainer goes on" more_than "$((before + 1000))" "${cluster[@]}"
+  unload 60000 # elections, and, if the results were on that server, a generation begun again
+  "${cluster[@]}" run --rm --no-deps -T coordinator status
+}
+
+# confined fails unless every container of a project runs without rights.
+confined() {
+  local line
+  while read -r line; do
+    echo "$line"
+    [[ $line == *" 6553"[24]":6553"[24]" read-only=true dropped=[ALL] [no-new-privileges:true] memory="[1-9]* ]] || fail "not confined"
+  done < <(docker inspect -f '{{.Name}} {{.Config.User}} read-only={{.HostConfig.ReadonlyRootfs}} dropped={{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} memory={{.HostConfig.Memory}}' $("$@" ps -q))
+}
+
+# load starts a trainer that verifies until unload.
+load() {
+  trainer=$COMPOSE_PROJECT_NAME-load
+  "$@" --profile trainer run --rm --no-deps -T --name "$trainer" -e JETBATCH_JSON=true -e JETBATCH_TRAIN_TIME=2ms -e JETBATCH_BATCHES=1000000 \
+    trainer >"$tmp/load.json" 2>"$tmp/load.log" &
+  loading=$!
+  await "the trainer takes" more_than 100 "$@"
+}
+
+# unload ends it and fails if a batch differed. It says how long the longest wait was, and whether that is more than it
+# should be, by default the lease of a coordinator; a shared machine may be slower, so that fails nothing.
+unload() {
+  local longest most=${1:-3000}
+  docker kill --signal TERM "$trainer" >/dev/null
+  wait "$loading" || true # it was interrupted
+  tail -n 3 "$tmp/load.log"
+  cat "$tmp/load.json"
+  grep -q '"identical":true,"end":"interrupted"' "$tmp/load.json" || fail "the trainer's batches differ from the reference, or it did not go on"
+  longest=$(sed 's/.*"longest_wait_ms":\([0-9]*\).*/\1/' "$tmp/load.json")
+  echo "the longest wait was $longest ms, of $most ms at most$( ((longest <= most)) || echo ": TOO LONG")"
+}
+
+# taken is how many batches the trainer has, or nothing while nobody knows.
+taken() {
+  "$@" run --rm --no-deps -T coordinator status --json 2>/dev/null | sed -n 's/.*"batcher":"train".*"taken":\([0-9]*\).*/\1/p'
+}
+
+more_than() {
+  local most=$1 now
+  shift
+  now=$(taken "$@") && ((${now:-0} > most))
+}
+
+# healthy waits until Docker calls every container healthy.
+healthy() {
+  local id state deadline=$((SECONDS + 90))
+  for id in "$@"; do
+    while state=$(docker inspect -f '{{.State.Health.Status}}' "$id"); [[ $state != healthy ]]; do
+      if ((SECONDS > deadline)); then
+        docker logs --tail 20 "$id"
+        fail "container $id is $state"
+      fi
+      sleep 1
+    done
+  done
+  echo "all healthy"
+}
+
