@@ -94,6 +94,8 @@ func unreachable(err error) doctor.Finding {
 		f.Fix = "give the certificate of the authority that signed the server's: --tls-ca"
 	case errors.As(err, &host):
 		f.Fix = "use a name that is in the server's certificate, or make one for this name: jetbatch keys --host"
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		f.Fix = "that server has no TLS: leave --tls-ca out, or name one that has it"
 	case errors.Is(err, nats.ErrSecureConnRequired), strings.Contains(err.Error(), "tls:"):
 		f.Fix = "the server wants TLS: --tls-ca, and --tls-cert with --tls-key if it asks for a client's"
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/nats-io/nats.go"
 
@@ -71,7 +72,7 @@ func exitCode(err error) int {
 // interrupted returns errInterrupted with err if ctx ended by a signal, else err.
 func interrupted(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
-		return errors.Join(errInterrupted, err)
+		return fmt.Errorf("%w: %w", errInterrupted, err)
 	}
 	return err
 }

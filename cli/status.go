@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -75,8 +76,9 @@ func (c *statusCmd) show(a *app, s fleet.Status, failed error) error {
 func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	const overview = schema.CoordinatorPrefix + ".overview"
 	var answers []schema.Overview
-	err := gather(ctx, nc, schema.CoordinatorPrefix+".overview", func(m *nats.Msg) bool {
+	err := gather(ctx, nc, overview, func(m *nats.Msg) bool {
 		var o schema.Overview
 		if json.Unmarshal(m.Data, &o) == nil {
 			answers = append(answers, o)
@@ -84,6 +86,10 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 		return true
 	})
 	if len(answers) == 0 {
+		// What the server denies looks like silence.
+		if denied := topology.Denied(nc, topology.Needs{Publish: []string{overview}}); denied != nil {
+			return fleet.Status{}, fmt.Errorf("%w: %w", errUnhealthy, denied)
+		}
 		return fleet.Status{}, errors.Join(fmt.Errorf("%w: no coordinator answers", errUnhealthy), err)
 	}
 	return fleet.Merge(answers), err

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -165,18 +164,7 @@ type PermissionError = topology.PermissionError
 // refusal returns a *PermissionError if the last thing that the server said on nc was that it refuses one
 // of the subjects, or the inbox that an answer would come to. The server does not answer a refused request, so this is asked after a timeout.
 func refusal(nc *nats.Conn, subjects ...string) error {
-	err := nc.LastError()
-	if !errors.Is(err, nats.ErrPermissionViolation) {
-		return nil
-	}
-	subjects = append(subjects, cmp.Or(nc.Opts.InboxPrefix, strings.TrimSuffix(nats.InboxPrefix, ".")))
-	text := strings.ToLower(err.Error()) // nats.go lowers the case of some of the server's errors
-	for _, subject := range subjects {
-		if strings.Contains(text, `"`+strings.ToLower(subject)) {
-			return &PermissionError{Subject: subject, Cause: err}
-		}
-	}
-	return nil
+	return topology.Denied(nc, topology.Needs{Publish: subjects, Subscribe: subjects})
 }
 
 // faultError is the one place where faults become errors: those of a run a *JobError, those of a request

@@ -16,12 +16,13 @@ var ErrPermission = errors.New("permission denied by the NATS server")
 // PermissionError names the subject that the NATS server refused. The server does not answer what it refuses, so
 // without this a denial would look like silence.
 type PermissionError struct {
+	Action  string // "publish to" or "subscribe to"
 	Subject string
 	Cause   error // the server's words
 }
 
 func (e *PermissionError) Error() string {
-	return fmt.Sprintf("%v: %s: %v", ErrPermission, e.Subject, e.Cause)
+	return fmt.Sprintf("%v: this user may not %s %s", ErrPermission, e.Action, e.Subject)
 }
 
 // Unwrap makes the error match ErrPermission and the cause.
@@ -45,13 +46,14 @@ func Denied(nc *nats.Conn, needs Needs) error {
 	if found == nil {
 		return nil
 	}
-	own := needs.Publish
+	own, action := needs.Publish, "publish to"
 	if strings.EqualFold(found[1], "subscription") {
+		action = "subscribe to"
 		own = append([]string{cmp.Or(nc.Opts.InboxPrefix, strings.TrimSuffix(nats.InboxPrefix, ".")) + "."}, needs.Subscribe...)
 	}
 	for _, prefix := range own {
 		if len(found[2]) >= len(prefix) && strings.EqualFold(found[2][:len(prefix)], prefix) {
-			return &PermissionError{Subject: found[2], Cause: err}
+			return &PermissionError{Action: action, Subject: found[2], Cause: err}
 		}
 	}
 	return nil

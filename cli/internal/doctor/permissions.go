@@ -68,13 +68,10 @@ func (e *examination) permissions() {
 	}
 	for _, role := range roles {
 		n := needs[role]
-		good := true
-		for _, subject := range n.Publish {
-			good = e.permitted(role, "publish to", e.tryPublish(subject, harmless)) && good
-		}
-		for _, subject := range n.Subscribe {
-			good = e.permitted(role, "subscribe to", e.trySubscribe(subject)) && good
-		}
+		published := e.refused(role, n.Publish, func(subject string) error { return e.tryPublish(subject, harmless) })
+		subscribed := e.refused(role, n.Subscribe, e.trySubscribe)
+		good := e.permitted(role, "publish to", published)
+		good = e.permitted(role, "subscribe to", subscribed) && good
 		if err := e.trySubscribe(e.Conn.NewInbox()); err != nil { // where all answers come
 			e.find(Error, "permissions", fmt.Sprintf("role %s: %v", role, err), "set --inbox-prefix to what this user may subscribe to")
 			good = false
@@ -85,17 +82,27 @@ func (e *examination) permissions() {
 	}
 }
 
-func (e *examination) permitted(role, verb string, err error) bool {
-	var denied *topology.PermissionError
-	switch {
-	case err == nil:
-		return true
-	case errors.As(err, &denied):
-		e.find(Error, "permissions", fmt.Sprintf("role %s: this user may not %s %s", role, verb, strings.ReplaceAll(denied.Subject, probe, "*")),
-			"allow it to this user, as deploy/nats/permissions.conf does, or use the keys of the role")
-	default:
-		e.find(Error, "permissions", fmt.Sprintf("role %s: %v", role, err), "is the server still there?")
+// refused are those of the subjects that the server denies. What else goes wrong is a finding.
+func (e *examination) refused(role string, subjects []string, try func(subject string) error) (refused []string) {
+	for _, subject := range subjects {
+		var denied *topology.PermissionError
+		switch err := try(subject); {
+		case err == nil:
+		case errors.As(err, &denied):
+			refused = append(refused, strings.ReplaceAll(denied.Subject, probe, "*"))
+		default:
+			e.find(Error, "permissions", fmt.Sprintf("role %s: %v", role, err), "is the server still there?")
+		}
 	}
+	return refused
+}
+
+func (e *examination) permitted(role, action string, refused []string) bool {
+	if len(refused) == 0 {
+		return true
+	}
+	e.find(Error, "permissions", fmt.Sprintf("role %s: this user may not %s %s", role, action, strings.Join(refused, ", ")),
+		"allow it to this user, as deploy/nats/permissions.conf does, or use the key of the role")
 	return false
 }
 
