@@ -143,10 +143,10 @@ func TestP6Elastic(t *testing.T) {
 		w.Terminate()
 		o.take(b, 20)
 	}
-	s, err := b.Status(within(t))
-	if err != nil || s.Workers != 1 {
-		t.Fatalf("status %+v, %v, want the one worker that is left", s, err)
-	}
+	eventually(t, "the one worker that is left is known", func() bool {
+		s, err := b.Status(within(t))
+		return err == nil && s.Workers == 1
+	})
 }
 
 // P7: where the trainer's time goes is measured per batch.

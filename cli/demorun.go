@@ -74,7 +74,7 @@ func (d *demo) run(ctx context.Context) (*demoReport, error) {
 		report.Identical = true
 		d.story.say("identical all %d batches and the states after them equal, byte for byte, what one process makes alone", d.batches)
 	}
-	d.story.say("          %d generations, %d worker killed, %d jobs handed out again; %s", report.Generations, len(report.Killed),
+	d.story.say("          generations: %d, workers killed: %d, jobs handed out again: %d; %s", report.Generations, len(report.Killed),
 		report.Redelivered, pace(d.batches, d.bytes, d.elapsed))
 	d.story.say("%v", report.Timing)
 	return report, nil

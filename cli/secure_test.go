@@ -138,7 +138,8 @@ func (l *lockedLog) String() string {
 }
 
 type wideParams struct {
-	Size int `json:"size"`
+	Size int    `json:"size"`
+	Slow uint64 `json:"slow"` // this one takes so long that a second worker is asked for it
 }
 
 // wide gives batches of any size.
@@ -152,7 +153,14 @@ func wideBatches(p wideParams) dataset.Dataset[uint64, uint64, []byte] {
 		startsAtZero
 	}{Funcs: dataset.Funcs[uint64, uint64, []byte]{
 		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
-		MaterializeFunc: func(_ context.Context, n uint64) ([]byte, error) {
+		MaterializeFunc: func(ctx context.Context, n uint64) ([]byte, error) {
+			if n > 0 && n == p.Slow {
+				select {
+				case <-time.After(3 * time.Second):
+				case <-ctx.Done():
+					return nil, context.Cause(ctx)
+				}
+			}
 			return bytes.Repeat([]byte{byte(n)}, p.Size), nil
 		},
 	}}
@@ -162,8 +170,8 @@ type startsAtZero struct{}
 
 func (startsAtZero) Start() (uint64, error) { return 0, nil }
 
-// The whole service under the shipped permissions: seats, jobs, small and large batches, going back, the end, status,
-// health. Nobody is denied anything, and no secret is in a log or in an answer.
+// The whole service under the shipped permissions: seats, jobs, small and large batches, a straggler, going back, the
+// end, status, health. Nobody is denied anything, and no secret is in a log or in an answer.
 func TestSecuredService(t *testing.T) {
 	t.Parallel()
 	s := startSecured(t)
@@ -173,7 +181,7 @@ func TestSecuredService(t *testing.T) {
 	var denials lockedLog
 	for _, size := range []int{100, 3 << 20} {
 		nc := s.connect("client", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { fmt.Fprintln(&denials, err) }))
-		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{size}, Logger: slog.New(slog.DiscardHandler)})
+		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{Size: size, Slow: 30}, Window: 9, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,10 +198,13 @@ func TestSecuredService(t *testing.T) {
 			step.Release()
 			return step.Next
 		}
-		for n := range uint64(8) {
+		for n := range uint64(40) {
 			states = append(states, take(append([]schema.State{{}}, states...)[n], n))
 		}
-		take(states[6], 7)      // looked up
+		if status, err := b.Status(ctx); err != nil || status.Backups == 0 {
+			t.Errorf("no second worker was asked for the slow one: %+v, %v", status, err)
+		}
+		take(states[38], 39)    // looked up
 		take(states[0], 1)      // a new generation, or looked up
 		take(schema.State{}, 0) // likewise
 		if err := b.Stop(ctx); err != nil {
@@ -243,7 +254,7 @@ func TestSecuredReplies(t *testing.T) {
 	s.start("worker")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cfg := client.Config{Name: "train", Dataset: "wide", Params: wideParams{64}, Window: 1, Logger: slog.New(slog.DiscardHandler)}
+	cfg := client.Config{Name: "train", Dataset: "wide", Params: wideParams{Size: 64}, Window: 1, Logger: slog.New(slog.DiscardHandler)}
 	b, err := client.Open[[]byte](ctx, s.connect("client"), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -242,7 +242,7 @@ func (t *taking) print(r takeReport) error {
 		b.WriteString("ended by a signal\n")
 	}
 	if r.Redelivered > 0 {
-		fmt.Fprintf(&b, "%d jobs were handed out more than once\n", r.Redelivered)
+		fmt.Fprintf(&b, "jobs handed out more than once: %d\n", r.Redelivered)
 	}
 	switch {
 	case r.Identical == nil:

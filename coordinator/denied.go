@@ -20,7 +20,7 @@ var needs = topology.Needs{
 		schema.JobPrefix + ".", schema.ResultPrefix + ".", schema.LanePrefix + ".", schema.NoticePrefix + ".",
 		schema.CoordinatorPrefix + ".", bucketPrefix,
 		"$JS.API.STREAM.CREATE.", "$JS.API.STREAM.INFO.", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.",
-		"$JS.API.STREAM.DELETE." + topology.ResultsPrefix, "$JS.API.STREAM.MSG.GET.",
+		"$JS.API.STREAM.DELETE." + topology.ResultsPrefix, "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.MSG.DELETE." + topology.JobsStream,
 		"$JS.API.DIRECT.GET." + topology.ResultsPrefix, "$JS.API.CONSUMER.CREATE." + topology.JobsStream,
 		"$JS.API.CONSUMER.INFO." + topology.JobsStream, "$JS.API.CONSUMER.DELETE." + topology.JobsStream,
 		"$JS.API.CONSUMER.NAMES." + topology.JobsStream,

@@ -124,7 +124,7 @@ func (b *batcher) creditReply() schema.CreditReply {
 		r.Window = b.gen.Limit()
 		r.Trouble = b.trouble
 		if refused, unstored := b.gen.feed.waiting(); r.Trouble == "" && refused != "" {
-			r.Trouble = fmt.Sprintf("%d jobs are not stored: %s", len(unstored), refused)
+			r.Trouble = fmt.Sprintf("jobs not stored (%d): %s", len(unstored), refused)
 		}
 	}
 	return r
@@ -160,7 +160,7 @@ func (b *batcher) waiting(s schema.Status) string {
 		return ""
 	}
 	if refused, unstored := b.gen.feed.waiting(); refused != "" {
-		return fmt.Sprintf("%d jobs are not stored: %s", len(unstored), refused)
+		return fmt.Sprintf("jobs not stored (%d): %s", len(unstored), refused)
 	}
 	if s.Workers == 0 {
 		return "no worker serves data set " + b.kindToken()

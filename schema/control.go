@@ -233,7 +233,15 @@ type WorkerStatus struct {
 	Retried   uint64    `json:"retried"`
 	Leaving   bool      `json:"leaving,omitempty"`
 	LastError string    `json:"last_error,omitempty"`
-	Now       time.Time `json:"now,omitzero"` // when it said so, by its own clock
+	Oldest    *Running  `json:"oldest,omitempty"` // what it has been at for longest
+	Now       time.Time `json:"now,omitzero"`     // when it said so, by its own clock
+}
+
+// Running is a job that is being materialized.
+type Running struct {
+	Batcher string        `json:"batcher"`
+	Seq     uint64        `json:"seq"`
+	For     time.Duration `json:"for"` // so far
 }
 
 // Lane tells workers that a batcher has a consumer of jobs to pull from. It is a hint, sent every second

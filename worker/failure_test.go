@@ -160,11 +160,11 @@ func TestLostSlot(t *testing.T) {
 	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries < 2 {
 		t.Fatalf("result %+v", r)
 	}
-	if w.Status().LastError == "" {
-		t.Error("the status does not say so")
+	if st := w.Status(); st.LastError == "" || st.Oldest == nil || st.Oldest.Batcher != "train" || st.Oldest.Seq != 1 || st.Oldest.For < 50*time.Millisecond {
+		t.Errorf("the status does not say so: %+v", st)
 	}
 	close(release)
-	natstest.Eventually(t, "the slot is back", func() bool { return w.Status().Slots == 2 })
+	natstest.Eventually(t, "the slot is back", func() bool { return w.Status().Slots == 2 && w.Status().Oldest == nil })
 	o.waitEmpty()
 }
 

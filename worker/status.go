@@ -24,12 +24,31 @@ func (w *Worker) Status() schema.WorkerStatus {
 	s := schema.WorkerStatus{
 		Worker: w.cfg.Name, Kinds: w.tokens(), Slots: w.sched.Slots(), Running: w.sched.Running(),
 		Done: w.done, Failed: w.failed, Retried: w.retried, Leaving: w.draining, LastError: w.lastError,
-		Now: time.Now(),
+		Oldest: w.oldest(), Now: time.Now(),
 	}
 	if w.draining {
 		s.Slots = 0
 	}
 	return s
+}
+
+// oldest is the job that has been running for longest, if any does. w.mu is held.
+func (w *Worker) oldest() *schema.Running {
+	var first *job
+	for _, j := range w.held {
+		if j.cancel != nil && (first == nil || j.deadline < first.deadline) {
+			first = j
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	_, _, _, seq, _, err := schema.ParseJobSubject(first.subject)
+	if err != nil {
+		return nil // it ends as an error by itself
+	}
+	ran := w.now() - first.deadline + int64(w.cfg.JobTimeout)
+	return &schema.Running{Batcher: first.lane.batcher, Seq: seq, For: time.Duration(max(ran, 0))}
 }
 
 func (w *Worker) tokens() []string {

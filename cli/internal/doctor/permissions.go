@@ -24,7 +24,7 @@ var needs = map[string]topology.Needs{
 	"coordinator": {
 		Publish: []string{
 			"$JS.API.STREAM.CREATE." + probe, "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.DELETE." + probe, "$JS.API.STREAM.PURGE." + probe,
-			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
+			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.MSG.DELETE.jetbatch-jobs", "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
 			"$JS.API.CONSUMER.DELETE.jetbatch-jobs." + probe, "$KV.jetbatch." + probe, schema.JobPrefix + "." + probe + ".b.g.1.0",
 			schema.ResultPrefix + "." + probe + ".g.0.1", schema.LanePrefix + "." + probe, schema.NoticePrefix + "." + probe,
 		},

@@ -40,7 +40,7 @@ func (m *Model) Render(width, height int, color bool) []string {
 		events = min(events, max(1, left-batchers-workers))
 	}
 	v.head()
-	v.blank()
+	v.line().add(bad, v.complaint())
 	v.batcherTable(batchers)
 	v.blank()
 	v.batcher()
@@ -85,9 +85,9 @@ func (v *view) head() {
 	l := v.line().add(bold, "jetbatch").add(dim, "  "+v.server+"  ")
 	switch {
 	case v.failure != "" && v.heard.IsZero():
-		l.add(bad, v.failure)
+		l.add(bad, "no answer yet")
 	case v.failure != "":
-		l.add(bad, fmt.Sprintf("no answer for %v: %s", v.at.Sub(v.heard).Round(time.Second), v.failure))
+		l.add(bad, fmt.Sprintf("no answer for %v", v.at.Sub(v.heard).Round(time.Second)))
 	case v.heard.IsZero():
 		l.add(dim, "…")
 	default:
@@ -114,6 +114,14 @@ func (v *view) head() {
 		style = warn
 	}
 	l.add(style, clock)
+}
+
+// complaint is why there is no answer.
+func (v *view) complaint() string {
+	if v.failure == "" {
+		return ""
+	}
+	return "  " + v.failure
 }
 
 func count(n int, what string) string {
@@ -237,9 +245,9 @@ func (v *view) batcher() {
 	for _, x := range []struct {
 		n    uint64
 		what string
-	}{{uint64(b.Restarts), "restarts"}, {b.Reissued, "reissued"}, {b.Backups, "backups"}} {
+	}{{uint64(b.Restarts), "stores lost"}, {b.Reissued, "reissued"}, {b.Backups, "backups"}} {
 		if x.n > 0 {
-			title.add(warn, fmt.Sprintf("  %s %s", grouped(x.n), x.what))
+			title.add(warn, fmt.Sprintf("  %s: %s", x.what, grouped(x.n)))
 		}
 	}
 	v.shares(b.Batcher)
@@ -288,6 +296,9 @@ func (v *view) shares(batcher string) {
 	}
 }
 
+// countsWidth is that of a worker's columns between its name and its longest job.
+const countsWidth = 57
+
 // workerTable has a row per worker; pages turns it over where there are too many.
 func (v *view) workerTable(rows int, pages bool) {
 	workers := v.status.Workers
@@ -297,14 +308,20 @@ func (v *view) workerTable(rows int, pages bool) {
 		v.page = min(v.page, last)
 		first = min(v.page*rows, len(workers)-rows)
 	}
-	name := min(max(14, (v.width-60)/2), 48)
+	// What is left is for the name, and for what it is at.
+	name := min(max(14, (v.width-70)/2), 36)
+	most := min(max(11, v.width-name-57), 32)
 	title := v.line()
 	text := "WORKER"
 	if pages && len(workers) > rows {
 		text = fmt.Sprintf("WORKER %d–%d of %d", first+1, first+rows, len(workers))
 	}
 	title.left(dim, "  "+text, name+2).left(dim, "  BUSY", 18).right(dim, "JOBS/S", 7).right(dim, "DONE", 10).right(dim, "RETRIED", 8).
-		right(dim, "FAILED", 8).add(dim, "  SERVES")
+		right(dim, "FAILED", 8).add(dim, "  ").add(dim, "LONGEST JOB")
+	serves := v.width-name-countsWidth-most >= 12
+	if serves {
+		title.to(name+countsWidth+most).add(dim, "  SERVES")
+	}
 	if len(workers) == 0 && v.heard.IsZero() {
 		v.blank()
 	} else if len(workers) == 0 {
@@ -325,8 +342,35 @@ func (v *view) workerTable(rows int, pages bool) {
 			l.right(dim, "–", 7)
 		}
 		l.right(plain, grouped(w.Done), 10).right(nonzero(w.Retried, warn), grouped(w.Retried), 8).
-			right(nonzero(w.Failed, bad), grouped(w.Failed), 8).add(dim, "  "+strings.Join(w.Kinds, " "))
+			right(nonzero(w.Failed, bad), grouped(w.Failed), 8).add(plain, "  ").add(plain, at(w.Oldest, most))
+		if serves {
+			l.to(name+countsWidth+most).add(dim, "  "+strings.Join(w.Kinds, " "))
+		}
 	}
+}
+
+// at is the job that a worker has been at for longest; where there is no room for more, for how long.
+func at(r *schema.Running, width int) string {
+	if r == nil {
+		return "–"
+	}
+	long := duration(r.For)
+	job := fmt.Sprintf(" %s  %s", grouped(r.Seq), long)
+	if room := width - len(job); room >= 5 {
+		return cut(r.Batcher, room) + job
+	}
+	return long
+}
+
+// duration is for what is looked at every second.
+func duration(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	}
+	return fmt.Sprintf("%.0f min", d.Minutes())
 }
 
 func nonzero(n uint64, s style) style {
