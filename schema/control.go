@@ -237,7 +237,7 @@ type WorkerStatus struct {
 	Now       time.Time `json:"now,omitzero"`     // when it said so, by its own clock
 }
 
-// Running is a job that is being materialized.
+// Running is a job that is being materialized, or whose result is being stored.
 type Running struct {
 	Batcher string        `json:"batcher"`
 	Seq     uint64        `json:"seq"`

@@ -32,11 +32,11 @@ func (w *Worker) Status() schema.WorkerStatus {
 	return s
 }
 
-// oldest is the job that has been running for longest, if any does. w.mu is held.
+// oldest is the job that was begun first of those that are not stored yet, if there are any. w.mu is held.
 func (w *Worker) oldest() *schema.Running {
 	var first *job
 	for _, j := range w.held {
-		if j.cancel != nil && (first == nil || j.deadline < first.deadline) {
+		if j.deadline > 0 && (first == nil || j.deadline < first.deadline) {
 			first = j
 		}
 	}

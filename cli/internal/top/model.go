@@ -111,8 +111,12 @@ func (m *Model) watch(at time.Time, s fleet.Status, first bool) {
 			note(w.Worker, "%s", w.LastError)
 		}
 	}
+	// A coordinator that has just begun has not heard of all workers yet.
+	same := slices.ContainsFunc(s.Coordinators, func(c fleet.Coordinator) bool {
+		return find(m.status.Coordinators, func(x fleet.Coordinator) bool { return x.Coordinator == c.Coordinator }).Coordinator != ""
+	})
 	for _, was := range m.status.Workers {
-		if find(s.Workers, func(x schema.WorkerStatus) bool { return x.Worker == was.Worker }).Worker == "" {
+		if same && find(s.Workers, func(x schema.WorkerStatus) bool { return x.Worker == was.Worker }).Worker == "" {
 			note(was.Worker, "the worker is gone")
 		}
 	}

@@ -200,6 +200,13 @@ func TestEvents(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	replaced := observed(0)
+	s = look(1)
+	s.Coordinators[0].Coordinator, s.Workers = "c-2", nil
+	replaced.Observe(began.Add(time.Second), s, nil)
+	if len(replaced.Events()) != 0 {
+		t.Errorf("a new coordinator that has heard nobody yet: %+v", replaced.Events())
+	}
 	late := New("")
 	late.Observe(began, look(40), nil)
 	if e := late.Events(); len(e) != 1 || !e[0].At.IsZero() {
