@@ -49,20 +49,31 @@ next:
 				return found // the rest of it is to come
 			}
 		}
-		k.rest = k.rest[unknown(k.rest):]
+		n := unknown(k.rest)
+		if n == 0 {
+			return found // likewise
+		}
+		k.rest = k.rest[n:]
 	}
 	return found
 }
 
-// unknown is the length of what begins data and is not known: an escape sequence up to its final byte, or one byte.
+// maxSequence is the longest escape sequence that is waited for.
+const maxSequence = 32
+
+// unknown is the length of what begins data and is not known: an escape sequence up to its final byte, or one byte; 0
+// while the final byte is to come.
 func unknown(data []byte) int {
 	if len(data) < 2 || data[0] != '\x1b' || data[1] != '[' {
 		return 1
 	}
-	for i, c := range data[2:] {
+	for i, c := range data[2:min(len(data), maxSequence)] {
 		if '@' <= c && c <= '~' {
 			return i + 3
 		}
 	}
-	return len(data)
+	if len(data) >= maxSequence {
+		return 1
+	}
+	return 0
 }

@@ -300,7 +300,7 @@ func TestKeys(t *testing.T) {
 		for _, b := range []byte(in) {
 			got = append(got, split.Read([]byte{b})...)
 		}
-		if !slices.Contains([]string{"\x1b[1;5A\x1b[Cp", "\x1b[5~\x1b[6~\x1b[24~", "\x1b[200~q"}, in) && !slices.Equal(got, want) {
+		if !slices.Equal(got, want) {
 			t.Errorf("%q, byte by byte: %v, want %v", in, got, want)
 		}
 	}
@@ -322,4 +322,25 @@ func TestNarrow(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
+}
+
+// FuzzKeys reads anything as what a terminal sends, cut at any place:
+//   - the keys are those of the whole, wherever it is cut;
+//   - what is kept for the next read is the beginning of one sequence, however long the input is.
+func FuzzKeys(f *testing.F) {
+	for _, seed := range []string{"q", "\x1b[A\x1b[B", "\x1bOC", "\x1b[5~p", "\x1b", "\x1b[", "x\x1b[200~jk", "\xff\x1b[\x1b[A"} {
+		f.Add([]byte(seed), 1)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, cut int) {
+		var whole, parts Keys
+		want := whole.Read(data)
+		at := max(0, min(cut, len(data)))
+		got := append(parts.Read(data[:at]), parts.Read(data[at:])...)
+		if !slices.Equal(got, want) {
+			t.Errorf("%q is %v, cut at %d %v", data, want, at, got)
+		}
+		if len(whole.rest) >= maxSequence {
+			t.Errorf("of %q, %q is kept", data, whole.rest)
+		}
+	})
 }
