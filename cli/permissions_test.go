@@ -45,7 +45,7 @@ var actions = []struct {
 	{publish: "$JS.API.CONSUMER.PAUSE.jetbatch-jobs.jetbatch-train-GEN"},
 	{publish: "$JS.API.STREAM.MSG.GET.jetbatch-jobs", may: []string{coord, look}},
 	{publish: "$JS.API.STREAM.MSG.DELETE.jetbatch-jobs", may: []string{coord}},
-	{publish: "$JS.API.STREAM.MSG.DELETE.jetbatch-results-train-GEN"},
+	{publish: "$JS.API.STREAM.MSG.DELETE.jetbatch-results-train-GEN", may: []string{coord}},
 	{listen: "jetbatch.job.>"},
 	{listen: "$JS.API.>"},
 	{listen: "$JS.ACK.>"},
@@ -112,6 +112,8 @@ var actions = []struct {
 	{listen: "jetbatch.worker.*", may: []string{coord, look}},
 	{publish: "jetbatch.report.train", may: []string{work}},
 	{listen: "jetbatch.report.*", may: []string{coord, look}},
+	{publish: "jetbatch.upload.w1", may: []string{train}},
+	{listen: "jetbatch.upload.w1", may: []string{work}},
 	{publish: "jetbatch.worker-status.w1", may: []string{look}},
 	{listen: "jetbatch.worker-status.w1", may: []string{work}},
 	{listen: "jetbatch.>"},
@@ -137,7 +139,7 @@ var actions = []struct {
 	{listen: "_R_.>"},
 	{publish: "_INBOX_coordinator.x.y", may: []string{coord}},
 	{publish: "_INBOX_worker.x.y", may: []string{work}},
-	{publish: "_INBOX_client.x.y", may: []string{coord}},
+	{publish: "_INBOX_client.x.y", may: []string{coord, work}},
 	{publish: "_INBOX_operator.x.y", may: []string{coord, work}},
 
 	// The server.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/client"
@@ -286,6 +287,68 @@ func TestSecuredReplies(t *testing.T) {
 	}
 	if status, err := b.Status(ctx); err != nil || status.Seat != 2 {
 		t.Errorf("the reader was shaken: seat %d, %v", status.Seat, err)
+	}
+}
+
+// A worker, too, answers where the requester says. It must not be had to write, with its own permissions or with a
+// response's, what the requester may not.
+func TestSecuredWorkerAnswersInboxesOnly(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	s.start("coordinator")
+	s.start("worker", "--name", "w1")
+	operator := s.connect("operator")
+	natstest.Eventually(t, "coordinator and worker answer", func() bool {
+		_, err := operator.Request(schema.CoordinatorPrefix+".overview", nil, patience)
+		if err == nil {
+			_, err = operator.Request("jetbatch.worker-status.w1", nil, patience)
+		}
+		return err == nil
+	})
+	subjects := map[string][]string{
+		"client":   {schema.UploadSubject("w1")},
+		"operator": {"jetbatch.worker-status.w1", "$SRV.PING.jetbatch-worker", "$SRV.STATS.jetbatch-worker"},
+	}
+	for role, subjects := range subjects {
+		nc := s.connect(role)
+		for _, subject := range subjects {
+			for _, hostile := range []string{"$KV.jetbatch.batcher.victim", "jetbatch.job.wide-v1-w1.victim.GEN.1.0", "jetbatch.coordinator.stop", "_INBOX_coordinator.x.y"} {
+				if strings.HasPrefix(subject, "$SRV") && strings.HasPrefix(hostile, schema.JobPrefix) {
+					continue // the library answers there, and a worker may queue a job: docs/SECURITY.md
+				}
+				if err := nc.PublishRequest(subject, hostile, []byte(`{"attempt":"a"}`)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if role == "client" {
+			if _, err := nc.Request(subjects[0], []byte(`{"attempt":"a"}`), patience); err != nil { // handled after the others
+				t.Fatalf("%s: %v", subjects[0], err)
+			}
+			continue
+		}
+		if _, err := nc.Request("$SRV.PING.jetbatch-worker", nil, patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	js, err := jetstream.New(operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{topology.JobsStream, topology.BucketStream} {
+		stream, err := js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for subject := range info.State.Subjects {
+			if strings.Contains(subject, "victim") {
+				t.Errorf("an answer was stored at %s", subject)
+			}
+		}
 	}
 }
 

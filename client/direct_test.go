@@ -126,15 +126,16 @@ func TestFetchFromWorker(t *testing.T) {
 	k := newKeeper(t, o)
 	b, _ := setup(t, o, nil)
 	takeBig(t, b, 20)
+	natstest.Eventually(t, "fetches ahead are over, and leave their connections", func() bool {
+		b.r.fetcher.mu.Lock()
+		defer b.r.fetcher.mu.Unlock()
+		n := len(b.r.fetcher.idle[k.l.Addr().String()])
+		return 0 < n && n <= idlePerWorker
+	})
 	b.r.mu.Lock()
 	defer b.r.mu.Unlock()
 	if c := b.r.count; c.direct < 20 || c.stored != 0 || c.lost != 0 || k.served < 20 {
 		t.Fatalf("%+v with %d fetches", c, k.served)
-	}
-	b.r.fetcher.mu.Lock()
-	defer b.r.fetcher.mu.Unlock()
-	if n := len(b.r.fetcher.idle[k.l.Addr().String()]); n == 0 || n > idlePerWorker {
-		t.Fatalf("%d connections", n)
 	}
 }
 

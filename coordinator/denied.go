@@ -1,8 +1,6 @@
 package coordinator
 
 import (
-	"strings"
-
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -21,6 +19,7 @@ var needs = topology.Needs{
 		schema.CoordinatorPrefix + ".", bucketPrefix,
 		"$JS.API.STREAM.CREATE.", "$JS.API.STREAM.INFO.", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.",
 		"$JS.API.STREAM.DELETE." + topology.ResultsPrefix, "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.MSG.DELETE." + topology.JobsStream,
+		"$JS.API.STREAM.MSG.DELETE." + topology.ResultsPrefix,
 		"$JS.API.DIRECT.GET." + topology.ResultsPrefix, "$JS.API.CONSUMER.CREATE." + topology.JobsStream,
 		"$JS.API.CONSUMER.INFO." + topology.JobsStream, "$JS.API.CONSUMER.DELETE." + topology.JobsStream,
 		"$JS.API.CONSUMER.NAMES." + topology.JobsStream,
@@ -28,11 +27,4 @@ var needs = topology.Needs{
 	Subscribe: []string{
 		schema.WorkerPrefix + ".", schema.CoordinatorPrefix + ".", schema.ReaderPrefix + ".", schema.ReportPrefix + ".",
 	},
-}
-
-// answerable reports whether a reply subject is one that a requester could be waiting at. The server does not compare
-// reply subjects with the requester's permissions: an answer goes where this coordinator may publish, and a request
-// could have it write a record, or a job, in the requester's place.
-func answerable(reply string) bool {
-	return reply != "" && !strings.HasPrefix(reply, "$") && !strings.HasPrefix(reply, "jetbatch.")
 }

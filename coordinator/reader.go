@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -20,7 +21,7 @@ func (b *batcher) hearReader(m *nats.Msg) {
 	credit.Lost = credit.Lost[:min(len(credit.Lost), schema.MaxLost)]
 	b.hint(func() {
 		b.credit(credit)
-		if answerable(m.Reply) {
+		if topology.Answerable(m.Reply) {
 			b.c.respond(m, b.creditReply())
 		}
 	})

@@ -31,7 +31,7 @@ func lastToken(subject string) string { return subject[strings.LastIndexByte(sub
 
 // handle answers a request in a goroutine of its own, since opening a data set may take long.
 func (c *Coordinator) handle(m *nats.Msg) {
-	if !answerable(m.Reply) {
+	if !topology.Answerable(m.Reply) {
 		return // nobody to answer
 	}
 	if len(m.Data) > maxRequest {

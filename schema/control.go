@@ -234,6 +234,7 @@ type WorkerStatus struct {
 	Leaving   bool      `json:"leaving,omitempty"`
 	LastError string    `json:"last_error,omitempty"`
 	Oldest    *Running  `json:"oldest,omitempty"` // what it has been at for longest
+	Direct    string    `json:"direct,omitempty"` // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
 	Now       time.Time `json:"now,omitzero"`     // when it said so, by its own clock
 }
 

@@ -22,7 +22,7 @@ var needs = topology.Needs{
 		"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
 		"$JS.API.STREAM.MSG.GET." + topology.ResultsPrefix, "$JS.API.STREAM.PURGE." + topology.ResultsPrefix,
 	},
-	Subscribe: []string{schema.LanePrefix + "."},
+	Subscribe: []string{schema.LanePrefix + ".", schema.UploadPrefix + "."},
 }
 
 // denied returns the last refusal of a subject that the worker needs.

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/direct"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/shelf"
 )
@@ -26,6 +27,8 @@ const (
 	partTimeout      = 10 * time.Second // for a reader to take one part of a payload
 	partSize         = 4 << 20
 	longestAvoid     = 10 * time.Minute // that a reader can ask for
+	firstFetch       = 10 * time.Second // for somebody who connects to ask for the first payload
+	maxUploads       = 64               // requests to store a payload that are carried out at a time
 )
 
 // keeper keeps large payloads and hands them to the readers that fetch them.
@@ -39,6 +42,8 @@ type keeper struct {
 	conns  map[net.Conn]bool
 	closed bool
 	served uint64 // payloads that were fetched
+	sent   uint64 // bytes of these
+	stored uint64 // payloads that had to be stored after all
 }
 
 // openKeeper listens where readers can reach this worker; nil without an error when nothing can be said of that yet, or
@@ -149,14 +154,14 @@ func free(payloads []*product) {
 	}
 }
 
-// bytes is how much memory the shelf takes.
-func (k *keeper) bytes() int64 {
+// counts adds what the keeper counts to a snapshot.
+func (k *keeper) counts(s *snapshot) {
 	if k == nil {
-		return 0
+		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.shelf.Bytes()
+	s.keptBytes, s.fetched, s.fetchedBytes, s.unfetched = k.shelf.Bytes(), k.served, k.sent, k.stored
 }
 
 func (k *keeper) accept() {
@@ -190,8 +195,8 @@ func (k *keeper) serve(conn net.Conn) {
 		k.mu.Unlock()
 		_ = conn.Close() // what went out is checked by who got it
 	}()
-	for {
-		attempt, err := readFetch(conn)
+	for patience := firstFetch; ; patience = readerIdle {
+		attempt, err := readFetch(conn, patience)
 		if err != nil {
 			return
 		}
@@ -207,6 +212,7 @@ func (k *keeper) serve(conn net.Conn) {
 		freed := k.shelf.Done(it, err == nil)
 		if err == nil {
 			k.served++
+			k.sent += uint64(it.Value.pieces.Size())
 		}
 		k.mu.Unlock()
 		free(freed)
@@ -217,8 +223,8 @@ func (k *keeper) serve(conn net.Conn) {
 }
 
 // readFetch reads the name of the attempt whose payload is wanted.
-func readFetch(conn net.Conn) (string, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(readerIdle)); err != nil {
+func readFetch(conn net.Conn, patience time.Duration) (string, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	var head [schema.FetchHead]byte
@@ -257,14 +263,21 @@ func send(conn net.Conn, head []byte, payload schema.Pieces) error {
 // onUpload stores a payload that a reader cannot fetch.
 func (w *Worker) onUpload(msg *nats.Msg) {
 	var request schema.Upload
-	if json.Unmarshal(msg.Data, &request) != nil {
-		return // of another wire version
+	if json.Unmarshal(msg.Data, &request) != nil || !topology.Answerable(msg.Reply) {
+		return // of another wire version, or nobody's who waits
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.stopped {
-		w.tasks.Go(func() { w.respondUpload(msg, &request) })
+	if w.stopped || w.uploads == maxUploads {
+		return // the reader asks again
 	}
+	w.uploads++
+	w.tasks.Go(func() {
+		w.respondUpload(msg, &request)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.uploads--
+	})
 }
 
 func (w *Worker) respondUpload(msg *nats.Msg, request *schema.Upload) {
@@ -294,6 +307,7 @@ func (w *Worker) unload(k *keeper, it *shelf.Item[*lane, *product]) *schema.Faul
 	var freed []*product
 	if v == stored {
 		freed = k.shelf.Drop(it.Attempt)
+		k.stored++
 	}
 	freed = append(freed, k.shelf.Done(it, false)...)
 	k.mu.Unlock()

@@ -33,6 +33,9 @@ const (
 type snapshot struct {
 	schema.WorkerStatus
 	held, lost, unsettledBytes int
+	keptBytes                  int64
+	fetched, fetchedBytes      uint64
+	unfetched                  uint64
 }
 
 // meters is the worker as a prometheus.Collector.
@@ -67,6 +70,10 @@ func (w *Worker) newMeters() *meters {
 	m.worker.Gauge("jetbatch_worker_held_jobs", "Jobs that were delivered and are neither finished nor handed back.", func(s *snapshot) float64 { return float64(s.held) })
 	m.worker.Gauge("jetbatch_worker_lost_slots", "Slots whose job ignores its deadline.", func(s *snapshot) float64 { return float64(s.lost) })
 	m.worker.Gauge("jetbatch_worker_unstored_bytes", "Records on their way into the store.", func(s *snapshot) float64 { return float64(s.unsettledBytes) })
+	m.worker.Gauge("jetbatch_worker_kept_bytes", "Payloads in the worker's memory, for trainers to fetch or go back to.", func(s *snapshot) float64 { return float64(s.keptBytes) })
+	m.worker.Counter("jetbatch_worker_fetched_payloads_total", "Payloads that trainers fetched from the worker.", func(s *snapshot) float64 { return float64(s.fetched) })
+	m.worker.Counter("jetbatch_worker_fetched_bytes_total", "Bytes of these.", func(s *snapshot) float64 { return float64(s.fetchedBytes) })
+	m.worker.Counter("jetbatch_worker_unfetched_payloads_total", "Payloads that were kept and had to be stored after all: a trainer could not fetch them, or the worker left.", func(s *snapshot) float64 { return float64(s.unfetched) })
 
 	m.dataset.CounterBy("jetbatch_worker_jobs_total", "Jobs with a stored result, by its kind: batch, hole or error.", "result", func(c *counters, say func(float64, ...string)) {
 		say(float64(c.batches.Load()), "batch")
@@ -102,6 +109,7 @@ func (m *meters) Collect(ch chan<- prometheus.Metric) {
 	m.w.mu.Lock()
 	s.held, s.lost, s.unsettledBytes = len(m.w.held), m.w.lost, m.w.unsettledBytes
 	m.w.mu.Unlock()
+	m.w.keeper.Load().counts(s)
 	m.worker.Collect(ch, s)
 	for name, c := range m.w.counts {
 		m.dataset.Collect(ch, c, name)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/jetbatch/jetbatch/internal/direct"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -25,6 +27,9 @@ func (w *Worker) Status() schema.WorkerStatus {
 		Worker: w.cfg.Name, Kinds: w.tokens(), Slots: w.sched.Slots(), Running: w.sched.Running(),
 		Done: w.done, Failed: w.failed, Retried: w.retried, Leaving: w.draining, LastError: w.lastError,
 		Oldest: w.oldest(), Now: time.Now(),
+	}
+	if k := w.keeper.Load(); k != nil && !direct.IsInProcess(k.address) {
+		s.Direct = k.address
 	}
 	if w.draining {
 		s.Slots = 0
@@ -93,6 +98,9 @@ func (w *Worker) serve() (micro.Service, error) {
 		return nil, err
 	}
 	err = service.AddEndpoint("status", micro.HandlerFunc(func(r micro.Request) {
+		if !topology.Answerable(r.Reply()) {
+			return // nobody waits there
+		}
 		if err := r.RespondJSON(w.Status()); err != nil {
 			w.log.Warn("status not answered", "error", err)
 		}

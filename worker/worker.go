@@ -146,6 +146,7 @@ type Worker struct {
 	separating     int              // jobs being taken out of runs
 	unsettled      int              // commits published and not answered
 	unsettledBytes int
+	uploads        int  // requests of readers to store a payload that are being carried out
 	clearing       bool // what is kept for readers is being stored, since the worker leaves
 	serving        bool // Run has subscribed
 	draining       bool

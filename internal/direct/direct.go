@@ -25,6 +25,9 @@ const InProcess = "process"
 
 const processPrefix = InProcess + ":"
 
+// IsInProcess reports whether an address means something in one process only.
+func IsInProcess(address string) bool { return strings.HasPrefix(address, processPrefix) }
+
 // Errors of Dial.
 var (
 	// ErrElsewhere is of an address that means something in another process only.
@@ -61,7 +64,7 @@ func Listen(address string, secure bool) (*Listener, error) {
 
 // Dial connects to where a Listener's Addr is. With secure it insists on TLS; a pin is checked in any case.
 func Dial(ctx context.Context, address string, pin []byte, secure bool) (net.Conn, error) {
-	if strings.HasPrefix(address, processPrefix) {
+	if IsInProcess(address) {
 		return dialPipe(ctx, address)
 	}
 	if len(pin) == 0 {

@@ -58,3 +58,10 @@ func Denied(nc *nats.Conn, needs Needs) error {
 	}
 	return nil
 }
+
+// Answerable reports whether a reply subject is one that a requester could be waiting at. The server does not compare
+// reply subjects with the requester's permissions: an answer goes where the one who answers may publish, and a request
+// could have it write a record, or a job, in the requester's place.
+func Answerable(reply string) bool {
+	return reply != "" && !strings.HasPrefix(reply, "$") && !strings.HasPrefix(reply, "jetbatch.")
+}

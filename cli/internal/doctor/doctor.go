@@ -68,6 +68,7 @@ func Examine(ctx context.Context, d Deployment) []Finding {
 		e.bucket(ctx)
 	}
 	e.fleet(ctx)
+	e.direct(ctx)
 	e.clocks(ctx)
 	return e.findings
 }

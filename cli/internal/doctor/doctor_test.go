@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -351,4 +352,26 @@ func TestText(t *testing.T) {
 			t.Errorf("%s: %d.%d", v, major, minor)
 		}
 	}
+}
+
+// Workers that a trainer here could not fetch from are named, all others are counted.
+func TestDirect(t *testing.T) {
+	t.Parallel()
+	open, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { must(t, open.Close()) }()
+	shut, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, shut.Close())
+	look := func(workers ...schema.WorkerStatus) []Finding {
+		e := &examination{state: fleet.Status{Workers: workers}}
+		e.direct(t.Context())
+		return e.findings
+	}
+	here, nowhere := schema.WorkerStatus{Worker: "w1", Direct: open.Addr().String()}, schema.WorkerStatus{Worker: "w2", Direct: shut.Addr().String()}
+	if f := look(schema.WorkerStatus{Worker: "w3"}); len(f) != 0 {
+		t.Errorf("a worker that stores everything: %s", list(f))
+	}
+	expect(t, look(here), OK, "direct: 1 worker can be reached")
+	expect(t, look(here, nowhere), Warning, "direct: 1 of 2 workers cannot be reached from here: w2 (dial tcp "+nowhere.Direct)
 }

@@ -24,7 +24,7 @@ var needs = map[string]topology.Needs{
 	"coordinator": {
 		Publish: []string{
 			"$JS.API.STREAM.CREATE." + probe, "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.DELETE." + probe, "$JS.API.STREAM.PURGE." + probe,
-			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.MSG.DELETE.jetbatch-jobs", "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
+			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.MSG.DELETE." + probe, "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
 			"$JS.API.CONSUMER.DELETE.jetbatch-jobs." + probe, "$KV.jetbatch." + probe, schema.JobPrefix + "." + probe + ".b.g.1.0",
 			schema.ResultPrefix + "." + probe + ".g.0.1", schema.LanePrefix + "." + probe, schema.NoticePrefix + "." + probe,
 		},
@@ -39,13 +39,14 @@ var needs = map[string]topology.Needs{
 			"$JS.ACK.jetbatch-jobs." + probe + ".1.1.1.1.0", schema.ResultPrefix + "." + probe + ".g.0.1", schema.WorkerPrefix + "." + probe,
 			schema.ReportPrefix + "." + probe,
 		},
-		Subscribe: []string{schema.LanePrefix + ".*", "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-worker"},
+		Subscribe: []string{schema.LanePrefix + ".*", schema.UploadSubject(probe), "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-worker"},
 	},
 	"client": {
 		Publish: []string{
 			"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
 			"$JS.API.DIRECT.GET." + probe + "." + schema.ResultPrefix + "." + probe + ".g.0.1", schema.CoordinatorPrefix + ".seat",
 			schema.CoordinatorPrefix + ".stop", schema.CoordinatorPrefix + ".status", schema.ReaderPrefix + "." + probe,
+			schema.UploadSubject(probe),
 		},
 		Subscribe: []string{schema.LiveFilter(probe, "g"), schema.NoticePrefix + "." + probe},
 	},
