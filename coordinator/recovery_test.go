@@ -239,6 +239,7 @@ func TestLostPayload(t *testing.T) {
 	for range 3 { // said again until it is made
 		r.credit(1, lost(3, before.Attempt))
 	}
+	natstest.Eventually(t, "its job is known to be stored", func() bool { return r.status().Reissued > 0 })
 	if s := r.status(); s.Reissued != 1 {
 		t.Fatalf("status: %+v", s)
 	}

@@ -84,7 +84,7 @@ func (b *batcher) decide(req *schema.SeatRequest) schema.SeatReply {
 	}
 	if reply.Fault == nil {
 		b.heard, b.last = time.Now(), schema.Credit{Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, BatchBytes: b.rec.BatchBytes}
-		b.notify()
+		b.hint(b.notify) // the one who asked hears it by the answer, and should not have to say that it did before
 	}
 	return reply
 }
@@ -219,13 +219,9 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 		b.cancelJobs(b.gen.Seek(position))
 		b.gen.backup = 0
 		b.gen.looked, b.gen.pause = time.Time{}, 0
-		b.repair() // what was skipped over before may be wanted now
-		switch {
-		case b.gen == nil: // the repetition of this request begins again
-			return schema.SeatReply{Fault: unavailable("the results of batcher %s were lost, and it could not be begun again", b.name)}
-		case b.rec.Position != position:
-			return b.seatReply(false) // the store turned out to be lost: a new generation began
-		}
+		// What was skipped over before may be wanted now, and the store may be lost; but who looks up what is held waits for
+		// none of it. If the actor is too busy to look now, the reader will say that its head is late.
+		b.hint(b.repair)
 		b.demand()
 		b.count.held++
 		b.log.Info("seated at a held state", "gen", b.rec.Gen, "seat", b.rec.Seat, "seq", position)

@@ -93,7 +93,15 @@ func (w *Worker) onLane(msg *nats.Msg) {
 	known := l != nil && l.gen == hint.Gen
 	w.mu.Unlock()
 	if known {
-		l.announced.Store(w.now())
+		now := w.now()
+		l.announced.Store(now)
+		if l.broken.Swap(false) { // the record was read before there was a consumer, and now there is one
+			w.renew(l, now)
+			w.mu.Lock()
+			asks := w.sched.Asks(now)
+			w.mu.Unlock()
+			w.ask(asks)
+		}
 		w.keepAfter(l, hint.Floor)
 		return
 	}

@@ -75,7 +75,7 @@ func startFloorAsker(ctx context.Context, _ *slog.Logger, arg floorArg) (*role, 
 	}
 	return &role{close: nc.Close, ops: map[string]op{
 		opTimes: handle(func(ctx context.Context, arg timesArg) ([]time.Duration, error) { return times(ctx, arg.N, a.job) }),
-		opEcho:  handle(func(ctx context.Context, arg timesArg) ([]time.Duration, error) { return times(ctx, arg.N, a.echo) }),
+		opEcho:  handle(func(ctx context.Context, arg timesArg) ([]time.Duration, error) { return timesOf(ctx, arg.N, a.echo) }),
 	}}, nil, nil
 }
 

@@ -41,6 +41,24 @@ func times(ctx context.Context, n int, do func(context.Context) error) ([]time.D
 	return took, nil
 }
 
+// rest lets what was begun finish: what is timed next finds nothing under way, and processes that sleep.
+func rest(ctx context.Context) error { return pause(ctx, settleTime/10) }
+
+// timesOf does something n times, with a rest before each.
+func timesOf(ctx context.Context, n int, do func(context.Context) error) (took []time.Duration, err error) {
+	for range n {
+		if err := rest(ctx); err != nil {
+			return nil, err
+		}
+		one, err := times(ctx, 1, do)
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, one...)
+	}
+	return took, nil
+}
+
 // quantile is the value below which a share q of the times is, in microseconds.
 func quantile(took []time.Duration, q float64) float64 {
 	if len(took) == 0 {
@@ -80,7 +98,7 @@ func latency(ctx context.Context, b *bench) (*Report, error) {
 		asking(service, trainer, opMoved, timesArg{Name: back, N: moves, Held: true}),
 		asking(service, trainer, opMoved, timesArg{Name: back, N: moves}),
 		asking(service, trainer, opOpened, timesArg{N: moves}),
-		asking(floor, asker, opEcho, timesArg{N: trips}),
+		asking(floor, asker, opEcho, timesArg{N: moves}),
 	)
 	if err != nil {
 		return nil, err
@@ -143,7 +161,7 @@ func (t *trainer) opened(ctx context.Context, arg timesArg) (took []time.Duratio
 	for range arg.N {
 		t.opens++
 		name := fmt.Sprintf("opened-%d", t.opens)
-		one, err := times(ctx, 1, func(ctx context.Context) error {
+		one, err := timesOf(ctx, 1, func(ctx context.Context) error {
 			arg := openArg{Name: name, Dataset: echoName, Params: fmt.Appendf(nil, `{"bytes":%d}`, latencyBytes)}
 			if _, err := t.open(ctx, arg); err != nil {
 				return err
@@ -184,7 +202,7 @@ func (t *trainer) moved(ctx context.Context, arg timesArg) (took []time.Duration
 		if err := b.move(arg.Held, steps); err != nil {
 			return nil, err
 		}
-		one, err := times(ctx, 1, b.taking)
+		one, err := timesOf(ctx, 1, b.taking)
 		if err != nil {
 			return nil, err
 		}

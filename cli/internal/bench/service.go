@@ -81,7 +81,11 @@ func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, a
 	if err != nil {
 		return nil, nil, err
 	}
-	w, err := worker.New(nc, worker.Config{Slots: arg.Slots, Logger: log}, definitions()...)
+	cfg := worker.Config{Slots: arg.Slots, Logger: log}
+	if arg.Chunked {
+		cfg.Direct = worker.DirectOff
+	}
+	w, err := worker.New(nc, cfg, definitions()...)
 	if err != nil {
 		return nil, nil, err
 	}
