@@ -64,12 +64,12 @@ var actions = []struct {
 	{publish: "jetbatch.result.train.GEN.0.1", may: []string{coord, work}},
 	{publish: "jetbatch.result.train.GEN.0.1.ATTEMPT.0", may: []string{coord, work}},
 	{publish: "jetbatch.result.train.GEN.genesis", may: []string{coord}},
-	{publish: "jetbatch.live.train.GEN.0.1"},
+	{publish: "jetbatch.live.train.GEN"},
 	{publish: "$JS.API.DIRECT.GET.jetbatch-results-train-GEN.jetbatch.result.train.GEN.0.1", may: []string{coord, train}},
 	{publish: "$JS.API.DIRECT.GET.jetbatch-jobs.jetbatch.job.onda-v1-w1.train.GEN.1.0"},
 	{publish: "$JS.API.STREAM.MSG.GET.jetbatch-results-train-GEN", may: []string{coord, work, look}},
 	{listen: "jetbatch.result.>"},
-	{listen: "jetbatch.live.train.GEN.*.*", may: []string{train, look}},
+	{listen: "jetbatch.live.train.GEN", may: []string{train, look}},
 
 	// Streams.
 	{publish: "$JS.API.STREAM.CREATE.jetbatch-results-train-GEN", may: []string{coord}},

@@ -274,7 +274,7 @@ func TestSecuredReplies(t *testing.T) {
 			t.Fatal(err)
 		}
 		store, stored := topology.ResultsStream("train", status.Gen), schema.ResultSubject("train", status.Gen, step.Seq)
-		head := strings.Replace(schema.ResultSubject("train", status.Gen, step.Seq+1), schema.ResultPrefix, schema.LivePrefix, 1)
+		head := schema.LiveSubject("train", status.Gen)
 		for from, request := range map[*nats.Conn]*nats.Msg{
 			worker: {Subject: "$JS.API.STREAM.MSG.GET." + store, Data: fmt.Appendf(nil, `{"last_by_subj":%q}`, stored)},
 			other:  {Subject: "$JS.API.DIRECT.GET." + store + "." + stored},

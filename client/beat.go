@@ -17,6 +17,7 @@ import (
 const (
 	beatEvery   = time.Second
 	beatTimeout = 2 * time.Second
+	timedEvery  = 50 * time.Millisecond // how often, at most, credits between beats say where the time went
 )
 
 const headHere = reorder.Batch // and every outcome after it: Take need not wait
@@ -103,7 +104,13 @@ func (r *reader) credit() schema.Credit {
 // takes the message, and a lost one is made up for by the next beat.
 func (r *reader) publishCredit() {
 	r.sinceCredit = 0
-	body, err := json.Marshal(r.credit())
+	credit := r.credit()
+	if now := time.Now(); now.Sub(r.timed) < timedEvery {
+		credit.Timing = nil
+	} else {
+		r.timed = now
+	}
+	body, err := json.Marshal(credit)
 	if err == nil {
 		err = r.nc.Publish(schema.ReaderPrefix+"."+r.cfg.Name, body)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"testing"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
@@ -270,8 +269,7 @@ func TestStaleLiveMessages(t *testing.T) {
 				}
 				body, err := schema.AppendResult(nil, res, payload)
 				if err == nil {
-					subject := schema.ResultSubject(o.name, gen, seq)
-					err = o.nc.Publish(schema.LivePrefix+strings.TrimPrefix(subject, schema.ResultPrefix), body)
+					err = o.nc.Publish(schema.LiveSubject(o.name, gen), body)
 				}
 				if err != nil {
 					t.Error(err)

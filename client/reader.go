@@ -75,6 +75,7 @@ type reader struct {
 	failed       *schema.Fault
 	taken        uint64
 	sinceCredit  int
+	timed        time.Time // of the last credit that said where the time went
 	total        schema.Timing
 	count        counters
 	trace        string // of the Take or Start that is under way, or was last

@@ -63,7 +63,7 @@ func (r *reader) newSession(gen string) (*session, error) {
 		chunks: make(chan struct{}, chunksInFlight), lost: make(map[uint64]string),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
-	sub, err := r.data.Subscribe(schema.LiveFilter(r.cfg.Name, gen), s.live)
+	sub, err := r.data.Subscribe(schema.LiveSubject(r.cfg.Name, gen), s.live)
 	if err == nil {
 		// The owner's window bounds what can be under way, so the client library need not, which would drop it.
 		err = sub.SetPendingLimits(-1, -1)
@@ -99,18 +99,23 @@ func (s *session) fetchSoon() { poke(s.fetchNow) }
 
 // live takes a record that the server sent on after storing it.
 func (s *session) live(msg *nats.Msg) {
-	seq, err := schema.ParseResultSeq(msg.Subject)
-	if err != nil || !s.wants(seq) || !s.sentOn(seq, msg) {
+	seq, ok := s.sentOn(msg)
+	if !ok || !s.wants(seq) {
 		return
 	}
 	s.read(seq, msg)
 }
 
-// sentOn reports whether a live message says that it is this very record, sent on after it was stored. The server does
-// not compare reply subjects with permissions: who may ask it for a job or a message can have that sent here.
-func (s *session) sentOn(seq uint64, msg *nats.Msg) bool {
-	return msg.Header.Get(jetstream.StreamHeader) == s.stream &&
-		msg.Header.Get(jetstream.SubjectHeader) == schema.ResultSubject(s.r.cfg.Name, s.gen, seq)
+// sentOn returns which record a live message says that it is, sent on after it was stored. The server does not compare
+// reply subjects with permissions: who may ask it for a job or a message can have that sent here.
+func (s *session) sentOn(msg *nats.Msg) (seq uint64, ok bool) {
+	if msg.Header.Get(jetstream.StreamHeader) != s.stream {
+		return 0, false
+	}
+	subject := msg.Header.Get(jetstream.SubjectHeader)
+	seq, err := schema.ParseResultSeq(subject)
+	var its [256]byte
+	return seq, err == nil && subject == string(schema.AppendResultSubject(its[:0], s.r.cfg.Name, s.gen, seq))
 }
 
 func (s *session) count(what func(*counters)) {

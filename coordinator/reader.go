@@ -52,6 +52,9 @@ func (b *batcher) credit(credit *schema.Credit) {
 		g.pause = 0
 		credit.BatchBytes = max(credit.BatchBytes, 1) // batches without a payload have a size, too
 	}
+	if credit.Timing == nil && b.last.Reader == credit.Reader {
+		credit.Timing = b.last.Timing // it is not in every credit
+	}
 	b.last = *credit
 	if credit.BatchBytes > b.rec.BatchBytes {
 		b.save()

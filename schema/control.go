@@ -162,7 +162,7 @@ type Credit struct {
 	Late       bool    `json:"late,omitempty"`        // Take has waited so long that the owner should look
 	Straggles  bool    `json:"straggles,omitempty"`   // the batch after Taken is behind later ones for longer than jobs take
 	Failed     *Fault  `json:"failed,omitempty"`      // the error that Take returned
-	Timing     *Timing `json:"timing,omitempty"`      // summed over the batches taken by this reader
+	Timing     *Timing `json:"timing,omitempty"`      // summed over the batches taken by this reader; not in every credit
 	Trace      string  `json:"trace,omitempty"`       // W3C traceparent of the last Take
 	Lost       []Lost  `json:"lost,omitempty"`        // results whose payloads cannot be had; at most MaxLost
 }

@@ -109,7 +109,17 @@ func ParseJobSubject(subject string) (kind, batcher, gen string, seq uint64, try
 
 // ResultSubject is where the commit record of seq is stored, first write wins.
 func ResultSubject(batcher, gen string, seq uint64) string {
-	return joinSubject(ResultPrefix, batcher, gen, strconv.FormatUint(seq/BlockSize, 10), strconv.FormatUint(seq, 10))
+	var buf [256]byte
+	return string(AppendResultSubject(buf[:0], batcher, gen, seq))
+}
+
+// AppendResultSubject appends the ResultSubject.
+func AppendResultSubject(dst []byte, batcher, gen string, seq uint64) []byte {
+	dst = append(append(dst, ResultPrefix...), '.')
+	dst = append(append(dst, batcher...), '.')
+	dst = append(append(dst, gen...), '.')
+	dst = append(strconv.AppendUint(dst, seq/BlockSize, 10), '.')
+	return strconv.AppendUint(dst, seq, 10)
 }
 
 // ChunkSubject is where chunk k of an attempt's payload is stored.
@@ -136,20 +146,20 @@ func ResultFilter(batcher, gen string) string { return joinSubject(ResultPrefix,
 // CommitFilter matches the commit records of a generation and neither chunks nor markers.
 func CommitFilter(batcher, gen string) string { return joinSubject(ResultPrefix, batcher, gen, "*.*") }
 
-// LiveFilter matches the commit records of a generation as the server sends them on after storing them.
-func LiveFilter(batcher, gen string) string { return joinSubject(LivePrefix, batcher, gen, "*.*") }
+// LiveSubject is where the server sends on the commit records of a generation after storing them. It is one for all, which
+// the server looks up sooner; a header says where each is stored.
+func LiveSubject(batcher, gen string) string { return joinSubject(LivePrefix, batcher, gen) }
 
 // GenesisSubject is where the first message of a generation's store is; a store without it was lost.
 func GenesisSubject(batcher, gen string) string {
 	return joinSubject(ResultPrefix, batcher, gen, "genesis")
 }
 
-// ParseResultSeq returns the sequence number of a commit record's subject, stored or live.
+// ParseResultSeq returns the sequence number of a commit record's subject.
 func ParseResultSeq(subject string) (uint64, error) {
 	i := strings.LastIndexByte(subject, '.')
 	seq, ok := parseNumber(subject[i+1:], 64)
-	known := strings.HasPrefix(subject, ResultPrefix+".") || strings.HasPrefix(subject, LivePrefix+".")
-	if !ok || seq == 0 || !known || strings.Count(subject, ".") != 5 {
+	if !ok || seq == 0 || !strings.HasPrefix(subject, ResultPrefix+".") || strings.Count(subject, ".") != 5 {
 		return 0, fmt.Errorf("%w: %q is not the subject of a result", ErrMalformed, subject)
 	}
 	return seq, nil

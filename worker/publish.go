@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -39,6 +40,23 @@ type pubAck struct {
 	Seq    uint64   `json:"seq"`
 	Error  *refusal `json:"error"`
 	gone   bool     // no stream takes the subject
+}
+
+// parse reads the answer that a server gives as long as all is well, to the letter; all others are left to the JSON
+// package.
+func (a *pubAck) parse(data []byte) bool {
+	rest, ok := bytes.CutPrefix(data, []byte(`{"stream":"`))
+	stream, rest, ok2 := bytes.Cut(rest, []byte(`","seq":`))
+	number, end, ok3 := bytes.Cut(rest, []byte(`}`))
+	if !ok || !ok2 || !ok3 || len(end) > 0 || bytes.IndexByte(stream, '\\') >= 0 || bytes.IndexByte(stream, '"') >= 0 {
+		return false
+	}
+	seq, err := strconv.ParseUint(string(number), 10, 64)
+	if err != nil {
+		return false
+	}
+	a.Stream, a.Seq = string(stream), seq
+	return true
 }
 
 // verdict sorts answers by what to do about them.
@@ -98,7 +116,8 @@ type publisher struct {
 	mu      sync.Mutex
 	pending map[uint64]*publication
 	last    uint64
-	down    int64 // since when the connection is down; 0 when it is up
+	spare   []uint64 // tokens to be used again: their one answer has come
+	down    int64    // since when the connection is down; 0 when it is up
 }
 
 func newPublisher(nc *nats.Conn, now func() int64) (*publisher, error) {
@@ -115,8 +134,12 @@ func newPublisher(nc *nats.Conn, now func() int64) (*publisher, error) {
 // sent in vain too often.
 func (p *publisher) send(x *publication) {
 	p.mu.Lock()
-	p.last++
-	x.token = p.last
+	if n := len(p.spare); n > 0 { // subjects that the server has seen before are looked up sooner
+		x.token, p.spare = p.spare[n-1], p.spare[:n-1]
+	} else {
+		p.last++
+		x.token = p.last
+	}
 	x.due = p.now() + int64(answerTimeout)
 	x.tries = 1
 	p.pending[x.token] = x
@@ -165,9 +188,11 @@ func (p *publisher) onAnswer(msg *nats.Msg) {
 		return
 	}
 	a := new(pubAck)
-	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
+	switch {
+	case a.parse(msg.Data):
+	case len(msg.Data) == 0 && msg.Header.Get("Status") == "503":
 		a.gone = true
-	} else if json.Unmarshal(msg.Data, a) != nil {
+	case json.Unmarshal(msg.Data, a) != nil:
 		return
 	}
 	p.mu.Lock()
@@ -182,6 +207,9 @@ func (p *publisher) onAnswer(msg *nats.Msg) {
 		return
 	}
 	delete(p.pending, token)
+	if x.tries == 1 { // what was sent twice may be answered again
+		p.spare = append(p.spare, token)
+	}
 	p.mu.Unlock()
 	x.done(a)
 }

@@ -90,10 +90,12 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 	case dir == up && k == classJob && e.role == "worker" && f.reply != "":
 		if _, _, gen, seq, _, err := schema.ParseJobSubject(f.subject); err == nil {
 			c.parted[f.reply] = place{gen, seq}
+			delete(c.sent, f.reply) // its answer has come: subjects of answers are used again
 		}
 	case dir == up && k == classResult && f.reply != "":
 		if seq, err := schema.ParseResultSeq(f.subject); err == nil {
 			c.sent[f.reply] = place{strings.Split(f.subject, ".")[3], seq}
+			delete(c.parted, f.reply)
 		}
 	case dir == down && k == classReply:
 		c.seeAnswer(e, f)

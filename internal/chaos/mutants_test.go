@@ -50,7 +50,7 @@ var mutants = []mutant{
 	},
 	{
 		"a reader believes what workers publish", "client/session.go",
-		"schema.LiveFilter(", "schema.CommitFilter(",
+		"schema.LiveSubject(", "schema.CommitFilter(",
 	},
 	{
 		"results are dropped before the record says so", "coordinator/generation.go",

@@ -158,7 +158,7 @@ func Results(batcher, gen string) jetstream.StreamConfig {
 		// Readers listen here and not to the subjects that workers publish to, where a refused record is seen too.
 		RePublish: &jetstream.RePublish{
 			Source:      schema.CommitFilter(batcher, gen),
-			Destination: schema.LivePrefix + "." + batcher + "." + gen + ".{{wildcard(1)}}.{{wildcard(2)}}",
+			Destination: schema.LiveSubject(batcher, gen),
 		},
 	}
 }

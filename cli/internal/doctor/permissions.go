@@ -48,7 +48,7 @@ var needs = map[string]topology.Needs{
 			schema.CoordinatorPrefix + ".stop", schema.CoordinatorPrefix + ".status", schema.ReaderPrefix + "." + probe,
 			schema.UploadSubject(probe),
 		},
-		Subscribe: []string{schema.LiveFilter(probe, "g"), schema.NoticePrefix + "." + probe},
+		Subscribe: []string{schema.LiveSubject(probe, "g"), schema.NoticePrefix + "." + probe},
 	},
 	"operator": {
 		Publish: []string{
