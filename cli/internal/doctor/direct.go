@@ -49,7 +49,7 @@ func (e *examination) direct(ctx context.Context) {
 		}
 	}
 	if len(unreached) == 0 {
-		e.find(OK, "direct", fmt.Sprintf("%s can be reached from here: batches of over 512 KiB come straight from them", count(len(names), "worker")), "")
+		e.find(OK, "direct", fmt.Sprintf("the ports of %s can be reached from here, for batches of over 512 KiB", count(len(names), "worker")), "")
 		return
 	}
 	e.find(Warning, "direct", fmt.Sprintf("%d of %s cannot be reached from here: %s; for a trainer here their batches of over 512 KiB come through NATS",

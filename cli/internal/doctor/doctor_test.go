@@ -372,6 +372,6 @@ func TestDirect(t *testing.T) {
 	if f := look(schema.WorkerStatus{Worker: "w3"}); len(f) != 0 {
 		t.Errorf("a worker that stores everything: %s", list(f))
 	}
-	expect(t, look(here), OK, "direct: 1 worker can be reached")
+	expect(t, look(here), OK, "direct: the ports of 1 worker can be reached")
 	expect(t, look(here, nowhere), Warning, "direct: 1 of 2 workers cannot be reached from here: w2 (dial tcp "+nowhere.Direct)
 }
