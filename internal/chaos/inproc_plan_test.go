@@ -53,9 +53,8 @@ func newPlan(seed uint64, batches int) plan {
 	p.Faults = 3 + r.IntN(20)
 	alone := max(p.ThinkUS, p.Params.DelayUS/int64(p.Workers*p.Slots)) * int64(batches/storms)
 	p.GapUS = max(alone*(1+r.Int64N(4))/int64(p.Faults), 10_000)
-	if r.IntN(4) == 0 { // quick jobs in a window wide for the slots: they travel in runs
-		p.Params.DelayUS, p.Workers, p.Slots = 10<<r.IntN(5), 1+r.IntN(2), 1
-		p.Window = 8*p.Workers + r.IntN(17)
+	if r.IntN(4) == 0 { // quick jobs in a wide window: they travel in runs
+		p.Params.DelayUS, p.Window = 10<<r.IntN(5), 8*p.Workers*p.Slots+r.IntN(200)
 	}
 	return p
 }

@@ -353,7 +353,7 @@ func (w *world) rest(t *trainer) error {
 		}
 		// What is damaged and not needed yet is found out when the trainer comes there.
 		w.note("not at rest yet: %v", err)
-		if err := t.run(1); err != nil {
+		if err := t.run(1 + w.plan.Window/8); err != nil {
 			return err
 		}
 	}
