@@ -27,7 +27,10 @@ const ownerSilent = "the owner does not answer"
 
 // listen starts what runs from Open to Close: the beat, and the watch over both connections.
 func (r *reader) listen() error {
-	notices, err := r.nc.Subscribe(schema.NoticePrefix+"."+r.cfg.Name, func(*nats.Msg) { r.beatSoon() })
+	notices, err := r.nc.Subscribe(schema.NoticePrefix+"."+r.cfg.Name, func(*nats.Msg) {
+		poke(r.noticed)
+		r.beatSoon()
+	})
 	if err != nil {
 		return fmt.Errorf("batcher %s: notices: %w", r.cfg.Name, err)
 	}

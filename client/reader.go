@@ -34,6 +34,7 @@ type reader struct {
 	tasks   sync.WaitGroup
 	wake    chan struct{} // something changed that Take may wait for
 	beatNow chan struct{}
+	noticed chan struct{} // the owner said that something changed
 	buffers pool
 	fetcher *fetcher
 	meters  *meters // nil without Config.Registerer
@@ -122,7 +123,7 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 	}
 	r := &reader{
 		cfg: c, id: ulid.Make().String(), align: align, nc: nc, js: js,
-		wake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1), workers: -1,
+		wake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1), noticed: make(chan struct{}, 1), workers: -1,
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.life, r.endLife = context.WithCancelCause(r.ctx)

@@ -33,8 +33,8 @@ func (r *reader) nextRequest() ulid.ULID {
 }
 
 // ask sends the same request until it is answered for good. A repetition is recognised by its Request id, so
-// that asking twice does not act twice. It ends with ctx, and with life, whose cause is then the error.
-func (r *reader) ask(ctx, life context.Context, op string, req any, bail bool, decode func([]byte) (*schema.Fault, error)) error {
+// that asking twice does not act twice. limit is for one answer. It ends with ctx, and with life, whose cause is then the error.
+func (r *reader) ask(ctx, life context.Context, op string, req any, limit time.Duration, bail bool, decode func([]byte) (*schema.Fault, error)) error {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("batcher %s: %s request: %w", r.cfg.Name, op, err)
@@ -44,11 +44,11 @@ func (r *reader) ask(ctx, life context.Context, op string, req any, bail bool, d
 	defer context.AfterFunc(life, cancel)()
 	subject := schema.CoordinatorPrefix + "." + op
 	n := newNag()
+	select { // only what the owner says from now on is news
+	case <-r.noticed:
+	default:
+	}
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		limit := requestTimeout
-		if bail {
-			limit = repairTimeout
-		}
 		attempt, stop := context.WithTimeout(merged, limit)
 		msg, err := r.nc.RequestWithContext(attempt, subject, body)
 		stop()
@@ -83,7 +83,7 @@ func (r *reader) ask(ctx, life context.Context, op string, req any, bail bool, d
 			return r.waitError(ctx, n.began, what)
 		}
 		r.nag(n, what)
-		if err := r.pause(merged, backoff, what, bail); err != nil {
+		if err := r.pauseUntil(merged, r.noticed, backoff, what, bail); err != nil {
 			switch {
 			case errors.Is(err, errHeadArrived):
 				return err
@@ -107,6 +107,11 @@ func (r *reader) over(life context.Context) error {
 
 // pause waits about d. With bail it also ends when the head of the line can be taken.
 func (r *reader) pause(ctx context.Context, d time.Duration, what string, bail bool) error {
+	return r.pauseUntil(ctx, nil, d, what, bail)
+}
+
+// pauseUntil is pause that also ends early.
+func (r *reader) pauseUntil(ctx context.Context, early <-chan struct{}, d time.Duration, what string, bail bool) error {
 	began := time.Now()
 	timer := time.NewTimer(d/2 + rand.N(d))
 	defer timer.Stop()
@@ -116,6 +121,8 @@ func (r *reader) pause(ctx context.Context, d time.Duration, what string, bail b
 			return nil
 		case <-ctx.Done():
 			return r.waitError(ctx, began, what)
+		case <-early:
+			return nil
 		case <-r.wake:
 			r.mu.Lock()
 			_, outcome := r.buf.Look()
@@ -190,7 +197,7 @@ func (r *reader) status(ctx context.Context) (schema.Status, error) {
 	}
 	_, _ = r.beat(ctx) // so that the answer counts what was taken until now; if nobody hears it, ask says so
 	var reply schema.StatusReply
-	err := r.ask(ctx, r.ctx, "status", &schema.StatusRequest{Batcher: r.cfg.Name}, false, func(data []byte) (*schema.Fault, error) {
+	err := r.ask(ctx, r.ctx, "status", &schema.StatusRequest{Batcher: r.cfg.Name}, requestTimeout, false, func(data []byte) (*schema.Fault, error) {
 		reply = schema.StatusReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err

@@ -29,6 +29,7 @@ type sitting struct {
 	mode     schema.Mode
 	state    schema.State
 	takeOver bool // with ModeOpen
+	again    bool // the data set is open: an answer that takes long does not come
 	repair   bool // give up when the head of the line arrives meanwhile
 }
 
@@ -146,7 +147,7 @@ func (r *reader) repair(ctx context.Context) error {
 	}
 	r.repairs++
 	doubts, repairs, gen, seq := r.doubts, r.repairs, r.seat.gen, r.buf.Head()
-	want := sitting{mode: schema.ModeSeek, state: r.headStateLocked(), repair: !hard && why == ownerSilent}
+	want := sitting{mode: schema.ModeSeek, state: r.headStateLocked(), again: true, repair: !hard && why == ownerSilent}
 	r.mu.Unlock()
 	if doubts > maxDoubts {
 		err := fmt.Errorf("batcher %s: generation %s: %w: %s", r.cfg.Name, gen, ErrCorrupt, why)
@@ -187,8 +188,12 @@ func (r *reader) requestSeat(ctx context.Context, want sitting) (schema.SeatRepl
 	if want.mode == schema.ModeOpen {
 		life = r.ctx // a displaced reader may ask
 	}
+	limit := requestTimeout
+	if want.again {
+		limit = repairTimeout
+	}
 	var reply schema.SeatReply
-	err := r.ask(ctx, life, "seat", &req, want.repair, func(data []byte) (*schema.Fault, error) {
+	err := r.ask(ctx, life, "seat", &req, limit, want.repair, func(data []byte) (*schema.Fault, error) {
 		reply = schema.SeatReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err

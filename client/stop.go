@@ -28,7 +28,7 @@ func (r *reader) stop(ctx context.Context) error {
 		r.halt()
 	}
 	var reply schema.StopReply
-	err := r.ask(ctx, r.ctx, "stop", &req, false, func(data []byte) (*schema.Fault, error) {
+	err := r.ask(ctx, r.ctx, "stop", &req, requestTimeout, false, func(data []byte) (*schema.Fault, error) {
 		reply = schema.StopReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err

@@ -37,8 +37,11 @@ type batcher struct {
 	last     schema.Credit
 	rate     rate
 	silent   time.Time // since when the store has not answered; zero when it has
+	forsaken string    // the generation whose store was silent for too long
 	unsaved  time.Time // when the record could not be changed last; zero when it could
 	trouble  string    // why
+	unchosen int       // rounds of choose in a row that failed
+	hindered string    // why a lost generation could not be begun again
 	restarts int       // generations begun because a store was lost
 	reissued uint64    // jobs that were missing, in the generations before this one
 	backups  uint64    // jobs given to a second worker
@@ -67,6 +70,7 @@ type generation struct {
 	feed    *feed
 	saved   uint64    // taken, as the record has it
 	since   time.Time // of the last save
+	moved   time.Time // when the trainer came further last
 	looked  time.Time // of the last repair
 	pause   time.Duration
 	done    map[uint64]bool // results that were there at the takeover
@@ -128,6 +132,8 @@ func (b *batcher) run() {
 	b.resume()
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
+	again := time.NewTimer(retryPause)
+	defer again.Stop()
 	for !b.over {
 		var ready <-chan struct{}
 		if b.gen != nil {
@@ -142,6 +148,14 @@ func (b *batcher) run() {
 			b.take(b.gen.feed.collect())
 		case <-tick.C:
 			b.beat()
+		case <-again.C:
+			switch {
+			case b.gen == nil && b.rec.Phase == schema.PhaseRunning:
+				b.resume() // a takeover, or a new beginning, that could not be finished
+			case b.gen != nil && b.forsaken == b.rec.Gen:
+				b.look() // the record could not be changed
+			}
+			again.Reset(retryPause)
 		}
 	}
 }
@@ -168,6 +182,9 @@ func (b *batcher) closeDataset() {
 	}
 }
 
+// retryPause is between two tries to begin or to resume.
+const retryPause = 100 * time.Millisecond
+
 // beat does what is due every second.
 func (b *batcher) beat() {
 	silent := time.Since(b.heard)
@@ -177,10 +194,14 @@ func (b *batcher) beat() {
 	}
 	g := b.gen
 	if g == nil {
-		if b.rec.Phase == schema.PhaseRunning {
-			b.resume() // a takeover that could not be finished
-		}
 		return
+	}
+	b.feel()
+	if !b.silent.IsZero() {
+		b.look()
+		if g = b.gen; g == nil {
+			return
+		}
 	}
 	b.announce()
 	if g.Taken() != g.saved {
@@ -231,7 +252,7 @@ func (b *batcher) update(change func(*schema.Record)) error {
 	defer cancel()
 	key := topology.BatcherKey(b.name)
 	rev, err := b.c.kv.Update(ctx, key, data, b.rev)
-	if errors.Is(err, context.DeadlineExceeded) { // the next change finds out what became of this one
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse) { // the next change finds out what became of this one
 		b.unsaved, b.trouble = time.Now(), errSilent.Error()
 		return errSilent
 	}

@@ -30,15 +30,15 @@ import (
 // beat is how often leases are renewed and looked at, and lanes announced.
 const beat = time.Second
 
-// collectEvery is after how many beats old generations are looked for.
-const collectEvery = 15
+// collectEvery is how often old generations are looked for.
+const collectEvery = 15 * time.Second
 
 // callTimeout bounds one call to JetStream, or a few; recordTimeout one change of a record, so that a client that waits
 // for it hears within its own patience that the record is not stored.
 const (
 	callTimeout   = 5 * time.Second
 	createTimeout = 3 * time.Second
-	recordTimeout = 2 * time.Second
+	recordTimeout = time.Second
 )
 
 // Coordinator feeds any number of batchers. Its methods are safe for concurrent use.
@@ -244,9 +244,10 @@ func (c *Coordinator) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
 
 // loop does what is done every second until ctx ends or something that is needed is denied.
 func (c *Coordinator) loop(ctx context.Context) error {
+	c.running.Go(func() { c.collects(ctx) })
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
-	for n := 0; ; n++ {
+	for {
 		c.process.turned.Store(time.Now().UnixNano())
 		c.fleet.expire(time.Now())
 		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
@@ -255,17 +256,28 @@ func (c *Coordinator) loop(ctx context.Context) error {
 		if err := c.scan(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("records not read", "error", err)
 		}
-		if n%collectEvery == 0 {
-			if err := c.collect(ctx); err != nil && ctx.Err() == nil {
-				c.log.Warn("old generations not collected", "error", err)
-			}
-		}
 		if err := topology.Denied(c.nc, needs); err != nil && ctx.Err() == nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// collects deletes what is over until ctx ends. It waits for JetStream, and leases must not.
+func (c *Coordinator) collects(ctx context.Context) {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		if err := c.collect(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("old generations not collected", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
 		case <-tick.C:
 		}
 	}

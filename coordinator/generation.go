@@ -39,14 +39,25 @@ func (b *batcher) open() *schema.Fault {
 
 // begin makes a new generation at state, on top of whatever change says of the record. The record comes
 // first: what is in it and has no store is found out and begun again, a store that is in no record is collected.
-func (b *batcher) begin(state []byte, change func(*schema.Record)) *schema.Fault {
+//
+// Where a server may just have died there are several to choose from; those come before the record.
+func (b *batcher) begin(state []byte, choose bool, change func(*schema.Record)) *schema.Fault {
 	if fault := b.open(); fault != nil {
 		return fault
 	}
-	before := b.rec.Gen
-	b.halt()
+	if err := b.ready(); err != nil {
+		return unavailable("generation of batcher %s: %v", b.name, err)
+	}
+	gen, before := ulid.Make().String(), b.rec.Gen
+	choose = choose && b.c.cfg.Replicas > 1
+	if choose {
+		var err error
+		if gen, err = b.choose(); err != nil {
+			return unavailable("generation of batcher %s: %v", b.name, err)
+		}
+	}
 	err := b.update(func(r *schema.Record) {
-		r.Gen, r.Phase, r.Since = ulid.Make().String(), schema.PhaseRunning, time.Now()
+		r.Gen, r.Phase, r.Since = gen, schema.PhaseRunning, time.Now()
 		r.Floor, r.FloorState, r.Taken, r.Position = 0, state, 0, 1
 		r.Verdict, r.Error = nil, nil
 		if change != nil {
@@ -56,16 +67,15 @@ func (b *batcher) begin(state []byte, change func(*schema.Record)) *schema.Fault
 	if err != nil {
 		return unavailable("record of batcher %s: %v", b.name, err)
 	}
-	b.count.generations++
+	b.halt()
+	b.silent, b.count.generations = time.Time{}, b.count.generations+1
 	b.discard(before)
-	ctx, cancel := b.c.call(createTimeout)
-	defer cancel()
-	// A server that was restarted has lost the job stream together with the results.
-	if err := b.c.ensure(ctx); err != nil {
-		return unavailable("generation of batcher %s: %v", b.name, err)
-	}
-	if err := topology.CreateGeneration(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen); err != nil {
-		return unavailable("generation of batcher %s: %v", b.name, err)
+	if !choose {
+		ctx, cancel := b.c.call(createTimeout)
+		defer cancel()
+		if err := topology.CreateGeneration(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen); err != nil {
+			return unavailable("generation of batcher %s: %v", b.name, err)
+		}
 	}
 	b.log.Info("generation begun", "gen", b.rec.Gen, "seat", b.rec.Seat)
 	if fault := b.start(window.New(0, state, b.rec.Taken)); fault != nil {
@@ -73,6 +83,58 @@ func (b *batcher) begin(state []byte, change func(*schema.Record)) *schema.Fault
 	}
 	b.gen.settled = b.rec.Taken == 0
 	return nil
+}
+
+// candidates is how many generations are made at once where a dead server may be given a part in one.
+const candidates = 3
+
+// choose names a generation that is made already. A cluster that lost a server a moment ago goes on giving that one
+// streams, and new consumers to lead, of which it elects another leader after 4 to 9 s. Of several generations one is
+// whole at once; the others are in no record, so they go.
+func (b *batcher) choose() (string, error) {
+	ctx, cancel := b.c.call(min(lookTimeout<<min(b.unchosen, 2), createTimeout))
+	defer cancel()
+	type made struct {
+		gen string
+		err error
+	}
+	all := make(chan made, candidates)
+	for range candidates {
+		gen := ulid.Make().String()
+		b.c.running.Go(func() {
+			all <- made{gen, topology.CreateGeneration(ctx, b.c.js, b.kindToken(), b.name, gen)}
+		})
+	}
+	var chosen string
+	var err error
+	for range candidates {
+		m := <-all
+		switch {
+		case m.err == nil && chosen == "":
+			chosen = m.gen
+			cancel()
+		default:
+			err = m.err
+			b.discard(m.gen)
+		}
+	}
+	if chosen == "" {
+		b.unchosen++
+		return "", err
+	}
+	b.unchosen = 0
+	return chosen, nil
+}
+
+// ready reports why no generation can be made now: JetStream has no leader to make streams, or the job stream none to
+// take jobs. A server that was restarted has lost the job stream together with the results, so it is made again.
+func (b *batcher) ready() error {
+	ctx, cancel := b.c.call(lookTimeout / 2)
+	defer cancel()
+	if _, err := b.c.js.AccountInfo(ctx); err != nil {
+		return err
+	}
+	return b.c.ensure(ctx)
 }
 
 // start feeds the record's generation from the window on.
@@ -87,7 +149,7 @@ func (b *batcher) start(w *window.Window) *schema.Fault {
 		return unavailable("feed batcher %s: %v", b.name, err)
 	}
 	f.trace = b.trace
-	b.gen = &generation{Window: w, feed: f, saved: b.rec.Taken, purged: b.rec.Floor, since: time.Now()}
+	b.gen = &generation{Window: w, feed: f, saved: b.rec.Taken, purged: b.rec.Floor, since: time.Now(), moved: time.Now()}
 	b.announce()
 	b.resize()
 	return nil
@@ -111,9 +173,9 @@ func (b *batcher) resume() {
 	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	lost, err := b.lost(ctx)
-	if err != nil {
+	if err != nil && !lost {
 		b.log.Warn("generation not resumed yet", "error", err)
-		return // beat tries again
+		return // it is tried again
 	}
 	if lost {
 		if b.rec.Phase == schema.PhaseRunning { // of a run that is done, nothing is missed
@@ -149,11 +211,15 @@ func (b *batcher) resume() {
 // positions after state are iterated only, so that the reader finds its own state, and are not made again.
 func (b *batcher) restart(state []byte, taken uint64) {
 	lost := b.rec.Gen
-	b.restarts++
-	if fault := b.begin(state, func(r *schema.Record) { r.Taken, r.Position = taken, taken+1 }); fault != nil {
-		b.log.Warn("lost generation not begun again yet", "gen", lost, "error", fault.Message)
+	if fault := b.begin(state, true, func(r *schema.Record) { r.Taken, r.Position = taken, taken+1 }); fault != nil {
+		if b.hindered != fault.Message {
+			b.log.Warn("lost generation not begun again yet", "gen", lost, "error", fault.Message)
+			b.hindered = fault.Message
+		}
 		return
 	}
+	b.hindered = ""
+	b.restarts++
 	b.log.Warn("results were lost; generation begun again", "lost", lost, "gen", b.rec.Gen)
 	b.notify()
 }
@@ -331,22 +397,27 @@ func (b *batcher) repair() {
 	}
 	g.pause = min(max(2*g.pause, repairMin), repairMax)
 	g.looked = time.Now()
-	ctx, cancel := b.c.call(callTimeout)
+	b.look()
+}
+
+// look finds out whether the store is there still, and whether something of what is out is missing.
+func (b *batcher) look() {
+	ctx, cancel := b.c.call(2 * lookTimeout)
 	defer cancel()
 	if err := b.reissue(ctx); err != nil {
-		b.log.Warn("late head not looked after yet", "seq", g.Taken()+1, "error", err)
+		b.log.Warn("late head not looked after yet", "seq", b.rec.Taken+1, "error", err)
 	}
 }
 
 func (b *batcher) reissue(ctx context.Context) error {
 	g := b.gen
 	lost, err := b.lost(ctx)
-	if err != nil {
-		return err
-	}
 	if lost {
 		b.restart(g.StateAfter(g.Taken()), 0)
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	if err := b.ensure(ctx); err != nil {
 		return err
@@ -368,7 +439,10 @@ func (b *batcher) reissue(ctx context.Context) error {
 // that of the attempt which was lost: another may have taken its place since.
 func (b *batcher) remake(lost []schema.Lost) {
 	g := b.gen
-	ctx, cancel := b.c.call(callTimeout)
+	if !b.silent.IsZero() {
+		return // the reader says it again
+	}
+	ctx, cancel := b.c.call(2 * lookTimeout)
 	defer cancel()
 	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
 	if err != nil {

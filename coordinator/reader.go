@@ -49,6 +49,7 @@ func (b *batcher) credit(credit *schema.Credit) {
 	before := g.Taken()
 	if g.Credit(credit.Taken) {
 		b.count.taken += g.Taken() - before
+		g.moved = time.Now()
 		g.pause = 0
 		credit.BatchBytes = max(credit.BatchBytes, 1) // batches without a payload have a size, too
 	}
@@ -102,7 +103,7 @@ func (b *batcher) fail(fault *schema.Fault) {
 	b.notify()
 }
 
-// hearReport takes a worker's word about the store: that it is full, or holds another result than its own.
+// hearReport takes a worker's word about the store: that it is full, gone, or holds another result than its own.
 func (b *batcher) hearReport(m *nats.Msg) {
 	report := new(schema.Report)
 	if err := json.Unmarshal(m.Data, report); err != nil || report.Fault == nil {
@@ -117,6 +118,10 @@ func (b *batcher) hearReport(m *nats.Msg) {
 			b.fail(report.Fault)
 		case schema.CodeStoreFull:
 			b.makeRoom()
+		case schema.CodeStoreGone:
+			if b.silent.IsZero() { // else it is looked for anyway
+				b.look()
+			}
 		}
 	})
 }

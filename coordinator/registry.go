@@ -26,18 +26,20 @@ const (
 )
 
 // leases judges other coordinators by this process's monotonic clock alone: one is dead when its lease is
-// gone, or has stood at the same revision for the whole lease time.
+// gone, or has stood at the same revision for the whole lease time. While the bucket has no leader nobody can
+// renew a lease and nobody can look, so that time does not count.
 type leases struct {
 	lease time.Duration
 
 	mu   sync.Mutex
+	at   time.Time           // of the last scan
 	seen map[string]sighting // nil until the first scan
 }
 
 type sighting struct {
 	revision uint64
-	changed  time.Time // when this revision was first seen
-	moved    bool      // it has been seen to change, so it was alive then
+	stood    time.Duration // for how long this revision has been seen
+	moved    bool          // it has been seen to change, so it was alive then
 }
 
 func (l *leases) init(lease time.Duration) { l.lease = lease }
@@ -51,7 +53,7 @@ func (l *leases) state(id string) leaseState {
 		return leaseUnknown
 	case !ok:
 		return leaseAbsent
-	case time.Since(s.changed) > l.lease:
+	case s.stood+min(time.Since(l.at), 2*beat) > l.lease:
 		return leaseDead
 	case s.moved:
 		return leaseLive
@@ -63,15 +65,17 @@ func (l *leases) state(id string) leaseState {
 func (l *leases) observe(revisions map[string]uint64, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	since := min(now.Sub(l.at), 2*beat)
 	seen := make(map[string]sighting, len(revisions))
 	for id, rev := range revisions {
 		s, ok := l.seen[id]
+		s.stood += since
 		if !ok || s.revision != rev {
-			s = sighting{revision: rev, changed: now, moved: ok}
+			s = sighting{revision: rev, moved: ok}
 		}
 		seen[id] = s
 	}
-	l.seen = seen
+	l.seen, l.at = seen, now
 }
 
 // leaseOf is the state of an owner's lease. What this coordinator owns and has no actor for, it let go of. An owner
@@ -92,7 +96,7 @@ func (c *Coordinator) leaseOf(ctx context.Context, owner string) leaseState {
 
 // renew writes this coordinator's lease.
 func (c *Coordinator) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	_, err := c.kv.Put(ctx, topology.CoordinatorKey(c.cfg.Name), strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
 	if err != nil {
@@ -193,6 +197,8 @@ const bucketPrefix = "$KV." + topology.Bucket + "."
 
 // keys lists the bucket's keys with one request, which reads no values and makes no consumer.
 func (c *Coordinator) keys(ctx context.Context) (batchers, coordinators []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout) // while the bucket has no leader, leases must be tried again
+	defer cancel()
 	info, err := c.records.Info(ctx, jetstream.WithSubjectFilter(bucketPrefix+">"))
 	if err != nil {
 		return nil, nil, err

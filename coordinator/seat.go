@@ -204,6 +204,9 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 		r.Request, r.Reader, r.Since = req.Request, req.Reader, time.Now()
 		r.Seat++
 	}
+	if b.gen != nil && !b.silent.IsZero() && req.Mode == schema.ModeSeek {
+		return schema.SeatReply{Fault: unavailable("the store of results does not answer")}
+	}
 	if b.gen != nil && !b.gen.settled && req.Mode == schema.ModeSeek {
 		return schema.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
 	}
@@ -227,7 +230,7 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 		b.log.Info("seated at a held state", "gen", b.rec.Gen, "seat", b.rec.Seat, "seq", position)
 		return b.seatReply(true)
 	}
-	if fault := b.begin(state, seated); fault != nil {
+	if fault := b.begin(state, false, seated); fault != nil {
 		return schema.SeatReply{Fault: fault}
 	}
 	return b.seatReply(false)

@@ -6,43 +6,76 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Bounds on a store that does not answer.
+// Bounds on a store that does not answer. The actor waits for it, so no look takes long.
 const (
-	lookTimeout   = time.Second
-	storePatience = 3 * time.Second
+	lookTimeout    = time.Second
+	storePatience  = 3 * time.Second // with a store that is silent: its server may be paused, or far away
+	absentPatience = time.Second     // with one whose server is not there, as every other server says
 )
 
+// errAbsent is of a store that no server has, and nobody says why.
+var errAbsent = errors.New("no server has the store of results")
+
 // lost reports whether the generation's store is gone, is another than the one that was made, or has not answered for
-// storePatience: one server has it in memory, and making the results again takes less time than waiting for a server
-// that may have lost them when it is back. Nothing comes of a wrong guess but work, and nothing begins while the records
-// do not answer either.
+// too long: one server has it in memory, and making the results again takes less time than waiting for a server that may
+// have lost them when it is back. Nothing comes of a wrong guess but work, and nothing begins while the records do not
+// answer either.
 func (b *batcher) lost(ctx context.Context) (bool, error) {
+	if b.forsaken == b.rec.Gen {
+		return true, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	began := time.Now()
 	lost, err := b.inspect(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		b.silent = time.Time{}
 		return lost, nil
-	case !b.c.nc.IsConnected():
+	}
+	b.muted(began)
+	patience := storePatience
+	if errors.Is(err, errAbsent) {
+		patience = absentPatience
+	}
+	if !b.c.nc.IsConnected() || time.Since(b.silent) <= patience {
 		return false, err
-	case b.silent.IsZero():
-		b.silent = began
 	}
-	if time.Since(b.silent) > storePatience {
-		return true, nil
+	b.forsaken = b.rec.Gen // whatever its server says when it is back
+	return true, nil
+}
+
+// feel asks the store for a sign of life when the trainer waits for it: whoever could say that it is silent may be cut off
+// by the same fault.
+func (b *batcher) feel() {
+	if g := b.gen; g.Fed() == g.Taken() || time.Since(g.moved) < beat {
+		return
 	}
-	return false, err
+	ctx, cancel := b.c.call(lookTimeout / 2)
+	defer cancel()
+	began := time.Now()
+	if b.reach(ctx) != nil {
+		b.muted(began)
+	}
+}
+
+// muted notes that the store did not answer what it was asked at that moment.
+func (b *batcher) muted(asked time.Time) {
+	if b.silent.IsZero() {
+		b.silent = asked
+	}
 }
 
 func (b *batcher) inspect(ctx context.Context) (lost bool, err error) {
+	if err := b.reach(ctx); err != nil {
+		return false, err
+	}
 	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return true, nil
@@ -58,6 +91,23 @@ func (b *batcher) inspect(ctx context.Context) (lost bool, err error) {
 		return false, err
 	}
 	return string(genesis.Data) != string(schema.Genesis(b.rec.Gen)), nil
+}
+
+// reach sends the store what it refuses, without asking JetStream, whose answers take an election when the server with
+// the store is gone: then nobody listens to the store's subjects, and every server says so at once.
+func (b *batcher) reach(ctx context.Context) error {
+	probe := nats.NewMsg(schema.GenesisSubject(b.name, b.rec.Gen))
+	probe.Header.Set(jetstream.ExpectedStreamHeader, "none")
+	_, err := b.c.nc.RequestMsgWithContext(ctx, probe)
+	if !errors.Is(err, nats.ErrNoResponders) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout/4)
+	defer cancel()
+	if _, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen)); err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil // there is somebody who knows
+	}
+	return errAbsent
 }
 
 // commits lists the sequence numbers that have a commit record.

@@ -39,11 +39,11 @@ func (b *batcher) backUp(credit *schema.Credit) {
 // Nobody reads them, but a store that keeps them is not bounded.
 func (b *batcher) sweep() {
 	g := b.gen
-	if g.Floor() == 0 || time.Since(g.swept) < sweepEvery {
+	if g.Floor() == 0 || time.Since(g.swept) < sweepEvery || !b.silent.IsZero() {
 		return
 	}
 	g.swept = time.Now()
-	ctx, cancel := b.c.call(callTimeout)
+	ctx, cancel := b.c.call(lookTimeout)
 	defer cancel()
 	stored, err := b.commits(ctx)
 	if err != nil {

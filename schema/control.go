@@ -106,6 +106,7 @@ const (
 	CodePoison           = "poison"
 	CodeNondeterministic = "nondeterministic"
 	CodeStoreFull        = "store_full"
+	CodeStoreGone        = "store_gone"
 	CodeSkipped          = "skipped" // a hole
 	CodeStopped          = "stopped"
 	CodeBadRequest       = "bad_request"

@@ -30,4 +30,5 @@ var (
 var (
 	errDraining   = errors.New("the worker is shutting down")
 	errSuperseded = errors.New("the generation has ended")
+	errClosed     = errors.New("the batcher is not running")
 )

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	recordTimeout = 2 * time.Second  // for one read of a record
+	recordTimeout = time.Second      // for one read of a record
 	silence       = 10 * time.Second // after which a lane that nobody announces is checked
 	maxChecks     = 64               // records read at a time; lanes are announced again every second
 )
@@ -112,17 +112,31 @@ func (w *Worker) onLane(msg *nats.Msg) {
 func (w *Worker) check(batcher string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.checking[batcher] || len(w.checking) >= maxChecks || w.draining {
+	if _, ok := w.checking[batcher]; ok {
+		w.checking[batcher] = true
 		return
 	}
-	w.checking[batcher] = true
+	if len(w.checking) >= maxChecks || w.draining {
+		return
+	}
+	w.checking[batcher] = false
 	w.tasks.Go(func() {
-		err := w.follow(batcher)
-		w.mu.Lock()
-		delete(w.checking, batcher)
-		w.mu.Unlock()
-		if err != nil && w.hard.Err() == nil {
+		for {
+			err := w.follow(batcher)
+			w.mu.Lock()
+			asked := w.checking[batcher]
+			w.checking[batcher] = false
+			if err == nil || !asked {
+				delete(w.checking, batcher)
+			}
+			w.mu.Unlock()
+			if err == nil || w.hard.Err() != nil {
+				return
+			}
 			w.log.Warn("lane not checked; it will be at the next announcement", "batcher", batcher, "error", err)
+			if !asked {
+				return
+			}
 		}
 	})
 }
@@ -141,9 +155,13 @@ func (w *Worker) follow(batcher string) error {
 			old.announced.Store(w.now())
 			return nil
 		}
-		w.closeLane(old, rec == nil || rec.Gen != old.gen)
+		cause := errClosed
+		if rec == nil || rec.Gen != old.gen {
+			cause = errSuperseded
+		}
+		w.closeLane(old, cause)
 	}
-	if !live(rec) {
+	if !live(rec) || !w.hasStore(batcher, rec.Gen) {
 		return nil
 	}
 	k := w.kinds[schema.KindToken(rec.Spec.Dataset, rec.Spec.Version)]
@@ -180,6 +198,7 @@ func (w *Worker) openLane(rec *schema.Record, k *kind.Kind) error {
 		return nil
 	}
 	w.lanes[l.batcher] = l
+	delete(w.storeless, l.batcher)
 	w.sched.Open(l)
 	asks := w.sched.Asks(w.now())
 	w.mu.Unlock()
@@ -189,23 +208,29 @@ func (w *Worker) openLane(rec *schema.Record, k *kind.Kind) error {
 }
 
 // closeLane stops serving a generation. Jobs of a superseded one are of no use to anybody and are acked.
-func (w *Worker) closeLane(l *lane, superseded bool) {
+func (w *Worker) closeLane(l *lane, cause error) {
 	w.mu.Lock()
-	if w.lanes[l.batcher] == l {
+	known := w.lanes[l.batcher] == l
+	if known {
 		delete(w.lanes, l.batcher)
 	}
 	waiting := w.sched.Close(l)
 	w.mu.Unlock()
-	l.close(errSuperseded)
+	l.close(cause)
 	w.keepAfter(l, math.MaxUint64)
 	for _, j := range waiting {
-		if superseded {
+		switch cause {
+		case errSuperseded:
 			w.ack(j)
-		} else {
+		case errNoStream:
+			w.handBack(j, passingDelay)
+		default:
 			w.handBack(j, 0)
 		}
 	}
-	w.log.Info("lane closed", "batcher", l.batcher, "gen", l.gen, "superseded", superseded)
+	if known {
+		w.log.Info("lane closed", "batcher", l.batcher, "gen", l.gen, "cause", cause)
+	}
 }
 
 // record reads a batcher's record from the leader; nil without an error when there is none.

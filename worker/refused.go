@@ -69,18 +69,38 @@ func (w *Worker) tooLarge(j *job, r *schema.Result) {
 	w.fail(j, &failed, 1, fmt.Errorf("a record of %d bytes is more than the server's max_payload or the store takes", r.Size))
 }
 
-// storeGone asks the record whether the generation is over.
+// storeGone stops serving a generation until its store is there again, since what its jobs make would be lost, and tells
+// the owner. The record says whether the generation is over.
 func (w *Worker) storeGone(j *job, r *schema.Result) {
+	w.mu.Lock()
+	w.storeless[j.lane.batcher] = j.lane.gen
+	w.mu.Unlock()
+	w.closeLane(j.lane, errNoStream)
+	w.report(j.lane, &schema.Fault{
+		Code: schema.CodeStoreGone, Message: errNoStream.Error(), Worker: w.cfg.Name, Gen: j.lane.gen, Seq: r.Seq,
+	})
 	rec, err := w.record(j.lane.batcher)
 	over := err == nil && (rec == nil || rec.Gen != j.lane.gen)
 	w.log.Warn("store of results is gone", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "superseded", over, "error", err)
 	w.forget(r)
 	if over {
 		w.ack(j)
-		w.check(j.lane.batcher)
-		return
+	} else {
+		w.handBack(j, passingDelay)
 	}
-	w.handBack(j, passingDelay)
+	w.check(j.lane.batcher)
+}
+
+// hasStore reports whether a generation's store, once missed, is there.
+func (w *Worker) hasStore(batcher, gen string) bool {
+	w.mu.Lock()
+	missed := w.storeless[batcher] == gen
+	w.mu.Unlock()
+	if !missed {
+		return true
+	}
+	_, err := w.storedResult(&lane{batcher: batcher, gen: gen, store: topology.ResultsStream(batcher, gen)}, 0) // there is none
+	return errors.Is(err, errNotStored)
 }
 
 // compare looks at the record that was there first. Whatever it is, it stays.

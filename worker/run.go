@@ -182,6 +182,9 @@ func (w *Worker) abandon(j *job, r *schema.Result, cause error) {
 	case errors.Is(cause, errSuperseded):
 		w.ack(j)
 		return
+	case errors.Is(cause, errNoStream):
+		w.handBack(j, passingDelay)
+		return
 	case errors.Is(cause, errDraining):
 		w.unmark(j) // this start ended for a reason of ours and must not speak against the job
 	}

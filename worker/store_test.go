@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -255,20 +257,36 @@ func TestLostStore(t *testing.T) {
 	if err := o.js.DeleteStream(t.Context(), topology.ResultsStream(o.batcher, o.gen)); err != nil {
 		t.Fatal(err)
 	}
-	_, stop := start(t, s, Config{Slots: 2}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 256) }))
-	o.feed(1, 2)
-	consumer, err := o.js.Consumer(t.Context(), topology.JobsStream, topology.Consumer(o.batcher, o.gen))
+	reports := o.reports()
+	looks, err := o.nc.SubscribeSync("$JS.API.STREAM.MSG.GET." + topology.ResultsStream(o.batcher, o.gen))
 	if err != nil {
 		t.Fatal(err)
 	}
-	natstest.Eventually(t, "jobs are handed back", func() bool {
-		info, err := consumer.Info(t.Context())
-		return err == nil && info.NumRedelivered > 0
-	})
-	if o.queued() != 2 {
+	var runs atomic.Int32
+	_, stop := start(t, s, Config{Slots: 2}, nil, define("plain", func(ctx context.Context, n int) (schema.Batch, error) {
+		if runs.Add(1) > 2 {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return values(n, 256)
+	}))
+	o.feed(1, 20)
+	for range 3 { // whenever the generation is announced the worker looks whether its store is back
+		if _, err := looks.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := reports(); len(all) == 0 || all[0].Fault.Code != schema.CodeStoreGone {
+		t.Errorf("the owner was not told: %+v", all)
+	}
+	if n := runs.Load(); n > 6 {
+		t.Errorf("%d jobs were run for a store that is gone", n)
+	}
+	if o.queued() != 20 {
 		t.Fatal("a job was acked without a result")
 	}
 	old := o.gen
+	runs.Store(-100)
 	o.begin()
 	if err := topology.DeleteGeneration(t.Context(), o.js, o.batcher, old); err != nil {
 		t.Fatal(err)

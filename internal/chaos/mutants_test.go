@@ -29,7 +29,7 @@ var mutants = []mutant{
 	},
 	{
 		"generations share a name", "coordinator/generation.go",
-		"= ulid.Make().String(), schema.PhaseRunning, time.Now()", "= ulid.Make().String()[:0]+\"G\", schema.PhaseRunning, time.Now()",
+		"gen, before := ulid.Make().String(), b.rec.Gen", "gen, before := ulid.Make().String()[:0]+\"G\", b.rec.Gen",
 	},
 	{
 		"the first write of a result does not win", "internal/topology/topology.go",

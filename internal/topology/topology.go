@@ -163,17 +163,23 @@ func Results(batcher, gen string) jetstream.StreamConfig {
 	}
 }
 
-// CreateGeneration makes the store and the consumer of a new generation and writes its genesis. The name
+// CreateGeneration makes the consumer and the store of a new generation and writes its genesis. The name
 // is new, so a store that exists already is another's and an error.
+//
+// The consumer comes first: a cluster goes on placing streams on a server that was killed, for minutes, until that one
+// has missed a change of the cluster's state; the consumer is one.
 func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
 	name := ResultsStream(batcher, gen)
+	if err := createConsumer(ctx, js, kind, batcher, gen); err != nil {
+		return err
+	}
 	if _, err := js.CreateStream(ctx, Results(batcher, gen)); err != nil {
 		return fmt.Errorf("stream %s: %w", name, err)
 	}
 	if _, err := js.Publish(ctx, schema.GenesisSubject(batcher, gen), schema.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
 		return fmt.Errorf("stream %s: genesis: %w", name, err)
 	}
-	return createConsumer(ctx, js, kind, batcher, gen)
+	return nil
 }
 
 // EnsureConsumer makes the generation's consumer again if it was lost, cannot be read by the server, or has lost sight of

@@ -302,7 +302,7 @@ func TestErrorsNameWhatFailed(t *testing.T) {
 	_, js := natstest.RunInProcess(t).JetStream()
 	for what, err := range map[string]error{
 		topology.Consumer(batcher, gen):       topology.EnsureConsumer(t.Context(), js, kindToken, batcher, gen),
-		topology.ResultsStream("a b", gen):    topology.CreateGeneration(t.Context(), js, kindToken, "a b", gen),
+		topology.Consumer("a b", gen):         topology.CreateGeneration(t.Context(), js, kindToken, "a b", gen),
 		topology.Consumer("no-jobs", gen):     topology.CreateGeneration(t.Context(), js, kindToken, "no-jobs", gen),
 		"stream " + topology.BucketStream:     topology.Ensure(cancelled(t), js, topology.Config{}),
 		"stream " + topology.JobsStream + ":": topology.DeleteGeneration(cancelled(t), js, batcher, gen),
