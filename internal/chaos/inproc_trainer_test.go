@@ -270,6 +270,9 @@ func (t *trainer) usurp() error {
 		return err
 	}
 	t.w.note("trainer: %s took over from %s", t.net.name, first.net.name)
+	if back := len(t.saved); back > 1 && t.rng.IntN(2) == 0 {
+		last.state = t.saved[back-2] // it asks for a seat there before it can have heard
+	}
 	return t.displaced(first, &last)
 }
 
