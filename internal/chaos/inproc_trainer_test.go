@@ -258,6 +258,11 @@ func (t *trainer) stop() error {
 	if errors.Is(err, client.ErrNondeterministic) && t.w.injected(foreignResult) {
 		return t.within(t.b.Stop) // that was its error: it is stopped
 	}
+	if errors.Is(err, client.ErrSuperseded) {
+		if err = t.explain(err); err == nil {
+			err = t.within(t.b.Stop)
+		}
+	}
 	return err
 }
 
