@@ -18,13 +18,13 @@ const (
 )
 
 var limits = []limit{
-	{"small", "1 KB jobs and results", "raw NATS", byFigure, 0.9, 0.3, false},
-	{"small", "1 KB jobs and results", "raw NATS", byCPU, 1.15, 3.5, true},
+	{"small", "1 KB jobs and results", "raw NATS", byFigure, 0.9, 0.5, false},
+	{"small", "1 KB jobs and results", "raw NATS", byCPU, 1.15, 2, true},
 
-	{"sizes", "20 MB, direct", "raw TCP", byFigure, 0.75, 0.05, false},
-	{"sizes", "20 MB, direct", "raw TCP", byCPUPerMB, 1.5, 20, true},
+	{"sizes", "20 MB, direct", "raw TCP", byFigure, 0.75, 0.3, false},
+	{"sizes", "20 MB, direct", "raw TCP", byCPUPerMB, 1.5, 6, true},
 	{"sizes", "20 MB, chunked", "raw stream", byFigure, 0.9, 0.5, false},
-	{"sizes", "1 MB, direct", "raw TCP", byFigure, 0.6, 0.05, false},
+	{"sizes", "1 MB, direct", "raw TCP", byFigure, 0.6, 0.15, false},
 
 	{"scale", "1 slot", againstSlots, byFigure, 0.95, 0.7, false},
 	{"scale", "4 slots", againstSlots, byFigure, 0.95, 0.7, false},
@@ -34,13 +34,16 @@ var limits = []limit{
 	{"scale", "16 slots, window 33, 1 in 100", againstModel, byFigure, 0.9, 0.7, false},
 	{"scale", "16 slots, window 1024, 1 in 100", againstModel, byFigure, 0.9, 0.7, false},
 
-	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, 6, true},
-	{"latency", "re-seat, held", againstRequest, byFigure, 3, 100, true},
+	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, 5, true},
+	{"latency", "re-seat, held", againstRequest, byFigure, 3, 12, true},
 
-	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.9, 0.2, false},
+	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.6, 0.3, false},
 
-	{"onda", "16 windows per batch", againstLoop, byFigure, 1.5, 0.15, false},
-	{"onda", "64 windows per batch", againstLoop, byFigure, 1.5, 0.15, false},
+	// Beside other load a service waits for its goroutines where a loop does not, so that its pace says little. CPU does.
+	{"onda", "16 windows per batch", againstLoop, byFigure, 1.5, 0.03, false},
+	{"onda", "16 windows per batch", againstLoop, byCPU, 2, 4, true},
+	{"onda", "64 windows per batch", againstLoop, byFigure, 1.5, 0.03, false},
+	{"onda", "64 windows per batch", againstLoop, byCPU, 1.2, 2.2, true},
 
 	{"soak", "broker, goroutines", againstTenth, byFigure, 1.1, 1.3, true},
 	{"soak", "broker, resident memory", againstTenth, byFigure, 1.1, 1.5, true},

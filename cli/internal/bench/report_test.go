@@ -116,7 +116,7 @@ func TestTable(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	failed := r.Failed()
-	if len(failed) != 1 || failed[0] != "small: 1 KB jobs and results: CPU/batch is 4.00 of the floor's, and must be at most 3.50" {
+	if len(failed) != 1 || failed[0] != "small: 1 KB jobs and results: CPU/batch is 4.00 of the floor's, and must be at most 2.00" {
 		t.Errorf("failed: %q", failed)
 	}
 }

@@ -27,7 +27,7 @@ func scale(ctx context.Context, b *bench) (*Report, error) {
 	}
 	const slots = 16
 	for _, window := range []int{2*slots + 1, 64 * slots} {
-		if err := b.sleeping(ctx, sleeping{slots: slots, window: window, every: 100, timed: 1000}, report); err != nil {
+		if err := b.sleeping(ctx, sleeping{slots: slots, window: window, every: 100, timed: 500}, report); err != nil {
 			return nil, err
 		}
 	}

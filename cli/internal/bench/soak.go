@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 const soakWhat = "nothing grows over a million small batches: goroutines and memory after a tenth of them, and at the end"
@@ -21,6 +22,7 @@ func soak(ctx context.Context, b *bench) (*Report, error) {
 	const parts = 10
 	total := b.quick(100_000, 1_000_000)
 	var first, last map[string]usage
+	heaps := make(map[string][]string) // by role, after each part
 	for i := range parts {
 		if err := trainer.call(ctx, opTake, takeArg{Name: open.Name, Timed: total / parts}, nil); err != nil {
 			return nil, err
@@ -31,9 +33,13 @@ func soak(ctx context.Context, b *bench) (*Report, error) {
 		if i == 0 {
 			first = last
 		}
+		for role, u := range last {
+			heaps[role] = append(heaps[role], number(float64(u.Heap)/1e6))
+		}
 	}
 	report := &Report{}
 	for _, role := range slices.Sorted(maps.Keys(last)) {
+		report.Notes = append(report.Notes, fmt.Sprintf("live heap of the %s, MB, tenth by tenth: %s", role, strings.Join(heaps[role], ", ")))
 		for _, m := range []struct {
 			what, unit string
 			of         func(usage) float64
