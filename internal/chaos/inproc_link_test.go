@@ -13,9 +13,10 @@ import (
 // the directions that are held, nothing is lost), cut (the connections break and what is under way is lost, new ones may
 // be made) and closed for good.
 type endpoint struct {
-	w    *world
-	name string
-	role string // worker, coordinator or client
+	w      *world
+	name   string
+	number int    // of all there were
+	role   string // worker, coordinator or client
 
 	mu     sync.Mutex
 	links  map[*link]bool

@@ -18,6 +18,7 @@ type plan struct {
 	Coordinators int            `json:"coordinators"`
 	Window       int            `json:"window"` // 0 for the default
 	Retain       int            `json:"retain"` // 0 for the default
+	Transfer     transfer       `json:"transfer"`
 	InOrder      bool           `json:"in_order"`
 	ThinkUS      int64          `json:"think_us"` // mean of what the trainer does between batches
 	Faults       int            `json:"faults"`   // of one storm, at most
@@ -56,8 +57,23 @@ func newPlan(seed uint64, batches int) plan {
 	if r.IntN(4) == 0 { // quick jobs in a wide window: they travel in runs
 		p.Params.DelayUS, p.Window = 10<<r.IntN(5), 8*p.Workers*p.Slots+r.IntN(200)
 	}
+	if d := p.rand(4); p.Params.BigEvery > 0 || d.IntN(4) == 0 {
+		if p.Params.BigEvery == 0 {
+			p.Params.BigEvery, p.Params.BigSize = 3+d.Uint64N(10), 512<<10+d.IntN(256<<10)
+		}
+		p.Transfer = []transfer{directly, directly, inChunks, unreachable}[d.IntN(4)]
+	}
 	return p
 }
+
+// transfer is how large payloads come to the trainer.
+type transfer string
+
+const (
+	directly    transfer = "direct"      // from the workers that made them
+	inChunks    transfer = "chunks"      // in chunks, from the store
+	unreachable transfer = "unreachable" // from workers of which every second one cannot be dialled
+)
 
 func (p plan) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(p.Seed, stream)) }
 

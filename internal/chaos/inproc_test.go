@@ -37,7 +37,7 @@ func TestInProcess(t *testing.T) {
 		schedules, batches = 1000, 1000
 	}
 	schedules, batches = cmp.Or(*schedulesFlag, schedules), cmp.Or(*batchesFlag, batches)
-	first := uint64(1)
+	first := *firstFlag
 	if *seedFlag > 0 {
 		first, schedules = *seedFlag, 1
 	}
@@ -64,11 +64,7 @@ func TestInProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *fullFlag {
-		fmt.Printf("%s\n", data)
-	} else {
-		t.Logf("%s", data)
-	}
+	fmt.Printf("chaos: %s\n", data)
 }
 
 // outcome is how a schedule went.

@@ -258,6 +258,11 @@ func (t *trainer) stop() error {
 	if errors.Is(err, client.ErrNondeterministic) && t.w.injected(foreignResult) {
 		return t.within(t.b.Stop) // that was its error: it is stopped
 	}
+	if errors.Is(err, client.ErrSuperseded) {
+		if err = t.explain(err); err == nil {
+			err = t.within(t.b.Stop)
+		}
+	}
 	return err
 }
 
@@ -270,6 +275,9 @@ func (t *trainer) usurp() error {
 		return err
 	}
 	t.w.note("trainer: %s took over from %s", t.net.name, first.net.name)
+	if back := len(t.saved); back > 1 && t.rng.IntN(2) == 0 {
+		last.state = t.saved[back-2] // it asks for a seat there before it can have heard
+	}
 	return t.displaced(first, &last)
 }
 

@@ -99,7 +99,7 @@ func (w *world) endpoint(kind string) *endpoint {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.born++
-	return &endpoint{w: w, name: fmt.Sprintf("%s-%d", kind, w.born), role: kind, links: make(map[*link]bool)}
+	return &endpoint{w: w, name: fmt.Sprintf("%s-%d", kind, w.born), number: w.born, role: kind, links: make(map[*link]bool)}
 }
 
 func (w *world) logger(e *endpoint) *slog.Logger {
@@ -167,7 +167,16 @@ func (w *world) run(ctx context.Context, e *endpoint, nc *nats.Conn) error {
 		}
 		return c.Run(ctx)
 	}
-	wk, err := worker.New(nc, worker.Config{Name: e.name, Slots: w.plan.Slots, JobTimeout: 20 * time.Second, Logger: w.logger(e)}, sequenceDefinition())
+	cfg := worker.Config{Name: e.name, Slots: w.plan.Slots, JobTimeout: 20 * time.Second, Logger: w.logger(e)}
+	switch w.plan.Transfer {
+	case inChunks:
+		cfg.Direct = worker.DirectOff
+	case unreachable:
+		if e.number%2 == 0 {
+			cfg.DirectAdvertise = "process:nobody"
+		}
+	}
+	wk, err := worker.New(nc, cfg, sequenceDefinition())
 	if err != nil {
 		return err
 	}

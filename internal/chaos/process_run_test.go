@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -205,12 +206,14 @@ func seeds(n int) []uint64 {
 	if *seedFlag != 0 {
 		return []uint64{*seedFlag}
 	}
-	all := make([]uint64, n)
+	all := make([]uint64, cmp.Or(*countFlag, n))
 	for i := range all {
-		all[i] = uint64(i) + 1
+		all[i] = *firstFlag + uint64(i)
 	}
 	return all
 }
+
+var countFlag = flag.Int("chaos.count", 0, "schedules of processes and of a cluster to run; 0 for the usual number")
 
 var ciFlag = flag.Bool("chaos.ci", false, "of the processes and the cluster, run what fits into some minutes")
 
