@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 )
 
@@ -39,61 +40,74 @@ func search(size bounds, left faults, b broken) found {
 	start.co[0] = coordinator{owns: true}
 	start.rd.req = 1
 
+	// A state is known by its hash: two with one of 64 bits are not to be expected. The states themselves are kept only
+	// until they were looked at.
 	seed := maphash.MakeSeed()
-	seen := map[uint64]int32{maphash.Comparable(seed, start): 0} // two states with one hash of 64 bits are not to be expected
-	states := []state{start}
+	start, hash := start.canonical(seed)
+	seen := map[uint64]int32{hash: 0}
+	level, next := []state{start}, []state(nil)
 	from := []int32{-1}
 	var healing [][2]int32 // steps that are no faults
 	good := []bool{false}
 	f := found{}
-	// trace walks back and finds the words of each step again.
-	trace := func(at int32, last string) (lines []string) {
-		lines = []string{last}
-		for ; from[at] >= 0; at = from[at] {
-			for _, n := range x.successors(states[from[at]]) {
-				if n.state == states[at] {
-					lines = append([]string{n.what}, lines...)
+	// trace takes the way to a state once more and finds its words, and the state.
+	trace := func(at int32) (s state, lines []string) {
+		var way []int32
+		for ; at > 0; at = from[at] {
+			way = append(way, at)
+		}
+		s = start
+		for _, to := range slices.Backward(way) {
+			for _, n := range x.successors(s) {
+				if c, key := n.canonical(seed); seen[key] == to {
+					s, lines = c, append(lines, n.what)
 					break
 				}
 			}
 		}
-		return lines
+		return s, lines
 	}
-	for at := int32(0); int(at) < len(states); at++ {
-		next := x.successors(states[at])
-		good[at] = x.cut || states[at].rd.pos == size.batches
-		if x.cut {
-			f.cut++
-		}
-		for _, n := range next {
-			f.steps++
-			if n.wrong == "" {
-				n.wrong = n.invalid()
+	for at := int32(0); len(level) > 0; level, next = next, level[:0] {
+		for _, s := range level {
+			steps := x.successors(s)
+			good[at] = x.cut || s.rd.pos == size.batches
+			if x.cut {
+				f.cut++
 			}
-			if n.wrong != "" {
-				f.states, f.wrong, f.trace = len(states), n.wrong, trace(at, n.what)
-				return f
-			}
-			key := maphash.Comparable(seed, n.state)
-			to, known := seen[key]
-			if !known {
-				if len(states) == size.states {
-					f.states, f.partial = size.states, true
+			for _, n := range steps {
+				f.steps++
+				if n.wrong == "" {
+					n.wrong = n.invalid()
+				}
+				if n.wrong != "" {
+					what, wrong := n.what, n.wrong
+					_, lines := trace(at)
+					f.states, f.wrong, f.trace = len(from), wrong, append(lines, what)
 					return f
 				}
-				to = int32(len(states))
-				seen[key] = to
-				states, from, good = append(states, n.state), append(from, at), append(good, false)
+				c, key := n.canonical(seed)
+				to, known := seen[key]
+				if !known {
+					if len(from) == size.states {
+						f.states, f.partial = size.states, true
+						return f
+					}
+					to = int32(len(from))
+					seen[key] = to
+					next, from, good = append(next, c), append(from, at), append(good, false)
+				}
+				if !n.fault {
+					healing = append(healing, [2]int32{at, to})
+				}
 			}
-			if !n.fault {
-				healing = append(healing, [2]int32{at, to})
-			}
+			at++
 		}
 	}
-	f.states = len(states)
+	f.states = len(from)
 	if at := int32(stuck(good, healing)); at >= 0 {
+		s, lines := trace(at)
 		f.wrong = "I6: from here the trainer never gets everything"
-		f.trace = trace(at, fmt.Sprintf("in %+v", states[at]))
+		f.trace = append(lines, fmt.Sprintf("in %+v", s))
 	}
 	return f
 }
