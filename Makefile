@@ -48,7 +48,7 @@ compose-down: ## remove the containers and what NATS stored
 manifests: ## check the manifests for Kubernetes
 	.ci/run kubernetes
 
-chaos: ## every fault at full size, figures as JSON lines; an hour, on a machine of its own
+chaos: ## every fault at full size, figures as JSON lines; half an hour, on a machine of its own
 	$(GO) test -v -timeout 120m -parallel 6 ./internal/chaos -args -chaos.full
 	$(GO) test -v -timeout 60m ./internal/model -args -model.full
 
