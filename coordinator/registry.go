@@ -53,7 +53,7 @@ func (l *leases) state(id string) leaseState {
 		return leaseUnknown
 	case !ok:
 		return leaseAbsent
-	case s.stood+min(time.Since(l.at), 2*beat) > l.lease:
+	case s.stood+min(time.Since(l.at), 2*beat) > l.lease*11/12: // or the scan that comes a moment early waits for the next
 		return leaseDead
 	case s.moved:
 		return leaseLive
