@@ -20,34 +20,45 @@ const (
 	absentPatience = time.Second     // with one whose server is not there, as every other server says
 )
 
-// errAbsent is of a store that no server has, and nobody says why.
-var errAbsent = errors.New("no server has the store of results")
+var (
+	errAbsent  = errors.New("no server has the store of results") // and nobody says why
+	errAnswers = errors.New("the store of results answers again")
+)
 
 // lost reports whether the generation's store is gone, is another than the one that was made, or has not answered for
 // too long: one server has it in memory, and making the results again takes less time than waiting for a server that may
 // have lost them when it is back. Nothing comes of a wrong guess but work, and nothing begins while the records do not
 // answer either.
 func (b *batcher) lost(ctx context.Context) (bool, error) {
-	if b.forsaken == b.rec.Gen {
-		return true, nil
+	if b.forsaken != b.rec.Gen {
+		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+		defer cancel()
+		began := time.Now()
+		lost, err := b.inspect(ctx)
+		if err == nil {
+			b.silent = time.Time{}
+			return lost, nil
+		}
+		b.muted(began)
+		patience := storePatience
+		if errors.Is(err, errAbsent) {
+			patience = absentPatience
+		}
+		if !b.c.nc.IsConnected() || time.Since(b.silent) <= patience {
+			return false, err
+		}
+		b.forsaken = b.rec.Gen
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	began := time.Now()
-	lost, err := b.inspect(ctx)
-	if err == nil {
-		b.silent = time.Time{}
-		return lost, nil
-	}
-	b.muted(began)
-	patience := storePatience
-	if errors.Is(err, errAbsent) {
-		patience = absentPatience
-	}
-	if !b.c.nc.IsConnected() || time.Since(b.silent) <= patience {
+	// It may have been this coordinator that was cut off: lost is a store that does not answer after the server has.
+	if err := b.ready(); err != nil {
 		return false, err
 	}
-	b.forsaken = b.rec.Gen // whatever its server says when it is back
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout/4)
+	defer cancel()
+	if b.reach(ctx) == nil {
+		b.forsaken = ""
+		return false, errAnswers
+	}
 	return true, nil
 }
 
