@@ -8,6 +8,7 @@ package shelf
 
 import (
 	"cmp"
+	"container/list"
 	"slices"
 )
 
@@ -19,16 +20,17 @@ type Item[L comparable, T any] struct {
 	Value   T
 
 	size    int64
-	users   int    // fetches under way
-	fetched uint64 // when it was fetched last, as a number that grows; 0 for never
-	off     bool   // nobody will find it again
+	users   int           // fetches under way
+	fetched *list.Element // its place among those that were fetched; nil for never
+	off     bool          // nobody will find it again
 }
 
 // Shelf holds at most limit bytes. It is not safe for concurrent use.
 type Shelf[L comparable, T any] struct {
 	limit, bytes int64
 	items        map[string]*Item[L, T] // by attempt, whose names are never used twice
-	fetches      uint64
+	fetched      list.List              // of those in items that were fetched, longest ago first
+	spare        int64                  // bytes of those that nobody fetches now
 }
 
 // New returns an empty shelf.
@@ -45,23 +47,15 @@ func (s *Shelf[L, T]) Len() int { return len(s.items) }
 // Put keeps a payload whose memory is size bytes. Where there is no room, those that were fetched longest ago make
 // room; their values are returned in freed. When that is not enough nothing changes and it reports false.
 func (s *Shelf[L, T]) Put(lane L, seq uint64, attempt string, size int64, value T) (freed []T, ok bool) {
-	var spare []*Item[L, T]
-	room := s.limit - s.bytes
-	for _, it := range s.items {
-		if it.fetched > 0 && it.users == 0 {
-			spare = append(spare, it)
-			room += it.size
-		}
-	}
-	if size > room {
+	if size > s.limit-s.bytes+s.spare {
 		return nil, false
 	}
-	slices.SortFunc(spare, func(a, b *Item[L, T]) int { return cmp.Compare(a.fetched, b.fetched) })
-	for _, it := range spare {
-		if s.bytes+size <= s.limit {
-			break
+	for e := s.fetched.Front(); s.bytes+size > s.limit; {
+		it := e.Value.(*Item[L, T])
+		e = e.Next()
+		if it.users == 0 {
+			freed = append(freed, s.take(it)...)
 		}
-		freed = append(freed, s.take(it)...)
 	}
 	s.items[attempt] = &Item[L, T]{Lane: lane, Seq: seq, Attempt: attempt, Value: value, size: size}
 	s.bytes += size
@@ -72,21 +66,37 @@ func (s *Shelf[L, T]) Put(lane L, seq uint64, attempt string, size int64, value 
 func (s *Shelf[L, T]) Get(attempt string) (*Item[L, T], bool) {
 	it, ok := s.items[attempt]
 	if ok {
-		it.users++
+		s.use(it)
 	}
 	return it, ok
+}
+
+func (s *Shelf[L, T]) use(it *Item[L, T]) {
+	if it.users == 0 && it.fetched != nil {
+		s.spare -= it.size
+	}
+	it.users++
 }
 
 // Done ends what Get began; fetched says that the whole payload went out.
 func (s *Shelf[L, T]) Done(it *Item[L, T], fetched bool) (freed []T) {
 	it.users--
-	if fetched {
-		s.fetches++
-		it.fetched = s.fetches
+	if it.off {
+		if it.users == 0 {
+			s.bytes -= it.size
+			return []T{it.Value}
+		}
+		return nil
 	}
-	if it.off && it.users == 0 {
-		s.bytes -= it.size
-		return []T{it.Value}
+	if fetched {
+		if it.fetched == nil {
+			it.fetched = s.fetched.PushBack(it)
+		} else {
+			s.fetched.MoveToBack(it.fetched)
+		}
+	}
+	if it.users == 0 && it.fetched != nil {
+		s.spare += it.size
 	}
 	return nil
 }
@@ -113,11 +123,11 @@ func (s *Shelf[L, T]) DropTo(lane L, seq uint64) (freed []T) {
 func (s *Shelf[L, T]) Close() (unfetched []*Item[L, T], freed []T) {
 	s.limit = -1
 	for _, it := range s.items {
-		if it.fetched > 0 {
+		if it.fetched != nil {
 			freed = append(freed, s.take(it)...)
 			continue
 		}
-		it.users++
+		s.use(it)
 		unfetched = append(unfetched, it)
 	}
 	slices.SortFunc(unfetched, func(a, b *Item[L, T]) int { return cmp.Compare(a.Seq, b.Seq) })
@@ -127,6 +137,12 @@ func (s *Shelf[L, T]) Close() (unfetched []*Item[L, T], freed []T) {
 func (s *Shelf[L, T]) take(it *Item[L, T]) (freed []T) {
 	delete(s.items, it.Attempt)
 	it.off = true
+	if it.fetched != nil {
+		s.fetched.Remove(it.fetched)
+		if it.users == 0 {
+			s.spare -= it.size
+		}
+	}
 	if it.users > 0 {
 		return nil
 	}
