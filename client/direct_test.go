@@ -132,10 +132,13 @@ func TestFetchFromWorker(t *testing.T) {
 		n := len(b.r.fetcher.idle[k.l.Addr().String()])
 		return 0 < n && n <= idlePerWorker
 	})
+	k.mu.Lock()
+	served := k.served
+	k.mu.Unlock()
 	b.r.mu.Lock()
 	defer b.r.mu.Unlock()
-	if c := b.r.count; c.direct < 20 || c.stored != 0 || c.lost != 0 || k.served < 20 {
-		t.Fatalf("%+v with %d fetches", c, k.served)
+	if c := b.r.count; c.direct < 20 || c.stored != 0 || c.lost != 0 || served < 20 {
+		t.Fatalf("%+v with %d fetches", c, served)
 	}
 }
 
