@@ -391,10 +391,10 @@ func (b *batcher) settle() {
 	}
 }
 
-// demand asks the iterator for what the window has room for. A window ahead of the record, which is saved four times as
-// often, it stops: what cannot be recorded as taken cannot be dropped either.
+// demand asks the iterator for what the window has room for. It stops when the trainer is too far ahead of the record,
+// which is saved four times as often: what cannot be recorded as taken cannot be dropped either.
 func (b *batcher) demand() {
-	if g := b.gen; g != nil && g.Taken() <= g.saved+uint64(g.Limit()) {
+	if g := b.gen; g != nil && g.Taken() <= g.saved+b.unrecorded() {
 		g.feed.demand(g.StateAfter(g.Fed()), g.Want())
 	}
 }

@@ -346,8 +346,7 @@ func (b *batcher) save() {
 	}
 	g := b.gen
 	floor := g.Droppable(retained(b.rec.Settings, g.Limit(), b.rec.BatchBytes))
-	if int64(schema.BlockSize)*b.rec.BatchBytes <= b.windowBytes()/64 {
-		// Small batches are dropped by whole blocks, one purge for many.
+	if b.small() {
 		if whole := (floor + 1) / schema.BlockSize * schema.BlockSize; whole > 0 {
 			floor = max(g.Floor(), whole-1)
 		} else {
@@ -379,6 +378,20 @@ func (b *batcher) saveTo(floor uint64) {
 		return
 	}
 	g.purged = floor
+}
+
+// small reports whether batches are so small that they are dropped by whole blocks, one purge for many.
+func (b *batcher) small() bool {
+	return int64(schema.BlockSize)*b.rec.BatchBytes <= b.windowBytes()/64
+}
+
+// unrecorded is how far the trainer may be ahead of the record: a window, of small batches a block at least.
+func (b *batcher) unrecorded() uint64 {
+	n := b.gen.Limit()
+	if b.small() {
+		n = max(n, schema.BlockSize)
+	}
+	return uint64(n)
 }
 
 func (b *batcher) windowBytes() int64 {

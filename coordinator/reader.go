@@ -62,12 +62,11 @@ func (b *batcher) credit(credit *schema.Credit) {
 		b.resize()
 	}
 	b.finish(credit.Taken)
-	step := max(1, uint64(g.Limit()/4))
-	if g.Taken() >= g.saved+step {
-		b.save()
-	}
 	b.settle()
 	b.demand()
+	if g.Taken() >= g.saved+max(1, b.unrecorded()/4) { // while the iterator and the workers are at it already
+		b.save()
+	}
 	b.backUp(credit)
 	if len(credit.Lost) > 0 {
 		b.remake(credit.Lost)

@@ -9,7 +9,7 @@ import (
 )
 
 // InlineLimit is the largest payload, in bytes, that rides in its commit record. A larger one is kept by the worker,
-// whose address the record has, or stored as chunks of ChunkSize before the record.
+// whose address the record has, or stored as chunks of ChunkSize before the record. A worker may keep smaller ones, too.
 const (
 	InlineLimit = 512 << 10
 	ChunkSize   = 512 << 10

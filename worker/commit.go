@@ -31,15 +31,16 @@ func (w *Worker) commit(j *job, r *schema.Result, payload *product) {
 	began := time.Now()
 	r.Digest = payload.pieces.Sum()
 	r.Size = uint64(payload.pieces.Size())
-	if r.Size > schema.InlineLimit {
+	kept := w.keep(j, r, payload)
+	if kept || r.Size > schema.InlineLimit {
 		r.Chunks = uint32((r.Size + schema.ChunkSize - 1) / schema.ChunkSize)
-		if !w.keep(j, r, payload) {
-			v := w.upload(j.lane, r.Seq, r.Attempt, payload.pieces)
-			payload.free()
-			if v != stored {
-				w.unstored(j, r, v)
-				return
-			}
+	}
+	if r.Chunks > 0 && !kept {
+		v := w.upload(j.lane, r.Seq, r.Attempt, payload.pieces)
+		payload.free()
+		if v != stored {
+			w.unstored(j, r, v)
+			return
 		}
 	}
 	record := newBuffer()

@@ -29,12 +29,17 @@ const (
 	longestAvoid     = 10 * time.Minute // that a reader can ask for
 	firstFetch       = 10 * time.Second // for somebody who connects to ask for the first payload
 	maxUploads       = 64               // requests to store a payload that are carried out at a time
+
+	// pipeLimit is what InlineLimit is for readers of the same process: handing bytes to them costs one copy, and the
+	// way through the server half a dozen.
+	pipeLimit = 32 << 10
 )
 
 // keeper keeps large payloads and hands them to the readers that fetch them.
 type keeper struct {
 	listener *direct.Listener
 	address  string // as readers dial it
+	least    uint64 // payloads of up to so many bytes ride in their records
 	tasks    sync.WaitGroup
 
 	mu     sync.Mutex
@@ -70,7 +75,10 @@ func (w *Worker) openKeeper() (*keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for readers: %w", err)
 	}
-	k := &keeper{listener: l, address: l.Addr().String(), shelf: shelf.New[*lane, *product](w.cfg.KeepBytes), conns: make(map[net.Conn]bool)}
+	k := &keeper{listener: l, address: l.Addr().String(), least: schema.InlineLimit, shelf: shelf.New[*lane, *product](w.cfg.KeepBytes), conns: make(map[net.Conn]bool)}
+	if direct.IsInProcess(k.address) {
+		k.least = pipeLimit
+	}
 	switch host, port, err := net.SplitHostPort(k.address); {
 	case advertise != "":
 		k.address = advertise
@@ -100,11 +108,11 @@ func (w *Worker) startKeeper() {
 	}
 }
 
-// keep puts a payload on the shelf, whose it is from then on, and says so in the result. It reports false where the
-// payload has to be stored.
+// keep puts a large payload on the shelf, whose it is from then on, and says so in the result. It reports false where the
+// payload has to be stored, in its record or apart from it.
 func (w *Worker) keep(j *job, r *schema.Result, payload *product) bool {
 	k := w.keeper.Load()
-	if k == nil || w.now() < j.lane.avoid.Load() {
+	if k == nil || r.Size <= k.least || w.now() < j.lane.avoid.Load() {
 		return false
 	}
 	k.mu.Lock()

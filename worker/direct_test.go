@@ -59,6 +59,27 @@ func largeBatches() func(context.Context, int) (schema.Batch, error) {
 	return func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }
 }
 
+// TestPipe has a reader in the worker's process, to whom a batch need not be large to be handed over directly.
+func TestPipe(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunInProcess(t)
+	o := newOwner(t, s, "train", "mixed")
+	length := func(n int) int { return pipeLimit / 4 * (n - 1) } // of tensors of 4 bytes, besides what describes them
+	start(t, s, Config{}, nil, define("mixed", func(_ context.Context, n int) (schema.Batch, error) { return values(n, length(n)) }))
+	o.feed(1, 2)
+	o.waitEmpty()
+	if res, inline := o.result(1); res.Direct != nil || res.Chunks != 0 || len(inline) == 0 {
+		t.Fatalf("small result %+v with %d bytes", res, len(inline))
+	}
+	res, inline := o.result(2)
+	if res.Direct == nil || res.Chunks != 1 || inline != nil {
+		t.Fatalf("result %+v with %d bytes", res, len(inline))
+	}
+	if got := newReader(t, res.Direct).fetch(res.Attempt); !bytes.Equal(got, payloadOf(t, 2, length(2))) {
+		t.Fatalf("%d bytes", len(got))
+	}
+}
+
 // kept waits until the shelf holds as much.
 func kept(t *testing.T, w *Worker, what string, condition func(payloads int, bytes int64) bool) {
 	t.Helper()

@@ -1,6 +1,10 @@
 package worker
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/nats-io/nats.go"
+)
 
 var (
 	// ErrNoDefinitions is returned by New when it is given no data set, or the same kind twice.
@@ -14,7 +18,7 @@ var (
 	ErrDrainTimeout = errors.New("jobs were cut off when the drain timed out")
 
 	// ErrConnectionClosed is returned by Run when a connection was closed for good.
-	ErrConnectionClosed = errors.New("connection closed")
+	ErrConnectionClosed = nats.ErrConnectionClosed
 
 	// ErrRunning is returned by Run when it was called before: a Worker runs once.
 	ErrRunning = errors.New("the worker was run already")

@@ -281,6 +281,9 @@ func (w *Worker) loop(ctx context.Context, finished func() bool) error {
 	control, data := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED), w.data.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer w.nc.RemoveStatusListener(control)
 	defer w.data.RemoveStatusListener(data)
+	if finished == nil && (w.nc.IsClosed() || w.data.IsClosed()) { // before anybody listened
+		return ErrConnectionClosed
+	}
 	heart := time.NewTicker(w.tick)
 	defer heart.Stop()
 	beat := time.NewTimer(jitter(beatInterval)) // the first: many workers start at once
