@@ -10,9 +10,10 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// The floor of a round trip is one durable job and one durable result by raw nats.go, one at a time: the one who waits
-// publishes the job itself and hears the result by RePublish; the worker is that of small batches. The floor of moving to
-// another place is one request by core NATS to another process, and its answer.
+// A round trip has two floors. One is that of small batches with a window of one: a credit lets out the next job, by way of
+// a feeder. The other is without a feeder, and so with two legs of six through the broker less than any service that has
+// a coordinator: the one who waits publishes the durable job itself and hears the durable result by RePublish. The floor
+// of moving to another place is one request by core NATS to another process, and its answer.
 
 const echoTo = "e"
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,6 +36,10 @@ const (
 	floorConsumerName = "w"
 
 	batchMost = 64 // messages per answer
+
+	// What a window of few batches does not come below: jobs pulled by one request, results dropped by one purge.
+	floorLeastPull  = 32
+	floorLeastPurge = 64
 )
 
 type floorArg struct {
@@ -255,7 +260,7 @@ func startFloorWorker(ctx context.Context, log *slog.Logger, arg floorArg) (*rol
 	if _, err := nc.ChanSubscribe(w.pub.inbox+">", w.answers); err != nil {
 		return nil, nil, err
 	}
-	return looping(ctx, log, nc, func(ctx context.Context) error { return w.loop(ctx, inbox, arg.Window/2) }), nil, nil
+	return looping(ctx, log, nc, func(ctx context.Context) error { return w.loop(ctx, inbox, max(arg.Window/2, floorLeastPull)) }), nil, nil
 }
 
 // loop asks for n jobs at a time, again whenever no more than n are to come.
@@ -362,6 +367,12 @@ func startFloorConsumer(ctx context.Context, _ *slog.Logger, arg floorArg) (*rol
 	}
 	return &role{close: nc.Close, ops: map[string]op{
 		opTake: handle(func(ctx context.Context, arg takeArg) (takeAnswer, error) { return timed(ctx, arg, c.take) }),
+		opTimes: handle(func(ctx context.Context, arg timesArg) ([]time.Duration, error) {
+			return times(ctx, arg.N, func(ctx context.Context) error {
+				_, err := c.take(ctx)
+				return err
+			})
+		}),
 	}}, nil, nil
 }
 
@@ -386,12 +397,12 @@ func (c *floorConsumer) take(ctx context.Context) (int, error) {
 	n := len(head.data)
 	*head = result{}
 	c.taken++
-	if c.taken%(window/16) == 0 {
+	if c.taken%max(1, window/16) == 0 {
 		if err := c.nc.Publish(creditsTo, binary.BigEndian.AppendUint64(nil, c.taken)); err != nil {
 			return 0, err
 		}
 	}
-	if c.taken%(window/4) == 0 {
+	if c.taken%max(window/4, floorLeastPurge) == 0 {
 		return n, c.purge()
 	}
 	return n, nil

@@ -90,10 +90,15 @@ func latency(ctx context.Context, b *bench) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	roles, consumer, err := b.floorSmall(ctx, "floor in roles", floorArg{Window: 1, Bytes: latencyBytes})
+	if err != nil {
+		return nil, err
+	}
 
 	trips, moves := b.quick(300, 2000), b.quick(20, 50)
 	samples, err := b.measure(ctx,
 		asking(service, trainer, opTimes, timesArg{Name: oneByOne, N: trips}),
+		asking(roles, consumer, opTimes, timesArg{N: trips}),
 		asking(floor, asker, opTimes, timesArg{N: trips}),
 		asking(service, trainer, opMoved, timesArg{Name: back, N: moves, Held: true}),
 		asking(service, trainer, opMoved, timesArg{Name: back, N: moves}),
@@ -103,18 +108,19 @@ func latency(ctx context.Context, b *bench) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs, echo := samples[0], samples[1], samples[5]
+	ours, inRoles, lone, echo := samples[0], samples[1], samples[2], samples[6]
 	rows := []Row{
-		row("round trip, p50", "raw NATS", "µs", ours, theirs),
-		row("round trip, p99", "raw NATS", "µs", tails(ours), tails(theirs)),
-		row("re-seat, held", againstRequest, "µs", samples[2], echo),
-		row("re-seat, not held", againstRequest, "µs", samples[3], echo),
-		row("open to first batch", againstRequest, "µs", samples[4], echo),
+		row("round trip, p50", "raw NATS", "µs", ours, inRoles),
+		row("round trip, p50", "raw NATS, no credit", "µs", ours, lone),
+		row("round trip, p99", "raw NATS", "µs", tails(ours), tails(inRoles)),
+		row("re-seat, held", againstRequest, "µs", samples[3], echo),
+		row("re-seat, not held", againstRequest, "µs", samples[4], echo),
+		row("open to first batch", againstRequest, "µs", samples[5], echo),
 	}
-	for i := range rows[1:] {
-		rows[1+i].dropCosts() // those of the tail are the first row's, and those of one request say nothing
+	for i := range rows[2:] {
+		rows[2+i].dropCosts() // those of the tail are the first row's, and those of one request say nothing
 	}
-	return b.report(ctx, rows, service, floor)
+	return b.report(ctx, rows, service, roles, floor)
 }
 
 // Batchers of the case: of a window of one batch, so that every take waits for a whole round trip; and one that goes

@@ -34,7 +34,8 @@ var limits = []limit{
 	{"scale", "16 slots, window 33, 1 in 100", againstModel, byFigure, 0.9, 0.7, false},
 	{"scale", "16 slots, window 1024, 1 in 100", againstModel, byFigure, 0.9, 0.7, false},
 
-	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, 5, true},
+	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, 4, true},
+	{"latency", "round trip, p50", "raw NATS, no credit", byFigure, 1.5, 5, true},
 	{"latency", "re-seat, held", againstRequest, byFigure, 3, 12, true},
 
 	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.6, 0.3, false},
