@@ -97,7 +97,7 @@ func (r *reader) credit() schema.Credit {
 		lost = r.sess.lostResults()
 	}
 	return schema.Credit{
-		Gen: r.seat.gen, Seat: r.seat.number, Reader: r.id, Taken: r.taken, BatchBytes: r.largestBatch, Bytes: r.totalBytes,
+		Gen: r.seat.gen, Seat: r.seat.number, Reader: r.id, Taken: r.taken, BatchBytes: r.largestBatch, Stored: max(r.largestStored, 1), Bytes: r.totalBytes,
 		Waiting: r.waiting, Late: r.late, Straggles: r.straggles(), Failed: r.failed, Timing: &timing,
 		Trace: r.trace, Lost: lost,
 	}

@@ -113,7 +113,7 @@ func (s *session) fetches() {
 func (s *session) fetch(entry reorder.Entry[arrival]) {
 	res := entry.Result
 	p := s.r.buffers.get(int(res.Size))
-	err := s.obtain(res, p.bytes)
+	direct, err := s.obtain(res, p.bytes)
 	if s.ctx.Err() != nil {
 		p.release()
 		return
@@ -126,7 +126,7 @@ func (s *session) fetch(entry reorder.Entry[arrival]) {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
 	value := entry.Value
-	value.payload, value.arrived = p, time.Now()
+	value.payload, value.direct, value.arrived = p, direct, time.Now()
 	if s.r.sess != s || !s.r.buf.Fill(res, value) {
 		p.release()
 		return
@@ -134,23 +134,23 @@ func (s *session) fetch(entry reorder.Entry[arrival]) {
 	s.r.signal()
 }
 
-// obtain fills buf with a payload, from its worker or from the store.
-func (s *session) obtain(res *schema.Result, buf []byte) error {
+// obtain fills buf with a payload, directly from its worker or from the store.
+func (s *session) obtain(res *schema.Result, buf []byte) (direct bool, err error) {
 	var kept error // why the worker's memory did not do
 	if res.Direct != nil {
 		if kept = s.direct(res, buf); kept == nil {
 			s.count(func(c *counters) { c.direct++ })
-			return nil
+			return true, nil
 		}
 	}
 	if err := s.download(res, buf); err != nil {
-		return errors.Join(err, kept)
+		return false, errors.Join(err, kept)
 	}
 	s.count(func(c *counters) { c.stored++ })
 	if got := schema.Sum(buf); got != res.Digest {
-		return fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
+		return false, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
 	}
-	return nil
+	return false, nil
 }
 
 // unusable drops a record whose payload cannot be had. It may have been removed in favour of another

@@ -62,27 +62,28 @@ type reader struct {
 	doubts  int    // hard ones since the last batch
 	repairs int    // requests for a seat since the last batch
 
-	window       int
-	workers      int // live ones that serve the data set; -1 while unknown
-	silentSince  time.Time
-	trouble      string // the owner's, as it says
-	warnedNone   bool
-	warnedLone   bool
-	waiting      string
-	late         bool
-	pace         pace.Pace
-	overtaken    time.Time // since when something behind the head is here; zero when nothing is
-	straggler    uint64    // the head that the owner was told of last, as one that straggles
-	failed       *schema.Fault
-	taken        uint64
-	sinceCredit  int
-	timed        time.Time // of the last credit that said where the time went
-	total        schema.Timing
-	count        counters
-	trace        string // of the Take or Start that is under way, or was last
-	totalBytes   int64
-	largestBatch int64
-	lastTake     time.Time
+	window        int
+	workers       int // live ones that serve the data set; -1 while unknown
+	silentSince   time.Time
+	trouble       string // the owner's, as it says
+	warnedNone    bool
+	warnedLone    bool
+	waiting       string
+	late          bool
+	pace          pace.Pace
+	overtaken     time.Time // since when something behind the head is here; zero when nothing is
+	straggler     uint64    // the head that the owner was told of last, as one that straggles
+	failed        *schema.Fault
+	taken         uint64
+	sinceCredit   int
+	timed         time.Time // of the last credit that said where the time went
+	total         schema.Timing
+	count         counters
+	trace         string // of the Take or Start that is under way, or was last
+	totalBytes    int64
+	largestBatch  int64
+	largestStored int64 // of those that came by way of the store
+	lastTake      time.Time
 }
 
 // seat is the right to take as this reader knows it.
@@ -94,6 +95,7 @@ type seat struct {
 // arrival is what the reader keeps with a record.
 type arrival struct {
 	payload payload
+	direct  bool      // it came from its worker
 	stored  time.Time // by the server's clock
 	came    time.Time // the record, by ours
 	arrived time.Time // complete, by ours

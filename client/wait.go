@@ -231,6 +231,9 @@ func (r *reader) deliver(entry reorder.Entry[arrival], began time.Time, decode f
 	}
 	r.totalBytes += int64(res.Size)
 	r.largestBatch = max(r.largestBatch, int64(res.Size))
+	if !got.direct {
+		r.largestStored = max(r.largestStored, int64(res.Size))
+	}
 	// A payload took about as long on its way into the store as out of it.
 	r.pace.Observe(res.Worker, int64(res.Materialize+got.arrived.Sub(got.came)))
 	r.doubts, r.repairs = 0, 0

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -380,12 +381,14 @@ func (b *batcher) saveTo(floor uint64) {
 	g.purged = floor
 }
 
-// small reports whether batches are so small that they are dropped by whole blocks, one purge for many.
+// small reports whether batches take so little room in the store that they are dropped by whole blocks, one purge for many:
+// because they are small, or because readers fetch them from workers.
 func (b *batcher) small() bool {
-	return int64(schema.BlockSize)*b.rec.BatchBytes <= b.windowBytes()/64
+	return int64(schema.BlockSize)*cmp.Or(b.last.Stored, b.rec.BatchBytes) <= b.windowBytes()/64
 }
 
-// unrecorded is how far the trainer may be ahead of the record: a window, of small batches a block at least.
+// unrecorded is how far the trainer may be ahead of the record: a window, of batches that are dropped by blocks a block at
+// least.
 func (b *batcher) unrecorded() uint64 {
 	n := b.gen.Limit()
 	if b.small() {

@@ -146,15 +146,16 @@ func TestNondeterministic(t *testing.T) {
 
 func TestTakenResultsAreDropped(t *testing.T) {
 	for name, test := range map[string]struct {
-		bytes, bound int64
-		retain       int
-		taken, floor uint64
+		bytes, stored, bound int64
+		retain               int
+		taken, floor         uint64
 	}{
 		"by whole blocks":  {bytes: 8, retain: -1, taken: 140, floor: 127},
 		"retained":         {bytes: 8, retain: 20, taken: 140, floor: 63},
 		"one by one":       {bytes: 1 << 20, bound: 1 << 24, retain: -1, taken: 5, floor: 5},
 		"some one by one":  {bytes: 1 << 20, bound: 1 << 24, retain: 2, taken: 5, floor: 3},
 		"none of the last": {bytes: 8, retain: -1, taken: 10, floor: 0},
+		"kept by workers":  {bytes: 1 << 20, stored: 8, bound: 1 << 24, retain: -1, taken: 70, floor: 63},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := setup(t)
@@ -166,7 +167,7 @@ func TestTakenResultsAreDropped(t *testing.T) {
 			for n := uint64(0); n < test.taken; {
 				n += uint64(len(r.work(len(r.jobs()))))
 				n = min(n, test.taken)
-				r.credit(n)
+				r.credit(n, func(c *schema.Credit) { c.Stored = test.stored })
 			}
 			natstest.Eventually(t, "the record has it", func() bool {
 				rec, _ := r.record()

@@ -158,6 +158,7 @@ type Credit struct {
 	Reader     string  `json:"reader"`
 	Taken      uint64  `json:"taken"`
 	BatchBytes int64   `json:"batch_bytes,omitempty"` // largest payload seen
+	Stored     int64   `json:"stored,omitempty"`      // largest payload that came by way of the store; 0 for BatchBytes
 	Bytes      int64   `json:"bytes,omitempty"`       // taken in all, by this reader
 	Waiting    string  `json:"waiting,omitempty"`     // what Take waits for now
 	Late       bool    `json:"late,omitempty"`        // Take has waited so long that the owner should look

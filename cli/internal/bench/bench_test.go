@@ -54,7 +54,7 @@ func runs(t *testing.T, opts Options) *Report {
 // so none is judged.
 func TestEveryCase(t *testing.T) {
 	t.Parallel()
-	rows := map[string]int{"small": 1, "sizes": 4, "scale": 2, "latency": 5, "fanout": 1, "onda": 4, "soak": 12}
+	rows := map[string]int{"small": 1, "sizes": 4, "scale": 2, "latency": 6, "fanout": 1, "onda": 4, "soak": 12}
 	for _, c := range Cases() {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
