@@ -41,8 +41,8 @@ func (p payload) release() {
 	}
 }
 
-// pool keeps a few released buffers. Batches of one run are of about one size, so the first that is large
-// enough, and not much larger, will do.
+// pool keeps a few released buffers. Batches of one run are of about one size, so the last released that is large enough,
+// and not much larger, will do: it is the likeliest to be in the processor's cache still.
 type pool struct {
 	mu   sync.Mutex
 	free [][]byte
@@ -50,11 +50,12 @@ type pool struct {
 
 func (p *pool) get(n int) payload {
 	p.mu.Lock()
-	i := slices.IndexFunc(p.free, func(b []byte) bool { return cap(b) >= n && cap(b)/2 <= n })
 	var buf []byte
-	if i >= 0 {
-		buf = p.free[i][:n]
-		p.free = slices.Delete(p.free, i, i+1)
+	for i, b := range slices.Backward(p.free) {
+		if cap(b) >= n && cap(b)/2 <= n {
+			buf, p.free = b[:n], slices.Delete(p.free, i, i+1)
+			break
+		}
 	}
 	p.mu.Unlock()
 	if buf == nil {
