@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -337,71 +336,6 @@ func (b *batcher) publishVerdict() error {
 		return nil
 	}
 	return err
-}
-
-// save writes how far the trainer has come and drops the results below the new floor. The record first: a
-// successor must find everything above the floor that it reads.
-func (b *batcher) save() {
-	if time.Since(b.unsaved) < savePause {
-		return
-	}
-	g := b.gen
-	floor := g.Droppable(retained(b.rec.Settings, g.Limit(), b.rec.BatchBytes))
-	if b.small() {
-		if whole := (floor + 1) / schema.BlockSize * schema.BlockSize; whole > 0 {
-			floor = max(g.Floor(), whole-1)
-		} else {
-			floor = g.Floor()
-		}
-	}
-	b.saveTo(floor)
-}
-
-// saveTo is save with a given floor, which is at most taken.
-func (b *batcher) saveTo(floor uint64) {
-	g := b.gen
-	err := b.update(func(r *schema.Record) {
-		r.Taken, r.Floor, r.FloorState, r.BatchBytes = g.Taken(), floor, g.StateAfter(floor), max(r.BatchBytes, b.last.BatchBytes)
-	})
-	if err != nil {
-		b.log.Warn("progress not recorded yet", "error", err)
-		return
-	}
-	g.saved, g.since = g.Taken(), time.Now()
-	g.Drop(floor)
-	for seq := range g.done {
-		if seq <= floor {
-			delete(g.done, seq)
-		}
-	}
-	if err := b.purge(g.purged, floor); err != nil {
-		b.log.Warn("taken results not dropped yet", "error", err)
-		return
-	}
-	g.purged = floor
-}
-
-// small reports whether batches take so little room in the store that they are dropped by whole blocks, one purge for many:
-// because they are small, or because readers fetch them from workers.
-func (b *batcher) small() bool {
-	return int64(schema.BlockSize)*cmp.Or(b.last.Stored, b.rec.BatchBytes) <= b.windowBytes()/64
-}
-
-// unrecorded is how far the trainer may be ahead of the record: a window, of batches that are dropped by blocks a block at
-// least.
-func (b *batcher) unrecorded() uint64 {
-	n := b.gen.Limit()
-	if b.small() {
-		n = max(n, schema.BlockSize)
-	}
-	return uint64(n)
-}
-
-func (b *batcher) windowBytes() int64 {
-	if n := b.rec.Settings.WindowBytes; n > 0 {
-		return n
-	}
-	return DefaultWindowBytes
 }
 
 // repair looks after a late head: whatever has neither result nor job is published again. Looks at the same
