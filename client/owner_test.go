@@ -41,7 +41,8 @@ type owner struct {
 	refusals int    // so many requests to stop are refused for now
 	credits  []schema.Credit
 	requests []schema.SeatRequest
-	remake   bool // what readers say is lost is made again
+	last     *schema.Credit // of the latest request to stop or to leave
+	remake   bool           // what readers say is lost is made again
 
 	make   func(o *owner, seq uint64) (*schema.Result, []byte) // the result of a position; nil for batch()
 	onSeat func(*schema.SeatRequest) *schema.SeatReply         // answers instead, unless it returns nil
@@ -318,6 +319,7 @@ func (o *owner) stop(m *nats.Msg) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.last = req.Last
 	reply := schema.StopReply{Error: o.rec.Error}
 	switch {
 	case o.refusals > 0:

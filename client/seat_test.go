@@ -90,6 +90,31 @@ func TestSuperseded(t *testing.T) {
 	take(t, second, state, 5)
 }
 
+// TestLastWord ends a seat with how far the trainer came, whatever became of its credits: of a large window, these are few.
+func TestLastWord(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*testing.T, *Batcher[[]byte]) error{
+		"Stop":  func(t *testing.T, b *Batcher[[]byte]) error { return b.Stop(deadline(t)) },
+		"Close": func(_ *testing.T, b *Batcher[[]byte]) error { return b.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			o.window = 64
+			b, _ := setup(t, o, nil)
+			take(t, b, schema.State{}, 3)
+			if err := end(t, b); err != nil {
+				t.Fatal(err)
+			}
+			o.locked(func() {
+				if o.last == nil || o.last.Taken != 3 || o.last.Gen != o.gens[0] || o.last.Bytes == 0 {
+					t.Errorf("last word: %+v", o.last)
+				}
+			})
+		})
+	}
+}
+
 func TestStopWhileTaking(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)

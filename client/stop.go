@@ -14,7 +14,6 @@ func (r *reader) stop(ctx context.Context) error {
 	if err := r.open(); err != nil {
 		return err
 	}
-	req := schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id}
 	r.mu.Lock()
 	had := r.sticky
 	r.mu.Unlock()
@@ -27,8 +26,9 @@ func (r *reader) stop(ctx context.Context) error {
 	if !again {
 		r.halt()
 	}
+	req := r.stopRequest(false)
 	var reply schema.StopReply
-	err := r.ask(ctx, r.ctx, "stop", &req, requestTimeout, false, func(data []byte) (*schema.Fault, error) {
+	err := r.ask(ctx, r.ctx, "stop", req, requestTimeout, false, func(data []byte) (*schema.Fault, error) {
 		reply = schema.StopReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err
@@ -75,7 +75,16 @@ func (r *reader) close() error {
 	if superseded {
 		return nil
 	}
-	return r.leave(&schema.StopRequest{Batcher: r.cfg.Name, Request: r.nextRequest().String(), Reader: r.id, Leave: true})
+	return r.leave(r.stopRequest(true))
+}
+
+// stopRequest ends the run or gives up the seat, with the last word on how far the trainer came.
+func (r *reader) stopRequest(leave bool) *schema.StopRequest {
+	id := r.nextRequest().String()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.credit()
+	return &schema.StopRequest{Batcher: r.cfg.Name, Request: id, Reader: r.id, Leave: leave, Last: &last}
 }
 
 func (r *reader) leave(req *schema.StopRequest) error {

@@ -17,8 +17,6 @@ func (b *batcher) hearReader(m *nats.Msg) {
 	if len(m.Data) > maxCredit || json.Unmarshal(m.Data, credit) != nil {
 		return // not a credit of this wire version
 	}
-	credit.Waiting = credit.Waiting[:min(len(credit.Waiting), maxWaiting)]
-	credit.Lost = credit.Lost[:min(len(credit.Lost), schema.MaxLost)]
 	b.hint(func() {
 		b.credit(credit)
 		if topology.Answerable(m.Reply) {
@@ -32,6 +30,8 @@ func (b *batcher) credit(credit *schema.Credit) {
 	if credit.Reader != b.rec.Reader || b.rec.Reader == "" {
 		return
 	}
+	credit.Waiting = credit.Waiting[:min(len(credit.Waiting), maxWaiting)]
+	credit.Lost = credit.Lost[:min(len(credit.Lost), schema.MaxLost)]
 	b.heard = time.Now()
 	b.measure(credit)
 	g := b.gen

@@ -325,9 +325,15 @@ func (b *batcher) stop(req *schema.StopRequest) schema.StopReply {
 	if b.overtaken(req.Reader, req.Request) {
 		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: "this request was overtaken by a later one"}}
 	}
+	if req.Last != nil {
+		b.credit(req.Last)
+	}
 	before, failure := b.rec.Gen, b.rec.Error
 	err := b.update(func(r *schema.Record) {
 		r.Since, r.Request = time.Now(), req.Request
+		if b.gen != nil {
+			r.Taken = b.gen.Taken()
+		}
 		if req.Leave {
 			vacate(r)
 			r.Seat++

@@ -236,6 +236,47 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestLastWord records how far the trainer came, although no credit was heard before it ended its seat.
+func TestLastWord(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	fed := func(s schema.Status) bool { return s.Fed > 0 }
+	end := func(leave bool, gen string, seat uint64) {
+		t.Helper()
+		req := schema.StopRequest{
+			Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave,
+			Last: &schema.Credit{Gen: gen, Seat: seat, Reader: r.id, Taken: 1},
+		}
+		if got := ask[schema.StopReply](c, "stop", req); got.Fault != nil {
+			t.Fatalf("%+v", got)
+		}
+	}
+	expect := func(taken uint64) {
+		t.Helper()
+		if rec, _ := r.record(); rec.Taken != taken {
+			t.Errorf("%d taken, as the record has it; want %d", rec.Taken, taken)
+		}
+		if s := r.status(); s.Taken != taken {
+			t.Errorf("%d taken, says the owner; want %d", s.Taken, taken)
+		}
+	}
+	r.run(0)
+	r.wait("the first job is out", fed)
+	end(true, r.reply.Gen, r.reply.Seat)
+	expect(1)
+
+	r.run(0) // anew
+	r.wait("the first job is out", fed)
+	end(true, r.reply.Gen, r.reply.Seat-1)
+	expect(0)
+
+	r.run(0)
+	r.wait("the first job is out", fed)
+	end(false, r.reply.Gen, r.reply.Seat)
+	expect(1)
+}
+
 func TestRefusals(t *testing.T) {
 	c := setup(t)
 	h := &hooks{

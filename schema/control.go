@@ -196,6 +196,10 @@ type StopRequest struct {
 	Request string `json:"request"` // as in SeatRequest
 	Reader  string `json:"reader"`
 	Leave   bool   `json:"leave,omitempty"`
+
+	// Last is how far the trainer came. Credits travel by another subject, and may arrive after a request that ends their
+	// seat, or not at all.
+	Last *Credit `json:"last,omitempty"`
 }
 
 // StopReply answers a StopRequest. Error is the failure that the run had, if it had one.
