@@ -69,7 +69,6 @@ type generation struct {
 	*window.Window
 	feed    *feed
 	saved   uint64    // taken, as the record has it
-	since   time.Time // of the last save
 	moved   time.Time // when the trainer came further last
 	looked  time.Time // of the last repair
 	pause   time.Duration

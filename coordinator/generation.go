@@ -149,7 +149,7 @@ func (b *batcher) start(w *window.Window) *schema.Fault {
 		return unavailable("feed batcher %s: %v", b.name, err)
 	}
 	f.trace = b.trace
-	b.gen = &generation{Window: w, feed: f, saved: b.rec.Taken, purged: b.rec.Floor, since: time.Now(), moved: time.Now()}
+	b.gen = &generation{Window: w, feed: f, saved: b.rec.Taken, purged: b.rec.Floor, moved: time.Now()}
 	b.announce()
 	b.resize()
 	return nil

@@ -35,7 +35,7 @@ func (b *batcher) saveTo(floor uint64) {
 		b.log.Warn("progress not recorded yet", "error", err)
 		return
 	}
-	g.saved, g.since = g.Taken(), time.Now()
+	g.saved = g.Taken()
 	g.Drop(floor)
 	for seq := range g.done {
 		if seq <= floor {

@@ -182,8 +182,12 @@ func looping(ctx context.Context, log *slog.Logger, nc *nats.Conn, loop func(ctx
 // floorBuffer is how many messages wait for a floor's loop at most: more than a window and all answers to it.
 const floorBuffer = 1 << 14
 
-func startFloorFeeder(ctx context.Context, log *slog.Logger, arg floorArg) (*role, any, error) {
-	nc, err := connectFloor(arg.URL)
+// feeding publishes what credits and a window allow, until the role is closed: publish sends all up to a limit, stored hears
+// how many messages a batch had.
+func feeding(
+	ctx context.Context, log *slog.Logger, url string, window uint64, publish func(pub *fastPublisher, limit uint64) error, stored func(n int) error,
+) (*role, any, error) {
+	nc, err := connectFloor(url)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -198,9 +202,34 @@ func startFloorFeeder(ctx context.Context, log *slog.Logger, arg floorArg) (*rol
 	if err := nc.Flush(); err != nil {
 		return nil, nil, err
 	}
+	return looping(ctx, log, nc, func(ctx context.Context) error {
+		limit := window
+		for {
+			if err := publish(pub, limit); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case msg := <-credits:
+				limit = max(limit, binary.BigEndian.Uint64(msg.Data)+window)
+			case msg := <-answers:
+				_, n, _, err := ended(msg)
+				if err == nil {
+					err = stored(n)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+	}), nil, nil
+}
+
+func startFloorFeeder(ctx context.Context, log *slog.Logger, arg floorArg) (*role, any, error) {
 	body := filled(arg.Bytes)
-	var fed, limit, stored uint64
-	feed := func() error {
+	var fed, stored uint64
+	return feeding(ctx, log, arg.URL, uint64(arg.Window), func(pub *fastPublisher, limit uint64) error {
 		for fed < limit {
 			fed++
 			last := fed == limit || fed%batchMost == 0
@@ -209,29 +238,12 @@ func startFloorFeeder(ctx context.Context, log *slog.Logger, arg floorArg) (*rol
 			}
 		}
 		return nil
-	}
-	return looping(ctx, log, nc, func(ctx context.Context) error {
-		limit = uint64(arg.Window)
-		for {
-			if err := feed(); err != nil {
-				return err
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case msg := <-credits:
-				limit = max(limit, binary.BigEndian.Uint64(msg.Data)+uint64(arg.Window))
-			case msg := <-answers:
-				_, n, _, err := ended(msg)
-				if err != nil {
-					return err
-				}
-				if stored += uint64(n); stored > fed {
-					return fmt.Errorf("%d jobs stored of %d", stored, fed)
-				}
-			}
+	}, func(n int) error {
+		if stored += uint64(n); stored > fed {
+			return fmt.Errorf("%d jobs stored of %d", stored, fed)
 		}
-	}), nil, nil
+		return nil
+	})
 }
 
 // floorWorker turns jobs into results. Only one goroutine uses it.

@@ -56,25 +56,10 @@ func (b *bench) floorStream(ctx context.Context, name string, arg streamArg) (s 
 }
 
 func startStreamPublisher(ctx context.Context, log *slog.Logger, arg streamArg) (*role, any, error) {
-	nc, err := connectFloor(arg.URL)
-	if err != nil {
-		return nil, nil, err
-	}
-	credits, answers := make(chan *nats.Msg, floorBuffer), make(chan *nats.Msg, floorBuffer)
-	if _, err := nc.ChanSubscribe(creditsTo, credits); err != nil {
-		return nil, nil, err
-	}
-	pub := &fastPublisher{nc: nc, inbox: nats.NewInbox() + "."}
-	if _, err := nc.ChanSubscribe(pub.inbox+">", answers); err != nil {
-		return nil, nil, err
-	}
-	if err := nc.Flush(); err != nil {
-		return nil, nil, err
-	}
 	body := filled(arg.Bytes)
 	most := max(1, streamAnswer/min(arg.Bytes, streamChunk)) // messages per answer
-	var sent, limit uint64                                   // messages
-	send := func() error {
+	var sent uint64                                          // messages
+	return feeding(ctx, log, arg.URL, arg.window(), func(pub *fastPublisher, limit uint64) error {
 		for ; sent < limit; sent++ {
 			k := int(sent % uint64(arg.chunks()))
 			part := body[k*streamChunk : min((k+1)*streamChunk, len(body))]
@@ -84,25 +69,7 @@ func startStreamPublisher(ctx context.Context, log *slog.Logger, arg streamArg) 
 			}
 		}
 		return nil
-	}
-	return looping(ctx, log, nc, func(ctx context.Context) error {
-		limit = arg.window()
-		for {
-			if err := send(); err != nil {
-				return err
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case msg := <-credits:
-				limit = max(limit, binary.BigEndian.Uint64(msg.Data)+arg.window())
-			case msg := <-answers:
-				if _, _, _, err := ended(msg); err != nil {
-					return err
-				}
-			}
-		}
-	}), nil, nil
+	}, func(int) error { return nil })
 }
 
 // streamConsumer takes batches. Only one goroutine uses it.
