@@ -140,8 +140,13 @@ func (l *lockedLog) String() string {
 
 type wideParams struct {
 	Size int    `json:"size"`
-	Slow uint64 `json:"slow"` // this one takes so long that a second worker is asked for it
+	Slow uint64 `json:"slow"` // this one takes until a second worker is asked for it
+	Test string `json:"test"` // whose slow batches these are
 }
+
+// slow says of the slow batches, by their parameters, how a second worker lets the first one go on. All workers of the tests
+// are in this process.
+var slow sync.Map
 
 // wide gives batches of any size.
 var wide = dataset.Define("wide", func(_ context.Context, p wideParams) (dataset.Dataset[uint64, uint64, []byte], error) {
@@ -156,10 +161,15 @@ func wideBatches(p wideParams) dataset.Dataset[uint64, uint64, []byte] {
 		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
 		MaterializeFunc: func(ctx context.Context, n uint64) ([]byte, error) {
 			if n > 0 && n == p.Slow {
-				select {
-				case <-time.After(3 * time.Second):
-				case <-ctx.Done():
-					return nil, context.Cause(ctx)
+				second := make(chan struct{})
+				if goOn, begun := slow.LoadOrStore(p, sync.OnceFunc(func() { close(second) })); begun {
+					goOn.(func())()
+				} else {
+					select {
+					case <-second:
+					case <-ctx.Done():
+						return nil, context.Cause(ctx)
+					}
 				}
 			}
 			return bytes.Repeat([]byte{byte(n)}, p.Size), nil
@@ -182,7 +192,7 @@ func TestSecuredService(t *testing.T) {
 	var denials lockedLog
 	for _, size := range []int{100, 3 << 20} {
 		nc := s.connect("client", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { fmt.Fprintln(&denials, err) }))
-		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{Size: size, Slow: 30}, Window: 9, Logger: slog.New(slog.DiscardHandler)})
+		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{size, 30, s.dir}, Window: 9, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
