@@ -102,8 +102,12 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 	case dir == up && k == classCredit:
 		credit := new(schema.Credit)
 		if json.Unmarshal(f.body, credit) == nil {
-			at := seatOf{credit.Gen, credit.Seat}
-			c.taken[at] = max(c.taken[at], credit.Taken)
+			c.seeCredit(credit)
+		}
+	case dir == up && k == classSeat && e.role == "client":
+		var request schema.StopRequest // of the others no field is read
+		if json.Unmarshal(f.body, &request) == nil && request.Last != nil {
+			c.seeCredit(request.Last)
 		}
 	case dir == up && k == classAck && len(f.body) == 0:
 		places, enough := c.jobs[e.name+f.subject], stored
@@ -118,6 +122,12 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 	case dir == up && k == classAPI && e.role == "coordinator":
 		c.seeCall(e, f)
 	}
+}
+
+// seeCredit notes what a reader says that it took.
+func (c *checks) seeCredit(credit *schema.Credit) {
+	at := seatOf{credit.Gen, credit.Seat}
+	c.taken[at] = max(c.taken[at], credit.Taken)
 }
 
 func (c *checks) breach(format string, args ...any) {
