@@ -72,10 +72,16 @@ func (c *statusCmd) show(a *app, s fleet.Status, failed error) error {
 	return writeTable(a.out, s)
 }
 
+// slowAnswer is how long a coordinator may take when no other answers: none at all, the server says at once.
+const slowAnswer = 2 * time.Second
+
 // askOverview asks all coordinators. Who does not answer in time is left out; errUnhealthy means that nobody did.
 func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	due := time.Now().Add(wait)
+	last := time.AfterFunc(max(wait, slowAnswer), cancel)
+	defer last.Stop()
 	const overview = schema.CoordinatorPrefix + ".overview"
 	var answers []schema.Overview
 	err := gather(ctx, nc, overview, func(m *nats.Msg) bool {
@@ -83,6 +89,7 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 		if json.Unmarshal(m.Data, &o) == nil {
 			answers = append(answers, o)
 		}
+		last.Reset(time.Until(due))
 		return true
 	})
 	if len(answers) == 0 {

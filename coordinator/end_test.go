@@ -154,6 +154,11 @@ func TestBusyBatcherHoldsUpNoOther(t *testing.T) {
 	}})
 	good, slow := c.reader("good"), c.reader("slow")
 	good.run(1)
+	slow.run(1)
+	slow.stop(true)
+	if o := ask[schema.Overview](c, "overview", nil); len(o.Batchers) != 2 {
+		t.Fatalf("overview: %+v", o)
+	}
 	slow.params = []byte(`{"shift":1}`)
 	data := mustJSON(t, slow.request(schema.ModeOpen, schema.State{}))
 	if err := c.nc.PublishRequest(schema.CoordinatorPrefix+".seat", c.nc.NewInbox(), data); err != nil {
@@ -168,7 +173,7 @@ func TestBusyBatcherHoldsUpNoOther(t *testing.T) {
 	good.work(8)
 	good.credit(9)
 	good.waitJobs(10, 17)
-	if o := ask[schema.Overview](c, "overview", nil); len(o.Batchers) != 1 || o.Batchers[0].Batcher != "good" {
+	if o := ask[schema.Overview](c, "overview", nil); len(o.Batchers) != 2 || o.Batchers[0].Taken != 9 || o.Batchers[1].Taken != 1 {
 		t.Fatalf("overview: %+v", o)
 	}
 }

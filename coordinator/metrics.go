@@ -12,8 +12,9 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// collectWait bounds how long a scrape waits for batchers that are busy; of those it shows what was known last.
-const collectWait = 300 * time.Millisecond
+// viewWait bounds how long a scrape or an overview waits for batchers that are busy; of those it shows what they said
+// last. It is less than `jetbatch status` waits for coordinators.
+const viewWait = 300 * time.Millisecond
 
 // stuckAfter is how long one turn of the loop may take, which calls JetStream a few times and gives up on each after
 // callTimeout, until the coordinator is not live.
@@ -188,7 +189,7 @@ func (c *Coordinator) views() []*view {
 		answers[i] = make(chan *view, 1)
 		b.hint(func() { answers[i] <- b.view() })
 	}
-	limit := time.NewTimer(collectWait)
+	limit := time.NewTimer(viewWait)
 	defer limit.Stop()
 	late := false
 	views := make([]*view, 0, len(all))

@@ -24,9 +24,6 @@ const (
 	opOverview = "overview"
 )
 
-// overviewWait bounds how long an overview waits for batchers that are busy.
-const overviewWait = time.Second
-
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
 
 // handle answers a request in a goroutine of its own, since opening a data set may take long.
@@ -260,35 +257,8 @@ func isConflict(err error) bool {
 
 func (c *Coordinator) overview() schema.Overview {
 	o := schema.Overview{Coordinator: c.cfg.Name, Version: schema.ServiceVersion, Datasets: c.kindTokens(), Workers: c.fleet.list()}
-	answers := make(chan schema.Status)
-	asked := c.all()
-	limit := time.NewTimer(overviewWait)
-	defer limit.Stop()
-	done := make(chan struct{})
-	defer close(done)
-	for _, b := range asked {
-		c.spawn(func() {
-			s, gone := call(b, b.status)
-			if gone != nil {
-				s = schema.Status{}
-			}
-			select {
-			case answers <- s:
-			case <-done:
-			}
-		})
-	}
-	for range asked {
-		select {
-		case s := <-answers:
-			if s.Batcher != "" {
-				o.Batchers = append(o.Batchers, s)
-			}
-		case <-limit.C: // the rest are opening their data sets, or waiting for JetStream
-			return o
-		case <-c.ctx.Done():
-			return o
-		}
+	for _, v := range c.views() {
+		o.Batchers = append(o.Batchers, v.Status)
 	}
 	slices.SortFunc(o.Batchers, func(a, b schema.Status) int { return strings.Compare(a.Batcher, b.Batcher) })
 	return o
