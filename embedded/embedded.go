@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -156,11 +157,9 @@ func (s *Service) connect(name string) (*nats.Conn, error) {
 }
 
 // run runs a role on a connection of its own and keeps its error for Close.
-func (s *Service) run(nc *nats.Conn, role func(context.Context) error) { s.runUntil(s.ctx, nc, role) }
-
-func (s *Service) runUntil(ctx context.Context, nc *nats.Conn, role func(context.Context) error) {
+func (s *Service) run(nc *nats.Conn, role func(context.Context) error) {
 	defer nc.Close()
-	if err := role(ctx); err != nil && ctx.Err() == nil {
+	if err := role(s.ctx); err != nil && s.ctx.Err() == nil {
 		s.mu.Lock()
 		s.errs = append(s.errs, err)
 		s.mu.Unlock()
@@ -200,13 +199,21 @@ func (s *Service) AddWorker() (name string, err error) {
 		nc.Close()
 		return "", err
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	// Killing a worker takes its connections away first, so that it can neither finish nor hand back.
+	// Killing a worker takes its connections away, so that it can neither finish nor hand back.
+	var killed atomic.Bool
 	s.workers[name] = func() {
+		killed.Store(true)
 		nc.Close()
-		cancel()
 	}
-	s.roles.Go(func() { s.runUntil(ctx, nc, w.Run) })
+	s.roles.Go(func() {
+		s.run(nc, func(ctx context.Context) error {
+			err := w.Run(ctx)
+			if killed.Load() {
+				return nil // it was told so
+			}
+			return err
+		})
+	})
 	return name, nil
 }
 
