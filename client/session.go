@@ -293,24 +293,31 @@ func (s *session) sweep() {
 		missing = s.r.buf.Missing(s.r.window)
 	}
 	s.r.mu.Unlock()
+	if len(missing) == 0 {
+		return
+	}
+	s.readStored(missing[0]) // before all others: Take waits for it
 	var group errgroup.Group
 	group.SetLimit(recordsAtOnce)
-	for _, seq := range missing {
+	for _, seq := range missing[1:] {
 		if s.ctx.Err() != nil {
 			break
 		}
 		group.Go(func() error {
-			if !s.wants(seq) {
-				return nil
-			}
-			msg, err := s.get(s.ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq))
-			if err != nil {
-				return err
-			}
-			s.read(seq, msg)
+			s.readStored(seq)
 			return nil
 		})
 	}
-	// What could not be read is missing still, and is looked for again when it is late.
-	_ = group.Wait()
+	_ = group.Wait() // nothing returns an error
+}
+
+// readStored reads one record from the store. One that cannot be read is missing still, and is looked for again when it is
+// late.
+func (s *session) readStored(seq uint64) {
+	if !s.wants(seq) {
+		return
+	}
+	if msg, err := s.get(s.ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq)); err == nil {
+		s.read(seq, msg)
+	}
 }
