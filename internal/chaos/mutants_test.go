@@ -73,7 +73,7 @@ var mutants = []mutant{
 	},
 	{
 		"results are dropped before the record says so", []edit{{
-			"coordinator/generation.go",
+			"coordinator/progress.go",
 			"	g := b.gen\n	err := b.update(func(r *schema.Record) {\n		r.Taken, r.Floor,",
 			"	g := b.gen\n	_ = b.purge(g.purged, floor)\n	err := b.update(func(r *schema.Record) {\n		r.Taken, r.Floor,",
 		}},
