@@ -17,6 +17,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker"
 )
 
 // delays is what a test injects: sleeps, and what they came to on this machine.
@@ -208,6 +209,51 @@ func TestAttribution(t *testing.T) { //nolint:paralleltest // see above
 			sum := measured(t, nc, "train", d, 2*batches)
 			return sum, time.Duration(d.slept.Load())
 		})
+	})
+	t.Run("transfer from the worker's memory", func(t *testing.T) {
+		check(t, "transfer", func(t *testing.T) (schema.Timing, time.Duration) {
+			d := &delays{size: 1_000_000} // 0.2 s a batch
+			def := delayed("train", d)
+			s := start(t, embedded.Config{Listen: "127.0.0.1:0", Workers: -1}, def)
+			port := freeAddress(t)
+			join(t, s, worker.Config{Name: "far", Direct: port, DirectAdvertise: throttle(t, port, 5_000_000, d)}, def)
+			sum := measured(t, s.Conn(), "train", d, 2*batches)
+			return sum, time.Duration(d.slept.Load())
+		})
+	})
+}
+
+// freeAddress is where nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// join runs a worker that comes by TCP until the test ends.
+func join(t *testing.T, s *embedded.Service, cfg worker.Config, def dataset.Definition) {
+	t.Helper()
+	nc, err := client.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := worker.New(nc, cfg, def)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		nc.Close()
 	})
 }
 
