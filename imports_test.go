@@ -50,7 +50,7 @@ var layers = map[string][]string{
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
-	"cli":      {"schema", "dataset", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
+	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
 	"cmd":      {"dataset", "onda", "cli"},
 	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},
 }

@@ -163,8 +163,8 @@ func fetchFrom(ctx context.Context, conn net.Conn, res *schema.Result, buf []byt
 	}
 	here, size, err := schema.ParseAnswer(head)
 	switch {
-	case err != nil:
-		return digest, true, err
+	case err != nil: // somebody else has that port, or stands before it
+		return digest, true, fmt.Errorf("%w: whoever listens there is no worker: %w", errUnreachable, err)
 	case !here:
 		return digest, true, errNotKept
 	case size != res.Size:

@@ -27,7 +27,8 @@ type keeper struct {
 	results map[string]*schema.Result
 	served  int
 	asked   []schema.Upload
-	stall   int // so many bytes into each answer nothing more comes; 0 for never
+	stall   int  // so many bytes into each answer nothing more comes; 0 for never
+	alien   bool // what listens is no worker
 }
 
 func newKeeper(t *testing.T, o *owner) *keeper {
@@ -66,10 +67,13 @@ func (k *keeper) serve(conn net.Conn) {
 		}
 		k.mu.Lock()
 		payload, ok := k.kept[string(attempt)]
-		stall := k.stall
+		stall, alien := k.stall, k.alien
 		k.served++
 		k.mu.Unlock()
 		answer := append(schema.AppendAnswer(nil, ok, uint64(len(payload))), payload...)
+		if alien {
+			answer = []byte("HTTP/1.1 400 Bad Request\r\n\r\n")
+		}
 		if stall > 0 {
 			answer = answer[:stall]
 		}
@@ -164,6 +168,24 @@ func TestWorkerOutOfReach(t *testing.T) {
 	o := newOwner(t)
 	k := newKeeper(t, o)
 	_ = k.l.Close()
+	outOfReach(t, o, k)
+	if k.served != 0 {
+		t.Fatal("fetched from nowhere")
+	}
+}
+
+// TestSomebodyElseListens has something at a worker's port that speaks another protocol, as a proxy does.
+func TestSomebodyElseListens(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	k.alien = true
+	outOfReach(t, o, k)
+}
+
+// outOfReach takes batches that can be had by way of NATS only.
+func outOfReach(t *testing.T, o *owner, k *keeper) {
+	t.Helper()
 	k.hear(t, false)
 	b, log := setup(t, o, nil)
 	takeBig(t, b, 6)
@@ -173,7 +195,7 @@ func TestWorkerOutOfReach(t *testing.T) {
 	if len(k.asked) < 6 || !slices.ContainsFunc(k.asked, avoid) || slices.ContainsFunc(k.asked[idlePerWorker:], avoid) {
 		t.Fatalf("the worker was asked %+v", k.asked)
 	}
-	if k.served != 0 || !log.has("large batches of a worker come through NATS") {
+	if !log.has("large batches of a worker come through NATS") {
 		t.Fatal("that is not said")
 	}
 }

@@ -239,9 +239,10 @@ type WorkerStatus struct {
 	Retried   uint64    `json:"retried"`
 	Leaving   bool      `json:"leaving,omitempty"`
 	LastError string    `json:"last_error,omitempty"`
-	Oldest    *Running  `json:"oldest,omitempty"` // what it has been at for longest
-	Direct    string    `json:"direct,omitempty"` // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
-	Now       time.Time `json:"now,omitzero"`     // when it said so, by its own clock
+	Oldest    *Running  `json:"oldest,omitempty"`     // what it has been at for longest
+	Direct    string    `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
+	DirectPin []byte    `json:"direct_pin,omitempty"` // as Direct.Pin
+	Now       time.Time `json:"now,omitzero"`         // when it said so, by its own clock
 }
 
 // Running is a job that is being materialized, or whose result is being stored.

@@ -29,7 +29,7 @@ func (w *Worker) Status() schema.WorkerStatus {
 		Oldest: w.oldest(), Now: time.Now(),
 	}
 	if k := w.keeper.Load(); k != nil && !direct.IsInProcess(k.address) {
-		s.Direct = k.address
+		s.Direct, s.DirectPin = k.address, k.listener.Pin
 	}
 	if w.draining {
 		s.Slots = 0

@@ -2,42 +2,42 @@ package doctor
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
-	"net"
+	"io"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/jetbatch/jetbatch/internal/direct"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 const (
-	dialTimeout = time.Second
-	dialsAtOnce = 16
-	maxDials    = 100 // workers that are tried
+	fetchTimeout = time.Second
+	dialsAtOnce  = 16
+	maxDials     = 100 // workers that are tried
 )
 
 // direct tries to reach the workers that large batches are fetched from. It is this machine that tries, which says
-// something about a trainer if that is here, too.
-func (e *examination) direct(ctx context.Context) {
-	var names, addresses []string
+// something about a trainer if that is here, too. secure is whether it insists on TLS.
+func (e *examination) direct(ctx context.Context, secure bool) {
+	var workers []schema.WorkerStatus
 	for _, w := range e.state.Workers {
-		if w.Direct != "" && len(names) < maxDials {
-			names, addresses = append(names, w.Worker), append(addresses, w.Direct)
+		if w.Direct != "" && len(workers) < maxDials {
+			workers = append(workers, w)
 		}
 	}
-	if len(names) == 0 {
+	if len(workers) == 0 {
 		return
 	}
-	failures := make([]error, len(names))
+	failures := make([]error, len(workers))
 	var dials errgroup.Group
 	dials.SetLimit(dialsAtOnce)
-	for i, address := range addresses {
+	for i, w := range workers {
 		dials.Go(func() error {
-			conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
-			if err == nil {
-				err = conn.Close()
-			}
-			failures[i] = err
+			failures[i] = tryFetch(ctx, w, secure)
 			return nil
 		})
 	}
@@ -45,14 +45,40 @@ func (e *examination) direct(ctx context.Context) {
 	var unreached []string
 	for i, err := range failures {
 		if err != nil {
-			unreached = append(unreached, fmt.Sprintf("%s (%v)", names[i], err))
+			unreached = append(unreached, fmt.Sprintf("%s (%v)", workers[i].Worker, err))
 		}
 	}
 	if len(unreached) == 0 {
-		e.find(OK, "direct", fmt.Sprintf("the ports of %s can be reached from here, for batches of over 512 KiB", count(len(names), "worker")), "")
+		e.find(OK, "direct", fmt.Sprintf("the ports of %s can be reached from here, for batches of over 512 KiB", count(len(workers), "worker")), "")
 		return
 	}
 	e.find(Warning, "direct", fmt.Sprintf("%d of %s cannot be reached from here: %s; for a trainer here their batches of over 512 KiB come through NATS",
-		len(unreached), count(len(names), "worker"), strings.Join(unreached, ", ")),
+		len(unreached), count(len(workers), "worker"), strings.Join(unreached, ", ")),
 		"open the port that the workers are given by --direct, or name by --direct-advertise what trainers dial; if nothing can be opened, --direct off saves the attempts")
+}
+
+// tryFetch asks a worker for a payload as a trainer would, for one that nobody has. That the port is open is not enough:
+// a proxy may stand before it.
+func tryFetch(ctx context.Context, w schema.WorkerStatus, secure bool) error {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	conn, err := direct.Dial(ctx, w.Direct, w.DirectPin, secure)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // all that was asked for has come, or nothing will
+	if err := conn.SetDeadline(time.Now().Add(fetchTimeout)); err != nil {
+		return err
+	}
+	if _, err := conn.Write(schema.AppendFetch(nil, rand.Text())); err != nil {
+		return err
+	}
+	var head [schema.AnswerHead]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return fmt.Errorf("%s does not answer: %w", w.Direct, err)
+	}
+	if _, _, err := schema.ParseAnswer(head); err != nil {
+		return fmt.Errorf("whoever listens at %s is no worker: %w", w.Direct, err)
+	}
+	return nil
 }

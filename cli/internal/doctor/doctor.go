@@ -68,7 +68,8 @@ func Examine(ctx context.Context, d Deployment) []Finding {
 		e.bucket(ctx)
 	}
 	e.fleet(ctx)
-	e.direct(ctx)
+	_, err = d.Conn.TLSConnectionState()
+	e.direct(ctx, err == nil)
 	e.clocks(ctx)
 	return e.findings
 }
