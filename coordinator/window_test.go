@@ -116,6 +116,9 @@ func TestUnrecordedProgress(t *testing.T) {
 	for seq := uint64(5); seq <= fed; seq++ {
 		r.work(1)
 		r.credit(seq)
+		if seq == last { // before the next credit ends the feeding
+			r.wait("jobs go out", func(s schema.Status) bool { return s.Fed == fed })
+		}
 	}
 	if got := r.status().Fed; got != fed {
 		t.Fatalf("%d jobs went out with %d recorded as taken, want %d", got, rec.Taken, fed)
