@@ -27,13 +27,27 @@ type checks struct {
 	writes map[string]*schema.Record      // on their way into the bucket, by reply subject
 	views  map[string]*schema.Record      // what each coordinator knows to be stored
 	jobs   map[string][]place             // delivered, by the role's name and the subject of their acks
-	sent   map[string]place               // records on their way, by reply subject
+	sent   map[string]sent                // records on their way, by reply subject
 	parted map[string]place               // jobs that were taken out of a run, on their way, by reply subject
 	known  map[string]map[place]knowledge // what each worker knows of a place
 	taken  map[seatOf]uint64              // what readers said that they took
 	seeks  map[string]seek                // where the reader sat down last, by generation
 	forges map[place]bool                 // results that a fault put there
+	stored map[storedAt]sent              // records of which the server said where they are
+	lost   map[sent]bool                  // attempts whose payload a reader said to be lost
 	broken []string
+}
+
+// sent is a result that a worker published, or says that it did.
+type sent struct {
+	place
+	attempt string
+}
+
+// storedAt is a message of a generation's store.
+type storedAt struct {
+	gen string
+	at  uint64
 }
 
 // knowledge is what a worker has been told of a place by the server.
@@ -61,8 +75,9 @@ type seek struct{ position, seat uint64 }
 func newChecks(w *world) *checks {
 	return &checks{
 		w: w, gens: make(map[string]bool), writes: make(map[string]*schema.Record), views: make(map[string]*schema.Record),
-		jobs: make(map[string][]place), sent: make(map[string]place), parted: make(map[string]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
+		jobs: make(map[string][]place), sent: make(map[string]sent), parted: make(map[string]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
 		taken: make(map[seatOf]uint64), seeks: make(map[string]seek),
+		stored: make(map[storedAt]sent), lost: make(map[sent]bool),
 	}
 }
 
@@ -94,7 +109,11 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 		}
 	case dir == up && k == classResult && f.reply != "":
 		if seq, err := schema.ParseResultSeq(f.subject); err == nil {
-			c.sent[f.reply] = place{strings.Split(f.subject, ".")[3], seq}
+			s := sent{place: place{strings.Split(f.subject, ".")[3], seq}}
+			if r, _, err := schema.DecodeResult(f.body); err == nil {
+				s.attempt = r.Attempt
+			}
+			c.sent[f.reply] = s
 			delete(c.parted, f.reply)
 		}
 	case dir == down && k == classReply:
@@ -128,6 +147,9 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 func (c *checks) seeCredit(credit *schema.Credit) {
 	at := seatOf{credit.Gen, credit.Seat}
 	c.taken[at] = max(c.taken[at], credit.Taken)
+	for _, l := range credit.Lost {
+		c.lost[sent{place{credit.Gen, l.Seq}, l.Attempt}] = true
+	}
 }
 
 func (c *checks) breach(format string, args ...any) {
@@ -182,7 +204,10 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 			c.known[e.name] = make(map[place]knowledge)
 		}
 		if record {
-			c.known[e.name][at] = stored
+			c.known[e.name][at.place] = stored
+			if ack.Error == nil {
+				c.stored[storedAt{at.gen, ack.Seq}] = at
+			}
 		} else if parted {
 			c.known[e.name][single] = max(c.known[e.name][single], queued)
 		}
@@ -210,7 +235,12 @@ func (c *checks) seeTaken(e *endpoint, rec *schema.Record) {
 
 // seeCall checks what a coordinator destroys.
 func (c *checks) seeCall(e *endpoint, f *frame) {
-	verb, stream, _ := strings.Cut(strings.TrimPrefix(f.subject, "$JS.API.STREAM."), ".")
+	call := strings.TrimPrefix(f.subject, "$JS.API.STREAM.")
+	dot := strings.LastIndexByte(call, '.')
+	if dot < 0 {
+		return
+	}
+	verb, stream := call[:dot], call[dot+1:]
 	_, gen, ok := topology.ParseResultsStream(stream)
 	if !ok || gen != c.gen {
 		return
@@ -218,6 +248,16 @@ func (c *checks) seeCall(e *endpoint, f *frame) {
 	switch verb {
 	case "DELETE":
 		c.breach("I4: %s deletes the store of generation %s, which is in the record", e.name, gen)
+	case "MSG.DELETE":
+		var request struct {
+			Seq uint64 `json:"seq"`
+		}
+		if json.Unmarshal(f.body, &request) != nil {
+			return
+		}
+		if s, ok := c.stored[storedAt{gen, request.Seq}]; ok && !c.lost[s] {
+			c.breach("I4: %s deletes attempt %s of batch %d, whose payload nobody has said to be lost", e.name, s.attempt, s.seq)
+		}
 	case "PURGE":
 		var request struct {
 			Filter string `json:"filter"`

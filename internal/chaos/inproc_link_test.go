@@ -20,6 +20,7 @@ type endpoint struct {
 
 	mu     sync.Mutex
 	links  map[*link]bool
+	served *transfers // of a worker that is fetched from; else nil
 	held   [2]bool
 	closed bool
 }
@@ -53,11 +54,30 @@ func (e *endpoint) InProcessConn() (net.Conn, error) {
 	return l, nil
 }
 
-// hold stops and releases directions.
+// serve begins to pass on what readers fetch from the role, a worker.
+func (e *endpoint) serve() (*transfers, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, net.ErrClosed
+	}
+	t, err := newTransfers(e.w, e.name)
+	if err != nil {
+		return nil, err
+	}
+	t.hold(e.held[up] && e.held[down])
+	e.served = t
+	return t, nil
+}
+
+// hold stops and releases directions. Where both are held it is the role that stopped, and with it what it serves.
 func (e *endpoint) hold(upward, downward bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.held = [2]bool{upward, downward}
+	if e.served != nil {
+		e.served.hold(upward && downward)
+	}
 	for l := range e.links {
 		if !l.made.Load() {
 			_ = l.server.Close() // and with it the link: see InProcessConn
@@ -83,8 +103,12 @@ func (e *endpoint) cut() {
 func (e *endpoint) close() {
 	e.mu.Lock()
 	e.closed = true
+	served := e.served
 	e.mu.Unlock()
 	e.cut()
+	if served != nil {
+		served.close()
+	}
 }
 
 // link is one connection as the role sees it.

@@ -18,11 +18,13 @@ type plan struct {
 	Coordinators int            `json:"coordinators"`
 	Window       int            `json:"window"` // 0 for the default
 	Retain       int            `json:"retain"` // 0 for the default
-	Transfer     transfer       `json:"transfer"`
+	Transfer     transport      `json:"transfer"`
+	Torn         float64        `json:"torn"` // share of the transfers from workers that do not come to their end in a storm
 	InOrder      bool           `json:"in_order"`
 	ThinkUS      int64          `json:"think_us"` // mean of what the trainer does between batches
 	Faults       int            `json:"faults"`   // of one storm, at most
 	GapUS        int64          `json:"gap_us"`   // mean between two of them
+	LateUS       int64          `json:"late_us"`  // the most that a credit is late in a storm, so that some are of the seat before
 }
 
 func newPlan(seed uint64, batches int) plan {
@@ -61,18 +63,22 @@ func newPlan(seed uint64, batches int) plan {
 		if p.Params.BigEvery == 0 {
 			p.Params.BigEvery, p.Params.BigSize = 3+d.Uint64N(10), 512<<10+d.IntN(256<<10)
 		}
-		p.Transfer = []transfer{directly, directly, inChunks, unreachable}[d.IntN(4)]
+		p.Transfer = []transport{directly, directly, inChunks, unreachable}[d.IntN(4)]
+		p.Torn = d.Float64() * d.Float64()
+	}
+	if r := p.rand(5); r.IntN(3) == 0 {
+		p.LateUS = 1000 << r.IntN(10)
 	}
 	return p
 }
 
-// transfer is how large payloads come to the trainer.
-type transfer string
+// transport is how large payloads come to the trainer.
+type transport string
 
 const (
-	directly    transfer = "direct"      // from the workers that made them
-	inChunks    transfer = "chunks"      // in chunks, from the store
-	unreachable transfer = "unreachable" // from workers of which every second one cannot be dialled
+	directly    transport = "direct"      // from the workers that made them
+	inChunks    transport = "chunks"      // in chunks, from the store
+	unreachable transport = "unreachable" // from workers of which every second one cannot be dialled
 )
 
 func (p plan) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(p.Seed, stream)) }

@@ -40,6 +40,8 @@ const longest = 15 * time.Second
 func (s *storm) rage(ctx context.Context) {
 	s.ctx = ctx
 	defer s.pending.Wait()
+	s.w.tears(s.w.plan.Torn)
+	s.w.enforce(&rule{dir: up, class: classCredit, delay: time.Duration(s.w.plan.LateUS) * time.Microsecond})
 	for range s.w.plan.Faults {
 		gap := about(s.rng, time.Duration(s.w.plan.GapUS)*time.Microsecond)
 		select {
@@ -197,7 +199,7 @@ func (s *storm) join() {
 func (s *storm) heal() {
 	s.w.note("faults end")
 	s.w.mu.Lock()
-	s.w.rules = nil
+	s.w.rules, s.w.torn = nil, 0
 	s.w.mu.Unlock()
 	for _, r := range s.w.all("") {
 		r.net.hold(false, false)

@@ -34,7 +34,9 @@ type world struct {
 
 	mu     sync.Mutex
 	rng    *rand.Rand // of the fates of single messages
+	tearer *rand.Rand // of the fates of transfers
 	rules  []*rule
+	torn   float64 // share of the transfers from workers that do not come to their end
 	roles  []*role
 	born   int
 	faults map[string]int
@@ -59,7 +61,7 @@ type role struct {
 
 // newWorld starts a server. dir is for what it stores.
 func newWorld(p plan, dir string, log *journal) (*world, error) {
-	w := &world{plan: p, began: time.Now(), log: log, rng: p.rand(3), faults: make(map[string]int)}
+	w := &world{plan: p, began: time.Now(), log: log, rng: p.rand(3), tearer: p.rand(6), faults: make(map[string]int)}
 	w.checks = newChecks(w)
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "chaos", DontListen: true, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
@@ -168,13 +170,17 @@ func (w *world) run(ctx context.Context, e *endpoint, nc *nats.Conn) error {
 		return c.Run(ctx)
 	}
 	cfg := worker.Config{Name: e.name, Slots: w.plan.Slots, JobTimeout: 20 * time.Second, Logger: w.logger(e)}
-	switch w.plan.Transfer {
-	case inChunks:
+	switch {
+	case w.plan.Transfer == inChunks:
 		cfg.Direct = worker.DirectOff
-	case unreachable:
-		if e.number%2 == 0 {
-			cfg.DirectAdvertise = "process:nobody"
+	case w.plan.Transfer == unreachable && e.number%2 == 0:
+		cfg.DirectAdvertise = workerAddress("nobody")
+	case w.plan.Transfer != "":
+		t, err := e.serve()
+		if err != nil {
+			return err
 		}
+		cfg.Direct, cfg.DirectAdvertise = workerAddress(e.name), t.address()
 	}
 	wk, err := worker.New(nc, cfg, sequenceDefinition())
 	if err != nil {
@@ -250,6 +256,27 @@ func (w *world) fate(e *endpoint, dir int, c class) (delay time.Duration, lost b
 		}
 	}
 	return delay, false
+}
+
+// tears says which share of the transfers from workers does not come to its end from now on.
+func (w *world) tears(share float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.torn = share
+}
+
+// tear says what the faults of the moment do to a transfer that begins, and after how many bytes.
+func (w *world) tear() (what tear, after int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tearer.Float64() >= w.torn {
+		return "", 0
+	}
+	what = []tear{tornOff, stuck, damaged}[w.tearer.IntN(3)]
+	if w.tearer.IntN(4) == 0 {
+		return what, 0 // before there is an answer
+	}
+	return what, w.tearer.IntN(w.plan.Params.BigSize)
 }
 
 func (w *world) enforce(r *rule) {

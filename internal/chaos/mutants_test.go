@@ -121,6 +121,18 @@ var mutants = []mutant{
 		}},
 	},
 	{
+		"who says that a payload was lost takes another attempt's result away", []edit{{
+			"coordinator/store.go",
+			"	if err != nil || res.Attempt != attempt {", "	if err != nil || res.Attempt == \"\" {",
+		}},
+	},
+	{
+		"what came from a worker is not compared with its digest", []edit{{
+			"client/direct.go",
+			"		if err == nil && digest != res.Digest {", "		if false && digest != res.Digest {",
+		}},
+	},
+	{
 		"the collector deletes what the record names", []edit{{
 			"coordinator/registry.go",
 			"if err == nil && rec.Gen == g.gen {", "if err == nil && rec.Gen == g.gen && false {",

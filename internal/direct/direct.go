@@ -20,13 +20,17 @@ import (
 	"time"
 )
 
-// InProcess is the address to listen on for readers of this process alone; it opens no port.
+// InProcess is the address to listen on for readers of this process alone; it opens no port. With a colon and a name
+// behind it, that is where readers dial; else they dial a name that is made up.
 const InProcess = "process"
 
 const processPrefix = InProcess + ":"
 
 // IsInProcess reports whether an address means something in one process only.
 func IsInProcess(address string) bool { return strings.HasPrefix(address, processPrefix) }
+
+// ErrTaken is of Listen: another listener of this process has the name.
+var ErrTaken = errors.New("address already in use")
 
 // Errors of Dial.
 var (
@@ -48,7 +52,14 @@ type Listener struct {
 // Listen listens on a host:port, whose port may be 0, or InProcess. secure demands TLS, but of a pipe.
 func Listen(address string, secure bool) (*Listener, error) {
 	if address == InProcess {
-		return &Listener{Listener: listenPipe()}, nil
+		address = processPrefix + rand.Text()
+	}
+	if IsInProcess(address) {
+		l, err := listenPipe(address)
+		if err != nil {
+			return nil, err
+		}
+		return &Listener{Listener: l}, nil
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil || !secure {
@@ -125,10 +136,12 @@ type pipeListener struct {
 	once    sync.Once
 }
 
-func listenPipe() *pipeListener {
-	l := &pipeListener{address: processPrefix + rand.Text(), dialled: make(chan net.Conn), closed: make(chan struct{})}
-	pipes.Store(l.address, l)
-	return l
+func listenPipe(address string) (*pipeListener, error) {
+	l := &pipeListener{address: address, dialled: make(chan net.Conn), closed: make(chan struct{})}
+	if _, taken := pipes.LoadOrStore(address, l); taken {
+		return nil, fmt.Errorf("listen %s: %w", address, ErrTaken)
+	}
+	return l, nil
 }
 
 func (l *pipeListener) Accept() (net.Conn, error) {

@@ -41,6 +41,10 @@ func TestDial(t *testing.T) {
 	if plain.Pin != nil || len(secured.Pin) != 32 || pipe.Pin != nil {
 		t.Fatalf("pins %x, %x, %x", plain.Pin, secured.Pin, pipe.Pin)
 	}
+	named := listen(t, InProcess+":named", false)
+	if _, err := Listen(named.Addr().String(), false); !errors.Is(err, ErrTaken) {
+		t.Fatalf("a second listener of one name: %v", err)
+	}
 	closed := listen(t, InProcess, false)
 	_ = closed.Close()
 	for name, test := range map[string]struct {
@@ -53,6 +57,7 @@ func TestDial(t *testing.T) {
 		"TLS":                 {secured.Addr(), secured.Pin, true, nil},
 		"TLS beyond duty":     {secured.Addr(), secured.Pin, false, nil},
 		"in process":          {pipe.Addr(), nil, true, nil},
+		"in process, by name": {named.Addr(), nil, false, nil},
 		"none, and needed":    {plain.Addr(), nil, true, ErrUnprotected},
 		"another certificate": {other.Addr(), secured.Pin, true, ErrImpostor},
 		"another process":     {closed.Addr(), nil, false, ErrElsewhere},
