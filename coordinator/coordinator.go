@@ -197,6 +197,41 @@ func (c *Coordinator) ensure(ctx context.Context) error {
 	return topology.Ensure(ctx, c.js, topology.Config{Replicas: c.cfg.Replicas})
 }
 
+// askAgain is between two questions to who may have no leader.
+const askAgain = 100 * time.Millisecond
+
+// answering asks for JetStream, the bucket and the job stream, and returns the first answer. What is asked while they have
+// no leader is not answered when they have one, so it is asked again meanwhile.
+func (c *Coordinator) answering(ctx context.Context) error {
+	answers := make(chan error)
+	tick := time.NewTicker(askAgain)
+	defer tick.Stop()
+	for {
+		c.running.Go(func() {
+			_, err := c.js.AccountInfo(ctx)
+			for _, name := range []string{topology.BucketStream, topology.JobsStream} {
+				if err == nil {
+					_, err = c.js.Stream(ctx, name)
+				}
+				if errors.Is(err, jetstream.ErrStreamNotFound) {
+					err = nil
+				}
+			}
+			select {
+			case answers <- err:
+			case <-ctx.Done():
+			}
+		})
+		select {
+		case err := <-answers:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
 // Errors of JetStream that may go away: it has no leader for now, or knows fewer servers than there are to be replicas.
 const (
 	statusUnavailable = 503

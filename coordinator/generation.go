@@ -131,7 +131,7 @@ func (b *batcher) choose() (string, error) {
 func (b *batcher) ready() error {
 	ctx, cancel := b.c.call(lookTimeout / 2)
 	defer cancel()
-	if _, err := b.c.js.AccountInfo(ctx); err != nil {
+	if err := b.c.answering(ctx); err != nil {
 		return err
 	}
 	return b.c.ensure(ctx)

@@ -62,10 +62,10 @@ func (b *batcher) lost(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// feel asks the store for a sign of life when the trainer waits for it: whoever could say that it is silent may be cut off
-// by the same fault.
+// feel asks the store for a sign of life when the trainer waits for it and nobody has said yet that it is silent: whoever
+// could may be cut off by the same fault.
 func (b *batcher) feel() {
-	if g := b.gen; g.Fed() == g.Taken() || time.Since(g.moved) < beat {
+	if g := b.gen; !b.silent.IsZero() || g.Fed() == g.Taken() || time.Since(g.moved) < beat {
 		return
 	}
 	ctx, cancel := b.c.call(lookTimeout / 2)

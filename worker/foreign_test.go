@@ -75,7 +75,7 @@ func TestRecordOfAnotherWireVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewrite(t, kv, o, schema.WireVersion+1)
-	if err := w.follow("b"); err != nil {
+	if err := w.follow(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 	if w.lane("b") {

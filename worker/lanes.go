@@ -105,45 +105,59 @@ func (w *Worker) onLane(msg *nats.Msg) {
 		w.keepAfter(l, hint.Floor)
 		return
 	}
-	w.check(hint.Batcher)
+	w.check(hint.Batcher, hint.Gen)
 }
 
-// check reads a batcher's record in the background and opens and closes lanes accordingly.
-func (w *Worker) check(batcher string) {
+// check is a look at a batcher's record that is under way.
+type check struct {
+	gen    string // that was announced; empty when it was none that asked
+	again  bool   // asked for meanwhile
+	cancel context.CancelFunc
+}
+
+// check reads a batcher's record in the background and opens and closes lanes accordingly. gen is the generation that was
+// announced, if one was: whoever waits for a record or a store of before it need not wait any longer.
+func (w *Worker) check(batcher, gen string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.checking[batcher]; ok {
-		w.checking[batcher] = true
+	if c := w.checking[batcher]; c != nil {
+		c.again = true
+		if gen != "" && gen != c.gen {
+			c.gen = gen
+			c.cancel()
+		}
 		return
 	}
 	if len(w.checking) >= maxChecks || w.draining {
 		return
 	}
-	w.checking[batcher] = false
+	ctx, cancel := context.WithCancel(w.hard)
+	c := &check{gen: gen, cancel: cancel}
+	w.checking[batcher] = c
 	w.tasks.Go(func() {
-		for {
-			err := w.follow(batcher)
+		for again := true; again; {
+			err := w.follow(ctx, batcher)
+			overtaken := ctx.Err() != nil
+			cancel()
 			w.mu.Lock()
-			asked := w.checking[batcher]
-			w.checking[batcher] = false
-			if err == nil || !asked {
+			again = c.again && w.hard.Err() == nil
+			if again {
+				ctx, cancel = context.WithCancel(w.hard)
+				c.again, c.cancel = false, cancel
+			} else {
 				delete(w.checking, batcher)
 			}
 			w.mu.Unlock()
-			if err == nil || w.hard.Err() != nil {
-				return
-			}
-			w.log.Warn("lane not checked; it will be at the next announcement", "batcher", batcher, "error", err)
-			if !asked {
-				return
+			if err != nil && !overtaken {
+				w.log.Warn("lane not checked; it will be at the next announcement", "batcher", batcher, "error", err)
 			}
 		}
 	})
 }
 
 // follow makes the lane of a batcher what its record says.
-func (w *Worker) follow(batcher string) error {
-	rec, err := w.record(batcher)
+func (w *Worker) follow(ctx context.Context, batcher string) error {
+	rec, err := w.record(ctx, batcher)
 	if err != nil {
 		return err
 	}
@@ -161,7 +175,7 @@ func (w *Worker) follow(batcher string) error {
 		}
 		w.closeLane(old, cause)
 	}
-	if !live(rec) || !w.hasStore(batcher, rec.Gen) {
+	if !live(rec) || !w.hasStore(ctx, batcher, rec.Gen) {
 		return nil
 	}
 	k := w.kinds[schema.KindToken(rec.Spec.Dataset, rec.Spec.Version)]
@@ -234,8 +248,8 @@ func (w *Worker) closeLane(l *lane, cause error) {
 }
 
 // record reads a batcher's record from the leader; nil without an error when there is none.
-func (w *Worker) record(batcher string) (*schema.Record, error) {
-	ctx, cancel := context.WithTimeout(w.hard, recordTimeout)
+func (w *Worker) record(ctx context.Context, batcher string) (*schema.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	w.mu.Lock()
 	bucket := w.bucket

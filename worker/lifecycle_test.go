@@ -243,7 +243,7 @@ func TestStoppedBatcherIsLeft(t *testing.T) {
 	o.feed(1, 1)
 	o.waitEmpty()
 	o.record(schema.PhaseClosed)
-	w.check("train")
+	w.check("train", "")
 	natstest.Eventually(t, "the lane is closed", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()

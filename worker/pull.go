@@ -195,7 +195,7 @@ func (w *Worker) onStatus(l *lane, status string, msg *nats.Msg) {
 		// the lane still exists is for the record to say.
 		if !l.broken.Swap(true) {
 			w.log.Debug("request for jobs refused", "batcher", l.batcher, "gen", l.gen, "status", status, "description", description)
-			w.check(l.batcher)
+			w.check(l.batcher, "")
 		}
 	}
 }
@@ -219,7 +219,7 @@ func (w *Worker) refreshLanes(now int64) {
 		}
 		if now-l.announced.Load() > int64(silence) {
 			l.announced.Store(now)
-			w.check(l.batcher)
+			w.check(l.batcher, "")
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (w *Worker) storeGone(j *job, r *schema.Result) {
 	w.report(j.lane, &schema.Fault{
 		Code: schema.CodeStoreGone, Message: errNoStream.Error(), Worker: w.cfg.Name, Gen: j.lane.gen, Seq: r.Seq,
 	})
-	rec, err := w.record(j.lane.batcher)
+	rec, err := w.record(w.hard, j.lane.batcher)
 	over := err == nil && (rec == nil || rec.Gen != j.lane.gen)
 	w.log.Warn("store of results is gone", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "superseded", over, "error", err)
 	w.forget(r)
@@ -88,25 +88,25 @@ func (w *Worker) storeGone(j *job, r *schema.Result) {
 	} else {
 		w.handBack(j, passingDelay)
 	}
-	w.check(j.lane.batcher)
+	w.check(j.lane.batcher, "")
 }
 
 // hasStore reports whether a generation's store, once missed, is there.
-func (w *Worker) hasStore(batcher, gen string) bool {
+func (w *Worker) hasStore(ctx context.Context, batcher, gen string) bool {
 	w.mu.Lock()
 	missed := w.storeless[batcher] == gen
 	w.mu.Unlock()
 	if !missed {
 		return true
 	}
-	_, err := w.storedResult(&lane{batcher: batcher, gen: gen, store: topology.ResultsStream(batcher, gen)}, 0) // there is none
+	_, err := w.storedResult(ctx, &lane{batcher: batcher, gen: gen, store: topology.ResultsStream(batcher, gen)}, 0) // there is none
 	return errors.Is(err, errNotStored)
 }
 
 // compare looks at the record that was there first. Whatever it is, it stays.
 func (w *Worker) compare(c *commit) {
 	j, mine := c.job, c.result
-	theirs, err := w.storedResult(j.lane, mine.Seq)
+	theirs, err := w.storedResult(w.hard, j.lane, mine.Seq)
 	switch {
 	case errors.Is(err, errNoStream):
 		w.storeGone(j, mine)
@@ -153,8 +153,8 @@ var (
 )
 
 // storedResult reads a commit record from the stream's leader.
-func (w *Worker) storedResult(l *lane, seq uint64) (*schema.Result, error) {
-	ctx, cancel := context.WithTimeout(w.hard, recordTimeout)
+func (w *Worker) storedResult(ctx context.Context, l *lane, seq uint64) (*schema.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	request, err := json.Marshal(map[string]string{"last_by_subj": schema.ResultSubject(l.batcher, l.gen, seq)})
 	if err != nil {

@@ -141,7 +141,7 @@ type Worker struct {
 	room           sync.Cond // a commit was settled, or the worker stops
 	sched          *schedule.Scheduler[*lane, *job]
 	lanes          map[string]*lane  // by batcher
-	checking       map[string]bool   // batchers whose record is being read; true when asked for again meanwhile
+	checking       map[string]*check // by batcher, whose record is being read
 	storeless      map[string]string // by batcher, the generation whose store was not there
 	held           []*job            // delivered and neither acked nor handed back
 	separating     int               // jobs being taken out of runs
@@ -187,7 +187,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 	w := &Worker{
 		cfg: cfg, log: cfg.Logger.With("worker", cfg.Name), kinds: kinds, nc: nc, js: js, began: time.Now(),
 		sleep: sleep, tick: topology.AckWait / 4, lostAfter: topology.AckWait, changed: make(chan struct{}, 1),
-		sched: schedule.New[*lane, *job](cfg.Slots), lanes: make(map[string]*lane), checking: make(map[string]bool), storeless: make(map[string]string),
+		sched: schedule.New[*lane, *job](cfg.Slots), lanes: make(map[string]*lane), checking: make(map[string]*check), storeless: make(map[string]string),
 	}
 	w.ready.L, w.room.L = &w.mu, &w.mu
 	w.counts = w.newCounts()
