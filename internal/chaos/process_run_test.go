@@ -29,6 +29,7 @@ type courseOutcome struct {
 	longest    time.Duration // wait of a trainer
 	settled    time.Duration // from the end of the last fault to the end of the run
 	recomputed int
+	torn       int // transfers from workers that were cut or stalled midway
 	unreadable int // stores that a broker could not start with
 	missed     int // faults that could not be injected, because another one was in the way
 }
@@ -97,7 +98,7 @@ func (c *course) run(plan schedule) (o courseOutcome) {
 	c.mu.Lock()
 	o.batches, o.wrong, o.classes, o.longest = c.taken, c.wrong, c.classes, c.longest
 	c.mu.Unlock()
-	o.recomputed = c.s.recomputed()
+	o.recomputed, o.torn = c.s.recomputed(), c.s.torn()
 	if o.failure == "" && !o.hung && len(o.wrong) == 0 {
 		o.leaks = c.s.leaks(leakTime)
 	}
@@ -130,6 +131,7 @@ type figures struct {
 	*tally
 	Missed          int     `json:"faults_missed"`
 	Unreadable      int     `json:"unreadable_stores"`
+	Torn            int     `json:"transfers_torn"`
 	Recomputed      int     `json:"recomputed"`
 	RecomputedFault float64 `json:"recomputed_per_fault"`
 	RecomputedMost  float64 `json:"recomputed_per_fault_worst_schedule"`
@@ -167,6 +169,7 @@ func (f *figures) add(o courseOutcome) {
 	f.Leaks += len(o.leaks)
 	f.Missed += o.missed
 	f.Unreadable += o.unreadable
+	f.Torn += o.torn
 	f.Recomputed += o.recomputed
 	f.RecomputedMost = max(f.RecomputedMost, float64(o.recomputed)/float64(max(injected, 1)))
 	f.WaitMS = max(f.WaitMS, o.longest.Milliseconds())

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +56,9 @@ var (
 	roleFaults = []string{
 		"kill", "kill", "pause", "pause", "blackhole", "strand", "mute", "deafen", "reset", "refuse", "latency",
 	}
+	// What a trainer fetches from a worker, that is: the connection breaks, or stalls for good, after some bytes.
+	transferFaults = []string{"tear", "choke"}
+
 	brokerFaults  = []string{"kill", "kill", "pause", "restart", "wipe", "truncate", "flip"}
 	storeFaults   = []string{"results", "jobs", "records", "consumer", "all"}
 	clusterFaults = []string{"leader", "leader", "kill", "pause", "quorum", "restart"}
@@ -69,7 +73,7 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 	s := schedule{seed: seed, coordinators: 1 + r.IntN(2), workers: 1 + r.IntN(3)}
 	s.params = sequenceParams{N: uint64(batches), Salt: seed, DelayUS: int64(1000 + r.IntN(8000)), Size: 64 << r.IntN(8)}
 	if r.IntN(3) == 0 {
-		s.params.BigEvery, s.params.BigSize = 29, 1300<<10 // three chunks
+		s.params.BigEvery, s.params.BigSize = 3+r.Uint64N(27), 1300<<10 // three chunks
 	}
 	if r.IntN(3) == 0 {
 		s.params.HoleEvery = 17
@@ -81,8 +85,11 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 		switch r.IntN(8) {
 		case 0, 1:
 			f.kind, f.target = "worker."+pick(r, roleFaults), r.IntN(s.workers)
-			if r.IntN(8) == 0 {
+			switch k := r.IntN(8); {
+			case k == 0:
 				f.kind = "worker.drain"
+			case k < 4 && s.params.BigEvery > 0:
+				f.kind = "worker." + pick(r, transferFaults)
 			}
 		case 2, 3:
 			f.kind, f.target = "coordinator."+pick(r, roleFaults), r.IntN(s.coordinators)
@@ -130,6 +137,10 @@ func (c *course) inject(f fault) (heal func(), err error) {
 	r := rand.New(rand.NewPCG(f.seed, 2))
 	switch role {
 	case "worker":
+		if m := c.s.workers[f.target]; slices.Contains(transferFaults, what) {
+			m.served.set(network{most: 1 + r.IntN(c.cfg.Params.BigSize), stall: what == "choke"})
+			return func() { m.served.set(network{}) }, nil
+		}
 		return c.disturb(c.s.workers[f.target], what)
 	case "coordinator":
 		return c.disturb(c.s.coordinators[f.target], what)

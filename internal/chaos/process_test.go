@@ -51,6 +51,8 @@ type member struct {
 	line func([]byte)
 	proc *proctest.Process
 
+	served *proxy // before what a worker serves; nil as link is
+
 	started time.Time // of proc
 }
 
@@ -76,7 +78,15 @@ func (s *system) populate(coordinators, workers int, env ...string) {
 		s.coordinators = append(s.coordinators, s.add(fmt.Sprintf("coordinator-%d", i), "coordinator", nil, env...))
 	}
 	for i := range workers {
-		s.workers = append(s.workers, s.add(fmt.Sprintf("worker-%d", i), "worker", s.count, env...))
+		own, served := env, (*proxy)(nil)
+		if !s.direct {
+			addr := proctest.FreeAddr(s.t)
+			served = newProxy(s.t, addr)
+			own = append([]string{proctest.DirectEnv + "=" + addr, proctest.DialEnv + "=" + served.listener.Addr().String()}, env...)
+		}
+		m := s.add(fmt.Sprintf("worker-%d", i), "worker", s.count, own...)
+		m.served = served
+		s.workers = append(s.workers, m)
 	}
 }
 
@@ -135,6 +145,16 @@ func (s *system) count(line []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.made[at]++
+}
+
+// torn is how many transfers from workers were broken off or stalled midway.
+func (s *system) torn() (n int) {
+	for _, m := range s.workers {
+		if m.served != nil {
+			n += m.served.tornOff()
+		}
+	}
+	return n
 }
 
 // recomputed is how many executions there were beyond the first of each position.

@@ -1,14 +1,17 @@
 package chaos
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
 )
 
-// proxy is a TCP link between one role and a broker that can be made bad.
+// proxy is a TCP link between one role and a broker, or between a trainer and a worker that it fetches from, that can be
+// made bad.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -18,6 +21,7 @@ type proxy struct {
 	network network
 	changed chan struct{} // closed at every change, and replaced
 	conns   map[*proxied]struct{}
+	torn    int // connections that came to the end of network.most
 	closed  bool
 }
 
@@ -26,6 +30,8 @@ type network struct {
 	up, down bool          // held in the direction to the broker, or from it: nothing is lost, and nothing arrives
 	refuse   bool          // new connections are closed at once
 	latency  time.Duration // in each direction
+	most     int           // bytes that a connection brings from the broker from now on before it breaks; 0 for no limit
+	stall    bool          // it does not break then, but stalls for good
 }
 
 // blackHole is a network that takes everything and says nothing.
@@ -37,6 +43,7 @@ type proxied struct {
 	closed         chan struct{}
 	once           sync.Once
 	stranded       bool // held for good, whatever the network does; under proxy.mu
+	brought        int  // bytes from the broker since the network changed; under proxy.mu
 }
 
 // newProxy listens on a port of its own until the test ends.
@@ -87,8 +94,8 @@ func (p *proxy) serve(client *net.TCPConn) {
 	p.conns[c] = struct{}{}
 	p.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { p.pipe(c, c.broker, c.client, func(n network) bool { return n.up }) })
-	both.Go(func() { p.pipe(c, c.client, c.broker, func(n network) bool { return n.down }) })
+	both.Go(func() { p.pipe(c, c.broker, c.client, up) })
+	both.Go(func() { p.pipe(c, c.client, c.broker, down) })
 	both.Wait()
 	p.mu.Lock()
 	delete(p.conns, c)
@@ -102,7 +109,7 @@ type segment struct {
 }
 
 // pipe copies from src to dst. The end of the stream takes the same way as its data: behind a black hole nobody learns of it.
-func (p *proxy) pipe(c *proxied, dst, src *net.TCPConn, held func(network) bool) {
+func (p *proxy) pipe(c *proxied, dst, src *net.TCPConn, dir int) {
 	queue := make(chan segment, 64)
 	var reader sync.WaitGroup
 	reader.Go(func() {
@@ -138,10 +145,14 @@ func (p *proxy) pipe(c *proxied, dst, src *net.TCPConn, held func(network) bool)
 		case <-c.closed:
 			return
 		case s := <-queue:
-			if !p.pass(c, s, held) || s.data == nil {
+			if !p.pass(c, s, dir) || s.data == nil {
 				return
 			}
-			if _, err := dst.Write(s.data); err != nil {
+			data, most := s.data, false
+			if dir == down {
+				data, most = p.bring(c, s.data)
+			}
+			if _, err := dst.Write(data); err != nil || most && !p.stalls(c) {
 				return
 			}
 		}
@@ -149,10 +160,10 @@ func (p *proxy) pipe(c *proxied, dst, src *net.TCPConn, held func(network) bool)
 }
 
 // pass waits until the link lets a segment through; false when the connection is closed before.
-func (p *proxy) pass(c *proxied, s segment, held func(network) bool) bool {
+func (p *proxy) pass(c *proxied, s segment, dir int) bool {
 	for {
 		p.mu.Lock()
-		hold, changed, latency := held(p.network) || c.stranded, p.changed, p.network.latency
+		hold, changed, latency := [2]bool{up: p.network.up, down: p.network.down}[dir] || c.stranded, p.changed, p.network.latency
 		p.mu.Unlock()
 		var due <-chan time.Time
 		if !hold {
@@ -172,6 +183,38 @@ func (p *proxy) pass(c *proxied, s segment, held func(network) bool) bool {
 	}
 }
 
+// bring counts what comes from the broker, and says how much of it may pass and whether that was all.
+func (p *proxy) bring(c *proxied, data []byte) (pass []byte, last bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := c.brought
+	c.brought += len(data)
+	if p.network.most == 0 || c.brought < p.network.most {
+		return data, false
+	}
+	p.torn++
+	return data[:max(0, p.network.most-before)], true
+}
+
+// stalls strands a connection if that is what the network does with those that brought all they may; else it is to be
+// broken.
+func (p *proxy) stalls(c *proxied) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.stranded = p.network.stall
+	if !c.stranded {
+		_ = c.client.SetLinger(0) // fails only on a closed connection
+	}
+	return c.stranded
+}
+
+// tornOff is how many connections brought all they might.
+func (p *proxy) tornOff() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.torn
+}
+
 func (c *proxied) close() {
 	c.once.Do(func() {
 		close(c.closed)
@@ -185,6 +228,9 @@ func (p *proxy) set(n network) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.network = n
+	for c := range p.conns {
+		c.brought = 0
+	}
 	p.poke()
 }
 
@@ -302,5 +348,23 @@ func TestProxy(t *testing.T) {
 	p.set(network{refuse: true})
 	if err := says(dial(), "hello", long); err == nil {
 		t.Fatal("refused: an echo")
+	}
+	for _, stall := range []bool{false, true} {
+		p.set(network{most: 8, stall: stall})
+		c := dial()
+		if err := says(c, "hello", long); err != nil {
+			t.Fatal(err)
+		}
+		limit := long
+		if stall {
+			limit = short
+		}
+		err := says(c, "hello", limit)
+		if late := errors.Is(err, os.ErrDeadlineExceeded); err == nil || late != stall {
+			t.Fatalf("eight bytes, stall %v: %v", stall, err)
+		}
+	}
+	if n := p.tornOff(); n != 2 {
+		t.Fatalf("%d connections torn off, want 2", n)
 	}
 }

@@ -28,6 +28,8 @@ const (
 	NameEnv     = "JETBATCH_TEST_NAME"     // of the coordinator or worker; defaults to a random one
 	SlotsEnv    = "JETBATCH_TEST_SLOTS"    // of the worker; defaults to 2
 	ReplicasEnv = "JETBATCH_TEST_REPLICAS" // of what the coordinator creates; defaults to 1
+	DirectEnv   = "JETBATCH_TEST_DIRECT"   // where the worker serves payloads; defaults to its own choice
+	DialEnv     = "JETBATCH_TEST_DIAL"     // what readers dial instead of it
 	serverEnv   = "JETBATCH_TEST_SERVER"
 )
 
@@ -147,7 +149,10 @@ func WorkerRole(defs ...dataset.Definition) Role {
 			return err
 		}
 		defer nc.Close()
-		w, err := worker.New(nc, worker.Config{Name: os.Getenv(NameEnv), Slots: slots, JobTimeout: jobTimeout, Logger: log}, defs...)
+		w, err := worker.New(nc, worker.Config{
+			Name: os.Getenv(NameEnv), Slots: slots, JobTimeout: jobTimeout, Logger: log,
+			Direct: os.Getenv(DirectEnv), DirectAdvertise: os.Getenv(DialEnv),
+		}, defs...)
 		if err != nil {
 			return err
 		}
