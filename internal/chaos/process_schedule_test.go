@@ -72,7 +72,7 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := schedule{seed: seed, coordinators: 1 + r.IntN(2), workers: 1 + r.IntN(3)}
 	s.params = sequenceParams{N: uint64(batches), Salt: seed, DelayUS: int64(1000 + r.IntN(8000)), Size: 64 << r.IntN(8)}
-	if r.IntN(3) == 0 {
+	if r.IntN(2) == 0 {
 		s.params.BigEvery, s.params.BigSize = 3+r.Uint64N(27), 1300<<10 // three chunks
 	}
 	if r.IntN(3) == 0 {
@@ -88,7 +88,7 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 			switch k := r.IntN(8); {
 			case k == 0:
 				f.kind = "worker.drain"
-			case k < 4 && s.params.BigEvery > 0:
+			case k < 6 && s.params.BigEvery > 0:
 				f.kind = "worker." + pick(r, transferFaults)
 			}
 		case 2, 3:
