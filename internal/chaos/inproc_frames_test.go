@@ -15,6 +15,7 @@ type frame struct {
 	op      string // CONNECT, SUB, PING …; PUB and MSG, with headers or without
 	subject string
 	reply   string
+	sid     string // of a SUB: by what name the server delivers to it
 	body    []byte
 	raw     []byte // all of it, as it came
 }
@@ -32,6 +33,7 @@ func cutFrame(data []byte) (f frame, n int) {
 	switch f.op {
 	case "SUB":
 		f.subject, _, _ = strings.Cut(rest, " ")
+		f.sid = rest[strings.LastIndexByte(rest, ' ')+1:]
 	case "PUB", "MSG":
 		fields := strings.Fields(rest)
 		size, head := number(fields[len(fields)-1]), 0

@@ -1,9 +1,11 @@
 package chaos
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,7 +46,7 @@ func (e *endpoint) InProcessConn() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{e: e, server: server}
+	l := &link{e: e, server: server, inboxes: make(map[string]string)}
 	for dir := range l.pipes {
 		l.pipes[dir] = newPipe(l, dir, e.held[dir])
 	}
@@ -117,6 +119,8 @@ type link struct {
 	server net.Conn
 	pipes  [2]*pipe
 	made   atomic.Bool // the server answered the first PING
+
+	inboxes map[string]string // of the role's subscriptions for answers: what their subjects begin with, and their names; under pipes[up].mu
 
 	once sync.Once
 }
@@ -228,23 +232,39 @@ func (p *pipe) feed(data []byte) bool {
 			break
 		}
 		data = data[n:]
-		if p.held {
-			p.stalled = append(p.stalled, append([]byte(nil), f.raw...))
-		} else {
-			p.filter(&f)
-		}
+		p.enter(&f)
 	}
 	p.in = append(p.in[:0], data...)
 	return true
+}
+
+// insert takes a whole frame that the other side did not send.
+func (p *pipe) insert(raw []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, _ := cutFrame(raw)
+	p.enter(&f)
+}
+
+// enter holds a frame or filters it. p.mu is held.
+func (p *pipe) enter(f *frame) {
+	if p.held {
+		p.stalled = append(p.stalled, append([]byte(nil), f.raw...))
+	} else {
+		p.filter(f)
+	}
 }
 
 // filter asks the faults of the moment what becomes of a frame. p.mu is held.
 func (p *pipe) filter(f *frame) {
 	c := f.class()
 	flow := &p.flows[c]
-	delay, lost := p.l.e.w.fate(p.l.e, p.dir, c)
+	delay, end := p.l.e.w.fate(p.l.e, p.dir, c)
 	switch {
-	case lost:
+	case end == lost:
+		return
+	case end == refused:
+		p.l.refuse(f.reply)
 		return
 	case delay == 0 && len(flow.frames) == 0:
 		p.pass(f)
@@ -257,6 +277,17 @@ func (p *pipe) filter(f *frame) {
 	flow.frames = append(flow.frames, append([]byte(nil), f.raw...))
 	flow.due = append(flow.due, due)
 	time.AfterFunc(time.Until(due), func() { p.release(c) })
+}
+
+// refuse answers a publication as a server does that has no room.
+func (l *link) refuse(reply string) {
+	const answer = `{"stream":"any","seq":0,"error":{"code":503,"err_code":10023,"description":"insufficient resources"}}`
+	for prefix, sid := range l.inboxes {
+		if strings.HasPrefix(reply, prefix) {
+			l.pipes[down].insert(fmt.Appendf(nil, "MSG %s %s %d\r\n%s\r\n", reply, sid, len(answer), answer))
+			return
+		}
+	}
 }
 
 // release passes what is due of a class, or holds it if the pipe is held by now.
@@ -283,6 +314,9 @@ func (p *pipe) pass(f *frame) {
 	}
 	if f.op == "PONG" && p.dir == down {
 		p.l.made.Store(true)
+	}
+	if f.op == "SUB" && strings.HasPrefix(f.subject, "_INBOX.") {
+		p.l.inboxes[strings.TrimRight(f.subject, "*>")] = f.sid
 	}
 	p.l.e.w.checks.see(p.l.e, p.dir, f)
 	p.out = append(p.out, f.raw...)

@@ -69,8 +69,10 @@ func (s *storm) fault() {
 		// A firewall that forgot the connection in one direction.
 		dir := s.rng.IntN(2)
 		s.pause(e, dir == up, dir == down, s.rng.IntN(2) == 0)
-	case k < 44:
+	case k < 40:
 		s.lose()
+	case k < 44:
+		s.refuse()
 	case k < 64:
 		s.delay()
 	case k < 70:
@@ -137,6 +139,15 @@ func (s *storm) lose() {
 	r := s.rule()
 	r.lost = 0.05 + 0.95*s.rng.Float64()*s.rng.Float64()
 	s.w.note("messages lost: %v %v of %q, %.2f", r.class, r.dir, r.endpoint, r.lost)
+	s.apply(r, 4*time.Second)
+}
+
+// refuse lets the server refuse jobs, results or writes of records for a while, as one without room does.
+func (s *storm) refuse() {
+	r := s.rule()
+	r.dir, r.class = up, []class{classJob, classResult, classRecord}[s.rng.IntN(3)]
+	r.refused = 0.05 + 0.95*s.rng.Float64()
+	s.w.note("messages refused: %v of %q, %.2f", r.class, r.endpoint, r.refused)
 	s.apply(r, 4*time.Second)
 }
 

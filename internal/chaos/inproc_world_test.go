@@ -48,6 +48,7 @@ type rule struct {
 	dir      int
 	class    class
 	lost     float64       // probability
+	refused  float64       // by the server, that is: the probability of an answer which says that there is no room
 	delay    time.Duration // the most; drawn for each message
 }
 
@@ -235,10 +236,19 @@ func (w *world) stop(r *role) {
 	r.net.close()
 }
 
+// ending is what becomes of a message.
+type ending int
+
+const (
+	arrives ending = iota
+	lost
+	refused
+)
+
 // fate says what the faults of the moment do to a message.
-func (w *world) fate(e *endpoint, dir int, c class) (delay time.Duration, lost bool) {
+func (w *world) fate(e *endpoint, dir int, c class) (delay time.Duration, end ending) {
 	if c == classWire {
-		return 0, false
+		return 0, arrives
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -248,14 +258,18 @@ func (w *world) fate(e *endpoint, dir int, c class) (delay time.Duration, lost b
 		}
 		if r.lost > 0 && w.rng.Float64() < r.lost {
 			w.faults["message lost"]++
-			return 0, true
+			return 0, lost
+		}
+		if r.refused > 0 && w.rng.Float64() < r.refused {
+			w.faults["message refused"]++
+			return 0, refused
 		}
 		if r.delay > 0 {
 			w.faults["message delayed"]++
 			delay = max(delay, time.Duration(w.rng.Int64N(int64(r.delay))))
 		}
 	}
-	return delay, false
+	return delay, arrives
 }
 
 // tears says which share of the transfers from workers does not come to its end from now on.
