@@ -59,14 +59,14 @@ func newPlan(seed uint64, batches int) plan {
 	if r.IntN(4) == 0 { // quick jobs in a wide window: they travel in runs
 		p.Params.DelayUS, p.Window = 10<<r.IntN(5), 8*p.Workers*p.Slots+r.IntN(200)
 	}
-	if d := p.rand(4); p.Params.BigEvery > 0 || d.IntN(4) == 0 {
+	if d := p.rand(4); p.Params.BigEvery > 0 || d.IntN(3) == 0 {
 		if p.Params.BigEvery == 0 {
 			p.Params.BigEvery, p.Params.BigSize = 3+d.Uint64N(10), 512<<10+d.IntN(256<<10)
 		}
 		p.Transfer = []transport{directly, directly, inChunks, unreachable}[d.IntN(4)]
-		p.Torn = d.Float64() * d.Float64()
+		p.Torn = d.Float64()
 	}
-	if r := p.rand(5); r.IntN(3) == 0 {
+	if r := p.rand(5); r.IntN(2) == 0 {
 		p.LateUS = 1000 << r.IntN(10)
 	}
 	return p

@@ -29,6 +29,7 @@ const (
 	tornOff tear = "transfer cut midway"
 	stuck   tear = "transfer stalled midway" // until the reader gives up: a firewall forgot the connection
 	damaged tear = "transfer damaged"
+	fatal   tear = "worker killed midway of a transfer"
 )
 
 // workerAddress is where the worker of that name listens. Readers dial another address, from where they are passed on.
@@ -193,11 +194,15 @@ func (c *transfer) answer() {
 		} else {
 			fate = ""
 		}
-		if _, err := c.reader.Write(part); err != nil || fate == tornOff {
+		_, err = c.reader.Write(part)
+		switch {
+		case err != nil || fate == tornOff:
 			return
-		}
-		if fate == stuck {
+		case fate == stuck:
 			<-c.gone
+			return
+		case fate == fatal:
+			c.t.w.tasks.Go(func() { c.t.w.replaceWorker(c.t.name) })
 			return
 		}
 	}

@@ -228,6 +228,18 @@ func (w *world) kill(r *role) {
 	<-r.done
 }
 
+// replaceWorker kills the worker of that name and starts another unless there are as many as planned.
+func (w *world) replaceWorker(name string) {
+	for _, r := range w.all("worker") {
+		if r.net.name == name {
+			w.kill(r)
+		}
+	}
+	if len(w.all("worker")) < w.plan.Workers {
+		w.spawn("worker")
+	}
+}
+
 // stop ends a role as SIGTERM does.
 func (w *world) stop(r *role) {
 	w.forget(r)
@@ -286,7 +298,7 @@ func (w *world) tear() (what tear, after int) {
 	if w.tearer.Float64() >= w.torn {
 		return "", 0
 	}
-	what = []tear{tornOff, stuck, damaged}[w.tearer.IntN(3)]
+	what = []tear{tornOff, stuck, damaged, fatal}[w.tearer.IntN(4)]
 	if w.tearer.IntN(4) == 0 {
 		return what, 0 // before there is an answer
 	}
