@@ -90,9 +90,10 @@ const candidates = 3
 
 // choose names a generation that is made already. A cluster that lost a server a moment ago goes on giving that one
 // streams, and new consumers to lead, of which it elects another leader after 4 to 9 s. Of several generations one is
-// whole at once; the others are in no record, so they go.
+// whole at once; the others are in no record, so they go. Where none is, the next may be: a server that has said nothing
+// for 3 s gets no more streams. So none is waited for for long until several in a row came to nothing.
 func (b *batcher) choose() (string, error) {
-	ctx, cancel := b.c.call(min(lookTimeout<<min(b.unchosen, 2), createTimeout))
+	ctx, cancel := b.c.call(min(lookTimeout<<min(b.unchosen/3, 2), createTimeout))
 	defer cancel()
 	type made struct {
 		gen string
