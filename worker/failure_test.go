@@ -141,6 +141,36 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// A worker that slept, so that its job was another's meanwhile, may meet errors that come of nothing else. It commits none.
+func TestErrorAfterSleep(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "sleepy")
+	var calls atomic.Int64
+	again, release := make(chan struct{}), make(chan struct{})
+	w, _ := start(t, s, Config{Slots: 2}, func(w *Worker) { w.tick = time.Hour }, // nothing is heartbeat
+		define("sleepy", func(_ context.Context, n int) (schema.Batch, error) {
+			if calls.Add(1) == 1 {
+				<-again
+				return nil, dataset.Permanent(errors.New("connection timed out"))
+			}
+			close(again)
+			<-release
+			return values(n, 1)
+		}))
+	o.feed(1, 1)
+	<-again
+	natstest.Eventually(t, "the first has ended", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.held) == 1
+	})
+	close(release)
+	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries != 2 {
+		t.Fatalf("result %+v", r)
+	}
+}
+
 func TestLostSlot(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)

@@ -137,6 +137,20 @@ func (w *Worker) answer(d *delivery, body []byte) {
 	}
 }
 
+// kept reports whether a job is within its deadline and was heartbeat all the time. If not, this process may have been
+// stopped, or cut off, and the job be another's.
+func (w *Worker) kept(j *job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now()
+	return now <= j.deadline && j.keptLocked(now)
+}
+
+// keptLocked reports whether a delivery was heartbeat all the time.
+func (d *delivery) keptLocked(now int64) bool {
+	return !d.missed && now-d.beaten <= int64(topology.AckWait)
+}
+
 // confirm heartbeats a job and reports whether the server answered in time for the job to be still ours.
 func (w *Worker) confirm(ctx context.Context, j *job) bool {
 	ctx, cancel := context.WithTimeout(ctx, topology.AckWait)
@@ -150,6 +164,8 @@ func (w *Worker) confirm(ctx context.Context, j *job) bool {
 func (w *Worker) heartbeat() {
 	now := w.now()
 	w.refreshLanes(now)
+	// Jobs whose results cannot be stored are let go; so are, without a word, all when the server is out of reach.
+	reachable := w.nc.IsConnected() && w.pub.reachable(now, int64(topology.AckWait))
 	w.mu.Lock()
 	var replies []string
 	for _, j := range w.held {
@@ -159,7 +175,11 @@ func (w *Worker) heartbeat() {
 		}
 	}
 	for _, j := range w.held {
-		if !j.late && j.beaten != now {
+		if j.late || j.beaten == now {
+			continue
+		}
+		j.missed = !j.keptLocked(now)
+		if reachable {
 			j.beaten = now
 			replies = append(replies, j.reply)
 		}
@@ -168,12 +188,9 @@ func (w *Worker) heartbeat() {
 	asks := w.sched.Asks(now)
 	w.mu.Unlock()
 
-	// Jobs whose results cannot be stored are let go; so are, without a word, all when the server is out of reach.
-	if w.nc.IsConnected() && w.pub.reachable(now, int64(topology.AckWait)) {
-		for _, reply := range replies {
-			if err := w.nc.Publish(reply, ackProgress); err != nil {
-				break // disconnected in between
-			}
+	for _, reply := range replies {
+		if err := w.nc.Publish(reply, ackProgress); err != nil {
+			break // disconnected in between
 		}
 	}
 	for _, j := range stale {

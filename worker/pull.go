@@ -38,7 +38,8 @@ type delivery struct {
 	open   int   // jobs that have not ended
 	let    bool  // one of them was let go: no ack
 	late   bool  // one of them is past its deadline: no heartbeat
-	beaten int64 // when it was last heartbeat
+	beaten int64 // when it was last heartbeat, or came
+	missed bool  // there was an AckWait without a heartbeat, so that it may be another's since
 }
 
 // job is a job until it is acked or handed back. It may be one of several in a delivery, which is acked when all have
@@ -133,6 +134,7 @@ func (w *Worker) onDelivery(l *lane, msg *nats.Msg) {
 	}
 	d := &delivery{
 		lane: l, subject: msg.Subject, reply: msg.Reply, deliveries: meta.NumDelivered, stored: meta.Timestamp,
+		beaten: now,
 	}
 	if msg.Header != nil {
 		d.trace = schema.Traceparent(msg.Header.Get(schema.TraceHeader))
