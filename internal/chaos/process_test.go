@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -158,12 +159,16 @@ func (s *system) torn() (n int) {
 }
 
 // recomputed is how many executions there were beyond the first of each position.
-func (s *system) recomputed() int {
+func (s *system) recomputed() int { return s.recomputedIn(0, math.MaxUint64) }
+
+// recomputedIn is recomputed of the positions in (from, to].
+func (s *system) recomputedIn(from, to uint64) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for _, times := range s.made {
-		n += times - 1
+	for at, times := range s.made {
+		if from < at && at <= to {
+			n += times - 1
+		}
 	}
 	return n
 }
