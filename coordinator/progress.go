@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/jetbatch/jetbatch/schema"
@@ -46,13 +45,23 @@ func (b *batcher) saveTo(floor uint64) {
 		b.log.Warn("taken results not dropped yet", "error", err)
 		return
 	}
+	if g.purged != floor && b.kept() {
+		b.announce() // which lets workers drop the payloads, too
+	}
 	g.purged = floor
 }
 
-// small reports whether batches take so little room in the store that they are dropped by whole blocks, one purge for many:
-// because they are small, or because readers fetch them from workers.
+// kept reports whether the reader fetches payloads from workers.
+func (b *batcher) kept() bool { return b.last.Stored > 0 && b.last.Stored < b.rec.BatchBytes }
+
+// small reports whether batches take so little room that they are dropped by whole blocks, one purge for many: a 64th of the
+// window's bytes at most in the store, and an eighth in the memory of workers.
 func (b *batcher) small() bool {
-	return int64(schema.BlockSize)*cmp.Or(b.last.Stored, b.rec.BatchBytes) <= b.windowBytes()/64
+	bytes := b.rec.BatchBytes
+	if b.kept() {
+		bytes = max(b.last.Stored, bytes/8)
+	}
+	return schema.BlockSize*bytes <= b.windowBytes()/64
 }
 
 // unrecorded is how far the trainer may be ahead of the record: a window, of batches that are dropped by blocks a block at

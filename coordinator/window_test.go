@@ -158,7 +158,8 @@ func TestTakenResultsAreDropped(t *testing.T) {
 		"one by one":       {bytes: 1 << 20, bound: 1 << 24, retain: -1, taken: 5, floor: 5},
 		"some one by one":  {bytes: 1 << 20, bound: 1 << 24, retain: 2, taken: 5, floor: 3},
 		"none of the last": {bytes: 8, retain: -1, taken: 10, floor: 0},
-		"kept by workers":  {bytes: 1 << 20, stored: 8, bound: 1 << 24, retain: -1, taken: 70, floor: 63},
+		"kept by workers":  {bytes: 1 << 20, stored: 8, retain: -1, taken: 70, floor: 63},
+		"large and kept":   {bytes: 8 << 20, stored: 8, retain: -1, taken: 5, floor: 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := setup(t)
