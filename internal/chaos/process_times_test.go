@@ -259,6 +259,7 @@ func TestProcessTimes(t *testing.T) {
 		for n := range repeats {
 			t.Run(fmt.Sprintf("%s %d", tr.fault, n), func(t *testing.T) {
 				stall, ended, redone := tr.measure(t)
+				fmt.Printf("%s: stall %v, %d made again\n", t.Name(), stall.Round(10*time.Millisecond), redone) // though the rest be cut off
 				r.StallMS, r.EndedMS = append(r.StallMS, stall.Milliseconds()), append(r.EndedMS, ended.Milliseconds())
 				r.Redone = append(r.Redone, redone)
 				r.Within = r.Within && stall <= tr.limit
