@@ -66,7 +66,7 @@ func newPlan(seed uint64, batches int) plan {
 		p.Transfer = []transport{directly, directly, inChunks, unreachable}[d.IntN(4)]
 		p.Torn = d.Float64()
 	}
-	if r := p.rand(5); r.IntN(2) == 0 {
+	if r := p.rand(5); r.IntN(2) == 0 || p.Transfer != "" {
 		p.LateUS = 1000 << r.IntN(10)
 	}
 	return p

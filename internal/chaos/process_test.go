@@ -242,7 +242,9 @@ func (s *system) leaks(limit time.Duration) (left []string) {
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			found, err := leftBehind(ctx, js)
+			look, cancel := context.WithTimeout(ctx, patience) // nobody answers what is asked while there is no leader
+			found, err := leftBehind(look, js)
+			cancel()
 			if err == nil && len(found) == 0 {
 				left = nil
 				return nil
