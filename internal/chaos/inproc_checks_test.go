@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ type checks struct {
 	known  map[string]map[place]knowledge // what each worker knows of a place
 	taken  map[seatOf]uint64              // what readers said that they took
 	seeks  map[string]seek                // where the reader sat down last, by generation
+	former map[string]bool                // generations of before the record was taken away: an old one may come back
 	forges map[place]bool                 // results that a fault put there
 	stored map[storedAt]sent              // records of which the server said where they are
 	lost   map[sent]bool                  // attempts whose payload a reader said to be lost
@@ -77,7 +79,7 @@ func newChecks(w *world) *checks {
 		w: w, gens: make(map[string]bool), writes: make(map[string]*schema.Record), views: make(map[string]*schema.Record),
 		jobs: make(map[string][]place), sent: make(map[string]sent), parted: make(map[string]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
 		taken: make(map[seatOf]uint64), seeks: make(map[string]seek),
-		stored: make(map[storedAt]sent), lost: make(map[sent]bool),
+		former: make(map[string]bool), stored: make(map[storedAt]sent), lost: make(map[sent]bool),
 	}
 }
 
@@ -176,6 +178,7 @@ func (c *checks) forgetGeneration() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gen = ""
+	maps.Copy(c.former, c.gens)
 }
 
 func (c *checks) seeAnswer(e *endpoint, f *frame) {
@@ -222,6 +225,9 @@ func (c *checks) seeTaken(e *endpoint, rec *schema.Record) {
 	s, ok := c.seeks[rec.Gen]
 	if !ok || s.position != rec.Position {
 		s = seek{rec.Position, rec.Seat}
+		if c.former[rec.Gen] {
+			s.seat = 0 // it may be of any
+		}
 		c.seeks[rec.Gen] = s
 	}
 	allowed := max(rec.Position, 1) - 1

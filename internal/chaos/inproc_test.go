@@ -328,6 +328,9 @@ func (w *world) schedule(t *trainer) error {
 	return w.finish(t)
 }
 
+// widest is the widest window that a plan has by default: of four workers with three slots.
+const widest = 2*4*3 + 1
+
 // rest lets everything come to rest and looks at the stores.
 func (w *world) rest(t *trainer) error {
 	deadline := time.Now().Add(recovery)
@@ -348,9 +351,9 @@ func (w *world) rest(t *trainer) error {
 		if time.Now().After(deadline) {
 			return &violation{classInvariant, err.Error()}
 		}
-		// What is damaged and not needed yet is found out when the trainer comes there.
+		// What is damaged and not needed yet is found out when the trainer comes there, behind all that is buffered.
 		w.note("not at rest yet: %v", err)
-		if err := t.run(1 + w.plan.Window/8); err != nil {
+		if err := t.run(1 + max(w.plan.Window, widest)/8); err != nil {
 			return err
 		}
 	}
