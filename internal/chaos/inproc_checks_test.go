@@ -413,7 +413,7 @@ func (w *world) record(ctx context.Context) (jetstream.KeyValueEntry, error) {
 	return kv.Get(ctx, topology.BatcherKey(batcherName))
 }
 
-// results reads all commit records of a generation. More than one on a subject breaks I3.
+// results reads all commit records of a generation. More than one on a subject breaks I3, and nothing mends that.
 func (w *world) results(ctx context.Context, gen string) (map[uint64]*schema.Result, error) {
 	s, err := w.js.Stream(ctx, topology.ResultsStream(batcherName, gen))
 	if err != nil {
@@ -426,7 +426,7 @@ func (w *world) results(ctx context.Context, gen string) (map[uint64]*schema.Res
 	results := make(map[uint64]*schema.Result)
 	for subject, n := range info.State.Subjects {
 		if n > 1 {
-			return nil, fmt.Errorf("I3: %d records are stored on %s", n, subject)
+			return nil, &violation{classInvariant, fmt.Sprintf("I3: %d records are stored on %s", n, subject)}
 		}
 		msg, err := s.GetLastMsgForSubject(ctx, subject)
 		if err != nil {

@@ -345,8 +345,9 @@ func (w *world) rest(t *trainer) error {
 		if broken := w.checks.breaches(); len(broken) > 0 {
 			return &violation{classInvariant, fmt.Sprintf("%q", broken)}
 		}
-		if err == nil {
-			return nil
+		var never *violation
+		if err == nil || errors.As(err, &never) {
+			return err
 		}
 		if time.Now().After(deadline) {
 			return &violation{classInvariant, err.Error()}
