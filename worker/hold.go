@@ -137,17 +137,17 @@ func (w *Worker) answer(d *delivery, body []byte) {
 	}
 }
 
-// kept reports whether a job is within its deadline and was heartbeat all the time. If not, this process may have been
+// ours reports whether a job is within its deadline and was heartbeat all the time. If not, this process may have been
 // stopped, or cut off, and the job be another's.
-func (w *Worker) kept(j *job) bool {
+func (w *Worker) ours(j *job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.now()
-	return now <= j.deadline && j.keptLocked(now)
+	return now <= j.deadline && j.oursLocked(now)
 }
 
-// keptLocked reports whether a delivery was heartbeat all the time.
-func (d *delivery) keptLocked(now int64) bool {
+// oursLocked reports whether a delivery was heartbeat all the time.
+func (d *delivery) oursLocked(now int64) bool {
 	return !d.missed && now-d.beaten <= int64(topology.AckWait)
 }
 
@@ -178,7 +178,7 @@ func (w *Worker) heartbeat() {
 		if j.late || j.beaten == now {
 			continue
 		}
-		j.missed = !j.keptLocked(now)
+		j.missed = !j.oursLocked(now)
 		if reachable {
 			j.beaten = now
 			replies = append(replies, j.reply)

@@ -202,7 +202,7 @@ func (w *Worker) fail(j *job, r *schema.Result, attempts int, err error) {
 	if r.Kind == schema.KindError {
 		r.Next = nil
 	}
-	if r.Kind == schema.KindError && (!w.kept(j) || !w.confirm(j.lane.ctx, j)) {
+	if r.Kind == schema.KindError && (!w.ours(j) || !w.confirm(j.lane.ctx, j)) {
 		// Nobody knows whether the job is still ours, and an error of this machine's network, or sleep, is not the data's.
 		w.log.Warn("error not committed: the job was not heartbeat for a while", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
 		w.letGo(j)
