@@ -190,7 +190,11 @@ func late(c *schema.Credit) { c.Late = true }
 
 func (r *reader) stop(leave bool) schema.StopReply {
 	r.t.Helper()
-	return ask[schema.StopReply](r.cluster, "stop", schema.StopRequest{Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave})
+	return ask[schema.StopReply](r.cluster, "stop", r.stopRequest(leave))
+}
+
+func (r *reader) stopRequest(leave bool) schema.StopRequest {
+	return schema.StopRequest{Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave}
 }
 
 func (r *reader) status() schema.Status {

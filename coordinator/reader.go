@@ -19,9 +19,13 @@ func (b *batcher) hearReader(m *nats.Msg) {
 	}
 	b.hint(func() {
 		b.credit(credit)
-		if topology.Answerable(m.Reply) {
-			b.c.respond(m, b.creditReply())
+		if !topology.Answerable(m.Reply) {
+			return
 		}
+		if credit.Reader != b.rec.Reader && b.confirm() != nil {
+			return // that somebody else has the seat is for the owner to say
+		}
+		b.c.respond(m, b.creditReply())
 	})
 }
 

@@ -16,6 +16,49 @@ import (
 // TestDeposedOwnerRefusesNothing asks an owner that does not know yet that it was deposed for what its successor allows:
 // what it remembers of the seat must not be the answer.
 func TestDeposedOwnerRefusesNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		op      string
+		request func(*reader) any
+	}{
+		"seek":  {"seat", func(r *reader) any { return r.request(schema.ModeSeek, at(2)) }},
+		"stop":  {"stop", func(r *reader) any { return r.stopRequest(false) }},
+		"leave": {"stop", func(r *reader) any { return r.stopRequest(true) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := deposed(t)
+			msg, err := r.nc.Request(schema.CoordinatorPrefix+"."+test.op, mustJSON(t, test.request(r)), 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got schema.SeatReply // as far as its fault goes, every reply is one
+			if err := json.Unmarshal(msg.Data, &got); err != nil {
+				t.Fatal(err)
+			}
+			expectFault(t, got.Fault, schema.CodeUnavailable)
+		})
+	}
+	t.Run("credit", func(t *testing.T) {
+		r := deposed(t)
+		answers, err := r.nc.SubscribeSync(r.nc.NewInbox())
+		if err != nil {
+			t.Fatal(err)
+		}
+		credit := schema.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id}
+		if err := r.nc.PublishRequest(schema.ReaderPrefix+"."+r.name, answers.Subject, mustJSON(t, credit)); err != nil {
+			t.Fatal(err)
+		}
+		natstest.Eventually(t, "it knows that it was deposed", func() bool {
+			return len(ask[schema.Overview](r.cluster, "overview", nil).Batchers) == 0
+		})
+		if n, _, err := answers.Pending(); n > 0 || err != nil {
+			t.Fatalf("%d answers, %v", n, err)
+		}
+	})
+}
+
+// deposed is a reader to whom another owner gave the seat, and the only coordinator does not know of either.
+func deposed(t *testing.T) *reader {
+	t.Helper()
 	c := setup(t)
 	c.coordinate(coordinator.Config{Name: "paused"}, new(hooks))
 	r := c.reader("train")
@@ -24,26 +67,19 @@ func TestDeposedOwnerRefusesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := ulid.Make().String()
+	if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("other"), "alive"); err != nil {
+		t.Fatal(err)
+	}
+	r.id = ulid.Make().String()
 	natstest.Eventually(t, "the record names another owner and another reader", func() bool {
 		e, err := kv.Get(t.Context(), topology.BatcherKey(r.name))
 		if err != nil {
 			return false
 		}
 		rec, _ := r.record()
-		rec.Owner, rec.Reader, rec.Seat = "ghost", other, rec.Seat+1
+		rec.Owner, rec.Reader, rec.Seat = "other", r.id, rec.Seat+1
 		_, err = kv.Update(t.Context(), topology.BatcherKey(r.name), mustJSON(t, rec), e.Revision())
 		return err == nil
 	})
-	request := r.request(schema.ModeSeek, at(2))
-	request.Reader = other
-	msg, err := c.nc.Request(schema.CoordinatorPrefix+".seat", mustJSON(t, request), 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got schema.SeatReply
-	if err := json.Unmarshal(msg.Data, &got); err != nil {
-		t.Fatal(err)
-	}
-	expectFault(t, got.Fault, schema.CodeUnavailable)
+	return r
 }

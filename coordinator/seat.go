@@ -45,7 +45,7 @@ func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
 
 // confirm finds out whether this coordinator owns the batcher still; if not, or if nobody knows, the fault says so.
 func (b *batcher) confirm() *schema.Fault {
-	ctx, cancel := b.c.call(callTimeout)
+	ctx, cancel := b.c.call(recordTimeout)
 	defer cancel()
 	stored, _, err := b.c.read(ctx, b.name)
 	switch {
@@ -316,13 +316,18 @@ func (b *batcher) seatReply(held bool, warnings ...string) schema.SeatReply {
 
 // stop ends the run, or lets the reader leave it to another.
 func (b *batcher) stop(req *schema.StopRequest) schema.StopReply {
-	if b.rec.Reader != req.Reader {
-		if b.rec.Phase == schema.PhaseClosed || b.rec.Reader == "" {
-			return schema.StopReply{Error: b.rec.Error}
+	seated, overtaken := b.rec.Reader == req.Reader, b.overtaken(req.Reader, req.Request)
+	if !seated || overtaken { // nothing is written, by which a coordinator that was deposed would find out
+		if fault := b.confirm(); fault != nil {
+			return schema.StopReply{Fault: fault}
 		}
-		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader)}}
 	}
-	if b.overtaken(req.Reader, req.Request) {
+	switch {
+	case !seated && (b.rec.Phase == schema.PhaseClosed || b.rec.Reader == ""):
+		return schema.StopReply{Error: b.rec.Error}
+	case !seated:
+		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader)}}
+	case overtaken:
 		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: "this request was overtaken by a later one"}}
 	}
 	if req.Last != nil {
