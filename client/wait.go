@@ -256,7 +256,7 @@ func (r *reader) advance(entry reorder.Entry[arrival]) {
 	if r.sess != nil {
 		r.sess.fetchSoon() // there is room now
 	}
-	if r.sinceCredit++; r.sinceCredit >= max(1, r.window/8) {
+	if r.sinceCredit++; r.sinceCredit >= max(1, r.window/4) {
 		r.publishCredit()
 	}
 }

@@ -10,7 +10,7 @@ import (
 const (
 	runTime  = time.Millisecond // of work: who waits for one job of a run should hardly notice the others
 	runBytes = 64 << 10
-	runShare = 4 // runs per slot that the window must have room for, so that no slot goes without
+	runShare = 2 // runs per slot that the window must have room for, so that no slot goes without
 )
 
 // runs decides how many consecutive jobs travel in one message: as many as one slot does in no time. Messages are what

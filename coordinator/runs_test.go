@@ -15,14 +15,14 @@ func TestRunLength(t *testing.T) {
 		window, slots int
 		want          int
 	}{
-		"nothing known":          {0, 1024, 4, 1},
-		"no worker":              {time.Microsecond, 1024, 0, 1},
-		"quick jobs":             {time.Microsecond, 1024, 4, schema.MaxRun},
-		"a quarter millisecond":  {250 * time.Microsecond, 1024, 4, 4},
-		"slow jobs":              {20 * time.Millisecond, 1024, 4, 1},
-		"many slots":             {time.Microsecond, 1024, 64, 4},
-		"the default window":     {time.Microsecond, 9, 4, 1},
-		"a window for one round": {time.Microsecond, 32, 4, 2},
+		"nothing known":           {0, 1024, 4, 1},
+		"no worker":               {time.Microsecond, 1024, 0, 1},
+		"quick jobs":              {time.Microsecond, 1024, 4, schema.MaxRun},
+		"a quarter millisecond":   {250 * time.Microsecond, 1024, 4, 4},
+		"slow jobs":               {20 * time.Millisecond, 1024, 4, 1},
+		"many slots":              {time.Microsecond, 1024, 64, 8},
+		"the default window":      {time.Microsecond, 9, 4, 1},
+		"a window for two rounds": {time.Microsecond, 32, 4, 4},
 	} {
 		if got := (&runs{mean: test.mean}).length(test.window, test.slots); got != test.want {
 			t.Errorf("%s: %d jobs in a message, want %d", name, got, test.want)

@@ -3,7 +3,10 @@ package schema
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
+
+	"github.com/zeebo/xxh3"
 )
 
 func TestFetchRoundTrip(t *testing.T) {
@@ -69,20 +72,32 @@ func FuzzDirect(f *testing.F) {
 
 func TestSummer(t *testing.T) {
 	t.Parallel()
-	payload := bytes.Repeat([]byte("0123456789abcdef!"), 5000)
-	for _, piece := range []int{1, 7, 1024, 4096, 65536, len(payload)} {
-		var s Summer
-		for rest := payload; len(rest) > 0; {
-			n := min(piece, len(rest))
-			_, _ = s.Write(rest[:n]) // never fails
-			rest = rest[n:]
+	const block = 64 << 10
+	for _, size := range []int{0, 1, block - 1, block, block + 1, 2*block - 1, 2 * block, 5*block + 17} {
+		payload := bytes.Repeat([]byte("0123456789abcdef!"), size/17+1)[:size]
+		want := xxh3.Hash128(payload).Bytes()
+		if size > block {
+			var hashes []byte
+			for b := range slices.Chunk(payload, block) {
+				hash := xxh3.Hash128(b).Bytes()
+				hashes = append(hashes, hash[:]...)
+			}
+			want = xxh3.Hash128(hashes).Bytes()
 		}
-		if got := s.Sum(); got != Sum(payload) {
-			t.Errorf("in pieces of %d: %v, whole %v", piece, got, Sum(payload))
+		if got := Sum(payload); got != want {
+			t.Errorf("%d bytes: %v, want %x", size, got, want)
 		}
-	}
-	var none Summer
-	if got := none.Sum(); got != Sum(nil) {
-		t.Errorf("nothing: %v, not %v", got, Sum(nil))
+		for _, piece := range []int{1, 1000, block - 1, block, block + 1, 4 * block} {
+			var s Summer
+			for p := range slices.Chunk(payload, piece) {
+				_, _ = s.Write(p) // never fails
+			}
+			if got := s.Sum(); got != want {
+				t.Errorf("%d bytes in pieces of %d: %v, want %x", size, piece, got, want)
+			}
+			if got := s.Sum(); got != want {
+				t.Errorf("%d bytes, asked again: %v, want %x", size, got, want)
+			}
+		}
 	}
 }
