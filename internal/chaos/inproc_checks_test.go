@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ type checks struct {
 	gens   map[string]bool                // all that ever were
 	writes map[string]*schema.Record      // on their way into the bucket, by reply subject
 	views  map[string]*schema.Record      // what each coordinator knows to be stored
+	latest revision                       // of the record, as far as anybody was told
 	jobs   map[string][]place             // delivered, by the role's name and the subject of their acks
 	sent   map[string]sent                // records on their way, by reply subject
 	parted map[string]place               // jobs that were taken out of a run, on their way, by reply subject
@@ -158,29 +158,6 @@ func (c *checks) breach(format string, args ...any) {
 	c.broken = append(c.broken, fmt.Sprintf(format, args...)+" (t="+c.w.now()+")")
 }
 
-func (c *checks) seeWrite(f *frame) {
-	rec := new(schema.Record)
-	if len(f.body) > 0 && json.Unmarshal(f.body, rec) == nil && f.reply != "" {
-		c.writes[f.reply] = rec
-	}
-	// A generation that another was named after, or that failed, is over, or may be: its store may go and its jobs may be
-	// acked.
-	if rec.Gen == "" || rec.Phase == schema.PhaseFailed {
-		c.gens[rec.Gen], c.gen = true, ""
-	} else if !c.gens[rec.Gen] {
-		c.gens[rec.Gen] = true
-		c.gen = rec.Gen
-	}
-}
-
-// forgetGeneration says that the record was taken away, so that whatever is stored of it may go.
-func (c *checks) forgetGeneration() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.gen = ""
-	maps.Copy(c.former, c.gens)
-}
-
 func (c *checks) seeAnswer(e *endpoint, f *frame) {
 	rec, write := c.writes[f.subject]
 	at, record := c.sent[f.subject]
@@ -202,6 +179,7 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 	case write && ack.Error == nil && ack.Seq > 0:
 		c.views[e.name] = rec
 		c.seeTaken(e, rec)
+		c.seeStored(e, rec, ack.Seq)
 	case ack.Error == nil && ack.Seq > 0 || ack.Error != nil && schema.IsDuplicate(ack.Error.Code, ack.Error.Description):
 		if c.known[e.name] == nil {
 			c.known[e.name] = make(map[place]knowledge)
@@ -214,28 +192,6 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 		} else if parted {
 			c.known[e.name][single] = max(c.known[e.name][single], queued)
 		}
-	}
-}
-
-// seeTaken checks that a record counts as taken only what a reader said that it took since it sat down there: P5.
-func (c *checks) seeTaken(e *endpoint, rec *schema.Record) {
-	if rec.Gen == "" {
-		return
-	}
-	s, ok := c.seeks[rec.Gen]
-	if !ok || s.position != rec.Position {
-		s = seek{rec.Position, rec.Seat}
-		if c.former[rec.Gen] {
-			s.seat = 0 // it may be of any
-		}
-		c.seeks[rec.Gen] = s
-	}
-	allowed := max(rec.Position, 1) - 1
-	for seat := s.seat; seat <= rec.Seat; seat++ {
-		allowed = max(allowed, c.taken[seatOf{rec.Gen, seat}])
-	}
-	if rec.Taken > allowed {
-		c.breach("P5: %s counts %d batches of %s as taken, and the seat has %d since seat %d", e.name, rec.Taken, rec.Gen, allowed, s.seat)
 	}
 }
 

@@ -63,7 +63,11 @@ func (s *storm) fault() {
 		e.cut()
 	case k < 20:
 		// SIGSTOP, a swap storm, a laptop that sleeps: what the role sent before, and what it decides with old knowledge
-		// when it wakes, comes late. Sometimes the connections are broken by then.
+		// when it wakes, comes late. Sometimes the connections are broken by then. Half of them are coordinators, of which one
+		// owns the batcher: who sleeps past its lease is what leases are for.
+		if all := s.w.all("coordinator"); len(all) > 0 && s.rng.IntN(2) == 0 {
+			e = all[s.rng.IntN(len(all))].net
+		}
 		s.pause(e, true, true, s.rng.IntN(3) == 0)
 	case k < 26:
 		// A firewall that forgot the connection in one direction.
