@@ -29,6 +29,11 @@ const ownerSilent = "the owner does not answer"
 func (r *reader) listen() error {
 	notices, err := r.nc.Subscribe(schema.NoticePrefix+"."+r.cfg.Name, func(*nats.Msg) {
 		poke(r.noticed)
+		r.mu.Lock()
+		if r.sess != nil && r.sticky == nil {
+			r.publishCredit() // a new owner needs it, and the beat may be waiting for the one before
+		}
+		r.mu.Unlock()
 		r.beatSoon()
 	})
 	if err != nil {

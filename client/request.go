@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -49,11 +50,11 @@ func (r *reader) ask(ctx, life context.Context, op string, req any, limit time.D
 	default:
 	}
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		attempt, stop := context.WithTimeout(merged, limit)
-		msg, err := r.nc.RequestWithContext(attempt, subject, body)
-		stop()
+		msg, err := r.request(merged, subject, body, limit, bail)
 		what := "no coordinator answers"
 		switch {
+		case errors.Is(err, errHeadArrived):
+			return err
 		case err == nil:
 			fault, err := decode(msg.Data)
 			switch {
@@ -95,6 +96,29 @@ func (r *reader) ask(ctx, life context.Context, op string, req any, limit time.D
 			// It was the end of the run, which a request to stop it, or for its status, outlives.
 		}
 	}
+}
+
+// request asks once. With bail it also ends when the head of the line can be taken.
+func (r *reader) request(ctx context.Context, subject string, body []byte, limit time.Duration, bail bool) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if !bail {
+		return r.nc.RequestWithContext(ctx, subject, body)
+	}
+	var ended error
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		if ended = r.pause(ctx, 2*limit, "", true); errors.Is(ended, errHeadArrived) {
+			cancel()
+		}
+	})
+	msg, err := r.nc.RequestWithContext(ctx, subject, body)
+	cancel()
+	watch.Wait()
+	if err != nil && errors.Is(ended, errHeadArrived) {
+		return nil, ended
+	}
+	return msg, err
 }
 
 // over is the error of a request that was cut short by Stop, Close or a failure.

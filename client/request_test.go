@@ -37,6 +37,41 @@ func TestOwnerAwayForAWhile(t *testing.T) {
 	take(t, b, state, 10)
 }
 
+// TestHeadArrivesDuringARequest has a new owner feed the run while the reader waits for the answer of the one before.
+func TestHeadArrivesDuringARequest(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	var seats, left int
+	o.locked(func() {
+		o.silent, o.manual = true, true
+		seats, left = len(o.requests), int(o.fed)-3
+	})
+	state = take(t, b, state, left)
+	took := make(chan error, 1)
+	go func() {
+		_, err := b.Take(deadline(t), state)
+		took <- err
+	}()
+	natstest.Eventually(t, "the reader asks for its seat", func() bool {
+		asked := false
+		o.locked(func() { asked = len(o.requests) > seats })
+		return asked
+	})
+	o.locked(func() {
+		o.fed++
+		o.publish(o.batch(o.fed))
+	})
+	published := time.Now()
+	if err := <-took; err != nil {
+		t.Fatal(err)
+	}
+	if waited := time.Since(published); waited > repairTimeout*3/4 {
+		t.Errorf("the head was there for %v before it was taken", waited)
+	}
+}
+
 func TestWaitNamesWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)

@@ -195,6 +195,7 @@ func (b *batcher) resume() {
 		return
 	}
 	w := window.New(b.rec.Floor, b.rec.FloorState, b.rec.Taken)
+	w.FedBefore(fedBefore(b.rec.Taken, commits))
 	if fault := b.start(w); fault != nil {
 		b.log.Warn("generation not resumed yet", "error", fault.Message)
 		return
@@ -206,6 +207,19 @@ func (b *batcher) resume() {
 		}
 	}
 	b.log.Info("generation resumed", "gen", b.rec.Gen, "taken", b.rec.Taken, "floor", b.rec.Floor, "results", len(commits))
+	b.notify() // whoever waits for an owner need not wait longer
+}
+
+// fedBefore is how far jobs were out before a takeover, as results show: the trainer may be anywhere up to there, since
+// its progress is recorded now and then. A result far beyond the others shows nothing; workers can store what they like.
+func fedBefore(taken uint64, commits map[uint64]bool) uint64 {
+	furthest := taken
+	for seq := range commits {
+		if seq <= taken+uint64(2*len(commits))+schema.BlockSize {
+			furthest = max(furthest, seq)
+		}
+	}
+	return furthest
 }
 
 // restart begins a new generation for the same reader because the store of the last one is lost. The first taken
@@ -271,6 +285,9 @@ func (b *batcher) take(p produced) {
 	if p.err != nil {
 		b.verdict(iteratorFault(p.err))
 		return
+	}
+	if b.last.Gen == b.rec.Gen && b.last.Seat == b.rec.Seat { // who took over may have heard it before it came here
+		b.advance(b.last.Taken)
 	}
 	b.demand()
 }

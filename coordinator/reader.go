@@ -50,11 +50,7 @@ func (b *batcher) credit(credit *schema.Credit) {
 		b.fail(credit.Failed)
 		return
 	}
-	before := g.Taken()
-	if g.Credit(credit.Taken) {
-		b.count.taken += g.Taken() - before
-		g.moved = time.Now()
-		g.pause = 0
+	if b.advance(credit.Taken) {
 		credit.BatchBytes = max(credit.BatchBytes, 1) // batches without a payload have a size, too
 	}
 	if credit.Timing == nil && b.last.Reader == credit.Reader {
@@ -78,6 +74,19 @@ func (b *batcher) credit(credit *schema.Credit) {
 	if credit.Late {
 		b.repair()
 	}
+}
+
+// advance notes how far the trainer has come, and reports whether that is news.
+func (b *batcher) advance(taken uint64) bool {
+	g := b.gen
+	before := g.Taken()
+	if !g.Credit(taken) {
+		return false
+	}
+	b.count.taken += g.Taken() - before
+	g.moved = time.Now()
+	g.pause = 0
+	return true
 }
 
 // finish notes that the trainer has everything up to the end of the data.

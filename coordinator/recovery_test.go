@@ -56,6 +56,29 @@ func TestRestart(t *testing.T) {
 	r.waitJobs(13, 20)
 }
 
+// TestTakeoverBehindTheTrainer takes over a run of small batches, whose record is a window and more behind its trainer: the
+// results show how far it may have come, and what it asks for there is held.
+func TestTakeoverBehindTheTrainer(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
+	r := c.reader("train")
+	r.run(12)
+	r.waitJobs(13, 20)
+	r.work(8)
+	if rec, _ := r.record(); rec.Taken+8 >= 20 {
+		t.Fatalf("%d taken, says the record", rec.Taken)
+	}
+	gen := r.reply.Gen
+	first.kill(t)
+
+	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
+	r.wait("the second has iterated again", func(s schema.Status) bool { return s.Owner == "second" && s.Fed == 20 })
+	if got := r.must(schema.ModeSeek, at(20)); !got.Held || got.Gen != gen || got.Position != 21 {
+		t.Fatalf("the trainer's state is not held: %+v", got)
+	}
+	r.waitJobs(21, 28)
+}
+
 // TestRestartAtVerdict restarts a coordinator whose run had ended.
 func TestRestartAtVerdict(t *testing.T) {
 	for name, test := range map[string]struct {

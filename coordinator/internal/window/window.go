@@ -6,7 +6,8 @@
 // flight. floor ≤ taken and floor ≤ fed always, and taken ≤ fed but for one time: after New, until the entries up to
 // taken have been fed again. Then nothing is in flight, and taken stays where it is unless Seek moves it back.
 //
-// No more than limit are in flight, unless the limit was lowered or the head moved back: what is out stays out.
+// No more than limit are in flight, unless the limit was lowered, the head moved back, or it is not known any more how far
+// it had come: what is out stays out.
 package window
 
 import "bytes"
@@ -22,6 +23,7 @@ type Window struct {
 	floor, taken uint64
 	floorState   []byte
 	entries      []Entry // floor+1 … fed
+	out          uint64  // jobs were out to here before New
 	limit        int
 	ended        bool
 }
@@ -31,6 +33,10 @@ type Window struct {
 func New(floor uint64, state []byte, taken uint64) *Window {
 	return &Window{floor: floor, taken: max(floor, taken), floorState: state, limit: 1}
 }
+
+// FedBefore says that jobs up to seq were out before New. They are fed again, whatever the limit: the trainer may have come
+// further than anybody noted.
+func (w *Window) FedBefore(seq uint64) { w.out = seq }
 
 // Floor is the sequence number up to which results are dropped.
 func (w *Window) Floor() uint64 { return w.floor }
@@ -55,7 +61,7 @@ func (w *Window) Want() int {
 	if w.ended {
 		return 0
 	}
-	bound, fed := w.taken+uint64(w.limit), w.Fed()
+	bound, fed := max(w.taken+uint64(w.limit), w.out), w.Fed()
 	if fed >= bound {
 		return 0
 	}

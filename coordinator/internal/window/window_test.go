@@ -27,12 +27,12 @@ type dumb struct {
 	floor, taken, fed uint64
 	state             map[uint64]string // after floor … fed
 	job               map[uint64]string // of floor+1 … fed
-	limit             uint64
+	limit, out        uint64
 	ended             bool
 }
 
 func (d *dumb) want() (n int) {
-	for seq := d.fed + 1; seq <= d.taken+d.limit && !d.ended; seq++ {
+	for seq := d.fed + 1; seq <= max(d.taken+d.limit, d.out) && !d.ended; seq++ {
 		n++
 	}
 	return n
@@ -143,9 +143,11 @@ func TestAgainstDumb(t *testing.T) {
 		floor := rapid.Uint64Range(0, 3).Draw(t, "floor")
 		taken := rapid.Uint64Range(0, 8).Draw(t, "taken")
 		first := states.Draw(t, "state")
+		out := rapid.Uint64Range(0, 12).Draw(t, "out")
 		w := New(floor, []byte(first), taken)
+		w.FedBefore(out)
 		d := &dumb{
-			floor: floor, taken: max(floor, taken), fed: floor, limit: 1,
+			floor: floor, taken: max(floor, taken), fed: floor, limit: 1, out: out,
 			state: map[uint64]string{floor: first}, job: map[uint64]string{},
 		}
 		caughtUp := false
