@@ -19,10 +19,6 @@ const (
 	fetchers       = 3 // payloads fetched at a time, so that the connection is busy between small ones, too
 	chunksInFlight = 8 // requests for chunks, of all payloads together; 4 MiB on the wire
 	chunkTries     = 3
-
-	// Released buffers that are kept for reuse: so many, and more of them up to so many bytes in all.
-	poolBuffers = 4
-	poolBytes   = 64 << 20
 )
 
 // payload is the bytes of a batch. Its buffer, if it came from the pool, goes back there once.
@@ -46,11 +42,11 @@ func (p payload) release() {
 
 // pool keeps released buffers. Batches of one run are of about one size, so the last released that is large enough, and
 // not much larger, will do: it is the likeliest to be in the processor's cache still. Where none will, one goes for the
-// new one, so that there are never more than were in use at once.
+// new one, so that there are never more than were in use at once; letting more of them go would only have others made
+// before the garbage collector comes.
 type pool struct {
-	mu    sync.Mutex
-	free  [][]byte
-	bytes int // of these
+	mu   sync.Mutex
+	free [][]byte
 }
 
 func (p *pool) get(n int) payload {
@@ -59,12 +55,11 @@ func (p *pool) get(n int) payload {
 	for i, b := range slices.Backward(p.free) {
 		if cap(b) >= n && cap(b)/2 <= n {
 			buf, p.free = b[:n], slices.Delete(p.free, i, i+1)
-			p.bytes -= cap(b)
 			break
 		}
 	}
 	if buf == nil && len(p.free) > 0 {
-		p.drop()
+		p.free = slices.Delete(p.free, 0, 1) // the oldest: sizes have changed since
 	}
 	p.mu.Unlock()
 	if buf == nil {
@@ -77,16 +72,6 @@ func (p *pool) put(buf []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.free = append(p.free, buf)
-	p.bytes += cap(buf)
-	for len(p.free) > poolBuffers && p.bytes > poolBytes {
-		p.drop()
-	}
-}
-
-// drop lets the oldest go: sizes may have changed since.
-func (p *pool) drop() {
-	p.bytes -= cap(p.free[0])
-	p.free = slices.Delete(p.free, 0, 1)
 }
 
 // inline checks a payload that came with its record, and moves it to where tensors may lie.
