@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -69,6 +70,44 @@ func TestHeadArrivesDuringARequest(t *testing.T) {
 	}
 	if waited := time.Since(published); waited > repairTimeout*3/4 {
 		t.Errorf("the head was there for %v before it was taken", waited)
+	}
+}
+
+// TestNewOwnerHearsHowFarItIs has an owner say that it is there while the beat waits for the one before.
+func TestNewOwnerHearsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	take(t, b, schema.State{}, 3)
+	o.locked(func() { o.silent = true })
+	if err := b.r.nc.Flush(); err != nil { // what it said by itself is out
+		t.Fatal(err)
+	}
+	heard, err := o.nc.SubscribeSync(schema.ReaderPrefix + "." + o.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = heard.Unsubscribe() }()
+	if err := o.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	o.notice()
+	limit := deadline(t)
+	for {
+		m, err := heard.NextMsgWithContext(limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c schema.Credit
+		if err := json.Unmarshal(m.Data, &c); err != nil {
+			t.Fatal(err)
+		}
+		if m.Reply == "" { // a beat wants an answer
+			if c.Taken != 3 {
+				t.Errorf("%d taken, want 3", c.Taken)
+			}
+			return
+		}
 	}
 }
 
