@@ -9,6 +9,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -17,11 +18,8 @@ const (
 	DefaultLease       = 3 * time.Second
 	DefaultReaderLease = 5 * time.Second
 	DefaultStall       = 10 * time.Second
-	DefaultWindowBytes = 1 << 30
-	DefaultIdleTimeout = 10 * time.Minute
-
-	// maxWindow bounds what a window may be set to, and with it what one generation can have in flight.
-	maxWindow = 1 << 14
+	DefaultWindowBytes = owner.DefaultWindowBytes
+	DefaultIdleTimeout = owner.DefaultIdleTimeout
 )
 
 // Config of a Coordinator.
@@ -60,29 +58,4 @@ func (c Config) withDefaults() (Config, error) {
 			c.Lease, c.ReaderLease, c.Stall, c.Replicas)
 	}
 	return c, nil
-}
-
-// windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot
-// idles while the trainer takes, within the bytes, which count only once a batch was seen.
-func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
-	limit := cmp.Or(s.Window, 2*slots+1)
-	if slots == 0 && s.Window == 0 || batchBytes == 0 {
-		limit = 1
-	}
-	if batchBytes > 0 {
-		limit = int(min(int64(limit), cmp.Or(s.WindowBytes, DefaultWindowBytes)/batchBytes))
-	}
-	return min(max(limit, 1), maxWindow)
-}
-
-// retained is how many taken batches are kept for look-ups: what was asked for, or half the window, within the bytes.
-func retained(s schema.Settings, limit int, batchBytes int64) int {
-	if s.Retain < 0 {
-		return 0
-	}
-	keep := cmp.Or(s.Retain, limit/2)
-	if batchBytes > 0 {
-		keep = int(min(int64(keep), cmp.Or(s.WindowBytes, DefaultWindowBytes)/batchBytes))
-	}
-	return keep
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -14,7 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/jetbatch/jetbatch/coordinator/internal/window"
+	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -24,33 +25,28 @@ const republishAfter = time.Second
 
 // produced is what the iterator made since it was last collected.
 type produced struct {
-	items []item
+	items []owner.Item
 	err   error // how iteration ended; io.EOF at the end of the data
 	last  bool  // of what was demanded
 }
 
-type item struct {
-	job, next []byte
-	took      time.Duration
+// feedOf says what a feed is of.
+type feedOf struct {
+	gen, dataset string
+	subject      string // of jobs, up to the sequence number
 }
 
-// feed iterates one generation in a goroutine of its own and publishes its jobs.
+// feed iterates one generation in a goroutine of its own, and publishes its jobs until the stream has them.
 type feed struct {
+	feedOf
 	nc     *nats.Conn
 	log    *slog.Logger
-	prefix string // of job subjects, up to the sequence number
 	inbox  string // prefix of reply subjects
 	sub    *nats.Subscription
 	cancel context.CancelFunc
 
 	asked chan ask
 	ready chan struct{} // there is something to collect
-
-	// Of the actor: since when the iterator has owed something, zero when it owes nothing; when stalled was last
-	// asked, and how much of the time until then counts.
-	busy, watched time.Time
-	owing         time.Duration
-	trace         string // of the reader's last word, for the header of jobs
 
 	mu          sync.Mutex
 	made        produced               // what the actor has not collected yet
@@ -65,6 +61,7 @@ type publication struct {
 	at    time.Time
 	n     int  // jobs in it
 	again bool // it was sent before, in the same generation, and confirmed
+	trace string
 }
 
 type ask struct {
@@ -73,10 +70,9 @@ type ask struct {
 }
 
 // newFeed starts a feed. It calls release when it will not call inst any more, which is not before Next returned.
-func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Instance, release func(), token, batcher, gen string) (*feed, error) {
+func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Instance, release func(), of feedOf) (*feed, error) {
 	f := &feed{
-		nc: nc, log: log, inbox: nc.NewInbox(),
-		prefix:      schema.JobPrefix + "." + token + "." + batcher + "." + gen + ".",
+		feedOf: of, nc: nc, log: log, inbox: nc.NewInbox(),
 		asked:       make(chan ask, 1),
 		ready:       make(chan struct{}, 1),
 		unconfirmed: make(map[uint64]publication),
@@ -101,49 +97,16 @@ func (f *feed) stop() {
 	_ = f.sub.Unsubscribe() // fails only on a closed connection
 }
 
-// demand asks for n more jobs from state, unless the last demand is not met yet.
-func (f *feed) demand(state []byte, n int) {
-	if n == 0 || !f.busy.IsZero() {
-		return
-	}
-	f.busy, f.owing = time.Now(), 0
-	f.asked <- ask{state, n}
-}
+// demand asks for n more jobs from state. The last demand has been met.
+func (f *feed) demand(state []byte, n int) { f.asked <- ask{state, n} }
 
 // collect returns what the iterator made since the last call.
 func (f *feed) collect() produced {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	p := f.made
 	f.made = produced{}
-	f.mu.Unlock()
-	if len(p.items) == 0 && p.err == nil {
-		return p // collected together with what came before: that the iterator is done was seen then
-	}
-	f.busy, f.owing = time.Now(), 0
-	if p.last {
-		f.busy = time.Time{}
-	}
 	return p
-}
-
-// stalled is asked once a beat, and reports whether Next has not come back for longer than limit. Time in which this
-// process was paused, or the actor waited for the server, is no time of Next's: two beats count at most from one
-// question to the other, and none while there is something to collect.
-func (f *feed) stalled(limit time.Duration) (bool, time.Duration) {
-	now := time.Now()
-	since := now.Sub(f.busy)
-	if f.watched.After(f.busy) {
-		since = now.Sub(f.watched)
-	}
-	f.watched = now
-	f.mu.Lock()
-	made := len(f.made.items) > 0 || f.made.err != nil
-	f.mu.Unlock()
-	if f.busy.IsZero() || made {
-		return false, 0
-	}
-	f.owing += min(since, 2*beat)
-	return f.owing > limit, f.owing
 }
 
 // gather is for how long, at most, what the iterator made is not told to the actor, so that it can be fed in runs.
@@ -170,7 +133,7 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			last := err != nil || n == a.n
 			f.mu.Lock()
 			if err == nil {
-				f.made.items = append(f.made.items, item{job, next, t.Sub(began)})
+				f.made.items = append(f.made.items, owner.Item{Job: job, Next: next, Took: t.Sub(began)})
 				state = next
 			}
 			f.made.err, f.made.last = err, last
@@ -198,43 +161,38 @@ func (f *feed) tell() {
 	}
 }
 
-// publish sends one job.
-func (f *feed) publish(seq uint64, job []byte, again bool) {
-	f.send(&run{seq, 1, job}, again)
-}
-
-// send publishes a run and empties it; the stream's answer comes to confirm. A lost message is sent again by republish.
-func (f *feed) send(r *run, again bool) {
-	if r.n == 0 {
-		return
-	}
+// publish sends a run of jobs; the stream's answer comes to confirm. A lost message is sent again by republish.
+func (f *feed) publish(p owner.Publish) {
 	f.mu.Lock()
-	f.unconfirmed[r.first] = publication{time.Now(), r.n, again}
+	f.unconfirmed[p.First] = publication{time.Now(), p.N, p.Again, p.Trace}
 	f.mu.Unlock()
 	try := schema.TryFirst
-	if r.n > 1 {
-		try = r.n
+	if p.N > 1 {
+		try = p.N
 	}
-	first := strconv.FormatUint(r.first, 10)
-	err := f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + first + "." + strconv.Itoa(try), Reply: f.inbox + "." + first, Header: f.header(), Data: r.data})
+	first := strconv.FormatUint(p.First, 10)
+	err := f.nc.PublishMsg(&nats.Msg{
+		Subject: f.subject + first + "." + strconv.Itoa(try), Reply: f.inbox + "." + first, Header: traced(p.Trace), Data: p.Data,
+	})
 	if err != nil {
 		f.fail(err.Error(), false)
 	}
-	*r = run{data: r.data[:0]} // the connection has copied it
 }
 
-// backUp sends a job a second time, for another worker than the one that has it. Nobody waits for an answer: the job
-// itself is there still.
-func (f *feed) backUp(seq uint64, job []byte) error {
-	return f.nc.PublishMsg(&nats.Msg{Subject: f.prefix + strconv.FormatUint(seq, 10) + ".1", Header: f.header(), Data: job})
+// backUp sends a job a second time, for another worker than the one that has it. No answer is waited for: the job itself
+// is there still.
+func (f *feed) backUp(e owner.Backup) error {
+	return f.nc.PublishMsg(&nats.Msg{
+		Subject: f.subject + strconv.FormatUint(e.Seq, 10) + "." + strconv.Itoa(schema.TryBackup), Header: traced(e.Trace), Data: e.Data,
+	})
 }
 
-// header is the headers of a job.
-func (f *feed) header() nats.Header {
-	if f.trace == "" {
+// traced is the headers of a job.
+func traced(trace string) nats.Header {
+	if trace == "" {
 		return nil
 	}
-	return nats.Header{schema.TraceHeader: []string{f.trace}}
+	return nats.Header{schema.TraceHeader: []string{trace}}
 }
 
 // reissued is how many jobs had to be stored again.
@@ -290,12 +248,12 @@ func (f *feed) confirm(m *nats.Msg) {
 	f.mu.Unlock()
 }
 
-// republish sends again what nobody confirmed and the trainer still needs.
-func (f *feed) republish(w *window.Window) {
+// republish sends again what the stream did not confirm and the trainer, which has come to taken, still needs.
+func (f *feed) republish(taken uint64, job func(seq uint64) ([]byte, bool)) {
 	f.mu.Lock()
 	late := make(map[uint64]publication)
 	for seq, p := range f.unconfirmed {
-		if seq+uint64(p.n)-1 <= w.Taken() {
+		if seq+uint64(p.n)-1 <= taken {
 			delete(f.unconfirmed, seq)
 		} else if time.Since(p.at) > republishAfter {
 			late[seq] = p
@@ -306,19 +264,26 @@ func (f *feed) republish(w *window.Window) {
 	if unsaid {
 		f.fail(errSilent.Error(), false)
 	}
-	for _, seq := range slices.Sorted(maps.Keys(late)) {
-		var again run
-		for i := range late[seq].n {
-			if e, ok := w.Entry(seq + uint64(i)); ok && seq+uint64(i) > w.Taken() {
-				again.add(seq+uint64(i), e.Job, schema.MaxRun)
+	for _, first := range slices.Sorted(maps.Keys(late)) {
+		p := late[first]
+		run := owner.Publish{Again: p.again, Trace: p.trace}
+		for seq := first; seq < first+uint64(p.n); seq++ {
+			if data, ok := job(seq); ok { // the first ones may be taken meanwhile
+				if run.N == 0 {
+					run.First = seq
+				}
+				run.N++
+				run.Data = append(run.Data, data...)
 			}
 		}
-		if again.first != seq { // the first ones are taken meanwhile
+		if run.First != first {
 			f.mu.Lock()
-			delete(f.unconfirmed, seq)
+			delete(f.unconfirmed, first)
 			f.mu.Unlock()
 		}
-		f.send(&again, late[seq].again)
+		if run.N > 0 {
+			f.publish(run)
+		}
 	}
 }
 
@@ -351,6 +316,11 @@ func (f *feed) waiting() (string, []uint64) {
 		}
 	}
 	return f.refused, seqs
+}
+
+// unstoredText says what is not stored yet, for people.
+func unstoredText(jobs int, refused string) string {
+	return fmt.Sprintf("jobs not stored (%d): %s", jobs, refused)
 }
 
 // iteratorFault says how iteration ended; nil for the end of the data.

@@ -72,15 +72,9 @@ func (c *Coordinator) lineChanged(s nats.Status) {
 		c.line.cut()
 		return
 	}
+	c.fleet.pardon(time.Now())
+	c.askWorkers()
 	for _, b := range c.all() {
 		b.hint(b.reconnected)
-	}
-}
-
-func (b *batcher) reconnected() {
-	b.beat()
-	if b.gen != nil {
-		b.gen.looked, b.gen.pause = time.Time{}, 0
-		b.repair()
 	}
 }

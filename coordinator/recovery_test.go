@@ -186,8 +186,9 @@ func TestLostStore(t *testing.T) {
 	if err := c.js.DeleteStream(t.Context(), topology.ResultsStream(r.name, before.Gen)); err != nil {
 		t.Fatal(err)
 	}
-	got := r.credit(3, late)
-	if got.Gen == before.Gen || got.Seat != before.Seat || got.Reader != r.id || got.Phase != schema.PhaseRunning {
+	var got schema.CreditReply
+	natstest.Eventually(t, "the store is missed", func() bool { got = r.credit(3, late); return got.Gen != before.Gen })
+	if got.Seat != before.Seat || got.Reader != r.id || got.Phase != schema.PhaseRunning {
 		t.Fatalf("got %+v", got)
 	}
 	if s := r.status(); s.Restarts != 1 || s.Taken != 0 {

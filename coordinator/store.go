@@ -9,105 +9,113 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Bounds on a store that does not answer. The actor waits for it, so no look takes long.
-const (
-	lookTimeout    = time.Second
-	storePatience  = 3 * time.Second // with a store that is silent: its server may be paused, or far away
-	absentPatience = time.Second     // with one whose server is not there, as every other server says
-)
+// lookTimeout bounds one question to a store that may be silent.
+const lookTimeout = time.Second
 
-var (
-	errAbsent  = errors.New("no server has the store of results") // and nobody says why
-	errAnswers = errors.New("the store of results answers again")
-)
+// errAbsent says that every server knows of no store, and none why.
+var errAbsent = errors.New("no server has the store of results")
 
-// lost reports whether the generation's store is gone, is another than the one that was made, or has not answered for
-// too long: one server has it in memory, and making the results again takes less time than waiting for a server that may
-// have lost them when it is back. Nothing comes of a wrong guess but work, and nothing begins while the records do not
-// answer either.
-func (b *batcher) lost(ctx context.Context) (bool, error) {
-	if b.forsaken != b.rec.Gen {
-		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-		defer cancel()
-		began := time.Now()
-		lost, err := b.inspect(ctx)
-		if err == nil {
-			b.silent = time.Time{}
-			return lost, nil
-		}
-		b.muted(began)
-		patience := storePatience
-		if errors.Is(err, errAbsent) {
-			patience = absentPatience
-		}
-		if !b.c.nc.IsConnected() || time.Since(b.silent) <= patience {
-			return false, err
-		}
-		b.forsaken = b.rec.Gen
-	}
-	// It may have been this coordinator that was cut off: lost is a store that does not answer after the server has.
-	if err := b.ready(); err != nil {
-		return false, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout/4)
+// canMake reports why no generation can be made now: JetStream has no leader to make streams, or the job stream none to
+// take jobs. A server that was restarted has lost the job stream together with the results, so it is made again.
+func (c *Coordinator) canMake() error {
+	ctx, cancel := c.call(lookTimeout / 2)
 	defer cancel()
-	if b.reach(ctx) == nil {
-		b.forsaken = ""
-		return false, errAnswers
+	if err := c.answering(ctx); err != nil {
+		return err
 	}
-	return true, nil
+	return c.ensure(ctx)
 }
 
-// feel asks the store for a sign of life when the trainer waits for it and nobody has said yet that it is silent: whoever
-// could may be cut off by the same fault.
-func (b *batcher) feel() {
-	if g := b.gen; !b.silent.IsZero() || g.Fed() == g.Taken() || time.Since(g.moved) < beat {
-		return
+// look finds out how a generation's store is, makes its consumer again where it is missing, and lists its results.
+func (b *batcher) look(token string, e owner.Look) owner.Event {
+	l := owner.Looked{Gen: e.Gen, For: e.For, Asked: time.Now()}
+	if e.For == owner.ForLast {
+		return b.lookLast(l)
 	}
+	ctx, cancel := b.c.call(lookTimeout)
+	defer cancel()
+	lost, err := b.inspect(ctx, e.Gen)
+	l.Connected = b.c.nc.IsConnected()
+	switch {
+	case errors.Is(err, errAbsent):
+		l.Store, l.Reason = owner.StoreAbsent, err.Error()
+		return l
+	case err != nil:
+		l.Store, l.Reason = owner.StoreSilent, err.Error()
+		return l
+	case lost:
+		l.Store = owner.StoreLost
+		return l
+	}
+	ctx, cancel = b.c.call(2 * lookTimeout)
+	defer cancel()
+	err = b.c.ensure(ctx)
+	if err == nil { // the owner before may have died between the store and the consumer
+		err = topology.EnsureConsumer(ctx, b.c.js, token, b.name, e.Gen)
+	}
+	if err == nil {
+		l.Done, err = b.results(ctx, e.Gen)
+	}
+	if err != nil {
+		l.Store, l.Reason = owner.StoreUnsure, err.Error()
+	}
+	return l
+}
+
+// lookLast asks a store that was silent for too long once more, after a server has answered: it may have been this
+// coordinator that was cut off.
+func (b *batcher) lookLast(l owner.Looked) owner.Event {
+	if err := b.c.canMake(); err != nil {
+		l.Store, l.Reason = owner.StoreUnsure, err.Error()
+		return l
+	}
+	ctx, cancel := b.c.call(lookTimeout / 4)
+	defer cancel()
+	if b.reach(ctx, l.Gen) != nil {
+		l.Store = owner.StoreLost
+	}
+	return l
+}
+
+// probe asks a store for a sign of life.
+func (b *batcher) probe(e owner.Probe) owner.Event {
 	ctx, cancel := b.c.call(lookTimeout / 2)
 	defer cancel()
-	began := time.Now()
-	if b.reach(ctx) != nil {
-		b.muted(began)
-	}
+	asked := time.Now()
+	return owner.Probed{Gen: e.Gen, Alive: b.reach(ctx, e.Gen) == nil, Asked: asked}
 }
 
-// muted notes that the store did not answer what it was asked at that moment.
-func (b *batcher) muted(asked time.Time) {
-	if b.silent.IsZero() {
-		b.silent = asked
-	}
-}
-
-func (b *batcher) inspect(ctx context.Context) (lost bool, err error) {
-	if err := b.reach(ctx); err != nil {
+// inspect reports whether a generation's store is gone, or is another than the one that was made.
+func (b *batcher) inspect(ctx context.Context, gen string) (lost bool, err error) {
+	if err := b.reach(ctx, gen); err != nil {
 		return false, err
 	}
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
+	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, gen))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	genesis, err := s.GetLastMsgForSubject(ctx, schema.GenesisSubject(b.name, b.rec.Gen))
+	genesis, err := s.GetLastMsgForSubject(ctx, schema.GenesisSubject(b.name, gen))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return string(genesis.Data) != string(schema.Genesis(b.rec.Gen)), nil
+	return string(genesis.Data) != string(schema.Genesis(gen)), nil
 }
 
 // reach sends the store what it refuses, without asking JetStream, whose answers take an election when the server with
 // the store is gone: then nobody listens to the store's subjects, and every server says so at once.
-func (b *batcher) reach(ctx context.Context) error {
-	probe := nats.NewMsg(schema.GenesisSubject(b.name, b.rec.Gen))
+func (b *batcher) reach(ctx context.Context, gen string) error {
+	probe := nats.NewMsg(schema.GenesisSubject(b.name, gen))
 	probe.Header.Set(jetstream.ExpectedStreamHeader, "none")
 	_, err := b.c.nc.RequestMsgWithContext(ctx, probe)
 	if !errors.Is(err, nats.ErrNoResponders) {
@@ -115,19 +123,19 @@ func (b *batcher) reach(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout/4)
 	defer cancel()
-	if _, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen)); err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
+	if _, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, gen)); err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil // there is somebody who knows
 	}
 	return errAbsent
 }
 
-// commits lists the sequence numbers that have a commit record.
-func (b *batcher) commits(ctx context.Context) (map[uint64]bool, error) {
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, b.rec.Gen))
+// results lists the sequence numbers that have a stored result.
+func (b *batcher) results(ctx context.Context, gen string) (map[uint64]bool, error) {
+	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, gen))
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(b.name, b.rec.Gen)))
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(b.name, gen)))
 	if err != nil {
 		return nil, err
 	}
@@ -140,19 +148,20 @@ func (b *batcher) commits(ctx context.Context) (map[uint64]bool, error) {
 	return done, nil
 }
 
-// purge drops the results in (from, to]: by blocks where a block ends there, else one by one. It does not wait for the
-// store: what a lost request leaves behind is found by sweep.
-func (b *batcher) purge(from, to uint64) error {
-	for seq := from + 1; seq <= to; {
+// purge drops results: by blocks where a block ends there, else one by one. It does not wait for the store: a later look
+// at the store finds what a lost request left behind.
+func (b *batcher) purge(e owner.Purge) error {
+	for seq := e.From + 1; seq <= e.To; {
 		block := seq / schema.BlockSize
-		if end := (block+1)*schema.BlockSize - 1; end <= to {
-			if err := b.purgeSubject(schema.BlockFilter(b.name, b.rec.Gen, block)); err != nil {
+		if end := (block+1)*schema.BlockSize - 1; end <= e.To {
+			if err := b.purgeSubject(e.Gen, schema.BlockFilter(b.name, e.Gen, block)); err != nil {
 				return err
 			}
 			seq = end + 1
 			continue
 		}
-		if err := b.purgeOne(seq); err != nil {
+		subject := schema.ResultSubject(b.name, e.Gen, seq)
+		if err := errors.Join(b.purgeSubject(e.Gen, subject), b.purgeSubject(e.Gen, subject+".>")); err != nil {
 			return err
 		}
 		seq++
@@ -160,21 +169,33 @@ func (b *batcher) purge(from, to uint64) error {
 	return nil
 }
 
-// purgeOne drops a commit record and all chunks and markers of its sequence number.
-func (b *batcher) purgeOne(seq uint64) error {
-	subject := schema.ResultSubject(b.name, b.rec.Gen, seq)
-	if err := b.purgeSubject(subject); err != nil {
-		return err
-	}
-	return b.purgeSubject(subject + ".>")
-}
-
-func (b *batcher) purgeSubject(filter string) error {
+func (b *batcher) purgeSubject(gen, filter string) error {
 	request, err := json.Marshal(map[string]string{"filter": filter})
 	if err != nil {
 		return err
 	}
-	return b.c.nc.Publish("$JS.API.STREAM.PURGE."+topology.ResultsStream(b.name, b.rec.Gen), request)
+	return b.c.nc.Publish("$JS.API.STREAM.PURGE."+topology.ResultsStream(b.name, gen), request)
+}
+
+// remove deletes the results of lost attempts, and of no other.
+func (b *batcher) remove(e owner.Remove) owner.Event {
+	removed := owner.Removed{Gen: e.Gen}
+	ctx, cancel := b.c.call(2 * lookTimeout)
+	defer cancel()
+	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, e.Gen))
+	if err != nil {
+		return removed // the reader says it again
+	}
+	for _, l := range e.Lost {
+		ok, err := removeAttempt(ctx, s, schema.ResultSubject(b.name, e.Gen, l.Seq), l.Attempt)
+		if err != nil {
+			b.log.Warn("lost result not removed yet", "seq", l.Seq, "attempt", l.Attempt, "error", err)
+		}
+		if ok {
+			removed.Removed = append(removed.Removed, l)
+		}
+	}
+	return removed
 }
 
 // removeAttempt deletes the commit record of a subject if it is that attempt's.
@@ -192,12 +213,4 @@ func removeAttempt(ctx context.Context, s jetstream.Stream, subject, attempt str
 	}
 	err = s.DeleteMsg(ctx, msg.Sequence)
 	return err == nil, err
-}
-
-// ensure makes the job stream and the generation's consumer again where they are gone.
-func (b *batcher) ensure(ctx context.Context) error {
-	if err := b.c.ensure(ctx); err != nil {
-		return err
-	}
-	return topology.EnsureConsumer(ctx, b.c.js, b.kindToken(), b.name, b.rec.Gen)
 }

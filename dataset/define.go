@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/schema"
@@ -35,13 +36,13 @@ func Define[P, S, J, B any, D Dataset[S, J, B]](name string, open func(context.C
 		}
 		return &instance[S, J, B]{ds: ds}, nil
 	}
-	return Definition{&kind.Kind{Name: name, Version: 1, OpenFunc: openBytes}}
+	return Definition{&kind.Kind{Name: name, Version: 1, OpenFunc: openBytes, NormalFunc: normalParams[P]}}
 }
 
 // WithVersion returns the definition under another version. Raise it when the same state would yield
 // other jobs or batches than before: states of another version are refused.
 func (d Definition) WithVersion(version uint32) Definition {
-	return Definition{&kind.Kind{Name: d.kind.Name, Version: version, OpenFunc: d.kind.OpenFunc}}
+	return Definition{&kind.Kind{Name: d.kind.Name, Version: version, OpenFunc: d.kind.OpenFunc, NormalFunc: d.kind.NormalFunc}}
 }
 
 // Name returns the data set's name; empty for the zero Definition, which coordinators and workers refuse.
@@ -57,6 +58,21 @@ func (d Definition) Version() uint32 { return d.kind.Version }
 
 // Kind is what coordinator and worker see of the definition.
 func (d Definition) Kind() *kind.Kind { return d.kind }
+
+// normalParams writes parameters as P does: the order of keys does not show, nor whether a field with its zero value was
+// left out. A P that does not read again what it wrote keeps the form that was sent.
+func normalParams[P any](raw json.RawMessage) (normal json.RawMessage, err error) {
+	defer kind.Recover(&err)
+	var params, again P
+	if err := decodeParams(raw, &params); err != nil {
+		return nil, err
+	}
+	normal, err = json.Marshal(params)
+	if err != nil || decodeParams(normal, &again) != nil || !reflect.DeepEqual(params, again) {
+		return raw, nil
+	}
+	return normal, nil
+}
 
 func decodeParams(raw json.RawMessage, params any) error {
 	if len(raw) == 0 {

@@ -16,6 +16,8 @@ type Kind struct {
 	Version uint32
 	// OpenFunc opens the data set with parameters as the trainer sent them.
 	OpenFunc func(ctx context.Context, params json.RawMessage) (Instance, error)
+	// NormalFunc returns the one form of parameters that mean the same, or an error that wraps ErrBadParams.
+	NormalFunc func(params json.RawMessage) (json.RawMessage, error)
 
 	pool pool
 }

@@ -1,4 +1,4 @@
-package coordinator
+package owner
 
 import (
 	"time"

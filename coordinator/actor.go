@@ -1,0 +1,292 @@
+package coordinator
+
+import (
+	"encoding/json"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// beat is how often leases are renewed and looked at, and lanes announced.
+const beat = owner.Beat
+
+// batcher is the actor of one batcher: messages become events, the owner decides, and its effects are carried out. What
+// takes time is done in goroutines that post an event when they end, so the actor never waits. Everything below the
+// inbox belongs to the actor goroutine, run, alone.
+type batcher struct {
+	c     *Coordinator
+	name  string
+	log   *slog.Logger
+	inbox chan func()
+	gone  chan struct{} // closed when the actor ended
+
+	owner    *owner.Owner
+	feed     *feed // of the generation that runs; nil for none
+	opened   map[uint64]*opened
+	answers  map[owner.Token]func(any)
+	token    owner.Token
+	serving  string // the kind that workers were last counted for
+	workers  owner.Fleet
+	reissued uint64 // jobs that were missing, in the generations before this one
+	unstored unstored
+	viewed   atomic.Pointer[view]
+}
+
+// opened is a data set that the owner had opened.
+type opened struct {
+	kind    *kind.Kind
+	spec    schema.Spec
+	inst    kind.Instance
+	release func()
+}
+
+func newBatcher(c *Coordinator, rec schema.Record, rev uint64) *batcher {
+	key, _ := c.specKey(rec.Spec) // parameters that are bad are found out when they are opened
+	if k := c.kinds[rec.Spec.Dataset]; k != nil && k.Version != rec.Spec.Version {
+		key = rec.Spec.Digest() // another version is another spec
+	}
+	return &batcher{
+		c: c, name: rec.Batcher, log: c.log.With("batcher", rec.Batcher),
+		inbox: make(chan func(), 64), gone: make(chan struct{}),
+		owner: owner.New(time.Now(), owner.Config{
+			Name: c.cfg.Name, Kinds: c.versions(), ReaderLease: c.cfg.ReaderLease, Stall: c.cfg.Stall,
+			Candidates: candidates(c.cfg.Replicas), NewGen: newGen, MaxPayload: c.nc.MaxPayload,
+		}, rec, rev, key),
+		opened: make(map[uint64]*opened), answers: make(map[owner.Token]func(any)),
+	}
+}
+
+// candidates is how many generations are made at once in the place of a lost one: several where a dead server may be
+// given a part in one.
+func candidates(replicas int) int {
+	if replicas > 1 {
+		return 3
+	}
+	return 1
+}
+
+// post hands f to the actor; it is dropped when the actor has ended.
+func (b *batcher) post(f func()) {
+	select {
+	case b.inbox <- f:
+	case <-b.gone:
+	}
+}
+
+// hint is post for what will be said again: it is dropped while the inbox is full, so that one batcher that is flooded
+// holds up no other.
+func (b *batcher) hint(f func()) {
+	select {
+	case b.inbox <- f:
+	default:
+	}
+}
+
+// errGone says that the actor ended before it could answer.
+var errGone = &schema.Fault{Code: schema.CodeUnavailable, Message: "the batcher is changing hands"}
+
+// await lets the actor begin f and returns what f answers, then or later.
+func await[R any](b *batcher, f func(answer func(R))) (R, *schema.Fault) {
+	done := make(chan R, 1)
+	b.post(func() { f(func(r R) { done <- r }) })
+	select {
+	case r := <-done:
+		return r, nil
+	case <-b.gone:
+	}
+	select {
+	case r := <-done: // answered with its last breath
+		return r, nil
+	default:
+		var none R
+		return none, errGone
+	}
+}
+
+// run is the actor.
+func (b *batcher) run() {
+	defer b.c.drop(b)
+	defer close(b.gone)
+	defer b.end()
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	due := time.NewTimer(0)
+	defer due.Stop()
+	b.countFleet()
+	for !b.owner.Over() {
+		var ready <-chan struct{}
+		if b.feed != nil {
+			ready = b.feed.ready
+		}
+		select {
+		case <-b.c.ctx.Done():
+			return
+		case f := <-b.inbox:
+			f()
+		case <-ready:
+			b.collect()
+		case <-due.C:
+			b.collect() // before the owner asks how long the iterator has owed something
+			b.step(owner.Tick{})
+		case <-tick.C:
+			b.beat()
+		}
+		due.Reset(time.Until(b.owner.Due()))
+	}
+}
+
+// end lets go of everything in memory. Nothing stored is touched.
+func (b *batcher) end() {
+	b.halt()
+	for serial := range b.opened {
+		b.release(serial)
+	}
+}
+
+// step lets the owner decide and carries out its effects.
+func (b *batcher) step(e owner.Event) {
+	for _, effect := range b.owner.Step(time.Now(), e) {
+		b.carryOut(effect)
+	}
+	if token := b.owner.KindToken(); token != b.serving {
+		b.countFleet()
+	}
+}
+
+// postStep is step for goroutines.
+func (b *batcher) postStep(e owner.Event) { b.post(func() { b.step(e) }) }
+
+// beat does what the shell alone knows of, every second: jobs that the stream does not have yet, and workers.
+func (b *batcher) beat() {
+	if f := b.feed; f != nil {
+		f.republish(b.owner.Taken(), b.owner.Job)
+		if f.crowded() {
+			b.step(owner.Crowded{})
+		}
+	}
+	if b.feed != nil {
+		b.unstored.look(b.feed)
+	}
+	if b.fleet() != b.workers {
+		b.countFleet()
+	}
+}
+
+func (b *batcher) fleet() owner.Fleet {
+	workers, slots := b.c.fleet.serving(b.owner.KindToken())
+	return owner.Fleet{Workers: workers, Slots: slots}
+}
+
+// countFleet tells the owner how many workers serve its data set.
+func (b *batcher) countFleet() {
+	b.serving, b.workers = b.owner.KindToken(), b.fleet()
+	b.step(b.workers)
+}
+
+// collect hands over what the iterator made.
+func (b *batcher) collect() {
+	f := b.feed
+	if f == nil {
+		return
+	}
+	p := f.collect()
+	if len(p.items) == 0 && p.err == nil {
+		return // collected together with what came before: that the iterator is done was seen then
+	}
+	e := owner.Produced{Gen: f.gen, Items: p.items, Last: p.last}
+	for _, it := range p.items {
+		b.c.meters.iterate.WithLabelValues(f.dataset).Observe(it.Took.Seconds())
+	}
+	if p.err != nil {
+		e.Ended, e.Fault = true, iteratorFault(p.err)
+	}
+	b.step(e)
+}
+
+// expect names the answer to a message.
+func (b *batcher) expect(answer func(any)) owner.Token {
+	b.token++
+	b.answers[b.token] = answer
+	return b.token
+}
+
+func (b *batcher) answer(token owner.Token, reply any) {
+	if answer := b.answers[token]; answer != nil {
+		delete(b.answers, token)
+		answer(reply)
+	}
+}
+
+// seat asks for the seat; answer is called once, by the actor, unless it ends before.
+func (b *batcher) seat(req *schema.SeatRequest, key schema.Digest, answer func(schema.SeatReply)) {
+	b.step(owner.SeatAsked{Token: b.expect(func(r any) { answer(r.(schema.SeatReply)) }), Request: req, Key: key})
+}
+
+// stop asks for the end of the run, or of a reader's part in it.
+func (b *batcher) stop(req *schema.StopRequest, answer func(schema.StopReply)) {
+	b.step(owner.StopAsked{Token: b.expect(func(r any) { answer(r.(schema.StopReply)) }), Request: req})
+}
+
+// depose says that the record names another owner.
+func (b *batcher) depose(name string) { b.step(owner.Deposed{Owner: name}) }
+
+// mend says that the record cannot be decoded any more.
+func (b *batcher) mend() { b.step(owner.Damaged{}) }
+
+// reconnected says that the connection was lost and is back.
+func (b *batcher) reconnected() { b.step(owner.Reconnected{}) }
+
+// hearReader takes a credit; as a request it is answered with how things stand.
+func (b *batcher) hearReader(m *nats.Msg) {
+	credit := new(schema.Credit)
+	if len(m.Data) > maxCredit || json.Unmarshal(m.Data, credit) != nil {
+		return // not a credit of this wire version
+	}
+	b.hint(func() {
+		var token owner.Token
+		if topology.Answerable(m.Reply) && len(b.answers) < maxRequests {
+			token = b.expect(func(r any) { b.c.respond(m, r) })
+		}
+		b.step(owner.Credited{Token: token, Credit: credit})
+	})
+}
+
+// hearReport takes a worker's word about the store.
+func (b *batcher) hearReport(m *nats.Msg) {
+	report := new(schema.Report)
+	if err := json.Unmarshal(m.Data, report); err != nil || report.Fault == nil {
+		return // not a report of this wire version
+	}
+	b.hint(func() { b.step(owner.Reported{Report: report}) })
+}
+
+// status is how the batcher stands.
+func (b *batcher) status() schema.Status {
+	s := b.owner.Status(time.Now())
+	s.Reissued = b.reissued
+	if b.feed == nil {
+		return s
+	}
+	s.Reissued += b.feed.reissued()
+	if refused, unstored := b.feed.waiting(); refused != "" && s.Phase == schema.PhaseRunning {
+		s.Waiting = unstoredText(len(unstored), refused)
+	}
+	return s
+}
+
+// view is the batcher now; the actor calls it.
+func (b *batcher) view() *view {
+	v := &view{Status: b.status(), Counters: b.owner.Counters(), late: b.owner.Late(time.Now())}
+	if b.feed != nil {
+		v.unstored = b.unstored.n
+	}
+	b.viewed.Store(v)
+	return v
+}

@@ -1,0 +1,373 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+func newGen() string { return ulid.Make().String() }
+
+// carryOut carries an effect out: at once if it only sends, else in a goroutine that posts its event.
+func (b *batcher) carryOut(effect owner.Effect) {
+	switch e := effect.(type) {
+	case owner.Log:
+		if e.Warn {
+			b.log.Warn(e.Text, e.Args...)
+		} else {
+			b.log.Info(e.Text, e.Args...)
+		}
+	case owner.ReplySeat:
+		b.answer(e.Token, e.Reply)
+	case owner.ReplyStop:
+		b.answer(e.Token, e.Reply)
+	case owner.ReplyCredit:
+		b.answer(e.Token, e.Reply)
+	case owner.Announce:
+		b.publish(schema.LanePrefix, e.Lane)
+	case owner.Notify:
+		b.publish(schema.NoticePrefix, e.Reply)
+
+	case owner.Feed:
+		b.start(e)
+	case owner.Halt:
+		b.halt()
+	case owner.Demand, owner.Publish, owner.Backup, owner.Forget:
+		if b.feed != nil { // else the connection is closed, or Run ends
+			b.toFeed(effect)
+		}
+	case owner.Purge:
+		if err := b.purge(e); err != nil {
+			b.log.Warn("taken results not dropped", "error", err)
+		}
+
+	case owner.Record:
+		b.spawn(func() owner.Event { return b.c.saveRecord(e) })
+	case owner.Retire:
+		b.spawn(func() owner.Event { return b.c.deleteRecord(b.name, e) })
+	case owner.Confirm:
+		b.spawn(func() owner.Event { return b.c.confirmRecord(b.name) })
+	case owner.Open:
+		b.open(e)
+	case owner.Release:
+		b.release(e.Serial)
+	case owner.Begin:
+		b.begin(e)
+	case owner.Ready:
+		b.spawn(func() owner.Event { return owner.Readied{Reason: reason(b.c.canMake())} })
+	case owner.Make:
+		token := b.owner.KindToken()
+		b.spawn(func() owner.Event { return b.makeGeneration(token, e) })
+	case owner.Discard:
+		b.c.running.Go(func() { b.discard(e.Gen) })
+	case owner.Cancel:
+		token := b.owner.KindToken()
+		b.spawn(func() owner.Event { return b.cancelJobs(token, e) })
+	case owner.Remove:
+		b.spawn(func() owner.Event { return b.remove(e) })
+	case owner.Look:
+		token := b.owner.KindToken()
+		b.spawn(func() owner.Event { return b.look(token, e) })
+	case owner.Probe:
+		b.spawn(func() owner.Event { return b.probe(e) })
+	case owner.StoreVerdict:
+		b.spawn(func() owner.Event { return b.storeVerdict(e) })
+	default:
+		panic(fmt.Sprintf("coordinator: unknown effect %T", effect))
+	}
+}
+
+func (b *batcher) toFeed(effect owner.Effect) {
+	switch e := effect.(type) {
+	case owner.Demand:
+		b.feed.demand(e.State, e.N)
+	case owner.Publish:
+		b.feed.publish(e)
+	case owner.Backup:
+		if err := b.feed.backUp(e); err != nil {
+			b.log.Warn("late job not given to a second worker", "seq", e.Seq, "error", err)
+		}
+	case owner.Forget:
+		b.feed.forget(e.Keep)
+	}
+}
+
+// spawn carries out what takes time, and posts how it ended.
+func (b *batcher) spawn(f func() owner.Event) {
+	b.c.running.Go(func() { b.postStep(f()) })
+}
+
+func reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// publish tells all who listen to a subject of this batcher.
+func (b *batcher) publish(prefix string, v any) {
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = b.c.nc.Publish(prefix+"."+b.name, data)
+	}
+	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		b.log.Warn("not announced", "subject", prefix, "error", err)
+	}
+}
+
+// saveRecord stores a batcher's record.
+func (c *Coordinator) saveRecord(e owner.Record) owner.Event {
+	ctx, cancel := c.call(recordTimeout)
+	defer cancel()
+	rev, err := c.records.save(ctx, e.Record, e.Revision)
+	done := owner.Recorded{Revision: rev}
+	done.Outcome, done.Owner, done.Reason = outcome(err)
+	return done
+}
+
+// deleteRecord deletes a batcher's record.
+func (c *Coordinator) deleteRecord(name string, e owner.Retire) owner.Event {
+	ctx, cancel := c.call(callTimeout)
+	defer cancel()
+	done := owner.Retired{}
+	done.Outcome, done.Owner, done.Reason = outcome(c.records.delete(ctx, name, e.Revision))
+	return done
+}
+
+// confirmRecord finds out who owns a batcher.
+func (c *Coordinator) confirmRecord(name string) owner.Event {
+	ctx, cancel := c.call(recordTimeout)
+	defer cancel()
+	rec, _, err := c.records.read(ctx, name)
+	var damaged *damagedError
+	if errors.Is(err, errNoRecord) || errors.As(err, &damaged) {
+		return owner.Confirmed{} // there is only what is known here
+	}
+	done := owner.Confirmed{Owner: rec.Owner}
+	done.Outcome, _, done.Reason = outcome(err)
+	return done
+}
+
+// outcome is how a call about a record ended.
+func outcome(err error) (owner.Outcome, string, string) {
+	var taken *takenError
+	switch {
+	case err == nil:
+		return owner.Done, "", ""
+	case errors.As(err, &taken):
+		return owner.Conflict, taken.owner, err.Error()
+	case errors.Is(err, errSilent) || unanswered(err):
+		return owner.Silent, "", errSilent.Error()
+	}
+	return owner.Failed, "", err.Error()
+}
+
+// open opens a data set, for as long as it takes.
+func (b *batcher) open(e owner.Open) {
+	k := b.c.kinds[e.Spec.Dataset]
+	b.c.running.Go(func() {
+		inst, release, err := k.Acquire(b.c.ctx, e.Spec.Params)
+		if err != nil {
+			b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
+			return
+		}
+		taken := make(chan struct{})
+		b.post(func() {
+			defer close(taken)
+			b.opened[e.Serial] = &opened{k, e.Spec, inst, release}
+			b.step(owner.Opened{Serial: e.Serial})
+		})
+		select {
+		case <-taken:
+		case <-b.gone:
+			release() // the actor may not have taken it; a second release does nothing
+		}
+	})
+}
+
+func (b *batcher) release(serial uint64) {
+	if d := b.opened[serial]; d != nil {
+		delete(b.opened, serial)
+		d.release()
+	}
+}
+
+// begin asks for a data set's first state. A Start that does not return within the time for Next leaves its goroutine
+// behind.
+func (b *batcher) begin(e owner.Begin) {
+	d := b.opened[e.Serial]
+	if d == nil {
+		return // it was let go of meanwhile
+	}
+	done := make(chan owner.Begun, 1)
+	go func() {
+		state, err := d.inst.Start()
+		done <- owner.Begun{Serial: e.Serial, State: state, Fault: startFault(err)}
+	}()
+	b.spawn(func() owner.Event {
+		limit := time.NewTimer(b.c.cfg.Stall)
+		defer limit.Stop()
+		select {
+		case begun := <-done:
+			return begun
+		case <-limit.C:
+			return owner.Begun{Serial: e.Serial, Fault: iteratorFault(errStalled)}
+		case <-b.c.ctx.Done():
+			return owner.Begun{Serial: e.Serial, Fault: errGone}
+		}
+	})
+}
+
+// start feeds a generation.
+func (b *batcher) start(e owner.Feed) {
+	d := b.opened[e.Serial]
+	// A use of its own: the owner may let go of the data set while Next of the generation before still runs.
+	inst, release, err := d.kind.Acquire(b.c.ctx, d.spec.Params)
+	if err == nil {
+		b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), inst, release, feedOf{
+			gen: e.Gen, dataset: d.spec.Dataset, subject: schema.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
+		})
+	}
+	if err != nil { // the connection is closed, or Run ends
+		b.log.Warn("generation not fed", "gen", e.Gen, "error", err)
+		b.feed = nil
+	}
+}
+
+func (b *batcher) halt() {
+	if b.feed != nil {
+		b.feed.stop()
+		b.reissued += b.feed.reissued()
+		b.feed = nil
+	}
+}
+
+// makeGeneration makes generations at once and keeps the first that is whole; the others are in no record, so they go. A
+// cluster that lost a server a moment ago goes on giving that one streams, and consumers to lead, until it has said
+// nothing for 3 s: of several generations one is whole at once, and where none is, the next may be.
+func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
+	limit := createTimeout
+	if len(e.Gens) > 1 && !e.Patient {
+		limit = lookTimeout
+	}
+	ctx, cancel := b.c.call(limit)
+	defer cancel()
+	type made struct {
+		gen string
+		err error
+	}
+	all := make(chan made, len(e.Gens))
+	for _, gen := range e.Gens {
+		b.c.running.Go(func() {
+			all <- made{gen, topology.CreateGeneration(ctx, b.c.js, token, b.name, gen)}
+		})
+	}
+	var chosen owner.Made
+	for range e.Gens {
+		m := <-all
+		switch {
+		case m.err == nil && chosen.Gen == "":
+			chosen.Gen = m.gen
+			cancel()
+		case len(e.Gens) > 1:
+			b.c.running.Go(func() { b.discard(m.gen) })
+			fallthrough
+		default:
+			chosen.Reason = reason(m.err)
+		}
+	}
+	if chosen.Gen != "" {
+		chosen.Reason = ""
+	}
+	return chosen
+}
+
+// discard deletes a generation that the record no longer names. A failure is the collector's.
+func (b *batcher) discard(gen string) {
+	ctx, cancel := b.c.call(callTimeout)
+	defer cancel()
+	if err := topology.DeleteGeneration(ctx, b.c.js, b.name, gen); err != nil && ctx.Err() == nil {
+		b.log.Warn("generation not deleted yet", "gen", gen, "error", err)
+	}
+}
+
+// cancelJobs removes queued jobs; those that run find their results unwanted.
+func (b *batcher) cancelJobs(token string, e owner.Cancel) owner.Event {
+	ctx, cancel := b.c.call(callTimeout)
+	defer cancel()
+	if err := topology.DeleteJobs(ctx, b.c.js, token, b.name, e.Gen, e.From, e.To); err != nil {
+		b.log.Warn("skipped jobs not cancelled", "from", e.From, "to", e.To, "error", err)
+	}
+	return owner.Cancelled{Gen: e.Gen}
+}
+
+// storeVerdict stores the verdict as a result, first write wins.
+func (b *batcher) storeVerdict(e owner.StoreVerdict) owner.Event {
+	stored := owner.VerdictStored{Gen: e.Gen, Seq: e.Result.Seq}
+	data, err := schema.AppendResult(nil, e.Result, nil)
+	if err != nil {
+		stored.Reason = err.Error()
+		return stored
+	}
+	ctx, cancel := b.c.call(callTimeout)
+	defer cancel()
+	_, err = b.c.js.Publish(ctx, schema.ResultSubject(b.name, e.Gen, e.Result.Seq), data)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && schema.IsDuplicate(int(api.ErrorCode), api.Description) {
+		err = nil
+	}
+	stored.Reason = reason(err)
+	return stored
+}
+
+// errStalled says that Start did not return in time.
+var errStalled = errors.New("Start has not returned")
+
+func openFault(err error) *schema.Fault {
+	code := schema.CodeBadParams
+	var p *kind.PanicError
+	f := &schema.Fault{Message: err.Error()}
+	switch {
+	case errors.As(err, &p):
+		code, f.Stack = schema.CodeIterator, string(p.Stack)
+	case errors.Is(err, context.Canceled):
+		code = schema.CodeUnavailable
+	case !errors.Is(err, kind.ErrBadParams) && machineFault(err):
+		code = schema.CodeIterator
+	}
+	f.Code = code
+	return f
+}
+
+// machineFault reports whether an error is the machine's, and says nothing about the parameters.
+func machineFault(err error) bool {
+	var network net.Error
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) ||
+		errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EIO) || errors.As(err, &network)
+}
+
+// startFault says why there is no first state; nil for no error.
+func startFault(err error) *schema.Fault {
+	if err == nil {
+		return nil
+	}
+	f := iteratorFault(err)
+	if errors.Is(err, kind.ErrNoStart) || f == nil {
+		f = &schema.Fault{Code: schema.CodeWrongState, Message: err.Error()}
+	}
+	return f
+}

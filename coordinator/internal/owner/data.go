@@ -1,0 +1,112 @@
+package owner
+
+import (
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// An opened data set is the author's code, so that opening one may take for ever. The owner asks for it, tells those who
+// wait for it how long it has been under way, and goes on with everything else.
+
+// data is a data set that is open, or under way.
+type data struct {
+	serial uint64
+	key    schema.Digest // of its Spec
+	since  time.Time     // when the opening began
+	open   bool
+	fault  *schema.Fault // why it could not be opened; it is forgotten once it is told
+
+	beginning bool // its first state is asked for
+	first     []byte
+	noFirst   *schema.Fault
+}
+
+// dataOf returns the data set of a spec, which it has opened if no one has. Its open may be false yet.
+func (o *Owner) dataOf(now time.Time, spec schema.Spec, key schema.Digest) *data {
+	for _, d := range o.data {
+		if d.key == key {
+			return d
+		}
+	}
+	o.serial++
+	d := &data{serial: o.serial, key: key, since: now}
+	o.data = append(o.data, d)
+	o.emit(Open{d.serial, spec})
+	return d
+}
+
+// openedData ends an Open.
+func (o *Owner) openedData(now time.Time, e Opened) {
+	for _, d := range o.data {
+		if d.serial == e.Serial {
+			d.open, d.fault = e.Fault == nil, e.Fault
+			o.retryAt = now
+			return
+		}
+	}
+	if e.Fault == nil {
+		o.emit(Release{e.Serial}) // nobody waits for it any more
+	}
+}
+
+// forget lets go of the data sets that keep does not name.
+func (o *Owner) forget(keep func(*data) bool) {
+	kept := o.data[:0:0]
+	for _, d := range o.data {
+		if keep(d) {
+			kept = append(kept, d)
+			continue
+		}
+		o.emit(Release{d.serial})
+	}
+	o.data = kept
+}
+
+// forgetOthers lets go of every data set but the record's.
+func (o *Owner) forgetOthers() {
+	o.forget(func(d *data) bool { return d.key == o.key })
+}
+
+// ownData is the data set of the record.
+func (o *Owner) ownData(now time.Time) *data { return o.dataOf(now, o.rec.Spec, o.key) }
+
+// failed returns why a data set could not be opened, and forgets it: the next request tries again. Nil: it is open, or
+// under way.
+func (o *Owner) failed(d *data) *schema.Fault {
+	if d.fault == nil {
+		return nil
+	}
+	o.forget(func(other *data) bool { return other != d })
+	return d.fault
+}
+
+// opening says for how long a data set has been under way.
+func (d *data) opening(now time.Time, spec schema.Spec) *schema.Fault {
+	return unavailable("data set %s is being opened since %v", spec.Dataset, now.Sub(d.since).Round(100*time.Millisecond))
+}
+
+// begun takes the answer to a Begin.
+func (o *Owner) begun(e Begun) {
+	for _, d := range o.data {
+		if d.serial == e.Serial {
+			d.beginning, d.first, d.noFirst = false, e.State, e.Fault
+		}
+	}
+}
+
+// firstState returns the data set's first state. Both results nil: it is asked for.
+func (o *Owner) firstState(d *data) ([]byte, *schema.Fault) {
+	switch {
+	case d.noFirst != nil:
+		fault := d.noFirst
+		d.noFirst = nil // the next request tries again
+		return nil, fault
+	case d.first != nil:
+		return d.first, nil
+	case !d.beginning:
+		d.beginning = true
+		o.emit(Begin{d.serial})
+	}
+	return nil, nil
+}

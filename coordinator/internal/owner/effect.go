@@ -1,0 +1,169 @@
+package owner
+
+import "github.com/jetbatch/jetbatch/schema"
+
+// Effect is something that the shell does for the owner. Effects of one Step are carried out in their order; those that
+// wait for a server or for an author's code end in the event named.
+type Effect interface{ effect() }
+
+type (
+	// Record stores the record by compare-and-set, and ends in Recorded. At most one is under way.
+	Record struct {
+		Record   schema.Record
+		Revision uint64 // that it replaces
+	}
+
+	// Retire deletes the record at a revision, and ends in Retired. It counts as the Record under way.
+	Retire struct{ Revision uint64 }
+
+	// Confirm reads the record's owner, and ends in Confirmed. At most one is under way.
+	Confirm struct{}
+
+	// Open opens a data set under a serial number, and ends in Opened; it takes as long as the author's code does.
+	Open struct {
+		Serial uint64
+		Spec   schema.Spec
+	}
+
+	// Release gives up what was opened under a serial number.
+	Release struct{ Serial uint64 }
+
+	// Begin asks an opened data set for its first state, and ends in Begun.
+	Begin struct{ Serial uint64 }
+
+	// Ready finds out whether a generation can be made now, makes the job stream again where it is missing, and ends in
+	// Readied.
+	Ready struct{}
+
+	// Make makes generations at once, keeps the first that is whole, discards the others, and ends in Made.
+	Make struct {
+		Gens    []string
+		Patient bool // several tries in a row came to nothing: wait longer
+	}
+
+	// Discard deletes a generation that the record does not name.
+	Discard struct{ Gen string }
+
+	// Feed starts the iterator of a generation on an opened data set.
+	Feed struct {
+		Gen    string
+		Serial uint64
+	}
+
+	// Halt stops the iterator, and forgets which jobs are not stored yet.
+	Halt struct{}
+
+	// Demand asks the iterator for N jobs from State. At most one is under way, until Produced says Last.
+	Demand struct {
+		State []byte
+		N     int
+	}
+
+	// Publish publishes a run of N jobs until the job stream has it.
+	Publish struct {
+		First uint64
+		N     int
+		Data  []byte
+		Again bool // it was published before, in this generation, and the stream had it
+		Trace string
+	}
+
+	// Backup publishes a job a second time, for another worker, and does not wait for the stream.
+	Backup struct {
+		Seq   uint64
+		Data  []byte
+		Trace string
+	}
+
+	// Forget gives up on publishing jobs above Keep that the stream does not have yet.
+	Forget struct{ Keep uint64 }
+
+	// Cancel deletes the queued jobs in [From, To), and ends in Cancelled; those that run find their results unwanted.
+	Cancel struct {
+		Gen      string
+		From, To uint64
+	}
+
+	// Purge drops the results in (From, To].
+	Purge struct {
+		Gen      string
+		From, To uint64
+	}
+
+	// Remove deletes the stored results of these attempts, and of no other, and ends in Removed.
+	Remove struct {
+		Gen  string
+		Lost []schema.Lost
+	}
+
+	// Look finds out how a generation's store is, makes its consumer again where it is missing, lists its results, and
+	// ends in Looked.
+	Look struct {
+		Gen string
+		For Purpose
+	}
+
+	// Probe asks a store for a sign of life, and ends in Probed.
+	Probe struct{ Gen string }
+
+	// StoreVerdict stores the verdict as a result, first write wins, and ends in VerdictStored.
+	StoreVerdict struct {
+		Gen    string
+		Result *schema.Result
+	}
+
+	// Announce tells workers about a generation.
+	Announce struct{ Lane schema.Lane }
+
+	// Notify tells the reader how things stand.
+	Notify struct{ Reply schema.CreditReply }
+
+	// ReplySeat, ReplyStop and ReplyCredit answer the message of a Token.
+	ReplySeat struct {
+		Token Token
+		Reply schema.SeatReply
+	}
+	ReplyStop struct {
+		Token Token
+		Reply schema.StopReply
+	}
+	ReplyCredit struct {
+		Token Token
+		Reply schema.CreditReply
+	}
+
+	// Log says what changed, for people.
+	Log struct {
+		Warn bool
+		Text string
+		Args []any
+	}
+)
+
+func (Record) effect()       {}
+func (Retire) effect()       {}
+func (Confirm) effect()      {}
+func (Open) effect()         {}
+func (Release) effect()      {}
+func (Begin) effect()        {}
+func (Ready) effect()        {}
+func (Make) effect()         {}
+func (Discard) effect()      {}
+func (Feed) effect()         {}
+func (Halt) effect()         {}
+func (Demand) effect()       {}
+func (Publish) effect()      {}
+func (Backup) effect()       {}
+func (Forget) effect()       {}
+func (Cancel) effect()       {}
+func (Purge) effect()        {}
+func (Remove) effect()       {}
+func (Look) effect()         {}
+func (Probe) effect()        {}
+func (StoreVerdict) effect() {}
+func (Announce) effect()     {}
+func (Notify) effect()       {}
+func (ReplySeat) effect()    {}
+func (ReplyStop) effect()    {}
+func (ReplyCredit) effect()  {}
+func (Log) effect()          {}

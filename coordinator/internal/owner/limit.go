@@ -1,0 +1,47 @@
+package owner
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Defaults and bounds of a batcher's settings.
+const (
+	DefaultWindowBytes = 1 << 30
+	DefaultIdleTimeout = 10 * time.Minute
+
+	// maxWindow bounds what a window may be set to, and with it what one generation can have in flight.
+	maxWindow = 1 << 14
+
+	// maxUnseen bounds the window while no batch was seen yet, so that nobody knows how large they are.
+	maxUnseen = 8
+)
+
+// windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot idles while the
+// trainer takes, within the bytes. Until a batch was seen it is one for each slot, and a few at most.
+func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
+	limit := cmp.Or(s.Window, 2*slots+1)
+	if slots == 0 && s.Window == 0 {
+		limit = 1
+	}
+	if batchBytes > 0 {
+		limit = int(min(int64(limit), cmp.Or(s.WindowBytes, DefaultWindowBytes)/batchBytes))
+	} else {
+		limit = min(limit, max(slots, 1), maxUnseen)
+	}
+	return min(max(limit, 1), maxWindow)
+}
+
+// retained is how many taken batches are kept for look-ups: what was asked for, or half the window, within the bytes.
+func retained(s schema.Settings, limit int, batchBytes int64) int {
+	if s.Retain < 0 {
+		return 0
+	}
+	keep := cmp.Or(s.Retain, limit/2)
+	if batchBytes > 0 {
+		keep = int(min(int64(keep), cmp.Or(s.WindowBytes, DefaultWindowBytes)/batchBytes))
+	}
+	return keep
+}
