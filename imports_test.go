@@ -7,9 +7,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -96,7 +98,11 @@ var rules = []rule{
 		why: "a role of its own process does not carry a broker",
 	},
 	{
-		in: pureCores, never: []string{"context", "time", "sync", "os", "net", "math/rand", "math/rand/v2"},
+		in: []string{"coordinator/internal/owner"}, never: []string{"context", "sync", "os", "net", "math/rand", "math/rand/v2", "./internal/topology/...", "./internal/kind/..."},
+		why: "the owner takes the time as an argument, and TestOwnerReadsNoClock holds it to that",
+	},
+	{
+		in: pureCores, except: []string{"coordinator/internal/owner"}, never: []string{"context", "time", "sync", "os", "net", "math/rand", "math/rand/v2"},
 		why: "same input, same output: a pure core has no clock, no goroutine and no chance in it, and so needs no such thing in its tests",
 	},
 	{
@@ -123,6 +129,28 @@ type pkg struct {
 // folder is the package's folder in the module, "." for its root.
 func (p pkg) folder() string {
 	return cmp.Or(strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, modulePath), "/"), ".")
+}
+
+// TestOwnerReadsNoClock checks that the owner uses package time for its types alone.
+func TestOwnerReadsNoClock(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("coordinator/internal/owner/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	clock := regexp.MustCompile(`\btime\.(Now|Since|Until|After|AfterFunc|Sleep|Tick|NewTimer|NewTicker)\b`)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if use := clock.Find(text); use != nil {
+			t.Errorf("%s: %s; the time is an argument of Step", file, use)
+		}
+	}
 }
 
 // TestImports checks DESIGN.md's directions of import. To change one, change it there too.

@@ -301,7 +301,7 @@ func TestRefusals(t *testing.T) {
 		"bad name":          {func(q *schema.SeatRequest) { q.Batcher = "a.b" }, schema.CodeBadRequest, "a.b"},
 		"unknown mode":      {func(q *schema.SeatRequest) { q.Mode = "stand" }, schema.CodeBadRequest, "stand"},
 		"unknown parameter": {func(q *schema.SeatRequest) { q.Spec.Params = []byte(`{"m":1}`) }, schema.CodeBadParams, `"m"`},
-		"open fails":        {func(q *schema.SeatRequest) { q.Spec.Params = []byte(`{"shift":7}`) }, schema.CodeIterator, "no such bucket"},
+		"open fails":        {func(q *schema.SeatRequest) { q.Spec.Params = []byte(`{"shift":7}`) }, schema.CodeBadParams, "no such bucket"},
 		"open panics":       {func(q *schema.SeatRequest) { q.Spec.Params = []byte(`{"shift":8}`) }, schema.CodeIterator, "bad index"},
 		"another data set":  {func(q *schema.SeatRequest) { q.State.Dataset = "other" }, schema.CodeWrongState, "other"},
 		"another version":   {func(q *schema.SeatRequest) { q.State.Version = 2 }, schema.CodeWrongState, "version 2"},

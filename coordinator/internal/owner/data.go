@@ -58,7 +58,9 @@ func (o *Owner) forget(keep func(*data) bool) {
 			kept = append(kept, d)
 			continue
 		}
-		o.emit(Release{d.serial})
+		if d.open { // else it is released when it has opened
+			o.emit(Release{d.serial})
+		}
 	}
 	o.data = kept
 }

@@ -281,10 +281,7 @@ func (o *Owner) depose(owner string) {
 func (o *Owner) end() {
 	o.over = true
 	o.halt()
-	for _, d := range o.data {
-		o.emit(Release{d.serial})
-	}
-	o.data = nil
+	o.forget(func(*data) bool { return false })
 	waiting := o.asked
 	if o.asking != nil {
 		waiting = append(waiting, o.asking)

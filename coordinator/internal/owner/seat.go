@@ -187,10 +187,10 @@ func (o *Owner) openFor(now time.Time, a *asking, spec schema.Spec, key schema.D
 	case d.open:
 		a.patience = time.Time{}
 		return d
-	case a.patience.IsZero():
-		a.patience = now.Add(openPatience)
-	case !now.Before(a.patience):
+	case now.Sub(a.asked) >= openPatience:
 		o.finish(a, d.opening(now, spec))
+	default:
+		a.patience = a.asked.Add(openPatience)
 	}
 	return nil
 }

@@ -1,0 +1,431 @@
+package owner
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+var update = flag.Bool("update", false, "rewrite the scripts in testdata with what the owner does now")
+
+// TestScripts plays testdata/*.txt: a line that begins with "> " is an event, and the lines below it, indented, are the
+// effects that the owner must answer it with. All else is for the reader. States are numbers; the job after state 4 has
+// sequence number 5 where the generation began at state 0.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := play(string(want))
+			if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(want) {
+				t.Errorf("%s: the owner does something else (go test -update rewrites the script)\n%s", file, firstDifference(string(want), got))
+			}
+		})
+	}
+}
+
+func firstDifference(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range w {
+		if i >= len(g) || w[i] != g[i] {
+			to := min(i+4, len(g))
+			return fmt.Sprintf("line %d\n want: %s\n  got: %s", i+1, w[i], strings.Join(g[min(i, to):to], "\n       "))
+		}
+	}
+	return "more than is wanted:\n" + strings.Join(g[len(w):], "\n")
+}
+
+// script is an owner that a text plays with.
+type script struct {
+	o      *Owner
+	now    time.Time
+	token  Token
+	gens   int
+	rev    uint64
+	asked  Demand // the last one
+	purged Look
+}
+
+// play returns the script with the effects that the owner answers it with.
+func play(text string) (string, error) {
+	s := &script{now: time.Unix(1000, 0)}
+	var out strings.Builder
+	for n, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if strings.HasPrefix(line, "\t") {
+			continue // written anew
+		}
+		out.WriteString(line + "\n")
+		command, ok := strings.CutPrefix(line, "> ")
+		if !ok {
+			continue
+		}
+		effects, err := s.run(command)
+		if err != nil {
+			return "", fmt.Errorf("line %d: %s: %w", n+1, line, err)
+		}
+		for _, e := range effects {
+			if text := s.show(e); text != "" {
+				out.WriteString("\t" + text + "\n")
+			}
+		}
+	}
+	return out.String(), nil
+}
+
+// words are a command's words: those with '=' by name, and the others in order.
+type words struct {
+	plain []string
+	named map[string]string
+}
+
+func (w words) has(word string) bool {
+	for _, p := range w.plain {
+		if p == word {
+			return true
+		}
+	}
+	return false
+}
+
+func (w words) uint(name string) uint64 {
+	n, _ := strconv.ParseUint(w.named[name], 10, 64)
+	return n
+}
+
+func state(n uint64) []byte { return []byte(strconv.FormatUint(n, 10)) }
+
+func (s *script) run(command string) ([]Effect, error) {
+	w := words{named: map[string]string{}}
+	fields := strings.Fields(command)
+	for _, f := range fields[1:] {
+		if name, value, ok := strings.Cut(f, "="); ok {
+			w.named[name] = value
+		} else {
+			w.plain = append(w.plain, f)
+		}
+	}
+	if fields[0] == "new" {
+		s.begin(w)
+		return nil, nil
+	}
+	e, err := s.event(fields[0], w)
+	if err != nil {
+		return nil, err
+	}
+	effects := s.o.Step(s.now, e)
+	for _, e := range effects {
+		switch e := e.(type) {
+		case Demand:
+			s.asked = e
+		case Look:
+			s.purged = e
+		}
+	}
+	return effects, nil
+}
+
+func key(params string) schema.Digest { return schema.Sum([]byte(params)) }
+
+// begin makes the owner of a record, by default of a batcher that nobody opened yet.
+func (s *script) begin(w words) {
+	rec := schema.Record{
+		Wire: schema.WireVersion, Batcher: "train", Owner: "me", Phase: schema.PhaseStopped, Since: s.now,
+		Spec:     schema.Spec{Dataset: "count", Version: 1},
+		Settings: schema.Settings{Window: int(w.uint("window")), Retain: int(w.uint("retain"))},
+	}
+	if w.has("running") {
+		rec.Phase, rec.Gen, rec.Seat, rec.Reader, rec.Request = schema.PhaseRunning, "G0", 2, "r1", "1"
+		rec.Floor, rec.Taken, rec.BatchBytes = w.uint("floor"), w.uint("taken"), 1<<20
+		rec.FloorState, rec.Position = state(rec.Floor), 1
+	}
+	candidates := 1
+	if w.has("cluster") {
+		candidates = 3
+	}
+	s.rev = 1
+	s.o = New(s.now, Config{
+		Name: "me", Kinds: map[string]uint32{"count": 1}, ReaderLease: 5 * time.Second, Stall: 10 * time.Second, Candidates: candidates,
+		NewGen:     func() string { s.gens++; return fmt.Sprint("G", s.gens) },
+		MaxPayload: func() int64 { return 1 << 20 },
+	}, rec, s.rev, key(""))
+}
+
+var errWords = errors.New("not understood")
+
+func (s *script) event(name string, w words) (Event, error) {
+	first := ""
+	if len(w.plain) > 0 {
+		first = w.plain[0]
+	}
+	reader, request := w.named["reader"], w.named["request"]
+	switch name {
+	case "tick":
+		d, err := time.ParseDuration(first)
+		s.now = s.now.Add(d)
+		return Tick{}, err
+	case "fleet":
+		return Fleet{Workers: int(w.uint("workers")), Slots: int(w.uint("slots"))}, nil
+	case "seat":
+		req := &schema.SeatRequest{
+			Batcher: "train", Reader: reader, Request: request, Mode: schema.Mode(first), TakeOver: w.has("takeover"),
+			Spec: schema.Spec{Dataset: "count"}, Settings: s.o.rec.Settings,
+		}
+		if p := w.named["params"]; p != "" {
+			req.Spec.Params = []byte(p)
+		}
+		if at := w.named["state"]; at != "" {
+			req.State = schema.State{Data: []byte(at)}
+		}
+		s.token++
+		return SeatAsked{s.token, req, key(w.named["params"])}, nil
+	case "stop":
+		s.token++
+		return StopAsked{s.token, &schema.StopRequest{Batcher: "train", Reader: reader, Request: request, Leave: w.has("leave")}}, nil
+	case "credit":
+		return s.credit(w), nil
+	case "produced":
+		return s.produced(first, w)
+	case "record":
+		s.rev++
+		outcome, err := outcomeOf(first)
+		return Recorded{Outcome: outcome, Revision: s.rev, Owner: w.named["owner"], Reason: "no answer"}, err
+	case "retired":
+		outcome, err := outcomeOf(first)
+		return Retired{Outcome: outcome, Owner: w.named["owner"], Reason: "no answer"}, err
+	case "confirmed":
+		outcome, err := outcomeOf(first)
+		return Confirmed{Outcome: outcome, Owner: w.named["owner"], Reason: "no answer"}, err
+	case "opened", "begun":
+		return s.opened(name, first, w)
+	case "ready":
+		return Readied{Reason: w.named["reason"]}, nil
+	case "made":
+		return Made{Gen: first, Reason: w.named["reason"]}, nil
+	case "looked":
+		return s.looked(first, w)
+	case "probed":
+		return Probed{Gen: s.o.rec.Gen, Alive: w.has("alive"), Asked: s.now}, nil
+	case "removed":
+		return Removed{Gen: s.o.rec.Gen, Removed: []schema.Lost{{Seq: w.uint("seq"), Attempt: "a"}}}, nil
+	case "verdict":
+		return VerdictStored{Gen: s.o.rec.Gen, Seq: w.uint("seq"), Reason: w.named["reason"]}, nil
+	case "cancelled":
+		return Cancelled{s.o.rec.Gen}, nil
+	case "report":
+		return Reported{&schema.Report{Gen: s.o.rec.Gen, Fault: &schema.Fault{Code: first, Message: "said a worker"}}}, nil
+	case "crowded":
+		return Crowded{}, nil
+	case "reconnected":
+		return Reconnected{}, nil
+	case "damaged":
+		return Damaged{}, nil
+	case "deposed":
+		return Deposed{first}, nil
+	}
+	return nil, errWords
+}
+
+func outcomeOf(word string) (Outcome, error) {
+	for i, name := range []string{"ok", "conflict", "silent", "failed"} {
+		if word == name {
+			return Outcome(i), nil
+		}
+	}
+	return 0, errWords
+}
+
+func (s *script) credit(w words) Event {
+	c := &schema.Credit{
+		Gen: s.o.rec.Gen, Seat: s.o.rec.Seat, Reader: s.o.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
+		Late: w.has("late"), Straggles: w.has("straggles"),
+	}
+	if gen := w.named["gen"]; gen != "" {
+		c.Gen = gen
+	}
+	if w.named["seat"] != "" {
+		c.Seat = w.uint("seat")
+	}
+	if reader := w.named["reader"]; reader != "" {
+		c.Reader = reader
+	}
+	if w.has("failed") {
+		c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file", Worker: "w1"}
+	}
+	if lost := w.uint("lost"); lost > 0 {
+		c.Lost = []schema.Lost{{Seq: lost, Attempt: "a"}}
+	}
+	var token Token
+	if w.has("asks") {
+		s.token++
+		token = s.token
+	}
+	return Credited{token, c}
+}
+
+// produced makes jobs from where the owner asked for them.
+func (s *script) produced(count string, w words) (Event, error) {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return nil, err
+	}
+	from, err := strconv.ParseUint(string(s.asked.State), 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	p := Produced{Gen: s.o.rec.Gen, Ended: w.has("end") || w.has("fault")}
+	for range n {
+		from++
+		p.Items = append(p.Items, Item{Job: []byte("job"), Next: state(from)})
+	}
+	s.asked.State, s.asked.N = state(from), s.asked.N-n
+	p.Last = p.Ended || s.asked.N <= 0
+	if w.has("fault") {
+		p.Fault = &schema.Fault{Code: schema.CodeIterator, Message: "index out of range"}
+	}
+	return p, nil
+}
+
+func (s *script) opened(name, serial string, w words) (Event, error) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(serial, "#"), 10, 64)
+	var fault *schema.Fault
+	if reason := w.named["fails"]; reason != "" {
+		fault = &schema.Fault{Code: schema.CodeBadParams, Message: reason}
+	}
+	if name == "opened" {
+		return Opened{n, fault}, err
+	}
+	return Begun{n, []byte(w.named["state"]), fault}, err
+}
+
+func (s *script) looked(store string, w words) (Event, error) {
+	e := Looked{Gen: s.o.rec.Gen, For: s.purged.For, Asked: s.now, Connected: true}
+	for i, name := range []string{"there", "lost", "silent", "absent", "unsure"} {
+		if name != store {
+			continue
+		}
+		e.Store = Store(i)
+		if e.Store >= StoreSilent {
+			e.Reason = "no answer"
+		}
+		e.Done = map[uint64]bool{}
+		for _, seq := range strings.Split(w.named["done"], ",") {
+			if n, err := strconv.ParseUint(seq, 10, 64); err == nil {
+				e.Done[n] = true
+			}
+		}
+		return e, nil
+	}
+	return nil, errWords
+}
+
+// show is an effect as scripts have it; empty for those that only speak to people.
+func (s *script) show(e Effect) string {
+	var b bytes.Buffer
+	say := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
+	switch e := e.(type) {
+	case Record:
+		r := e.Record
+		say("record at %d: %s gen=%s seat=%d reader=%s request=%s taken=%d floor=%d/%s", e.Revision, r.Phase, r.Gen, r.Seat, r.Reader, r.Request, r.Taken, r.Floor, r.FloorState)
+		if r.Verdict != nil {
+			say(" verdict=%d", r.Verdict.Seq)
+		}
+		if r.Error != nil {
+			say(" error=%s", r.Error.Code)
+		}
+	case Retire:
+		say("retire at %d", e.Revision)
+	case Open:
+		say("open #%d %s%s", e.Serial, e.Spec.Dataset, e.Spec.Params)
+	case Release:
+		say("release #%d", e.Serial)
+	case Begin:
+		say("begin #%d", e.Serial)
+	case Make:
+		say("make %s", strings.Join(e.Gens, " "))
+	case Discard:
+		say("discard %s", e.Gen)
+	case Feed:
+		say("feed %s from #%d", e.Gen, e.Serial)
+	case Demand:
+		say("demand %d jobs from state %s", e.N, e.State)
+	case Publish:
+		say("publish %d", e.First)
+		if e.N > 1 {
+			say(" to %d", e.First+uint64(e.N)-1)
+		}
+		if e.Again {
+			say(" again")
+		}
+	case Backup:
+		say("backup %d", e.Seq)
+	case Forget:
+		say("forget above %d", e.Keep)
+	case Cancel:
+		say("cancel %d to %d", e.From, e.To-1)
+	case Purge:
+		say("purge %d to %d", e.From+1, e.To)
+	case Remove:
+		say("remove %d", e.Lost[0].Seq)
+	case Look:
+		say("look at %s for %s", e.Gen, [...]string{"resume", "repair", "room", "sweep", "the last time"}[e.For])
+	case Probe:
+		say("probe %s", e.Gen)
+	case StoreVerdict:
+		say("store verdict %d: %v", e.Result.Seq, e.Result.Kind)
+	case Announce:
+		say("announce %s", e.Lane.Gen)
+		if e.Lane.Over {
+			say(" over")
+		}
+	case Notify:
+		say("notify %s seat %d %s", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
+	case ReplySeat:
+		say("reply %d: ", e.Token)
+		if f := e.Reply.Fault; f != nil {
+			say("%s: %s", f.Code, f.Message)
+		} else {
+			say("%s seat %d %s position %d state %s held %v", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase, e.Reply.Position, e.Reply.State.Data, e.Reply.Held)
+		}
+	case ReplyStop:
+		say("reply %d: ", e.Token)
+		switch {
+		case e.Reply.Fault != nil:
+			say("%s: %s", e.Reply.Fault.Code, e.Reply.Fault.Message)
+		case e.Reply.Error != nil:
+			say("stopped, after %s", e.Reply.Error.Code)
+		default:
+			say("stopped")
+		}
+	case ReplyCredit:
+		say("reply %d: %s seat %d %s", e.Token, e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
+	case Confirm, Ready, Halt:
+		say("%s", strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e), "owner.")))
+	}
+	return b.String()
+}
