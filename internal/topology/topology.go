@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -282,27 +283,22 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(deletesAtOnce)
 	for subject := range queued.State.Subjects {
 		_, _, _, seq, try, err := schema.ParseJobSubject(subject)
 		if err != nil || seq < from || seq+uint64(schema.RunLength(try)) > to {
 			continue
 		}
-		job, err := jobs.GetLastMsgForSubject(ctx, subject)
-		if err == nil {
-			err = jobs.DeleteMsg(ctx, job.Sequence)
-		}
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) && !gone(err) {
-			return fmt.Errorf("job %s: %w", subject, err)
-		}
+		group.Go(func() error {
+			if err := jobs.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+				return fmt.Errorf("job %s: %w", subject, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
-// gone reports whether a message could not be deleted because it was deleted, or acked, before.
-func gone(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeMessageNotFound || api.ErrorCode == msgDeleteFailed)
-}
-
-// msgDeleteFailed is the server's code for a message that is not there to be deleted.
-const msgDeleteFailed jetstream.ErrorCode = 10057
+// deletesAtOnce is how many jobs are deleted at a time: one round trip for each would take seconds for some thousands.
+const deletesAtOnce = 64

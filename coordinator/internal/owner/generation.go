@@ -112,7 +112,7 @@ func (o *Owner) made(now time.Time, e Made) {
 	case a != nil && a.making:
 		a.making = false
 		if e.Reason != "" { // the record has it: resume finds that it has no store
-			o.retryAt = now.Add(retryPause)
+			o.resumes, o.retryAt = true, now.Add(retryPause)
 			o.finish(a, unavailable("generation of batcher %s: %s", o.rec.Batcher, e.Reason))
 			return
 		}
@@ -127,8 +127,12 @@ func (o *Owner) made(now time.Time, e Made) {
 // have died, several generations are made at once and before the record: one of them is whole at once, while a cluster
 // goes on giving streams to a dead server for some seconds.
 func (o *Owner) remakeAll(now time.Time) {
-	if o.rec.Phase != schema.PhaseRunning || o.making != nil || o.asking != nil {
-		return // a finished run needs no store; a request may begin another generation, else the loss is found again
+	if o.rec.Phase != schema.PhaseRunning {
+		o.resumes = false // a finished run needs no store
+		return
+	}
+	if o.making != nil || o.asking != nil {
+		return // a request may begin another generation, else the loss is found again
 	}
 	if d := o.ownData(now); !d.open {
 		return
@@ -178,6 +182,7 @@ func (o *Owner) startNew(now time.Time) {
 func (o *Owner) unmake(now time.Time, reason string) {
 	m := o.making
 	o.making = nil
+	o.resumes = o.gen == nil
 	if m != nil && m.chosen && m.gen != "" && m.gen != o.rec.Gen {
 		o.emit(Discard{m.gen})
 	}
@@ -193,7 +198,7 @@ func (o *Owner) retry(now time.Time) {
 	switch {
 	case o.gen != nil && o.forsaken != "" && o.forsaken == o.rec.Gen:
 		o.look(now, ForLast)
-	case o.gen == nil && o.making == nil && o.asking == nil && o.writing == nil:
+	case o.resumes && o.making == nil && o.asking == nil && o.writing == nil:
 		o.resume(now)
 	}
 }
@@ -207,9 +212,6 @@ const (
 // resume goes on from the record: after a takeover, or after a generation that could not be set up. It feeds again from
 // the floor; publishing a job that is there changes nothing.
 func (o *Owner) resume(now time.Time) {
-	if o.rec.Phase != schema.PhaseRunning && o.rec.Phase != schema.PhaseDone {
-		return
-	}
 	if version := o.cfg.Kinds[o.rec.Spec.Dataset]; o.rec.Spec.Version != version {
 		o.fail(&schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
 			"data set %s is at version %d now, the run was at %d; start again", o.rec.Spec.Dataset, version, o.rec.Spec.Version)})
@@ -240,13 +242,7 @@ func (o *Owner) resume(now time.Time) {
 
 // resumeFrom feeds the record's generation again, whose stored results are done.
 func (o *Owner) resumeFrom(now time.Time, done map[uint64]bool) {
-	if o.gen != nil || o.making != nil || o.asking != nil && o.asking.making {
-		return
-	}
-	if o.rec.Phase != schema.PhaseRunning && o.rec.Phase != schema.PhaseDone {
-		return
-	}
-	if d := o.ownData(now); !d.open {
+	if d := o.ownData(now); !o.resumes || o.making != nil || !d.open {
 		return
 	}
 	w := window.New(o.rec.Floor, o.rec.FloorState, o.rec.Taken)
@@ -277,7 +273,7 @@ func fedBefore(taken uint64, done map[uint64]bool) uint64 {
 // start feeds the record's generation from the window on. Its data set is open.
 func (o *Owner) start(now time.Time, w *window.Window) {
 	o.silent, o.forsaken, o.looking = time.Time{}, "", [purposes]bool{}
-	o.finished, o.save, o.saveTo = false, false, 0
+	o.resumes, o.finished, o.save, o.saveTo = false, false, false, 0
 	o.gen = &generation{Window: w, saved: o.rec.Taken, purged: o.rec.Floor, moved: now, lost: make(map[uint64]bool)}
 	o.emit(Feed{o.rec.Gen, o.ownData(now).serial})
 	o.announce()
@@ -296,6 +292,7 @@ func (o *Owner) halt() {
 // and keep no slot.
 func (o *Owner) discard(gen string) {
 	o.halt()
+	o.resumes = false
 	o.silent, o.forsaken, o.looking = time.Time{}, "", [purposes]bool{}
 	if gen != "" {
 		o.emit(Announce{schema.Lane{Batcher: o.rec.Batcher, Gen: gen, Kind: o.KindToken(), Over: true}})

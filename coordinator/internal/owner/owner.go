@@ -79,6 +79,7 @@ type Owner struct {
 	serial uint64  // of the last one
 
 	gen       *generation // nil unless the phase is running or done and the generation is set up
+	resumes   bool        // the record's generation is not in memory yet, and is to be
 	making    *making     // a generation that is being set up without a request
 	retryAt   time.Time   // of what could not be begun or resumed
 	restarts  int         // generations begun because a store was lost
@@ -124,7 +125,8 @@ type Counters struct {
 // New returns the owner of the batcher whose record, at a revision, names this coordinator; key is that of its Spec. Its
 // first Tick resumes the run, if there is one.
 func New(now time.Time, cfg Config, rec schema.Record, revision uint64, key schema.Digest) *Owner {
-	return &Owner{cfg: cfg, rec: rec, rev: revision, key: key, heard: now, retryAt: now, beatAt: now.Add(Beat)}
+	resumes := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
+	return &Owner{cfg: cfg, rec: rec, rev: revision, key: key, heard: now, retryAt: now, beatAt: now.Add(Beat), resumes: resumes}
 }
 
 // Step takes an event and returns what is to be done; the slice is good until the next Step.
@@ -213,11 +215,13 @@ func (o *Owner) Due() time.Time {
 			due = t
 		}
 	}
-	if o.gen == nil && o.rec.Phase == schema.PhaseRunning || o.forsaken != "" && o.forsaken == o.rec.Gen {
+	if o.resumes || o.forsaken != "" && o.forsaken == o.rec.Gen {
 		sooner(o.retryAt)
 	}
 	if a := o.asking; a != nil && !a.patience.IsZero() {
 		sooner(a.patience)
+	} else if a == nil && len(o.asked) > 0 && o.resumes {
+		sooner(o.asked[0].asked.Add(openPatience))
 	}
 	return due
 }

@@ -2,6 +2,7 @@ package owner
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -49,8 +50,17 @@ func (o *Owner) carryOn(now time.Time) {
 			if len(o.asked) == 0 {
 				return
 			}
-			o.asking = o.asked[0]
+			next := o.asked[0]
+			waits := o.resumes && o.needsRun(next)
+			if waits && now.Sub(next.asked) < openPatience {
+				return
+			}
 			o.asked = o.asked[1:]
+			if waits {
+				o.answer(next, o.resuming())
+				continue
+			}
+			o.asking = next
 		}
 		a := o.asking
 		if a.making {
@@ -65,6 +75,21 @@ func (o *Owner) carryOn(now time.Time) {
 			return // it waits for an event
 		}
 	}
+}
+
+// needsRun reports whether a request can only be answered when the record's generation is in memory: a look-up, or the
+// repetition of a request that began it.
+func (o *Owner) needsRun(a *asking) bool {
+	req := a.seat
+	return req != nil && req.Mode != schema.ModeOpen && req.Reader == o.rec.Reader && (req.Mode == schema.ModeSeek || req.Request == o.rec.Request)
+}
+
+// resuming says why the record's generation is not in memory yet.
+func (o *Owner) resuming() *schema.Fault {
+	if o.trouble != "" {
+		return unavailable("%s", o.trouble)
+	}
+	return unavailable("the run was taken over and is not resumed yet: %s", cmp.Or(o.hindered, "its store is being looked at"))
 }
 
 // answer answers a request that failed, without a doubt.
