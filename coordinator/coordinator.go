@@ -30,9 +30,6 @@ import (
 // beat is how often leases are renewed and looked at, and lanes announced.
 const beat = time.Second
 
-// collectEvery is how often old generations are looked for.
-const collectEvery = 15 * time.Second
-
 // callTimeout bounds one call to JetStream, or a few; recordTimeout one change of a record, so that a client that waits
 // for it hears within its own patience that the record is not stored.
 const (
@@ -49,21 +46,24 @@ type Coordinator struct {
 	log   *slog.Logger
 	kinds map[string]*kind.Kind // by data set name
 
+	ran     atomic.Bool
 	ctx     context.Context // of Run; set before anything is owned
 	kv      jetstream.KeyValue
-	records jetstream.Stream // the bucket's stream, for listing keys
+	records *records
 	fleet   fleet
-	leases  leases
 	line    line
 	process process
+	pulse   pulse
 	meters  *meters
-	running sync.WaitGroup // batchers' actors and requests being handled
+	running sync.WaitGroup // batchers' actors, requests being handled, and the loops
 
-	requests atomic.Int32 // being carried out
+	leases    leases
+	directory directory
+	claims    claims
+	places    places
 
-	// claiming is held from the change of a record that makes this coordinator its owner until the actor is there: a
-	// record that names this coordinator and has no actor is taken for one that it let go of.
-	claiming chan struct{} // has room for the one who holds it, so that who waits for it can give up
+	listed time.Time // the records, by reads
+	turn   int       // of leases that do not fit one look, by judges
 
 	mu     sync.Mutex
 	owned  map[string]*batcher
@@ -82,7 +82,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 	}
 	c := &Coordinator{
 		nc: nc, js: js, cfg: cfg, log: cfg.Logger.With("coordinator", cfg.Name),
-		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher), claiming: make(chan struct{}, 1),
+		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher),
 	}
 	for _, d := range defs {
 		if err := schema.CheckName("data set", d.Name()); err != nil {
@@ -93,7 +93,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 		}
 		c.kinds[d.Name()] = d.Kind()
 	}
-	c.fleet.changed = c.fleetChanged
+	c.fleet.changed, c.fleet.answered = c.fleetChanged, make(chan struct{}, 1)
 	c.leases.init(cfg.Lease)
 	c.meters = c.newMeters()
 	return c, nil
@@ -101,14 +101,18 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 
 // Run feeds batchers until ctx ends and then lets go of them: their records stay, and another coordinator, or
 // this one started again, goes on. The error is nil after ctx ended, else why the coordinator could not run: a
-// *PermissionError when the server denies it a subject that it needs.
+// *PermissionError when the server denies it a subject that it needs, ErrRan when it was called before.
 func (c *Coordinator) Run(ctx context.Context) error {
+	if !c.ran.CompareAndSwap(false, true) {
+		return ErrRan
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.ctx = ctx
 	if err := c.prepare(ctx); err != nil {
 		return fmt.Errorf("coordinator: %w", err)
 	}
+	c.running.Go(func() { c.renews(ctx) })
 	failure := c.serve(ctx)
 	cancel()
 	c.mu.Lock()
@@ -137,6 +141,7 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
+	c.meet(ctx)
 	svc, err := c.addService()
 	if err != nil {
 		return fmt.Errorf("service: %w", err)
@@ -184,11 +189,11 @@ func (c *Coordinator) prepareOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	records, err := c.js.Stream(ctx, topology.BucketStream)
+	stream, err := c.js.Stream(ctx, topology.BucketStream)
 	if err != nil {
 		return err
 	}
-	c.kv, c.records = kv, records
+	c.kv, c.records = kv, &records{kv: kv, stream: stream, self: c.cfg.Name}
 	return c.renew(ctx)
 }
 
@@ -256,7 +261,7 @@ func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 	for subject, handle := range map[string]nats.MsgHandler{
 		schema.WorkerPrefix + ".*":                         c.fleet.hear,
 		schema.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
-		schema.ReaderPrefix + ".*":                         c.deliver((*batcher).hearReader),
+		schema.ReaderPrefix + ".*":                         c.deliverReader,
 		schema.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
 	} {
 		sub, err := c.nc.Subscribe(subject, handle)
@@ -277,19 +282,22 @@ func (c *Coordinator) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
 	}
 }
 
-// loop does what is done every second until ctx ends or something that is needed is denied.
+// deliverReader hands on what a reader says. Where its batcher is not owned here the reader is known to live.
+func (c *Coordinator) deliverReader(m *nats.Msg) {
+	c.directory.heard(lastToken(m.Subject), time.Now())
+	c.deliver((*batcher).hearReader)(m)
+}
+
+// loop runs until ctx ends or something that is needed is denied. What waits for JetStream has goroutines of its own.
 func (c *Coordinator) loop(ctx context.Context) error {
-	c.running.Go(func() { c.collects(ctx) })
+	for _, f := range []func(context.Context){c.judges, c.reads, c.collects} {
+		c.running.Go(func() { f(ctx) })
+	}
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for {
-		c.process.turned.Store(time.Now().UnixNano())
-		c.fleet.expire(time.Now())
-		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("lease not renewed", "error", err)
-		}
-		if err := c.scan(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("records not read", "error", err)
+		if c.nc.IsConnected() {
+			c.fleet.expire(time.Now())
 		}
 		if err := topology.Denied(c.nc, needs); err != nil && ctx.Err() == nil {
 			return err
@@ -302,17 +310,17 @@ func (c *Coordinator) loop(ctx context.Context) error {
 	}
 }
 
-// collects deletes what is over until ctx ends. It waits for JetStream, and leases must not.
-func (c *Coordinator) collects(ctx context.Context) {
-	tick := time.NewTicker(collectEvery)
+// every calls f at once and then in the rhythm of d until ctx ends. pulse, unless nil, is set before each call.
+func (c *Coordinator) every(ctx context.Context, d time.Duration, pulse *atomic.Int64, f func()) {
+	tick := time.NewTicker(d)
 	defer tick.Stop()
-	for {
-		if err := c.collect(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("old generations not collected", "error", err)
+	for ctx.Err() == nil {
+		if pulse != nil {
+			pulse.Store(time.Now().UnixNano())
 		}
+		f()
 		select {
 		case <-ctx.Done():
-			return
 		case <-tick.C:
 		}
 	}
@@ -355,14 +363,15 @@ func (c *Coordinator) adopt(rec schema.Record, rev uint64, k *kind.Kind) *batche
 	return b
 }
 
-// spawn runs f in a goroutine that Run waits for, unless Run is about to return: a callback of a subscription may
-// come after its end.
-func (c *Coordinator) spawn(f func()) {
+// spawn runs f in a goroutine that Run waits for. It reports false when Run is about to return: a callback of a
+// subscription may come after its end.
+func (c *Coordinator) spawn(f func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
 		c.running.Go(f)
 	}
+	return !c.closed
 }
 
 // drop forgets an actor that ended.

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -20,7 +21,10 @@ const workerLease = 3500 * time.Millisecond
 type fleet struct {
 	changed func() // called without the lock when capacity changed
 
+	answered chan struct{} // has room for one: a worker, or nobody, answered askWorkers
+
 	mu      sync.Mutex
+	expired time.Time // when silent workers were last looked for
 	workers map[string]heard
 }
 
@@ -29,10 +33,21 @@ type heard struct {
 	at time.Time
 }
 
+// subjectAsk is where every worker answers with how it stands, as micro services do.
+const subjectAsk = "$SRV.STATS.jetbatch-worker"
+
+// hear takes a heartbeat, or a worker's answer to askWorkers.
 func (f *fleet) hear(m *nats.Msg) {
-	var beat schema.WorkerStatus
-	if len(m.Data) > maxBeat || json.Unmarshal(m.Data, &beat) != nil || schema.CheckName("worker", beat.Worker) != nil {
-		return // not a heartbeat of this wire version
+	if len(m.Data) == 0 && m.Header.Get("Status") == statusNoResponders {
+		f.news()
+		return
+	}
+	beat, asked, ok := parseBeat(m.Data)
+	if !ok {
+		return
+	}
+	if asked {
+		defer f.news()
 	}
 	f.mu.Lock()
 	if f.workers == nil {
@@ -49,15 +64,113 @@ func (f *fleet) hear(m *nats.Msg) {
 		f.workers[beat.Worker] = heard{beat, time.Now()}
 	}
 	f.mu.Unlock()
-	if !known || beat.Leaving || before.Slots != beat.Slots {
+	if known != !beat.Leaving || known && before.Slots != beat.Slots {
 		f.changed()
 	}
 }
 
-// expire forgets the workers that have fallen silent.
+// statusNoResponders is the status of the server's answer where nobody listens.
+const statusNoResponders = "503"
+
+func (f *fleet) news() {
+	select {
+	case f.answered <- struct{}{}:
+	default:
+	}
+}
+
+// parseBeat reads a heartbeat and checks it; ok is false for what no worker of this wire version says. asked is true
+// for an answer as a micro service gives it, which has the same in it.
+func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
+	var stats struct {
+		schema.WorkerStatus
+		Endpoints []struct {
+			Data *schema.WorkerStatus `json:"data"`
+		} `json:"endpoints"`
+	}
+	if len(data) > maxBeat || json.Unmarshal(data, &stats) != nil {
+		return beat, false, false
+	}
+	beat = stats.WorkerStatus
+	if asked = len(stats.Endpoints) > 0 && stats.Endpoints[0].Data != nil; asked {
+		beat = *stats.Endpoints[0].Data
+	}
+	switch {
+	case schema.CheckName("worker", beat.Worker) != nil,
+		beat.Slots < 0 || beat.Slots > maxSlots,
+		beat.Running < 0 || beat.Running > maxSlots,
+		len(beat.Kinds) > maxServed,
+		len(beat.Direct) > maxAddress || len(beat.DirectPin) > maxAddress,
+		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
+		beat.Oldest != nil && (schema.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
+		return beat, asked, false
+	}
+	beat.LastError = beat.LastError[:min(len(beat.LastError), maxError)]
+	return beat, asked, true
+}
+
+// pardon counts no silence up to now: it was this coordinator that could not hear.
+func (f *fleet) pardon(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, h := range f.workers {
+		f.workers[name] = heard{h.WorkerStatus, now}
+	}
+}
+
+// askWorkers has every worker say at once how it stands, by the subject of their heartbeats.
+func (c *Coordinator) askWorkers() {
+	if err := c.nc.PublishRequest(subjectAsk, schema.WorkerPrefix+"."+c.cfg.Name, nil); err != nil {
+		c.log.Warn("workers not asked", "error", err)
+	}
+}
+
+// Bounds on the wait for workers at the start: each answers at once, or beats within a second.
+const (
+	meetQuiet = 100 * time.Millisecond
+	meetLimit = beat + beat/4
+)
+
+// meet asks for the workers that there are and waits until they are known, so that nobody is told that there are none.
+func (c *Coordinator) meet(ctx context.Context) {
+	c.askWorkers()
+	limit := time.NewTimer(meetLimit)
+	defer limit.Stop()
+	select {
+	case <-c.fleet.answered:
+	case <-limit.C:
+		return
+	case <-ctx.Done():
+		return
+	}
+	for {
+		quiet := time.NewTimer(meetQuiet)
+		select {
+		case <-c.fleet.answered:
+			quiet.Stop()
+			continue
+		case <-quiet.C:
+		case <-limit.C:
+		case <-ctx.Done():
+		}
+		quiet.Stop()
+		return
+	}
+}
+
+// expire forgets the workers that have fallen silent. A time in which this process did not run is nobody's silence.
 func (f *fleet) expire(now time.Time) {
 	f.mu.Lock()
+	paused := time.Duration(0)
+	if !f.expired.IsZero() {
+		paused = max(now.Sub(f.expired)-2*beat, 0)
+	}
+	f.expired = now
 	n := len(f.workers)
+	for name, h := range f.workers {
+		h.at = h.at.Add(paused)
+		f.workers[name] = h
+	}
 	maps.DeleteFunc(f.workers, func(_ string, h heard) bool { return now.Sub(h.at) > workerLease })
 	gone := n - len(f.workers)
 	f.mu.Unlock()

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -12,30 +13,43 @@ import (
 const (
 	maxWorkers  = 4096      // heard of at a time; beats of more are dropped
 	maxBatchers = 4096      // fed at a time by one coordinator; a seat in one more is refused for now
-	maxRequests = 256       // carried out at a time; more are told to ask again
+	maxRequests = 256       // requests carried out at a time, slow ones not counted; more are told to ask again
+	maxShare    = 8         // of them for one batcher, slow ones counted
+	maxLooks    = 4         // of them for one batcher that only ask how it stands
+	maxAsked    = 4         // of them by one reader
+	maxViews    = 16        // overviews at a time
+	maxJoined   = 8         // answers to one request that is repeated before it is carried out
 	maxRequest  = 512 << 10 // bytes of a request, nearly all of them the data set's parameters
 	maxCredit   = 128 << 10 // bytes of a credit, nearly all of them the stack of an error
 	maxBeat     = 16 << 10  // bytes of a worker's beat
 	maxWaiting  = 1 << 10   // bytes kept of what a trainer waits for
+	maxRecord   = 1 << 20   // bytes of a batcher's record, nearly all of them the data set's parameters
+	maxSlots    = 1 << 14   // of one worker
+	maxServed   = 256       // data sets of one worker
+	maxError    = 4 << 10   // bytes kept of a worker's last error
+	maxAddress  = 256       // bytes of where a worker is reached, and of what it is known by there
+	maxLeases   = 256       // read at a time; of more, as many in turn
+	maxStrays   = 256       // shown in an overview
 )
 
-// checkRequest refuses what no client of this module sends.
-func checkRequest(req *schema.SeatRequest) *schema.Fault {
-	for what, id := range map[string]string{"reader": req.Reader, "request": req.Request} {
+// The pace at which records are read: what they are must not matter to what else a coordinator does.
+const (
+	parallelReads   = 4
+	readsPerBeat    = 1024
+	bytesPerBeat    = 4 << 20
+	bytesPerRecord  = 16 << 10               // per second of one record: a large one is read rarely
+	listPerName     = 200 * time.Microsecond // between two lists of names
+	damagedPatience = 10 * time.Second       // with an owner, not known by name, that would write a damaged record anew
+)
+
+// checkIDs refuses what no client of this module sends.
+func checkIDs(reader, request string) *schema.Fault {
+	for what, id := range map[string]string{"reader": reader, "request": request} {
 		if err := schema.CheckName(what, id); err != nil {
 			return &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 		}
 	}
 	return nil
-}
-
-// busy takes one of the places for requests; false means that all are taken.
-func (c *Coordinator) busy() bool {
-	if c.requests.Add(1) > maxRequests {
-		c.requests.Add(-1)
-		return false
-	}
-	return true
 }
 
 // fitting leaves out of an overview what one message cannot hold: the last errors first, then workers.
@@ -60,10 +74,6 @@ func fitting(o schema.Overview, limit int64) schema.Overview {
 		o.Batchers = o.Batchers[:len(o.Batchers)/2]
 	}
 	return o
-}
-
-func tooMany() *schema.Fault {
-	return unavailable("%d requests are being carried out; ask again", maxRequests)
 }
 
 func tooLarge(bytes int) *schema.Fault {

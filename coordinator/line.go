@@ -72,6 +72,8 @@ func (c *Coordinator) lineChanged(s nats.Status) {
 		c.line.cut()
 		return
 	}
+	c.fleet.pardon(time.Now())
+	c.askWorkers()
 	for _, b := range c.all() {
 		b.hint(b.reconnected)
 	}

@@ -16,10 +16,6 @@ import (
 // last. It is less than `jetbatch status` waits for coordinators.
 const viewWait = 300 * time.Millisecond
 
-// stuckAfter is how long one turn of the loop may take, which calls JetStream a few times and gives up on each after
-// callTimeout, until the coordinator is not live.
-const stuckAfter = time.Minute
-
 // counters is what the actor of a batcher counts, with Prometheus or without.
 type counters struct {
 	taken       uint64 // positions that the trainer moved past
@@ -51,7 +47,6 @@ func (n *counters) heardOf(c *schema.Credit) {
 // process is what the coordinator counts outside of batchers.
 type process struct {
 	renewed   atomic.Int64  // when the lease was renewed last, in nanoseconds since 1970
-	turned    atomic.Int64  // when the loop began its last turn; 0 while there is none
 	failures  atomic.Uint64 // renewals that failed
 	takeovers atomic.Uint64
 }
@@ -255,41 +250,4 @@ func (b *batcher) follow(trace string) {
 	if b.gen != nil {
 		b.gen.feed.trace = b.trace
 	}
-}
-
-func (c *Coordinator) leaseAge() time.Duration {
-	return max(time.Since(time.Unix(0, c.process.renewed.Load())), 0)
-}
-
-// Live returns nil unless Run hangs or has ended, which only a new process mends. A broker that is away is no reason to
-// start it again.
-func (c *Coordinator) Live() error {
-	c.mu.Lock()
-	ended := c.closed
-	c.mu.Unlock()
-	if ended {
-		return ErrNotRunning
-	}
-	if turned := c.process.turned.Load(); turned > 0 {
-		if since := time.Since(time.Unix(0, turned)); since > stuckAfter {
-			return fmt.Errorf("%w: the loop has stood still for %v", ErrNotRunning, since.Round(time.Second))
-		}
-	}
-	return nil
-}
-
-// Ready returns nil while the coordinator answers requests: it runs, is connected and holds its lease.
-func (c *Coordinator) Ready() error {
-	if err := c.Live(); err != nil {
-		return err
-	}
-	switch {
-	case c.process.turned.Load() == 0:
-		return ErrNotRunning
-	case !c.nc.IsConnected():
-		return fmt.Errorf("%w: there is no connection to NATS", ErrNotRunning)
-	case c.leaseAge() > c.cfg.Lease:
-		return fmt.Errorf("%w: the lease was renewed %v ago", ErrNotRunning, c.leaseAge().Round(time.Millisecond))
-	}
-	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
@@ -26,96 +25,229 @@ const (
 
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
 
-// handle answers a request in a goroutine of its own, since opening a data set may take long.
+// handle answers a request in a goroutine of its own, since carrying it out may take long.
 func (c *Coordinator) handle(m *nats.Msg) {
 	if !topology.Answerable(m.Reply) {
 		return // nobody to answer
 	}
 	if len(m.Data) > maxRequest {
-		c.respond(m, map[string]*schema.Fault{"fault": tooLarge(len(m.Data))})
+		c.refuse(m, tooLarge(len(m.Data)))
 		return
 	}
-	if !c.busy() {
-		c.respond(m, map[string]*schema.Fault{"fault": tooMany()})
-		return
-	}
-	c.spawn(func() {
-		defer c.requests.Add(-1)
-		switch op := lastToken(m.Subject); op {
-		case opSeat:
-			answer(c, m, func(req *schema.SeatRequest) (schema.SeatReply, *schema.Fault) {
-				if fault := checkRequest(req); fault != nil {
-					return schema.SeatReply{Fault: fault}, fault
-				}
-				b, fault := c.route(m, req.Batcher, req)
-				if b == nil {
-					return schema.SeatReply{Fault: fault}, fault
-				}
-				return call(b, func() schema.SeatReply { return b.seat(req) })
-			})
-		case opStop:
-			answer(c, m, func(req *schema.StopRequest) (schema.StopReply, *schema.Fault) {
-				b, fault := c.route(m, req.Batcher, nil)
-				if b == nil {
-					return schema.StopReply{Fault: fault}, fault
-				}
-				return call(b, func() schema.StopReply { return b.stop(req) })
-			})
-		case opStatus:
-			answer(c, m, func(req *schema.StatusRequest) (schema.StatusReply, *schema.Fault) {
-				b, fault := c.route(m, req.Batcher, nil)
-				if b == nil {
-					return schema.StatusReply{Fault: fault}, fault
-				}
-				return call(b, func() schema.StatusReply { return schema.StatusReply{Status: b.status()} })
-			})
-		case opOverview:
-			c.respond(m, fitting(c.overview(), c.nc.MaxPayload()))
+	switch lastToken(m.Subject) {
+	case opSeat:
+		answer(c, m, c.planSeat, func(f *flight, req *schema.SeatRequest) (schema.SeatReply, error) {
+			b, err := c.route(f, req.Batcher, req)
+			if err != nil {
+				return schema.SeatReply{}, err
+			}
+			if req.Mode == schema.ModeOpen {
+				f.doing("data set %s of batcher %s is being opened", req.Spec.Dataset, req.Batcher)
+			} else {
+				f.doing("the reader of batcher %s is being seated", req.Batcher)
+			}
+			return carry(b, func() schema.SeatReply { return b.seat(req) })
+		})
+	case opStop:
+		answer(c, m, c.planStop, func(f *flight, req *schema.StopRequest) (schema.StopReply, error) {
+			b, err := c.route(f, req.Batcher, nil)
+			if err != nil {
+				return schema.StopReply{}, err
+			}
+			f.doing("batcher %s is busy; it is being asked to stop", req.Batcher)
+			return carry(b, func() schema.StopReply { return b.stop(req) })
+		})
+	case opStatus:
+		answer(c, m, c.planStatus, func(f *flight, req *schema.StatusRequest) (schema.StatusReply, error) {
+			if status, _, ok := c.directory.strayOf(req.Batcher, time.Now()); ok && c.owner(req.Batcher) == nil {
+				return schema.StatusReply{Status: status}, nil
+			}
+			b, err := c.route(f, req.Batcher, nil)
+			if err != nil {
+				return schema.StatusReply{}, err
+			}
+			f.doing("batcher %s is busy; it is being asked how it stands", req.Batcher)
+			return carry(b, func() schema.StatusReply { return schema.StatusReply{Status: b.status()} })
+		})
+	case opOverview:
+		plan := func(*struct{}) (plan, *schema.Fault) {
+			return plan{stage: "the overview is being put together", bounds: []bound{{opOverview, maxViews, "the overview"}}}, nil
 		}
-	})
+		answer(c, m, plan, func(*flight, *struct{}) (schema.Overview, error) {
+			return fitting(c.overview(), c.nc.MaxPayload()), nil
+		})
+	}
 }
 
-// errForwarded says that another coordinator answers.
-var errForwarded = &schema.Fault{Code: "forwarded"}
-
-// faulty is a reply that can say what went wrong.
-type faulty interface {
-	schema.SeatReply | schema.StopReply | schema.StatusReply
+// plan is what a request takes of the places.
+type plan struct {
+	id     string // by which a repetition is known; empty where it is carried out again
+	stage  string
+	bounds []bound
 }
 
-// answer decodes a request, carries it out and responds, unless it was passed on. A fault that carry
-// returns beside the reply is already in it, or the actor ended before it could answer.
-func answer[Q any, R faulty](c *Coordinator, m *nats.Msg, carry func(*Q) (R, *schema.Fault)) {
+func (c *Coordinator) planSeat(req *schema.SeatRequest) (plan, *schema.Fault) {
+	return planChange(opSeat, req.Batcher, req.Reader, req.Request)
+}
+
+func (c *Coordinator) planStop(req *schema.StopRequest) (plan, *schema.Fault) {
+	return planChange(opStop, req.Batcher, req.Reader, req.Request)
+}
+
+func planChange(op, batcher, reader, request string) (plan, *schema.Fault) {
+	if fault := checkBatcher(batcher); fault != nil {
+		return plan{}, fault
+	}
+	if fault := checkIDs(reader, request); fault != nil {
+		return plan{}, fault
+	}
+	return plan{
+		id:    strings.Join([]string{op, batcher, reader, request}, "/"),
+		stage: fmt.Sprintf("the record of batcher %s is being read", batcher),
+		bounds: []bound{
+			{"batcher/" + batcher, maxShare, "batcher " + batcher},
+			{"reader/" + reader, maxAsked, "reader " + reader},
+		},
+	}, nil
+}
+
+func (c *Coordinator) planStatus(req *schema.StatusRequest) (plan, *schema.Fault) {
+	return plan{
+		stage:  fmt.Sprintf("the record of batcher %s is being read", req.Batcher),
+		bounds: []bound{{"status/" + req.Batcher, maxLooks, "the status of batcher " + req.Batcher}},
+	}, checkBatcher(req.Batcher)
+}
+
+func checkBatcher(name string) *schema.Fault {
+	if err := schema.CheckName("batcher", name); err != nil {
+		return &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
+	}
+	return nil
+}
+
+// refuse answers with a fault, which every reply has in the same place.
+func (c *Coordinator) refuse(m *nats.Msg, fault *schema.Fault) {
+	c.respond(m, map[string]*schema.Fault{"fault": fault})
+}
+
+// forwardError says that another coordinator answers.
+type forwardError struct{ owner string }
+
+func (e *forwardError) Error() string { return "coordinator " + e.owner + " answers" }
+
+// carry runs f in the actor.
+func carry[R any](b *batcher, f func() R) (R, error) {
+	r, fault := call(b, f)
+	if fault != nil {
+		return r, fault
+	}
+	return r, nil
+}
+
+// answer decodes a request, gives it a place and carries it out. All messages that ask for it meanwhile are answered,
+// or passed on when do says that another coordinator answers.
+func answer[Q, R any](c *Coordinator, m *nats.Msg, planned func(*Q) (plan, *schema.Fault), do func(*flight, *Q) (R, error)) {
 	req := new(Q)
-	if err := json.Unmarshal(m.Data, req); err != nil {
-		c.respond(m, map[string]*schema.Fault{"fault": {Code: schema.CodeBadRequest, Message: err.Error()}})
+	if len(m.Data) > 0 {
+		if err := json.Unmarshal(m.Data, req); err != nil {
+			c.refuse(m, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()})
+			return
+		}
+	}
+	plan, fault := planned(req)
+	if fault != nil {
+		c.refuse(m, fault)
 		return
 	}
-	reply, fault := carry(req)
-	switch fault {
-	case errForwarded:
-	case errGone:
-		c.respond(m, map[string]*schema.Fault{"fault": fault})
-	default:
-		c.respond(m, reply)
+	f, fault := c.places.enter(m, plan.id, plan.stage, plan.bounds, c.late)
+	if fault != nil {
+		c.refuse(m, fault)
 	}
+	if f == nil {
+		return // refused, or joined
+	}
+	if !c.spawn(func() {
+		reply, err := do(f, req)
+		c.places.leave(f)
+		for _, m := range f.land() {
+			c.finish(m, reply, err)
+		}
+	}) {
+		c.places.leave(f)
+		f.land()
+	}
+}
+
+// late answers a message whose request is not carried out yet with what takes so long. The request goes on: a
+// repetition joins it, or finds that it was carried out.
+func (c *Coordinator) late(f *flight, w *waiter) {
+	c.places.slow(f)
+	if f.give(w) {
+		c.refuse(w.msg, f.pending())
+	}
+}
+
+// finish answers one message with the outcome of its request.
+func (c *Coordinator) finish(m *nats.Msg, reply any, err error) {
+	var fault *schema.Fault
+	var forward *forwardError
+	switch {
+	case err == nil:
+		c.respond(m, reply)
+	case errors.As(err, &forward):
+		if strings.Count(m.Subject, ".") > 2 { // passed on once already
+			c.refuse(m, unavailable("the batcher is changing hands"))
+			return
+		}
+		subject := schema.CoordinatorPrefix + "." + forward.owner + "." + lastToken(m.Subject)
+		if err := c.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: m.Reply, Data: m.Data}); err != nil {
+			c.refuse(m, unavailable("pass on to coordinator %s: %v", forward.owner, err))
+		}
+	case errors.As(err, &fault):
+		c.refuse(m, fault)
+	default:
+		c.refuse(m, unavailable("%v", err))
+	}
+}
+
+// errAgain says that the record changed between reading and writing it.
+var errAgain = errors.New("the record changed")
+
+// waitError says that the owner may be dead and that its lease has not been watched for long enough.
+type waitError struct{ owner string }
+
+func (e *waitError) Error() string {
+	return fmt.Sprintf("coordinator %s may be dead; waiting for its lease", e.owner)
 }
 
 // route returns the actor that owns a batcher, takes the batcher over if its owner is dead, creates it for a
-// seat request if there is none, or passes the message on to the coordinator that owns it.
-func (c *Coordinator) route(m *nats.Msg, name string, seat *schema.SeatRequest) (*batcher, *schema.Fault) {
-	if err := schema.CheckName("batcher", name); err != nil {
-		return nil, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
-	}
-	for range 3 { // the record may change between reading and writing it
+// seat request if there is none, or names the coordinator that owns it in a *forwardError. While nobody knows whether
+// the owner lives it waits, at most for as long as a lease lasts.
+func (c *Coordinator) route(f *flight, name string, seat *schema.SeatRequest) (*batcher, error) {
+	until := time.Now().Add(c.cfg.Lease + 2*beat)
+	for tries := 0; tries < 3; { // the record may change between reading and writing it
 		if b := c.owner(name); b != nil {
 			return b, nil
 		}
+		looked := c.leases.next()
 		ctx, cancel := context.WithTimeout(c.ctx, callTimeout)
-		b, fault, again := c.claim(ctx, m, name, seat)
+		b, err := c.claim(ctx, name, seat)
 		cancel()
-		if !again {
-			return b, fault
+		var wait *waitError
+		switch {
+		case errors.Is(err, errAgain):
+			tries++
+		case errors.As(err, &wait) && time.Now().Before(until):
+			f.doing("batcher %s: coordinator %s may be dead, which its lease tells within %v; it has been waited for",
+				name, wait.owner, c.cfg.Lease)
+			select {
+			case <-looked:
+			case <-c.ctx.Done():
+				return nil, errGone
+			case <-time.After(2 * beat):
+			}
+		default:
+			return b, err
 		}
 	}
 	return nil, unavailable("the record of batcher %s keeps changing", name)
@@ -126,36 +258,57 @@ func unavailable(format string, args ...any) *schema.Fault {
 }
 
 // claim makes one attempt at routing a batcher that is not owned here.
-func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat *schema.SeatRequest) (b *batcher, fault *schema.Fault, again bool) {
-	rec, rev, err := c.read(ctx, name)
+func (c *Coordinator) claim(ctx context.Context, name string, seat *schema.SeatRequest) (*batcher, error) {
+	rec, rev, size, err := c.records.readSized(ctx, name)
+	var damaged *damagedError
 	switch {
-	case errors.Is(err, jetstream.ErrKeyNotFound) && seat == nil:
-		return nil, &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf("there is no batcher %s", name)}, false
-	case errors.Is(err, jetstream.ErrKeyNotFound):
-		b, fault = c.create(ctx, seat)
-		return b, fault, b == nil && fault == nil
+	case errors.Is(err, errNoRecord) && seat == nil:
+		return nil, &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf("there is no batcher %s", name)}
+	case errors.Is(err, errNoRecord):
+		return c.create(ctx, seat, 0)
+	case errors.As(err, &damaged):
+		return c.claimDamaged(ctx, seat, size, damaged)
 	case err != nil:
-		return nil, unavailable("record of batcher %s: %v", name, err), false
+		return nil, unavailable("record of batcher %s: %v", name, err)
 	}
+	c.directory.note(name, seen{rev, size, rec.Owner}, false, time.Now())
 	switch c.leaseOf(ctx, rec.Owner) {
 	case leaseLive:
-		if strings.Count(m.Subject, ".") > 2 {
-			return nil, unavailable("batcher %s is changing hands", name), false // passed on once already
-		}
-		fwd := &nats.Msg{Subject: schema.CoordinatorPrefix + "." + rec.Owner + "." + lastToken(m.Subject), Reply: m.Reply, Data: m.Data}
-		if err := c.nc.PublishMsg(fwd); err != nil {
-			return nil, unavailable("pass on to coordinator %s: %v", rec.Owner, err), false
-		}
-		return nil, errForwarded, false
+		return nil, &forwardError{rec.Owner}
 	case leaseUnknown:
-		return nil, unavailable("coordinator %s, which owns batcher %s, may be dead; waiting for its lease", rec.Owner, name), false
+		return nil, &waitError{rec.Owner}
 	}
-	b, fault = c.takeOver(ctx, rec, rev)
-	return b, fault, b == nil && fault == nil
+	b, fault := c.takeOver(ctx, rec, rev)
+	if fault != nil {
+		return nil, fault
+	}
+	if b == nil {
+		return nil, errAgain
+	}
+	return b, nil
 }
 
-// create makes the record that a seat request asks for. Both results nil: somebody else just made one.
-func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*batcher, *schema.Fault) {
+// claimDamaged is claim for a record that cannot be used. Its owner, if one lives, writes it anew; else a seat request
+// begins a new record in its place, and there is nothing to stop.
+func (c *Coordinator) claimDamaged(ctx context.Context, seat *schema.SeatRequest, size int, d *damagedError) (*batcher, error) {
+	since, owner := c.directory.note(d.batcher, seen{rev: d.revision, size: size}, true, time.Now())
+	switch state := c.damagedOwner(ctx, owner, since); {
+	case state == leaseLive:
+		return nil, &forwardError{owner}
+	case state == leaseUnknown && owner != "":
+		return nil, &waitError{owner}
+	case state == leaseUnknown:
+		return nil, unavailable("%v; if it has an owner, that writes it anew; else a new record begins in %v", d,
+			(c.cfg.Lease + damagedPatience - time.Since(since)).Round(100*time.Millisecond))
+	case seat == nil:
+		return nil, &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf("%v, and no coordinator owns it", d)}
+	}
+	c.log.Warn("damaged record replaced", "batcher", d.batcher, "error", d.cause)
+	return c.create(ctx, seat, d.revision)
+}
+
+// create makes the record that a seat request asks for, in the place of a damaged one where rev is one's revision.
+func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest, rev uint64) (*batcher, error) {
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {
 		return nil, c.unknownDataset(req.Spec.Dataset)
@@ -168,91 +321,30 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*bat
 		Spec: schema.Spec{Dataset: k.Name, Version: k.Version, Params: req.Spec.Params}, Settings: req.Settings,
 		Reader: req.Reader, Since: time.Now(),
 	}
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return nil, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
-	}
-	if !c.lockClaims(ctx) {
+	unlock, ok := c.claims.lock(ctx, req.Batcher)
+	if !ok {
 		return nil, unavailable("record of batcher %s: %v", req.Batcher, ctx.Err())
 	}
-	defer c.unlockClaims()
-	rev, err := c.kv.Create(ctx, topology.BatcherKey(req.Batcher), data)
-	if errors.Is(err, jetstream.ErrKeyExists) {
-		return nil, nil
+	defer unlock()
+	var err error
+	if rev == 0 {
+		rev, err = c.records.create(ctx, rec)
+	} else {
+		rev, err = c.records.update(ctx, rec, rev)
+	}
+	if errors.Is(err, errConflict) {
+		return nil, errAgain
 	}
 	if err != nil {
 		return nil, unavailable("record of batcher %s: %v", req.Batcher, err)
 	}
+	c.directory.note(req.Batcher, seen{rev: rev, owner: rec.Owner}, false, time.Now())
 	return c.adopt(rec, rev, k), nil
 }
-
-// takeOver makes this coordinator the owner. Both results nil: somebody else was faster.
-func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint64) (*batcher, *schema.Fault) {
-	k := c.kinds[rec.Spec.Dataset]
-	if k == nil {
-		return nil, c.unknownDataset(rec.Spec.Dataset)
-	}
-	if rec.Wire != schema.WireVersion {
-		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, schema.WireVersion)
-	}
-	if !c.lockClaims(ctx) {
-		return nil, unavailable("record of batcher %s: %v", rec.Batcher, ctx.Err())
-	}
-	defer c.unlockClaims()
-	if b := c.owner(rec.Batcher); b != nil {
-		return b, nil
-	}
-	dead := rec.Owner
-	rec.Owner = c.cfg.Name
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return nil, unavailable("record of batcher %s: %v", rec.Batcher, err)
-	}
-	rev, err = c.kv.Update(ctx, topology.BatcherKey(rec.Batcher), data, rev)
-	if isConflict(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, unavailable("record of batcher %s: %v", rec.Batcher, err)
-	}
-	c.process.takeovers.Add(1)
-	c.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
-	return c.adopt(rec, rev, k), nil
-}
-
-// lockClaims takes claiming; false when ctx ended first. It is held while JetStream is asked, which may take long.
-func (c *Coordinator) lockClaims(ctx context.Context) bool {
-	select {
-	case c.claiming <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (c *Coordinator) unlockClaims() { <-c.claiming }
 
 func (c *Coordinator) unknownDataset(name string) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnknownDataset,
 		Message: fmt.Sprintf("coordinator %s has no data set %q, only %s", c.cfg.Name, name, strings.Join(c.kindTokens(), ", "))}
-}
-
-// read returns a batcher's record as the bucket's leader has it.
-func (c *Coordinator) read(ctx context.Context, name string) (rec schema.Record, rev uint64, err error) {
-	entry, err := c.kv.Get(ctx, topology.BatcherKey(name))
-	if err != nil {
-		return rec, 0, err
-	}
-	if err := json.Unmarshal(entry.Value(), &rec); err != nil {
-		return rec, 0, fmt.Errorf("record of batcher %s: %w", name, err)
-	}
-	return rec, entry.Revision(), nil
-}
-
-// isConflict reports whether a compare-and-set failed because the key has another revision.
-func isConflict(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
 func (c *Coordinator) overview() schema.Overview {
@@ -260,6 +352,7 @@ func (c *Coordinator) overview() schema.Overview {
 	for _, v := range c.views() {
 		o.Batchers = append(o.Batchers, v.Status)
 	}
+	o.Batchers = append(o.Batchers, c.directory.strays(time.Now(), 2*c.cfg.Lease)...)
 	slices.SortFunc(o.Batchers, func(a, b schema.Status) int { return strings.Compare(a.Batcher, b.Batcher) })
 	return o
 }

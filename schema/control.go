@@ -54,6 +54,25 @@ type Record struct {
 
 	Verdict *Verdict `json:"verdict,omitempty"` // the coordinator's word on where the sequence ends
 	Error   *Fault   `json:"error,omitempty"`   // why the phase is failed
+
+	Takeovers *Takeovers `json:"takeovers,omitempty"` // from owners that died; nil for none
+}
+
+// Takeovers counts the owners of a batcher that died one after the other while its trainer stood still.
+type Takeovers struct {
+	Count int       `json:"count"`
+	Gen   string    `json:"gen"`   // of the last takeover
+	Taken uint64    `json:"taken"` // as it was recorded then
+	At    time.Time `json:"at"`
+}
+
+// Progressed reports whether the trainer has come further since the last takeover, as the record has it. A new
+// generation counts from 0.
+func (t *Takeovers) Progressed(r *Record) bool {
+	if r.Gen != t.Gen {
+		return r.Taken > 0
+	}
+	return r.Taken > t.Taken
 }
 
 // MaxFormer is how many former readers a record remembers.

@@ -1,0 +1,118 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// collectEvery is how often old generations are looked for.
+const collectEvery = 15 * time.Second
+
+// collects deletes what is over until ctx ends.
+func (c *Coordinator) collects(ctx context.Context) {
+	c.every(ctx, collectEvery, nil, func() {
+		if err := c.collect(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("old generations not collected", "error", err)
+		}
+	})
+}
+
+// collect deletes generations that no record names. Streams are listed before records are read: a
+// generation is in its record before its stream is made, so one that is listed and not named is over.
+// A generation whose record is damaged stays, since it may be the current one, and keeps no other from being collected.
+func (c *Coordinator) collect(ctx context.Context) error {
+	stored, err := c.generations(ctx)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for g := range stored {
+		err := c.collectOne(ctx, g)
+		if err != nil && (unanswered(err) || ctx.Err() != nil) {
+			return errors.Join(failed, err)
+		}
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
+func (c *Coordinator) collectOne(ctx context.Context, g storedGeneration) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	rec, _, err := c.records.read(ctx, g.batcher)
+	var damaged *damagedError
+	switch {
+	case errors.Is(err, errNoRecord):
+	case errors.As(err, &damaged):
+		return nil
+	case err != nil:
+		return err
+	case rec.Gen == g.gen:
+		return nil
+	}
+	if err := topology.DeleteGeneration(ctx, c.js, g.batcher, g.gen); err != nil {
+		return fmt.Errorf("collect: %w", err)
+	}
+	c.log.Info("generation collected", "batcher", g.batcher, "gen", g.gen)
+	return nil
+}
+
+// storedGeneration names a generation that something is stored of.
+type storedGeneration struct{ batcher, gen string }
+
+// parseConsumer is the inverse of topology.Consumer; generations have no '-'.
+func parseConsumer(name string) (batcher, gen string, ok bool) {
+	prefix, _, _ := strings.Cut(topology.Consumer("", ""), "-")
+	rest, ok := strings.CutPrefix(name, prefix+"-")
+	i := strings.LastIndexByte(rest, '-')
+	if !ok || i < 1 {
+		return "", "", false
+	}
+	return rest[:i], rest[i+1:], true
+}
+
+// generations lists what has a store of results, or jobs: a store in memory may be gone, and a job of a deposed
+// owner may have come, after the generation was deleted.
+func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]bool, error) {
+	stored := make(map[storedGeneration]bool)
+	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(schema.ResultPrefix+".>"))
+	for name := range lister.Name() {
+		if batcher, gen, ok := topology.ParseResultsStream(name); ok {
+			stored[storedGeneration{batcher, gen}] = true
+		}
+	}
+	if err := lister.Err(); err != nil {
+		return nil, err
+	}
+	jobs, err := c.js.Stream(ctx, topology.JobsStream)
+	if err != nil {
+		return nil, err
+	}
+	consumers := jobs.ConsumerNames(ctx)
+	for name := range consumers.Name() {
+		if batcher, gen, ok := parseConsumer(name); ok {
+			stored[storedGeneration{batcher, gen}] = true
+		}
+	}
+	if err := consumers.Err(); err != nil {
+		return nil, err
+	}
+	info, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobPrefix+".>"))
+	if err != nil {
+		return nil, err
+	}
+	for subject := range info.State.Subjects {
+		if _, batcher, gen, _, _, err := schema.ParseJobSubject(subject); err == nil {
+			stored[storedGeneration{batcher, gen}] = true
+		}
+	}
+	return stored, nil
+}

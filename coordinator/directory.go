@@ -1,0 +1,214 @@
+package coordinator
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// directory is what this coordinator remembers of the records: which owner each named when it was read last. A record
+// is read again when its owner is dead, and else in rotation: the larger it is the more rarely, since most of a large
+// record is the data set's parameters, which do not change.
+type directory struct {
+	mu      sync.Mutex
+	entries map[string]*entry
+}
+
+// entry is one record as it was read last.
+type entry struct {
+	read    time.Time // zero: not yet, or to be read at once
+	rev     uint64
+	size    int
+	owner   string // as last known: a damaged record names none
+	damaged bool
+	since   time.Time // when this revision was read first
+
+	stray   string        // why no coordinator can take the batcher over; empty when one can
+	strayed time.Time     // when it was found to be a stray
+	idle    time.Time     // when its reader was heard last since then
+	lasts   time.Duration // until a stray without a reader is collected
+	status  schema.Status // of a stray
+}
+
+// seen is the outcome of reading a record.
+type seen struct {
+	rev   uint64
+	size  int
+	owner string
+}
+
+// list takes the names that there are. Those that are gone are forgotten.
+func (d *directory) list(names []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	entries := make(map[string]*entry, len(names))
+	for _, name := range names {
+		if e := d.entries[name]; e != nil {
+			entries[name] = e
+		} else {
+			entries[name] = new(entry)
+		}
+	}
+	d.entries = entries
+}
+
+// due lists the records that are to be read now. Those whose owner is dead come first and are all there, new ones
+// follow, then those that were read longest ago; count and bytes bound what comes after the first.
+func (d *directory) due(now time.Time, dead func(owner string, read time.Time) bool) (names []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var orphans, others []string
+	for name, e := range d.entries {
+		switch {
+		case !e.read.IsZero() && e.stray == "" && !e.damaged && dead(e.owner, e.read):
+			orphans = append(orphans, name)
+		case now.Sub(e.read) >= e.rest():
+			others = append(others, name)
+		}
+	}
+	slices.SortFunc(others, func(a, b string) int {
+		return cmp.Or(d.entries[a].read.Compare(d.entries[b].read), cmp.Compare(a, b))
+	})
+	count, bytes := 0, 0
+	for _, name := range others {
+		if count++; count > readsPerBeat || bytes > bytesPerBeat {
+			break
+		}
+		bytes += d.entries[name].size
+		orphans = append(orphans, name)
+	}
+	return orphans
+}
+
+// rest is how long a record is not read again.
+func (e *entry) rest() time.Duration {
+	return beat*9/10 + time.Duration(e.size)*time.Second/bytesPerRecord
+}
+
+// note takes what was read and returns when this revision was read first.
+func (d *directory) note(name string, s seen, damaged bool, now time.Time) (since time.Time, owner string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.entries[name]
+	if e == nil {
+		if d.entries == nil {
+			d.entries = make(map[string]*entry)
+		}
+		e = new(entry)
+		d.entries[name] = e
+	}
+	if e.rev != s.rev || e.since.IsZero() {
+		e.since = now
+	}
+	e.read, e.rev, e.size, e.damaged = now, s.rev, s.size, damaged
+	if !damaged {
+		e.owner = s.owner
+	}
+	return e.since, e.owner
+}
+
+// stray notes that no coordinator known here can take the batcher over, and reports whether it has been without a
+// reader for its idle timeout.
+func (d *directory) stray(name, why string, status schema.Status, lasts time.Duration, now time.Time) (over bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.entries[name]
+	if e == nil {
+		return false
+	}
+	if e.stray == "" {
+		e.strayed, e.idle = now, now
+	}
+	e.stray, e.status, e.lasts = why, status, lasts
+	return now.Sub(e.idle) >= lasts
+}
+
+// found notes that a record is no stray.
+func (d *directory) found(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.entries[name]; e != nil {
+		e.stray = ""
+	}
+}
+
+// heard notes that the reader of a batcher that nobody owns here lives.
+func (d *directory) heard(name string, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.entries[name]; e != nil && e.stray != "" {
+		e.idle = now
+	}
+}
+
+// strays are how the batchers stand that no coordinator can take over; a few beats pass before one is shown, in which a
+// coordinator that can will have done so.
+func (d *directory) strays(now time.Time, patience time.Duration) []schema.Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var strays []schema.Status
+	for _, e := range d.entries {
+		if e.stray != "" && now.Sub(e.strayed) > patience && len(strays) < maxStrays {
+			strays = append(strays, e.shown(now))
+		}
+	}
+	return strays
+}
+
+// shown is a stray for people. d.mu is held.
+func (e *entry) shown(now time.Time) schema.Status {
+	s := e.status
+	s.Waiting, s.IdleFor = e.stray, now.Sub(e.idle)
+	return s
+}
+
+// strayOf is how a stray stands; false where the batcher is none.
+func (d *directory) strayOf(name string, now time.Time) (status schema.Status, left time.Duration, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.entries[name]
+	if e == nil || e.stray == "" {
+		return status, 0, false
+	}
+	return e.shown(now), max(e.lasts-now.Sub(e.idle), 0), true
+}
+
+// forget drops a record that is gone.
+func (d *directory) forget(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.entries, name)
+}
+
+// doubt has the records of these batchers read at once: another coordinator may have taken them.
+func (d *directory) doubt(all []*batcher) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range all {
+		if e := d.entries[b.name]; e != nil {
+			e.read = time.Time{}
+		}
+	}
+}
+
+// names reports whether a record names an owner and can be taken over.
+func (d *directory) names(owner string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.entries {
+		if e.owner == owner && e.stray == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// len is how many records there are.
+func (d *directory) len() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.entries)
+}

@@ -1,0 +1,249 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+)
+
+// leaseState is what is known of another coordinator.
+type leaseState int
+
+const (
+	leaseUnknown leaseState = iota // not watched for long enough
+	leaseLive
+	leaseDead
+	leaseAbsent // there was none at the last look
+)
+
+// leases judges other coordinators by this process's monotonic clock alone: one is dead when its lease is
+// gone, or has stood at the same revision for the whole lease time. While the bucket has no leader nobody can
+// renew a lease and nobody can look, so that time does not count.
+type leases struct {
+	lease time.Duration
+
+	mu     sync.Mutex
+	at     time.Time            // of the last look
+	listed time.Time            // when that look began: a lease that is older and not in it is gone
+	seen   map[string]*sighting // nil until the first look
+	looked chan struct{}        // closed by the next look
+}
+
+type sighting struct {
+	revision uint64
+	stood    time.Duration // for how long this revision has been seen
+	moved    bool          // it has been seen to change, so it was alive then
+}
+
+func (l *leases) init(lease time.Duration) { l.lease, l.looked = lease, make(chan struct{}) }
+
+func (l *leases) state(id string) leaseState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.seen[id]
+	switch {
+	case l.seen == nil:
+		return leaseUnknown
+	case !ok:
+		return leaseAbsent
+	case s.stood+min(time.Since(l.at), 2*beat) > l.lease*11/12: // or the look that comes a moment early waits for the next
+		return leaseDead
+	case s.moved:
+		return leaseLive
+	}
+	return leaseUnknown
+}
+
+// gone reports whether an owner that a record named at a moment is dead now. An owner has its lease before its first
+// batcher, so one whose lease was not listed after that moment has given it up.
+func (l *leases) gone(id string, named time.Time) bool {
+	switch l.state(id) {
+	case leaseDead:
+		return true
+	case leaseAbsent:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return named.Before(l.listed)
+	}
+	return false
+}
+
+// observe takes the leases that there are, as listed at a moment, and the revisions of those that were read. The time
+// of a lease that was not read does not count.
+func (l *leases) observe(listed time.Time, ids []string, revisions map[string]uint64, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	since := min(now.Sub(l.at), 2*beat)
+	seen := make(map[string]*sighting, len(ids))
+	for _, id := range ids {
+		before := l.seen[id]
+		rev, read := revisions[id]
+		switch {
+		case !read && before != nil:
+			seen[id] = before
+		case before == nil || before.revision != rev:
+			seen[id] = &sighting{revision: rev, moved: before != nil && before.revision != 0}
+		default:
+			seen[id] = &sighting{revision: rev, moved: before.moved, stood: before.stood + since}
+		}
+	}
+	l.seen, l.at, l.listed = seen, now, listed
+	close(l.looked)
+	l.looked = make(chan struct{})
+}
+
+// next returns a channel that the next look closes.
+func (l *leases) next() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.looked
+}
+
+// dead lists the leases that have stood for so long that every other coordinator has seen it, too.
+func (l *leases) dead() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dead := make(map[string]uint64)
+	for id, s := range l.seen {
+		if s.stood > 2*l.lease {
+			dead[id] = s.revision
+		}
+	}
+	return dead
+}
+
+// leaseOf is the state of an owner's lease. What this coordinator owns and has no actor for, it let go of. An owner
+// that is not known may have begun since the last look.
+func (c *Coordinator) leaseOf(ctx context.Context, owner string) leaseState {
+	if owner == c.cfg.Name {
+		return leaseDead
+	}
+	state := c.leases.state(owner)
+	if state != leaseAbsent {
+		return state
+	}
+	if _, err := c.kv.Get(ctx, topology.CoordinatorKey(owner)); errors.Is(err, jetstream.ErrKeyNotFound) {
+		return leaseDead
+	}
+	return leaseUnknown
+}
+
+// renews renews this coordinator's lease every second until ctx ends. Nothing else is done here: another coordinator
+// takes the batchers of one that is late.
+func (c *Coordinator) renews(ctx context.Context) {
+	c.every(ctx, beat, &c.pulse.renews, func() {
+		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("lease not renewed", "error", err)
+		}
+	})
+}
+
+// judges looks at the other coordinators' leases every second until ctx ends. The work is bounded by their number.
+func (c *Coordinator) judges(ctx context.Context) {
+	c.every(ctx, beat, &c.pulse.judges, func() {
+		if err := c.judge(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("leases not read", "error", err)
+		}
+	})
+}
+
+// renew writes this coordinator's lease. After a pause in which others may have thought it dead, its own records are
+// read at once.
+func (c *Coordinator) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	_, err := c.kv.Put(ctx, topology.CoordinatorKey(c.cfg.Name), strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
+	if err != nil {
+		c.process.failures.Add(1)
+		return err
+	}
+	if late := c.leaseAge(); late > 3*beat/2 && late > c.cfg.Lease*2/3 {
+		c.directory.doubt(c.all())
+	}
+	c.process.renewed.Store(time.Now().UnixNano())
+	return nil
+}
+
+// resign gives up the lease, so that another coordinator need not wait for it to run out.
+func (c *Coordinator) resign() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
+	defer cancel()
+	if err := c.kv.Purge(ctx, topology.CoordinatorKey(c.cfg.Name)); err != nil {
+		c.log.Warn("lease not given up", "error", err)
+	}
+}
+
+// judge looks at all leases once.
+func (c *Coordinator) judge(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	listed := time.Now()
+	ids, err := c.records.names(ctx, topology.CoordinatorKey(""))
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // the store was wiped: make it again, readers do the rest
+		return errors.Join(c.ensure(ctx), c.renew(ctx))
+	}
+	if err != nil {
+		return err
+	}
+	slices.Sort(ids)
+	var mu sync.Mutex
+	revisions := make(map[string]uint64, len(ids))
+	var given []string // up
+	var group errgroup.Group
+	group.SetLimit(parallelReads)
+	for _, id := range c.some(ids) {
+		group.Go(func() error {
+			entry, err := c.kv.Get(ctx, topology.CoordinatorKey(id))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, jetstream.ErrKeyNotFound):
+				given = append(given, id)
+			case err != nil:
+				return err
+			default:
+				revisions[id] = entry.Revision()
+			}
+			return nil
+		})
+	}
+	err = group.Wait()
+	ids = slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(given, id) })
+	c.leases.observe(listed, ids, revisions, time.Now())
+	for _, id := range given {
+		err = errors.Join(err, c.records.sweep(ctx, topology.CoordinatorKey(id)))
+	}
+	return err
+}
+
+// some are the leases that are read in this round: all of them, or in turn as many as fit.
+func (c *Coordinator) some(ids []string) []string {
+	if len(ids) <= maxLeases {
+		return ids
+	}
+	c.turn = (c.turn + maxLeases) % len(ids)
+	return append(slices.Clone(ids[c.turn:]), ids[:c.turn]...)[:maxLeases]
+}
+
+// bury removes the leases of the dead that no record names any more, as far as this coordinator can take it over.
+func (c *Coordinator) bury(ctx context.Context) error {
+	var failed error
+	for id, rev := range c.leases.dead() {
+		if id == c.cfg.Name || c.directory.names(id) {
+			continue
+		}
+		err := c.kv.Purge(ctx, topology.CoordinatorKey(id), jetstream.LastRevision(rev))
+		if err != nil && !isConflict(err) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
+}

@@ -1,0 +1,265 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// records reads and writes the batchers' records in the bucket for one coordinator. A call lasts as long as its context
+// and a few round trips at most; the methods are safe for concurrent use.
+type records struct {
+	kv     jetstream.KeyValue
+	stream jetstream.Stream // the bucket's, for listing keys and removing markers
+	self   string           // the coordinator, as an owner is named
+}
+
+var (
+	errNoRecord = errors.New("there is no record")                  // never made, or deleted
+	errConflict = errors.New("the record has another revision now") // another owner, or another attempt, wrote it
+)
+
+// damagedError is a record that cannot be decoded, or whose values are out of bounds. The owner writes it anew at the
+// same revision.
+type damagedError struct {
+	batcher  string
+	revision uint64
+	cause    error
+}
+
+func (e *damagedError) Error() string {
+	return fmt.Sprintf("the record of batcher %s is damaged: %v", e.batcher, e.cause)
+}
+
+func (e *damagedError) Unwrap() error { return e.cause }
+
+// takenError says that the record names another owner.
+type takenError struct{ owner string }
+
+func (e *takenError) Error() string { return "the record names coordinator " + e.owner }
+
+// read returns a record and its revision as the bucket's leader has them. The error is errNoRecord where there is none
+// and a *damagedError where there is no using it.
+func (r *records) read(ctx context.Context, batcher string) (rec schema.Record, rev uint64, err error) {
+	rec, rev, _, err = r.readSized(ctx, batcher)
+	return rec, rev, err
+}
+
+// readSized is read that tells the record's size, too.
+func (r *records) readSized(ctx context.Context, batcher string) (rec schema.Record, rev uint64, size int, err error) {
+	entry, err := r.kv.Get(ctx, topology.BatcherKey(batcher))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return rec, 0, 0, errNoRecord
+	}
+	if err != nil {
+		return rec, 0, 0, err
+	}
+	rec, err = parseRecord(batcher, entry.Value())
+	if err != nil {
+		return schema.Record{}, 0, len(entry.Value()), &damagedError{batcher, entry.Revision(), err}
+	}
+	return rec, entry.Revision(), len(entry.Value()), nil
+}
+
+// parseRecord decodes a record and checks what others would be hurt by. A record of another wire version is checked as
+// far as it is used: its owner and its settings.
+func parseRecord(batcher string, data []byte) (rec schema.Record, err error) {
+	if len(data) > maxRecord {
+		return rec, fmt.Errorf("%d bytes; at most %d", len(data), maxRecord)
+	}
+	if err := json.Unmarshal(data, &rec); err != nil {
+		return rec, err
+	}
+	if rec.Batcher != batcher {
+		return rec, fmt.Errorf("it is of batcher %.64q", rec.Batcher)
+	}
+	names := []error{schema.CheckName("owner", rec.Owner)}
+	if rec.Wire != schema.WireVersion {
+		return rec, errors.Join(names...)
+	}
+	names = append(names, schema.CheckName("data set", rec.Spec.Dataset))
+	for what, name := range map[string]string{"generation": rec.Gen, "reader": rec.Reader, "request": rec.Request} {
+		if name != "" {
+			names = append(names, schema.CheckName(what, name))
+		}
+	}
+	switch rec.Phase {
+	case schema.PhaseStopped, schema.PhaseRunning, schema.PhaseClosed, schema.PhaseDone, schema.PhaseFailed:
+	default:
+		names = append(names, fmt.Errorf("phase %.64q", rec.Phase))
+	}
+	switch {
+	case len(rec.Former) > schema.MaxFormer:
+		return rec, fmt.Errorf("%d former readers; at most %d", len(rec.Former), schema.MaxFormer)
+	case len(rec.FloorState) > schema.MaxState:
+		return rec, fmt.Errorf("state of %d bytes; at most %d", len(rec.FloorState), schema.MaxState)
+	case rec.Taken < rec.Floor:
+		return rec, fmt.Errorf("taken up to %d with the floor at %d", rec.Taken, rec.Floor)
+	case rec.BatchBytes < 0:
+		return rec, fmt.Errorf("batches of %d bytes", rec.BatchBytes)
+	}
+	return rec, errors.Join(names...)
+}
+
+// create writes the first record of a batcher and returns its revision, or errConflict where there is one.
+func (r *records) create(ctx context.Context, rec schema.Record) (uint64, error) {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return 0, err
+	}
+	rev, err := r.kv.Create(ctx, topology.BatcherKey(rec.Batcher), data)
+	if errors.Is(err, jetstream.ErrKeyExists) || isConflict(err) {
+		return 0, errConflict
+	}
+	return rev, err
+}
+
+// update replaces the record at one revision and returns the new one, or errConflict where the revision is another.
+func (r *records) update(ctx context.Context, rec schema.Record, rev uint64) (uint64, error) {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return 0, err
+	}
+	rev, err = r.kv.Update(ctx, topology.BatcherKey(rec.Batcher), data, rev)
+	if isConflict(err) {
+		return 0, errConflict
+	}
+	return rev, err
+}
+
+// save is update by the batcher's owner, whose last change may have had an unknown outcome: only owners write, so a
+// record that still names this coordinator is its own, and one that is gone or damaged is written anew. The error is a
+// *takenError where another coordinator is named, and errSilent where the outcome is unknown: the next save finds out.
+func (r *records) save(ctx context.Context, rec schema.Record, rev uint64) (uint64, error) {
+	stored, err := r.update(ctx, rec, rev)
+	if err == nil {
+		return stored, nil
+	}
+	if unanswered(err) {
+		return 0, errSilent
+	}
+	rev, missing, err := r.mine(ctx, rec.Batcher, err)
+	switch {
+	case missing:
+		rev, err = r.create(ctx, rec)
+	case err == nil:
+		rev, err = r.update(ctx, rec, rev)
+	}
+	if err != nil && unanswered(err) {
+		return 0, errSilent
+	}
+	return rev, err
+}
+
+// delete removes the record of a batcher that this coordinator owns. A record that is gone is no error; one that names
+// another coordinator is a *takenError.
+func (r *records) delete(ctx context.Context, batcher string, rev uint64) error {
+	err := r.remove(ctx, batcher, rev)
+	if err == nil || unanswered(err) {
+		return err
+	}
+	rev, missing, err := r.mine(ctx, batcher, err)
+	if missing {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return r.remove(ctx, batcher, rev)
+}
+
+// mine finds the revision at which this coordinator may write after a change that failed because of cause.
+func (r *records) mine(ctx context.Context, batcher string, cause error) (rev uint64, missing bool, err error) {
+	stored, rev, err := r.read(ctx, batcher)
+	var damaged *damagedError
+	switch {
+	case errors.Is(err, errNoRecord):
+		return 0, true, nil
+	case errors.As(err, &damaged):
+		return damaged.revision, false, nil
+	case err != nil:
+		return 0, false, errors.Join(cause, err)
+	case stored.Owner != r.self:
+		return 0, false, &takenError{stored.Owner}
+	}
+	return rev, false, nil
+}
+
+// remove deletes the record at one revision, whose owner is dead.
+func (r *records) remove(ctx context.Context, batcher string, rev uint64) error {
+	err := r.kv.Delete(ctx, topology.BatcherKey(batcher), jetstream.LastRevision(rev))
+	if isConflict(err) {
+		return errConflict
+	}
+	return err
+}
+
+// bucketPrefix is what the subjects of the bucket's stream begin with.
+const bucketPrefix = "$KV." + topology.Bucket + "."
+
+// names lists the keys below a prefix without it, with one request that reads no values and makes no consumer.
+func (r *records) names(ctx context.Context, prefix string) ([]string, error) {
+	prefix = bucketPrefix + prefix
+	info, err := r.stream.Info(ctx, jetstream.WithSubjectFilter(prefix+">"))
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(info.State.Subjects))
+	for subject := range info.State.Subjects {
+		if name := strings.TrimPrefix(subject, prefix); schema.CheckName("key", name) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// sweep removes the marker that a deletion leaves, which would be listed and read from then on. A value that was written
+// meanwhile has a later sequence number and stays.
+func (r *records) sweep(ctx context.Context, key string) error {
+	subject := bucketPrefix + key
+	m, err := r.stream.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // another coordinator was faster
+	}
+	if err != nil {
+		return err
+	}
+	if m.Header.Get("KV-Operation") == "" {
+		return nil // it is there again
+	}
+	return r.stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(m.Sequence+1))
+}
+
+// isConflict reports whether a compare-and-set failed because the key has another revision. A replicated bucket has a
+// code of its own for it.
+func isConflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// unanswered reports whether nobody said what became of a change.
+func unanswered(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse)
+}
+
+// read is the record as an actor of this coordinator sees it: a damaged one is its own, to be written anew.
+func (c *Coordinator) read(ctx context.Context, name string) (rec schema.Record, rev uint64, err error) {
+	rec, rev, err = c.records.read(ctx, name)
+	var damaged *damagedError
+	switch {
+	case errors.As(err, &damaged):
+		return schema.Record{Batcher: name, Owner: c.cfg.Name}, damaged.revision, nil
+	case errors.Is(err, errNoRecord):
+		return rec, 0, jetstream.ErrKeyNotFound
+	}
+	return rec, rev, err
+}
