@@ -331,7 +331,7 @@ func TestRefusals(t *testing.T) {
 	})
 	t.Run("no such batcher", func(t *testing.T) {
 		expectFault(t, ask[schema.StatusReply](c, "status", schema.StatusRequest{Batcher: "nobody"}).Fault, schema.CodeStopped)
-		expectFault(t, ask[schema.StopReply](c, "stop", schema.StopRequest{Batcher: "nobody"}).Fault, schema.CodeStopped)
+		expectFault(t, ask[schema.StopReply](c, "stop", c.reader("nobody").stopRequest(false)).Fault, schema.CodeStopped)
 	})
 }
 
@@ -349,8 +349,11 @@ func TestConcurrentFirstRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n = 16
-	for range n {
+	const n, apart = 16, 4
+	for i := range n {
+		if i < apart {
+			data = append(data, ' ') // which keeps it from joining the one before
+		}
 		if err := c.nc.PublishRequest(schema.CoordinatorPrefix+".seat", sub.Subject, data); err != nil {
 			t.Fatal(err)
 		}
