@@ -125,6 +125,7 @@ var actions = []struct {
 	{publish: "$SRV.PING.jetbatch-worker", may: []string{work, look}},
 	{publish: "$SRV.PING.jetbatch-coordinator", may: []string{coord, look}},
 	{publish: "$SRV.STATS.jetbatch-worker.ID", may: []string{look}},
+	{publish: "$SRV.STATS.jetbatch-worker", may: []string{coord, look}},
 	{publish: "$SRV.INFO", may: []string{look}},
 	{listen: "$SRV.PING.jetbatch-worker.ID", may: []string{work}},
 	{listen: "$SRV.PING.jetbatch-coordinator", may: []string{coord}},

@@ -18,7 +18,7 @@ const (
 	maxLooks    = 4         // of them for one batcher that only ask how it stands
 	maxAsked    = 4         // of them by one reader
 	maxViews    = 16        // overviews at a time
-	maxJoined   = 8         // answers to one request that is repeated before it is carried out
+	maxJoined   = 64        // answers to one request that is repeated before it is carried out
 	maxRequest  = 512 << 10 // bytes of a request, nearly all of them the data set's parameters
 	maxCredit   = 128 << 10 // bytes of a credit, nearly all of them the stack of an error
 	maxBeat     = 16 << 10  // bytes of a worker's beat
@@ -33,12 +33,11 @@ const (
 
 // The pace at which records are read: what they are must not matter to what else a coordinator does.
 const (
-	parallelReads   = 4
-	readsPerBeat    = 1024
-	bytesPerBeat    = 4 << 20
-	bytesPerRecord  = 16 << 10               // per second of one record: a large one is read rarely
-	listPerName     = 200 * time.Microsecond // between two lists of names
-	damagedPatience = 10 * time.Second       // with an owner, not known by name, that would write a damaged record anew
+	parallelReads  = 4
+	readsPerBeat   = 1024
+	bytesPerBeat   = 4 << 20
+	bytesPerRecord = 16 << 10               // per second of one record: a large one is read rarely
+	listPerName    = 200 * time.Microsecond // between two lists of names
 )
 
 // checkIDs refuses what no client of this module sends.

@@ -303,7 +303,7 @@ func (c *Coordinator) claimDamaged(ctx context.Context, seat *schema.SeatRequest
 		return nil, &waitError{owner}
 	case state == leaseUnknown:
 		return nil, unavailable("%v; if it has an owner, that writes it anew; else a new record begins in %v", d,
-			(c.cfg.Lease + damagedPatience - time.Since(since)).Round(100*time.Millisecond))
+			(c.damagedPatience() - time.Since(since)).Round(100*time.Millisecond))
 	case seat == nil:
 		return nil, &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf("%v, and no coordinator owns it", d)}
 	}

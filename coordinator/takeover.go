@@ -169,11 +169,14 @@ func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time
 	switch {
 	case owner != "":
 		return c.leaseOf(ctx, owner)
-	case time.Since(since) > c.cfg.Lease+damagedPatience:
+	case time.Since(since) > c.damagedPatience():
 		return leaseDead
 	}
 	return leaseUnknown
 }
+
+// damagedPatience is with an owner, not known by name, that finds a damaged record within two seconds and writes it anew.
+func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
 
 // unfit says why this coordinator cannot take a batcher over; empty when it can.
 func (c *Coordinator) unfit(rec *schema.Record) string {

@@ -1,0 +1,507 @@
+package coordinator_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// farDialer connects to a server that takes its time for every record that is asked for.
+type farDialer struct{}
+
+type farConn struct{ net.Conn }
+
+func (farDialer) Dial(network, address string) (net.Conn, error) {
+	c, err := net.Dial(network, address)
+	return farConn{c}, err
+}
+
+func (c farConn) Write(b []byte) (int, error) {
+	time.Sleep(4 * time.Millisecond * time.Duration(bytes.Count(b, []byte("$KV.jetbatch.batcher."))))
+	return c.Conn.Write(b)
+}
+
+// bucket makes the shared streams.
+func (c *cluster) bucket() jetstream.KeyValue {
+	c.t.Helper()
+	if err := topology.Ensure(c.t.Context(), c.js, topology.Config{}); err != nil {
+		c.t.Fatal(err)
+	}
+	kv, err := topology.OpenBucket(c.t.Context(), c.js)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return kv
+}
+
+// put writes a record as an owner would.
+func (c *cluster) put(kv jetstream.KeyValue, rec schema.Record) {
+	c.t.Helper()
+	rec.Wire = schema.WireVersion
+	if _, err := kv.Put(c.t.Context(), topology.BatcherKey(rec.Batcher), mustJSON(c.t, rec)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// ghost renews the lease of a coordinator that is not there until the test ends.
+func (c *cluster) ghost(kv jetstream.KeyValue, name string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			_, _ = kv.Put(ctx, topology.CoordinatorKey(name), []byte("1"))
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+	c.t.Cleanup(func() { cancel(); renewing.Wait() })
+}
+
+// TestLeasesDoNotWaitForRecords has two coordinators that are far from a server with a thousand records: both renew
+// their leases, and neither takes the other for dead.
+func TestLeasesDoNotWaitForRecords(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Run(t)
+	c := &cluster{t: t, srv: srv}
+	c.nc, c.js = srv.JetStream()
+	kv := c.bucket()
+	c.ghost(kv, "ghost")
+	for i := range 1000 {
+		c.put(kv, schema.Record{Batcher: fmt.Sprint("b", i), Owner: "ghost", Phase: schema.PhaseRunning, Spec: schema.Spec{Dataset: "other", Version: 1}})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for _, name := range []string{"one", "two"} {
+		far, err := nats.Connect(srv.URL(), nats.SetCustomDialer(farDialer{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		coord, err := coordinator.New(far, coordinator.Config{Name: name, Lease: lease}, counting(new(hooks)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- coord.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done; far.Close() })
+	}
+	r := c.reader("train")
+	r.run(1)
+	before, _ := r.record()
+	watch, err := kv.Watch(t.Context(), "coordinator.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := make(map[string]int)
+	late := time.After(25 * time.Second)
+	for renewed["coordinator.one"] < 8 || renewed["coordinator.two"] < 8 {
+		select {
+		case e := <-watch.Updates():
+			if e != nil {
+				renewed[e.Key()]++
+			}
+		case <-late:
+			t.Fatalf("renewed: %v", renewed)
+		}
+	}
+	if rec, _ := r.record(); rec.Owner != before.Owner {
+		t.Errorf("owner %s, then %s, and both live", before.Owner, rec.Owner)
+	}
+}
+
+// TestParametersAreNotReadEverySecond counts what a coordinator asks the bucket for.
+func TestParametersAreNotReadEverySecond(t *testing.T) {
+	c := setup(t)
+	kv := c.bucket()
+	c.ghost(kv, "ghost")
+	for i := range 20 {
+		c.put(kv, schema.Record{Batcher: fmt.Sprint("b", i), Owner: "ghost", Phase: schema.PhaseRunning,
+			Spec: schema.Spec{Dataset: "count", Version: 1, Params: json.RawMessage(`"` + strings.Repeat("p", 300_000) + `"`)}})
+	}
+	asked, err := c.nc.SubscribeSync("$JS.API.STREAM.MSG.GET." + topology.BucketStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.coordinate(coordinator.Config{}, new(hooks))
+	records, leases := 0, 0
+	for leases < 10 {
+		m, err := asked.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case bytes.Contains(m.Data, []byte("$KV.jetbatch.batcher.")):
+			records++
+		case bytes.Contains(m.Data, []byte("$KV.jetbatch.coordinator.ghost")):
+			leases++
+		}
+	}
+	if records < 20 || records > 30 {
+		t.Errorf("20 large records were read %d times while leases were looked at %d times", records, leases)
+	}
+}
+
+// TestDamagedRecordBesideOthers: what cannot be read keeps nobody from taking over ten others, nor their lease from
+// being removed.
+func TestDamagedRecordBesideOthers(t *testing.T) {
+	c := setup(t)
+	kv := c.bucket()
+	for i, damage := range []string{`{"wire":"two"}`, `{`, `{"batcher":"a1"}`} {
+		if _, err := kv.PutString(t.Context(), topology.BatcherKey(fmt.Sprint("a", i)), damage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("dead"), "1"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		c.put(kv, schema.Record{Batcher: fmt.Sprint("b", i), Owner: "dead", Phase: schema.PhaseStopped, Spec: schema.Spec{Dataset: "count", Version: 1}})
+	}
+	gone := ulid.Make().String()
+	if _, err := c.js.CreateStream(t.Context(), topology.Results("c", gone)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.js.CreateStream(t.Context(), topology.Results("a0", gone)); err != nil {
+		t.Fatal(err)
+	}
+	c.coordinate(coordinator.Config{Name: "probe", Lease: lease}, new(hooks))
+	natstest.Eventually(t, "all are taken over", func() bool {
+		return len(ask[schema.Overview](c, "overview", nil).Batchers) >= 10
+	})
+	natstest.Eventually(t, "the lease of the dead is removed", func() bool {
+		_, err := kv.Get(t.Context(), topology.CoordinatorKey("dead"))
+		return errors.Is(err, jetstream.ErrKeyNotFound)
+	})
+	natstest.Eventually(t, "what no record names is collected", func() bool { return !c.stored("c", gone) })
+	if !c.stored("a0", gone) {
+		t.Error("a generation is collected whose record cannot be read")
+	}
+}
+
+// damage replaces a batcher's record by what is none.
+func (r *reader) damage() {
+	r.t.Helper()
+	kv, err := r.js.KeyValue(r.t.Context(), topology.Bucket)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := kv.PutString(r.t.Context(), topology.BatcherKey(r.name), `{"wire":"two"}`); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// readable reports whether there is a record that can be read.
+func (r *reader) readable() bool {
+	kv, err := r.js.KeyValue(r.t.Context(), topology.Bucket)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	e, err := kv.Get(r.t.Context(), topology.BatcherKey(r.name))
+	var rec schema.Record
+	return err == nil && json.Unmarshal(e.Value(), &rec) == nil
+}
+
+// TestDamagedRecordIsWrittenAnew damages the record of a batcher whose owner lives.
+func TestDamagedRecordIsWrittenAnew(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{Name: "c1"}, new(hooks))
+	r := c.reader("train")
+	r.run(3)
+	r.damage()
+	natstest.Eventually(t, "the owner writes it anew", r.readable)
+	if rec, _ := r.record(); rec.Owner != "c1" || rec.Gen != r.reply.Gen || rec.Reader != r.id {
+		t.Errorf("written anew: %+v", rec)
+	}
+	r.damage()
+	other := c.reader("train")
+	req := other.request(schema.ModeOpen, schema.State{})
+	req.TakeOver = true
+	if reply := other.try(req); reply.Fault != nil {
+		t.Errorf("taken over: %v", reply.Fault)
+	}
+	r.damage()
+	if reply := other.stop(false); reply.Fault != nil {
+		t.Errorf("stopped: %v", reply.Fault)
+	}
+	if rec, _ := r.record(); rec.Phase != schema.PhaseClosed {
+		t.Errorf("after Stop: %+v", rec)
+	}
+}
+
+// TestDamagedRecordWithoutOwner begins anew where nobody is left who knew the record.
+func TestDamagedRecordWithoutOwner(t *testing.T) {
+	c := setup(t)
+	c.bucket()
+	r := c.reader("train")
+	r.damage()
+	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
+	expectFault(t, c.reader("train").stop(false).Fault, schema.CodeStopped)
+	r.start(0)
+	if rec, _ := r.record(); rec.Gen != r.reply.Gen {
+		t.Errorf("record: %+v", rec)
+	}
+}
+
+// TestDamagedRecordOfTheDead does not wait for an owner that is known to be dead.
+func TestDamagedRecordOfTheDead(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
+	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
+	r := c.reader("train")
+	r.start(0)
+	for ; ; r.id, r.name = ulid.Make().String(), r.name+"x" { // until it is the first's
+		if rec, _ := r.record(); rec.Owner == "first" {
+			break
+		}
+		next := c.reader(r.name + "x")
+		next.start(0)
+		r = next
+	}
+	first.kill(t)
+	r.damage()
+	again := c.reader(r.name)
+	again.start(5)
+	if rec, _ := again.record(); rec.Owner != "second" || rec.Reader != again.id {
+		t.Errorf("record: %+v", rec)
+	}
+}
+
+func TestRunTwice(t *testing.T) {
+	c := setup(t)
+	p := c.coordinate(coordinator.Config{}, new(hooks))
+	if err := p.Run(t.Context()); !errors.Is(err, coordinator.ErrRan) {
+		t.Errorf("beside the first: %v", err)
+	}
+	p.stop(t)
+	if err := p.Run(t.Context()); !errors.Is(err, coordinator.ErrRan) {
+		t.Errorf("after the first: %v", err)
+	}
+}
+
+// TestHungOpenTakesNobodysPlace opens a data set that hangs, hundreds of times, and its neighbour.
+func TestHungOpenTakesNobodysPlace(t *testing.T) {
+	c := setup(t)
+	never := make(chan struct{})
+	h := &hooks{open: func(p params) error {
+		if p.N == 7 {
+			<-never
+		}
+		return nil
+	}}
+	p := c.coordinate(coordinator.Config{}, h)
+	t.Cleanup(func() { close(never); p.stop(t) })
+	answers, err := c.nc.SubscribeSync(c.nc.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const flood = 300
+	hung := c.reader("hung")
+	hung.params = json.RawMessage(`{"n":7}`)
+	for range flood {
+		req := hung.request(schema.ModeOpen, schema.State{})
+		req.Reader = ulid.Make().String()
+		if err := c.nc.PublishRequest(schema.CoordinatorPrefix+".seat", answers.Subject, mustJSON(t, req)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy, opening := 0, 0
+	for range flood {
+		m, err := answers.NextMsg(5 * time.Second)
+		if err != nil {
+			t.Fatalf("after %d answers: %v", busy+opening, err)
+		}
+		var reply schema.SeatReply
+		if err := json.Unmarshal(m.Data, &reply); err != nil {
+			t.Fatal(err)
+		}
+		expectFault(t, reply.Fault, schema.CodeUnavailable)
+		switch {
+		case strings.Contains(reply.Fault.Message, "batcher hung has 8 requests under way"):
+			busy++
+		case strings.Contains(reply.Fault.Message, "data set count of batcher hung is being opened since"):
+			opening++
+		default:
+			t.Errorf("answered: %s", reply.Fault.Message)
+		}
+	}
+	if opening == 0 || busy == 0 {
+		t.Errorf("%d are busy, %d are being opened", busy, opening)
+	}
+	m, err := c.nc.Request(schema.CoordinatorPrefix+".seat", mustJSON(t, c.reader("fine").request(schema.ModeOpen, schema.State{})), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reply schema.SeatReply
+	if err := json.Unmarshal(m.Data, &reply); err != nil || reply.Fault != nil {
+		t.Errorf("the neighbour: %s, %v", m.Data, err)
+	}
+	if p.Ready() != nil || p.Live() != nil {
+		t.Errorf("ready: %v, live: %v", p.Ready(), p.Live())
+	}
+}
+
+// TestWorkersAreKnownAtTheStart has a worker that beat before the coordinator listened and does not again.
+func TestWorkersAreKnownAtTheStart(t *testing.T) {
+	c := setup(t)
+	def := counting(new(hooks))
+	worker := schema.WorkerStatus{Worker: "w1", Slots: 3, Kinds: []string{schema.KindToken(def.Name(), def.Version())}}
+	svc, err := micro.AddService(c.nc, micro.Config{Name: "jetbatch-worker", Version: schema.ServiceVersion,
+		StatsHandler: func(*micro.Endpoint) any { return worker }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = svc.Stop() }()
+	if err := svc.AddEndpoint("status", micro.HandlerFunc(func(micro.Request) {})); err != nil {
+		t.Fatal(err)
+	}
+	c.coordinate(coordinator.Config{}, new(hooks))
+	if o := ask[schema.Overview](c, "overview", nil); len(o.Workers) != 1 || o.Workers[0].Slots != 3 {
+		t.Errorf("workers: %+v", o.Workers)
+	}
+	r := c.reader("train")
+	r.start(0)
+	if s := r.status(); s.Workers != 1 || s.Slots != 3 {
+		t.Errorf("status: %+v", s)
+	}
+}
+
+// TestRequestWaitsForTheLease asks a coordinator that has just started to stop what a dead one owned.
+func TestRequestWaitsForTheLease(t *testing.T) {
+	for name, ask := range map[string]func(*reader) (string, any){
+		"stop":  func(r *reader) (string, any) { return "stop", r.stopRequest(false) },
+		"leave": func(r *reader) (string, any) { return "stop", r.stopRequest(true) },
+		"seat":  func(r *reader) (string, any) { return "seat", r.request(schema.ModeOpen, schema.State{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := setup(t)
+			kv := c.bucket()
+			r := c.reader("train")
+			c.put(kv, schema.Record{Batcher: "train", Owner: "dead", Reader: r.id, Phase: schema.PhaseStopped, Spec: schema.Spec{Dataset: "count"}})
+			if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("dead"), "1"); err != nil {
+				t.Fatal(err)
+			}
+			c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
+			op, req := ask(r)
+			m, err := c.nc.Request(schema.CoordinatorPrefix+"."+op, mustJSON(t, req), 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var reply schema.StopReply
+			if err := json.Unmarshal(m.Data, &reply); err != nil || reply.Fault != nil {
+				t.Errorf("answered at once with %s, %v", m.Data, err)
+			}
+		})
+	}
+}
+
+// TestStrayIsCollected has a record of a data set that no coordinator has any more, and one of another wire version.
+func TestStrayIsCollected(t *testing.T) {
+	c := setup(t)
+	kv := c.bucket()
+	spec := schema.Spec{Dataset: "gone", Version: 1}
+	idle := schema.Settings{IdleTimeout: 3 * time.Second}
+	c.put(kv, schema.Record{Batcher: "train", Owner: "dead", Phase: schema.PhaseRunning, Taken: 5, Spec: spec, Settings: idle})
+	c.put(kv, schema.Record{Batcher: "kept", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec})
+	old := mustJSON(t, schema.Record{Wire: 99, Batcher: "old", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec, Settings: idle})
+	if _, err := kv.Put(t.Context(), topology.BatcherKey("old"), old); err != nil {
+		t.Fatal(err)
+	}
+	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
+	find := func(name string) (s schema.Status) {
+		for _, s := range ask[schema.Overview](c, "overview", nil).Batchers {
+			if s.Batcher == name {
+				return s
+			}
+		}
+		return s
+	}
+	natstest.Eventually(t, "the overview shows them", func() bool {
+		return find("train").Waiting == "no coordinator has data set gone" && find("old").Waiting == "no coordinator speaks wire version 99"
+	})
+	r := c.reader("train")
+	if s := r.status(); s.Waiting != "no coordinator has data set gone" || s.Taken != 5 || s.Owner != "dead" {
+		t.Errorf("status: %+v", s)
+	}
+	expectFault(t, r.try(r.request(schema.ModeOpen, schema.State{})).Fault, schema.CodeUnknownDataset)
+	for _, name := range []string{"train", "old"} {
+		natstest.Eventually(t, name+" is collected", func() bool {
+			_, err := kv.Get(t.Context(), topology.BatcherKey(name))
+			return errors.Is(err, jetstream.ErrKeyNotFound)
+		})
+	}
+	r.start(0)
+	if find("kept").Batcher == "" {
+		t.Error("one is gone that was not idle for its timeout")
+	}
+}
+
+// TestStrayWithAReader keeps the record of a data set that no coordinator has for as long as its reader lives.
+func TestStrayWithAReader(t *testing.T) {
+	c := setup(t)
+	kv := c.bucket()
+	r := c.reader("train")
+	c.put(kv, schema.Record{Batcher: "train", Owner: "dead", Reader: r.id, Phase: schema.PhaseRunning,
+		Spec: schema.Spec{Dataset: "gone", Version: 1}, Settings: schema.Settings{IdleTimeout: time.Second}})
+	c.put(kv, schema.Record{Batcher: "silent", Owner: "dead", Phase: schema.PhaseRunning,
+		Spec: schema.Spec{Dataset: "gone", Version: 1}, Settings: schema.Settings{IdleTimeout: 3 * time.Second}})
+	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
+	credit := mustJSON(t, schema.Credit{Reader: r.id})
+	natstest.Eventually(t, "the silent one is collected", func() bool {
+		if err := c.nc.Publish(schema.ReaderPrefix+".train", credit); err != nil {
+			t.Fatal(err)
+		}
+		_, err := kv.Get(t.Context(), topology.BatcherKey("silent"))
+		return errors.Is(err, jetstream.ErrKeyNotFound)
+	})
+	if _, ok := r.record(); !ok {
+		t.Error("collected, and its reader lives")
+	}
+}
+
+// TestOwnersThatDie takes over a batcher whose owners died one after the other.
+func TestOwnersThatDie(t *testing.T) {
+	c := setup(t)
+	kv := c.bucket()
+	if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("dead"), "1"); err != nil {
+		t.Fatal(err)
+	}
+	rec := schema.Record{Batcher: "train", Owner: "dead", Gen: "G1", Phase: schema.PhaseRunning, Taken: 3, Spec: schema.Spec{Dataset: "count"}}
+	rec.Takeovers = &schema.Takeovers{Count: 5, Gen: "G1", Taken: 3, At: time.Now()}
+	c.put(kv, rec)
+	var opened sync.Map
+	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, &hooks{open: func(params) error { opened.Store("here", true); return nil }})
+	r := c.reader("train")
+	r.wait("the run has failed", func(s schema.Status) bool { return s.Phase == schema.PhaseFailed })
+	s := r.status()
+	expectFault(t, s.Error, schema.CodePoison)
+	if want := "6 coordinators in a row died while they fed batcher train (data set count), and the trainer came no further than 3"; s.Error.Message != want {
+		t.Errorf("says %q", s.Error.Message)
+	}
+	if _, ok := opened.Load("here"); ok {
+		t.Error("the data set was opened once more")
+	}
+	r.start(0) // which is a new beginning
+	if rec, _ := r.record(); rec.Takeovers != nil {
+		t.Errorf("counted still: %+v", rec.Takeovers)
+	}
+}
