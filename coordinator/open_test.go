@@ -94,7 +94,9 @@ func TestEndIsAnnounced(t *testing.T) {
 		"stop":  func(r *reader) { r.stop(false) },
 		"start": func(r *reader) { r.must(schema.ModeStart, at(0)) },
 		"failure": func(r *reader) {
-			r.credit(1, func(c *schema.Credit) { c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file"} })
+			r.credit(1, func(c *schema.Credit) {
+				c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file"}
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
