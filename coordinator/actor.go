@@ -11,6 +11,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -42,12 +43,12 @@ type batcher struct {
 // opened is a data set that the owner had opened.
 type opened struct {
 	kind    *kind.Kind
-	spec    schema.Spec
+	spec    wire.Spec
 	inst    kind.Instance
 	release func()
 }
 
-func newBatcher(c *Coordinator, rec schema.Record, rev uint64) *batcher {
+func newBatcher(c *Coordinator, rec wire.Record, rev uint64) *batcher {
 	key, _ := c.specKey(rec.Spec) // parameters that are bad are found out when they are opened
 	if k := c.kinds[rec.Spec.Dataset]; k != nil && k.Version != rec.Spec.Version {
 		key = rec.Spec.Digest() // another version is another spec
@@ -225,13 +226,13 @@ func (b *batcher) answer(token owner.Token, reply any) {
 }
 
 // seat asks for the seat; answer is called once, by the actor, unless it ends before.
-func (b *batcher) seat(req *schema.SeatRequest, key schema.Digest, answer func(schema.SeatReply)) {
-	b.step(owner.SeatAsked{Token: b.expect(func(r any) { answer(r.(schema.SeatReply)) }), Request: req, Key: key})
+func (b *batcher) seat(req *wire.SeatRequest, key wire.Digest, answer func(wire.SeatReply)) {
+	b.step(owner.SeatAsked{Token: b.expect(func(r any) { answer(r.(wire.SeatReply)) }), Request: req, Key: key})
 }
 
 // stop asks for the end of the run, or of a reader's part in it.
-func (b *batcher) stop(req *schema.StopRequest, answer func(schema.StopReply)) {
-	b.step(owner.StopAsked{Token: b.expect(func(r any) { answer(r.(schema.StopReply)) }), Request: req})
+func (b *batcher) stop(req *wire.StopRequest, answer func(wire.StopReply)) {
+	b.step(owner.StopAsked{Token: b.expect(func(r any) { answer(r.(wire.StopReply)) }), Request: req})
 }
 
 // depose says that the record names another owner.
@@ -245,7 +246,7 @@ func (b *batcher) reconnected() { b.step(owner.Reconnected{}) }
 
 // hearReader takes a credit; as a request it is answered with how things stand.
 func (b *batcher) hearReader(m *nats.Msg) {
-	credit := new(schema.Credit)
+	credit := new(wire.Credit)
 	if len(m.Data) > maxCredit || json.Unmarshal(m.Data, credit) != nil {
 		return // not a credit of this wire version
 	}
@@ -260,7 +261,7 @@ func (b *batcher) hearReader(m *nats.Msg) {
 
 // hearReport takes a worker's word about the store.
 func (b *batcher) hearReport(m *nats.Msg) {
-	report := new(schema.Report)
+	report := new(wire.Report)
 	if err := json.Unmarshal(m.Data, report); err != nil || report.Fault == nil {
 		return // not a report of this wire version
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Defaults of Config and of a batcher's settings.
@@ -50,7 +50,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := schema.CheckName("coordinator", c.Name); err != nil {
+	if err := wire.CheckName("coordinator", c.Name); err != nil {
 		return c, err
 	}
 	if c.Lease < 0 || c.ReaderLease < 0 || c.Stall < 0 || c.Replicas < 0 {

@@ -24,7 +24,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // callTimeout bounds one call to JetStream, or a few; recordTimeout one change of a record, so that a client that waits
@@ -82,7 +82,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher),
 	}
 	for _, d := range defs {
-		if err := schema.CheckName("data set", d.Name()); err != nil {
+		if err := wire.CheckName("data set", d.Name()); err != nil {
 			return nil, err
 		}
 		if c.kinds[d.Name()] != nil {
@@ -256,10 +256,10 @@ func passing(err error) bool {
 
 func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 	for subject, handle := range map[string]nats.MsgHandler{
-		schema.WorkerPrefix + ".*":                         c.fleet.hear,
-		schema.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
-		schema.ReaderPrefix + ".*":                         c.deliverReader,
-		schema.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
+		wire.WorkerPrefix + ".*":                         c.fleet.hear,
+		wire.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
+		wire.ReaderPrefix + ".*":                         c.deliverReader,
+		wire.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
 	} {
 		sub, err := c.nc.Subscribe(subject, handle)
 		if err != nil {
@@ -350,7 +350,7 @@ func (c *Coordinator) all() []*batcher {
 }
 
 // adopt starts the actor of a batcher whose record, at rev, names this coordinator.
-func (c *Coordinator) adopt(rec schema.Record, rev uint64) *batcher {
+func (c *Coordinator) adopt(rec wire.Record, rev uint64) *batcher {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := newBatcher(c, rec, rev)
@@ -391,7 +391,7 @@ func (c *Coordinator) versions() map[string]uint32 {
 func (c *Coordinator) kindTokens() []string {
 	tokens := make([]string, 0, len(c.kinds))
 	for _, k := range c.kinds {
-		tokens = append(tokens, schema.KindToken(k.Name, k.Version))
+		tokens = append(tokens, wire.KindToken(k.Name, k.Version))
 	}
 	return tokens
 }
@@ -400,7 +400,7 @@ func (c *Coordinator) kindTokens() []string {
 // coordinator of the queue group; the overview is asked of all.
 func (c *Coordinator) addService() (micro.Service, error) {
 	svc, err := micro.AddService(c.nc, micro.Config{
-		Name: "jetbatch-coordinator", Version: schema.ServiceVersion,
+		Name: "jetbatch-coordinator", Version: wire.Release,
 		Description:  "feeds jetbatch batchers with jobs",
 		Metadata:     map[string]string{"coordinator": c.cfg.Name},
 		QueueGroup:   "jetbatch",
@@ -409,7 +409,7 @@ func (c *Coordinator) addService() (micro.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	group := svc.AddGroup(schema.CoordinatorPrefix)
+	group := svc.AddGroup(wire.CoordinatorPrefix)
 	for _, op := range []string{opSeat, opStop, opStatus} {
 		err = errors.Join(err, group.AddEndpoint(op, micro.HandlerFunc(func(r micro.Request) {
 			c.handle(&nats.Msg{Subject: r.Subject(), Reply: r.Reply(), Data: r.Data()})

@@ -17,6 +17,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -38,9 +39,9 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.ReplyCredit:
 		b.answer(e.Token, e.Reply)
 	case owner.Announce:
-		b.publish(schema.LanePrefix, e.Lane)
+		b.publish(wire.LanePrefix, e.Lane)
 	case owner.Notify:
-		b.publish(schema.NoticePrefix, e.Reply)
+		b.publish(wire.NoticePrefix, e.Reply)
 
 	case owner.Feed:
 		b.start(e)
@@ -239,7 +240,7 @@ func (b *batcher) start(e owner.Feed) {
 	inst, release, err := d.kind.Acquire(b.c.ctx, d.spec.Params)
 	if err == nil {
 		b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), inst, release, feedOf{
-			gen: e.Gen, dataset: d.spec.Dataset, subject: schema.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
+			gen: e.Gen, dataset: d.spec.Dataset, subject: wire.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
 		})
 	}
 	if err != nil { // the connection is closed, or Run ends
@@ -318,16 +319,16 @@ func (b *batcher) cancelJobs(token string, e owner.Cancel) owner.Event {
 // storeVerdict stores the verdict as a result, first write wins.
 func (b *batcher) storeVerdict(e owner.StoreVerdict) owner.Event {
 	stored := owner.VerdictStored{Gen: e.Gen, Seq: e.Result.Seq}
-	data, err := schema.AppendResult(nil, e.Result, nil)
+	data, err := wire.AppendResult(nil, e.Result, nil)
 	if err != nil {
 		stored.Reason = err.Error()
 		return stored
 	}
 	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
-	_, err = b.c.js.Publish(ctx, schema.ResultSubject(b.name, e.Gen, e.Result.Seq), data)
+	_, err = b.c.js.Publish(ctx, wire.ResultSubject(b.name, e.Gen, e.Result.Seq), data)
 	var api *jetstream.APIError
-	if errors.As(err, &api) && schema.IsDuplicate(int(api.ErrorCode), api.Description) {
+	if errors.As(err, &api) && topology.IsDuplicate(int(api.ErrorCode), api.Description) {
 		err = nil
 	}
 	stored.Reason = reason(err)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -140,7 +142,7 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			f.mu.Unlock()
 			untold++
 			switch {
-			case last || untold == schema.MaxRun || t.Sub(began) > gather:
+			case last || untold == wire.MaxRun || t.Sub(began) > gather:
 				untold = 0
 				f.tell()
 			case untold == 1:
@@ -166,7 +168,7 @@ func (f *feed) publish(p owner.Publish) {
 	f.mu.Lock()
 	f.unconfirmed[p.First] = publication{time.Now(), p.N, p.Again, p.Trace}
 	f.mu.Unlock()
-	try := schema.TryFirst
+	try := wire.TryFirst
 	if p.N > 1 {
 		try = p.N
 	}
@@ -183,7 +185,7 @@ func (f *feed) publish(p owner.Publish) {
 // is there still.
 func (f *feed) backUp(e owner.Backup) error {
 	return f.nc.PublishMsg(&nats.Msg{
-		Subject: f.subject + strconv.FormatUint(e.Seq, 10) + "." + strconv.Itoa(schema.TryBackup), Header: traced(e.Trace), Data: e.Data,
+		Subject: f.subject + strconv.FormatUint(e.Seq, 10) + "." + strconv.Itoa(wire.TryBackup), Header: traced(e.Trace), Data: e.Data,
 	})
 }
 
@@ -192,7 +194,7 @@ func traced(trace string) nats.Header {
 	if trace == "" {
 		return nil
 	}
-	return nats.Header{schema.TraceHeader: []string{trace}}
+	return nats.Header{wire.TraceHeader: []string{trace}}
 }
 
 // reissued is how many jobs had to be stored again.
@@ -233,8 +235,8 @@ func (f *feed) confirm(m *nats.Msg) {
 		return
 	}
 	// Refused because its subject has a message: the job is there already, which is what was wanted.
-	if ack.Error != nil && !schema.IsDuplicate(ack.Error.Code, ack.Error.Description) {
-		f.fail(ack.Error.Description, schema.IsFull(ack.Error.Code, ack.Error.Description))
+	if ack.Error != nil && !topology.IsDuplicate(ack.Error.Code, ack.Error.Description) {
+		f.fail(ack.Error.Description, topology.IsFull(ack.Error.Code, ack.Error.Description))
 		return
 	}
 	f.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -96,13 +97,13 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		beat = *stats.Endpoints[0].Data
 	}
 	switch {
-	case schema.CheckName("worker", beat.Worker) != nil,
+	case wire.CheckName("worker", beat.Worker) != nil,
 		beat.Slots < 0 || beat.Slots > maxSlots,
 		beat.Running < 0 || beat.Running > maxSlots,
 		len(beat.Kinds) > maxServed,
 		len(beat.Direct) > maxAddress || len(beat.DirectPin) > maxAddress,
 		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
-		beat.Oldest != nil && (schema.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
+		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false
 	}
 	beat.LastError = beat.LastError[:min(len(beat.LastError), maxError)]
@@ -120,7 +121,7 @@ func (f *fleet) pardon(now time.Time) {
 
 // askWorkers has every worker say at once how it stands, by the subject of their heartbeats.
 func (c *Coordinator) askWorkers() {
-	if err := c.nc.PublishRequest(subjectAsk, schema.WorkerPrefix+"."+c.cfg.Name, nil); err != nil {
+	if err := c.nc.PublishRequest(subjectAsk, wire.WorkerPrefix+"."+c.cfg.Name, nil); err != nil {
 		c.log.Warn("workers not asked", "error", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -43,7 +44,7 @@ const (
 // checkIDs refuses what no client of this module sends.
 func checkIDs(reader, request string) *schema.Fault {
 	for what, id := range map[string]string{"reader": reader, "request": request} {
-		if err := schema.CheckName(what, id); err != nil {
+		if err := wire.CheckName(what, id); err != nil {
 			return &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 		}
 	}
@@ -51,7 +52,7 @@ func checkIDs(reader, request string) *schema.Fault {
 }
 
 // fitting leaves out of an overview what one message cannot hold: the last errors first, then workers.
-func fitting(o schema.Overview, limit int64) schema.Overview {
+func fitting(o wire.Overview, limit int64) wire.Overview {
 	size := func() int64 {
 		data, err := json.Marshal(o)
 		if err != nil {

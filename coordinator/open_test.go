@@ -11,6 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -28,16 +29,16 @@ func TestOpeningThatHangs(t *testing.T) {
 	hung := c.reader("hung")
 	hung.params = json.RawMessage(`{"shift":9}`)
 	for range 300 { // as its client would in ten minutes
-		if err := c.nc.PublishRequest(schema.CoordinatorPrefix+".seat", c.nc.NewInbox(), mustJSON(t, hung.request(schema.ModeOpen, schema.State{}))); err != nil {
+		if err := c.nc.PublishRequest(wire.CoordinatorPrefix+".seat", c.nc.NewInbox(), mustJSON(t, hung.request(wire.ModeOpen, schema.State{}))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c.reader("fine").run(1)
-	m, err := c.nc.Request(schema.CoordinatorPrefix+".seat", mustJSON(t, hung.request(schema.ModeOpen, schema.State{})), 5*time.Second)
+	m, err := c.nc.Request(wire.CoordinatorPrefix+".seat", mustJSON(t, hung.request(wire.ModeOpen, schema.State{})), 5*time.Second)
 	if err != nil {
 		t.Fatalf("the request is not answered: %v", err)
 	}
-	var reply schema.SeatReply
+	var reply wire.SeatReply
 	if err := json.Unmarshal(m.Data, &reply); err != nil {
 		t.Fatal(err)
 	}
@@ -61,13 +62,13 @@ func TestRefusedOpenLeavesTheName(t *testing.T) {
 	}})
 	first, second := c.reader("train"), c.reader("train")
 	first.params = json.RawMessage(`{"shift":7}`)
-	expectFault(t, first.try(first.request(schema.ModeOpen, schema.State{})).Fault, schema.CodeBadParams)
+	expectFault(t, first.try(first.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeBadParams)
 	second.params = json.RawMessage(`{"shift":1}`)
-	second.must(schema.ModeOpen, schema.State{})
+	second.must(wire.ModeOpen, schema.State{})
 
 	third := c.reader("other")
 	third.params = json.RawMessage(`{"shift":7}`)
-	expectFault(t, third.try(third.request(schema.ModeOpen, schema.State{})).Fault, schema.CodeBadParams)
+	expectFault(t, third.try(third.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeBadParams)
 	natstest.Eventually(t, "the record of the refused one is gone", func() bool { _, ok := third.record(); return !ok })
 }
 
@@ -81,20 +82,20 @@ func TestParametersAreComparedByMeaning(t *testing.T) {
 	for _, same := range []string{`{"shift":0,"n":100}`, `{"n":100}`, ` { "n" : 100 } `} {
 		other := c.reader("train")
 		other.params = json.RawMessage(same)
-		expectFault(t, other.try(other.request(schema.ModeOpen, schema.State{})).Fault, schema.CodeInUse)
+		expectFault(t, other.try(other.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeInUse)
 	}
 	other := c.reader("train")
 	other.params = json.RawMessage(`{"n":101}`)
-	expectFault(t, other.try(other.request(schema.ModeOpen, schema.State{})).Fault, schema.CodeSpecMismatch)
+	expectFault(t, other.try(other.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeSpecMismatch)
 }
 
 // Workers hear at once that nothing of a generation is wanted any more.
 func TestEndIsAnnounced(t *testing.T) {
 	for name, end := range map[string]func(r *reader){
 		"stop":  func(r *reader) { r.stop(false) },
-		"start": func(r *reader) { r.must(schema.ModeStart, at(0)) },
+		"start": func(r *reader) { r.must(wire.ModeStart, at(0)) },
 		"failure": func(r *reader) {
-			r.credit(1, func(c *schema.Credit) {
+			r.credit(1, func(c *wire.Credit) {
 				c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file"}
 			})
 		},
@@ -105,8 +106,8 @@ func TestEndIsAnnounced(t *testing.T) {
 			r := c.reader("train")
 			r.run(1)
 			over := make(chan string, 16)
-			sub, err := c.nc.Subscribe(schema.LanePrefix+".train", func(m *nats.Msg) {
-				var lane schema.Lane
+			sub, err := c.nc.Subscribe(wire.LanePrefix+".train", func(m *nats.Msg) {
+				var lane wire.Lane
 				if json.Unmarshal(m.Data, &lane) == nil && lane.Over {
 					over <- lane.Gen
 				}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -50,13 +51,13 @@ func (e *takenError) Error() string { return "the record names coordinator " + e
 
 // read returns a record and its revision as the bucket's leader has them. The error is errNoRecord where there is none
 // and a *damagedError where there is no using it.
-func (r *records) read(ctx context.Context, batcher string) (rec schema.Record, rev uint64, err error) {
+func (r *records) read(ctx context.Context, batcher string) (rec wire.Record, rev uint64, err error) {
 	rec, rev, _, err = r.readSized(ctx, batcher)
 	return rec, rev, err
 }
 
 // readSized is read that tells the record's size, too.
-func (r *records) readSized(ctx context.Context, batcher string) (rec schema.Record, rev uint64, size int, err error) {
+func (r *records) readSized(ctx context.Context, batcher string) (rec wire.Record, rev uint64, size int, err error) {
 	entry, err := r.kv.Get(ctx, topology.BatcherKey(batcher))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return rec, 0, 0, errNoRecord
@@ -66,14 +67,14 @@ func (r *records) readSized(ctx context.Context, batcher string) (rec schema.Rec
 	}
 	rec, err = parseRecord(batcher, entry.Value())
 	if err != nil {
-		return schema.Record{}, 0, len(entry.Value()), &damagedError{batcher, entry.Revision(), err}
+		return wire.Record{}, 0, len(entry.Value()), &damagedError{batcher, entry.Revision(), err}
 	}
 	return rec, entry.Revision(), len(entry.Value()), nil
 }
 
 // parseRecord decodes a record and checks what others would be hurt by. A record of another wire version is checked as
 // far as it is used: its owner and its settings.
-func parseRecord(batcher string, data []byte) (rec schema.Record, err error) {
+func parseRecord(batcher string, data []byte) (rec wire.Record, err error) {
 	if len(data) > maxRecord {
 		return rec, fmt.Errorf("%d bytes; at most %d", len(data), maxRecord)
 	}
@@ -83,14 +84,14 @@ func parseRecord(batcher string, data []byte) (rec schema.Record, err error) {
 	if rec.Batcher != batcher {
 		return rec, fmt.Errorf("it is of batcher %.64q", rec.Batcher)
 	}
-	names := []error{schema.CheckName("owner", rec.Owner)}
-	if rec.Wire != schema.WireVersion {
+	names := []error{wire.CheckName("owner", rec.Owner)}
+	if rec.Wire != wire.Version {
 		return rec, errors.Join(names...)
 	}
-	names = append(names, schema.CheckName("data set", rec.Spec.Dataset))
+	names = append(names, wire.CheckName("data set", rec.Spec.Dataset))
 	for what, name := range map[string]string{"generation": rec.Gen, "reader": rec.Reader, "request": rec.Request} {
 		if name != "" {
-			names = append(names, schema.CheckName(what, name))
+			names = append(names, wire.CheckName(what, name))
 		}
 	}
 	switch rec.Phase {
@@ -99,8 +100,8 @@ func parseRecord(batcher string, data []byte) (rec schema.Record, err error) {
 		names = append(names, fmt.Errorf("phase %.64q", rec.Phase))
 	}
 	switch {
-	case len(rec.Former) > schema.MaxFormer:
-		return rec, fmt.Errorf("%d former readers; at most %d", len(rec.Former), schema.MaxFormer)
+	case len(rec.Former) > wire.MaxFormer:
+		return rec, fmt.Errorf("%d former readers; at most %d", len(rec.Former), wire.MaxFormer)
 	case len(rec.FloorState) > schema.MaxState:
 		return rec, fmt.Errorf("state of %d bytes; at most %d", len(rec.FloorState), schema.MaxState)
 	case rec.Taken < rec.Floor:
@@ -112,7 +113,7 @@ func parseRecord(batcher string, data []byte) (rec schema.Record, err error) {
 }
 
 // create writes the first record of a batcher and returns its revision, or errConflict where there is one.
-func (r *records) create(ctx context.Context, rec schema.Record) (uint64, error) {
+func (r *records) create(ctx context.Context, rec wire.Record) (uint64, error) {
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return 0, err
@@ -125,7 +126,7 @@ func (r *records) create(ctx context.Context, rec schema.Record) (uint64, error)
 }
 
 // update replaces the record at one revision and returns the new one, or errConflict where the revision is another.
-func (r *records) update(ctx context.Context, rec schema.Record, rev uint64) (uint64, error) {
+func (r *records) update(ctx context.Context, rec wire.Record, rev uint64) (uint64, error) {
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return 0, err
@@ -140,7 +141,7 @@ func (r *records) update(ctx context.Context, rec schema.Record, rev uint64) (ui
 // save is update by the batcher's owner, whose last change may have had an unknown outcome: only owners write, so a
 // record that still names this coordinator is its own, and one that is gone or damaged is written anew. The error is a
 // *takenError where another coordinator is named, and errSilent where the outcome is unknown: the next save finds out.
-func (r *records) save(ctx context.Context, rec schema.Record, rev uint64) (uint64, error) {
+func (r *records) save(ctx context.Context, rec wire.Record, rev uint64) (uint64, error) {
 	stored, err := r.update(ctx, rec, rev)
 	if err == nil {
 		return stored, nil
@@ -216,7 +217,7 @@ func (r *records) names(ctx context.Context, prefix string) ([]string, error) {
 	}
 	names := make([]string, 0, len(info.State.Subjects))
 	for subject := range info.State.Subjects {
-		if name := strings.TrimPrefix(subject, prefix); schema.CheckName("key", name) == nil {
+		if name := strings.TrimPrefix(subject, prefix); wire.CheckName("key", name) == nil {
 			names = append(names, name)
 		}
 	}

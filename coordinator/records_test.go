@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -27,33 +28,33 @@ func TestConflictCodes(t *testing.T) {
 	}
 }
 
-func goodRecord() schema.Record {
-	return schema.Record{
-		Wire: schema.WireVersion, Batcher: "b", Owner: "me", Gen: "G1", Phase: schema.PhaseRunning,
-		Spec: schema.Spec{Dataset: "count", Version: 1}, Reader: "r", Request: "q", Floor: 3, Taken: 5, FloorState: []byte{1},
+func goodRecord() wire.Record {
+	return wire.Record{
+		Wire: wire.Version, Batcher: "b", Owner: "me", Gen: "G1", Phase: schema.PhaseRunning,
+		Spec: wire.Spec{Dataset: "count", Version: 1}, Reader: "r", Request: "q", Floor: 3, Taken: 5, FloorState: []byte{1},
 	}
 }
 
 func TestParseRecord(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		change func(*schema.Record)
+		change func(*wire.Record)
 		want   string // in the error; empty for none
 	}{
-		"good":            {func(*schema.Record) {}, ""},
-		"never started":   {func(r *schema.Record) { r.Gen, r.Reader, r.Request, r.Phase = "", "", "", schema.PhaseStopped }, ""},
-		"another wire":    {func(r *schema.Record) { r.Wire, r.Phase = 99, "napping" }, ""},
-		"of another":      {func(r *schema.Record) { r.Batcher = "c" }, "of batcher"},
-		"no owner":        {func(r *schema.Record) { r.Owner = "" }, "owner"},
-		"all generations": {func(r *schema.Record) { r.Gen = ">" }, "generation"},
-		"hostile reader":  {func(r *schema.Record) { r.Reader = "a b" }, "reader"},
-		"long request":    {func(r *schema.Record) { r.Request = strings.Repeat("q", 1000) }, "request"},
-		"no such phase":   {func(r *schema.Record) { r.Phase = "napping" }, "phase"},
-		"many readers":    {func(r *schema.Record) { r.Former = make([]schema.Former, schema.MaxFormer+1) }, "former"},
-		"large state":     {func(r *schema.Record) { r.FloorState = make([]byte, schema.MaxState+1) }, "state of"},
-		"taken below":     {func(r *schema.Record) { r.Floor = 6 }, "floor"},
-		"negative":        {func(r *schema.Record) { r.BatchBytes = -1 }, "bytes"},
-		"huge": {func(r *schema.Record) {
+		"good":            {func(*wire.Record) {}, ""},
+		"never started":   {func(r *wire.Record) { r.Gen, r.Reader, r.Request, r.Phase = "", "", "", schema.PhaseStopped }, ""},
+		"another wire":    {func(r *wire.Record) { r.Wire, r.Phase = 99, "napping" }, ""},
+		"of another":      {func(r *wire.Record) { r.Batcher = "c" }, "of batcher"},
+		"no owner":        {func(r *wire.Record) { r.Owner = "" }, "owner"},
+		"all generations": {func(r *wire.Record) { r.Gen = ">" }, "generation"},
+		"hostile reader":  {func(r *wire.Record) { r.Reader = "a b" }, "reader"},
+		"long request":    {func(r *wire.Record) { r.Request = strings.Repeat("q", 1000) }, "request"},
+		"no such phase":   {func(r *wire.Record) { r.Phase = "napping" }, "phase"},
+		"many readers":    {func(r *wire.Record) { r.Former = make([]wire.Former, wire.MaxFormer+1) }, "former"},
+		"large state":     {func(r *wire.Record) { r.FloorState = make([]byte, schema.MaxState+1) }, "state of"},
+		"taken below":     {func(r *wire.Record) { r.Floor = 6 }, "floor"},
+		"negative":        {func(r *wire.Record) { r.BatchBytes = -1 }, "bytes"},
+		"huge": {func(r *wire.Record) {
 			r.Error = &schema.Fault{Code: "x", Stack: strings.Repeat("s", maxRecord)}
 		}, "at most"},
 	} {
@@ -84,7 +85,7 @@ func FuzzParseRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if schema.CheckName("owner", rec.Owner) != nil || rec.Wire == schema.WireVersion && strings.ContainsAny(rec.Gen, ".*> ") {
+		if wire.CheckName("owner", rec.Owner) != nil || rec.Wire == wire.Version && strings.ContainsAny(rec.Gen, ".*> ") {
 			t.Fatalf("accepted: %+v", rec)
 		}
 		again, err := json.Marshal(rec)

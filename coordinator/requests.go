@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -36,48 +37,48 @@ func (c *Coordinator) handle(m *nats.Msg) {
 	}
 	switch lastToken(m.Subject) {
 	case opSeat:
-		answer(c, m, c.planSeat, func(f *flight, req *schema.SeatRequest) (schema.SeatReply, error) {
+		answer(c, m, c.planSeat, func(f *flight, req *wire.SeatRequest) (wire.SeatReply, error) {
 			b, err := c.route(f, req.Batcher, req)
 			if err != nil {
-				return schema.SeatReply{}, err
+				return wire.SeatReply{}, err
 			}
-			if req.Mode == schema.ModeOpen {
+			if req.Mode == wire.ModeOpen {
 				f.doing("data set %s of batcher %s is being opened", req.Spec.Dataset, req.Batcher)
 			} else {
 				f.doing("the reader of batcher %s is being seated", req.Batcher)
 			}
 			key, fault := c.specKey(req.Spec)
 			if fault != nil {
-				return schema.SeatReply{}, fault
+				return wire.SeatReply{}, fault
 			}
-			return carry(b, func(answer func(schema.SeatReply)) { b.seat(req, key, answer) })
+			return carry(b, func(answer func(wire.SeatReply)) { b.seat(req, key, answer) })
 		})
 	case opStop:
-		answer(c, m, c.planStop, func(f *flight, req *schema.StopRequest) (schema.StopReply, error) {
+		answer(c, m, c.planStop, func(f *flight, req *wire.StopRequest) (wire.StopReply, error) {
 			b, err := c.route(f, req.Batcher, nil)
 			if err != nil {
-				return schema.StopReply{}, err
+				return wire.StopReply{}, err
 			}
 			f.doing("batcher %s is busy; it is being asked to stop", req.Batcher)
-			return carry(b, func(answer func(schema.StopReply)) { b.stop(req, answer) })
+			return carry(b, func(answer func(wire.StopReply)) { b.stop(req, answer) })
 		})
 	case opStatus:
-		answer(c, m, c.planStatus, func(f *flight, req *schema.StatusRequest) (schema.StatusReply, error) {
+		answer(c, m, c.planStatus, func(f *flight, req *wire.StatusRequest) (wire.StatusReply, error) {
 			if status, _, ok := c.directory.strayOf(req.Batcher, time.Now()); ok && c.owner(req.Batcher) == nil {
-				return schema.StatusReply{Status: status}, nil
+				return wire.StatusReply{Status: status}, nil
 			}
 			b, err := c.route(f, req.Batcher, nil)
 			if err != nil {
-				return schema.StatusReply{}, err
+				return wire.StatusReply{}, err
 			}
 			f.doing("batcher %s is busy; it is being asked how it stands", req.Batcher)
-			return carry(b, func(answer func(schema.StatusReply)) { answer(schema.StatusReply{Status: b.status()}) })
+			return carry(b, func(answer func(wire.StatusReply)) { answer(wire.StatusReply{Status: b.status()}) })
 		})
 	case opOverview:
 		plan := func(*struct{}) (plan, *schema.Fault) {
 			return plan{stage: "the overview is being put together", bounds: []bound{{opOverview, maxViews, "the overview"}}}, nil
 		}
-		answer(c, m, plan, func(*flight, *struct{}) (schema.Overview, error) {
+		answer(c, m, plan, func(*flight, *struct{}) (wire.Overview, error) {
 			return fitting(c.overview(), c.nc.MaxPayload()), nil
 		})
 	}
@@ -90,11 +91,11 @@ type plan struct {
 	bounds []bound
 }
 
-func (c *Coordinator) planSeat(req *schema.SeatRequest) (plan, *schema.Fault) {
+func (c *Coordinator) planSeat(req *wire.SeatRequest) (plan, *schema.Fault) {
 	return planChange(opSeat, req.Batcher, req.Reader, req.Request)
 }
 
-func (c *Coordinator) planStop(req *schema.StopRequest) (plan, *schema.Fault) {
+func (c *Coordinator) planStop(req *wire.StopRequest) (plan, *schema.Fault) {
 	return planChange(opStop, req.Batcher, req.Reader, req.Request)
 }
 
@@ -115,7 +116,7 @@ func planChange(op, batcher, reader, request string) (plan, *schema.Fault) {
 	}, nil
 }
 
-func (c *Coordinator) planStatus(req *schema.StatusRequest) (plan, *schema.Fault) {
+func (c *Coordinator) planStatus(req *wire.StatusRequest) (plan, *schema.Fault) {
 	return plan{
 		stage:  fmt.Sprintf("the record of batcher %s is being read", req.Batcher),
 		bounds: []bound{{"status/" + req.Batcher, maxLooks, "the status of batcher " + req.Batcher}},
@@ -123,7 +124,7 @@ func (c *Coordinator) planStatus(req *schema.StatusRequest) (plan, *schema.Fault
 }
 
 func checkBatcher(name string) *schema.Fault {
-	if err := schema.CheckName("batcher", name); err != nil {
+	if err := wire.CheckName("batcher", name); err != nil {
 		return &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 	}
 	return nil
@@ -203,7 +204,7 @@ func (c *Coordinator) finish(m *nats.Msg, reply any, err error) {
 			c.refuse(m, unavailable("the batcher is changing hands"))
 			return
 		}
-		subject := schema.CoordinatorPrefix + "." + forward.owner + "." + lastToken(m.Subject)
+		subject := wire.CoordinatorPrefix + "." + forward.owner + "." + lastToken(m.Subject)
 		if err := c.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: m.Reply, Data: m.Data}); err != nil {
 			c.refuse(m, unavailable("pass on to coordinator %s: %v", forward.owner, err))
 		}
@@ -227,7 +228,7 @@ func (e *waitError) Error() string {
 // route returns the actor that owns a batcher, takes the batcher over if its owner is dead, creates it for a
 // seat request if there is none, or names the coordinator that owns it in a *forwardError. While nobody knows whether
 // the owner lives it waits, at most for as long as a lease lasts.
-func (c *Coordinator) route(f *flight, name string, seat *schema.SeatRequest) (*batcher, error) {
+func (c *Coordinator) route(f *flight, name string, seat *wire.SeatRequest) (*batcher, error) {
 	until := time.Now().Add(c.cfg.Lease + 2*beat)
 	for tries := 0; tries < 3; { // the record may change between reading and writing it
 		if b := c.owner(name); b != nil {
@@ -262,7 +263,7 @@ func unavailable(format string, args ...any) *schema.Fault {
 }
 
 // claim makes one attempt at routing a batcher that is not owned here.
-func (c *Coordinator) claim(ctx context.Context, name string, seat *schema.SeatRequest) (*batcher, error) {
+func (c *Coordinator) claim(ctx context.Context, name string, seat *wire.SeatRequest) (*batcher, error) {
 	rec, rev, size, err := c.records.readSized(ctx, name)
 	var damaged *damagedError
 	switch {
@@ -294,7 +295,7 @@ func (c *Coordinator) claim(ctx context.Context, name string, seat *schema.SeatR
 
 // claimDamaged is claim for a record that cannot be used. Its owner, if one lives, writes it anew; else a seat request
 // begins a new record in its place, and there is nothing to stop.
-func (c *Coordinator) claimDamaged(ctx context.Context, seat *schema.SeatRequest, size int, d *damagedError) (*batcher, error) {
+func (c *Coordinator) claimDamaged(ctx context.Context, seat *wire.SeatRequest, size int, d *damagedError) (*batcher, error) {
 	since, owner := c.directory.note(d.batcher, seen{rev: d.revision, size: size}, true, time.Now())
 	switch state := c.damagedOwner(ctx, owner, since); {
 	case state == leaseLive:
@@ -312,7 +313,7 @@ func (c *Coordinator) claimDamaged(ctx context.Context, seat *schema.SeatRequest
 }
 
 // create makes the record that a seat request asks for, in the place of a damaged one where rev is one's revision.
-func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest, rev uint64) (*batcher, error) {
+func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest, rev uint64) (*batcher, error) {
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {
 		return nil, c.unknownDataset(req.Spec.Dataset)
@@ -320,9 +321,9 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest, rev u
 	if len(c.all()) >= maxBatchers {
 		return nil, unavailable("coordinator %s feeds %d batchers, as many as it takes; stop some, or wait until idle ones are collected", c.cfg.Name, maxBatchers)
 	}
-	rec := schema.Record{
-		Wire: schema.WireVersion, Batcher: req.Batcher, Owner: c.cfg.Name, Phase: schema.PhaseStopped,
-		Spec: schema.Spec{Dataset: k.Name, Version: k.Version, Params: req.Spec.Params}, Settings: req.Settings,
+	rec := wire.Record{
+		Wire: wire.Version, Batcher: req.Batcher, Owner: c.cfg.Name, Phase: schema.PhaseStopped,
+		Spec: wire.Spec{Dataset: k.Name, Version: k.Version, Params: req.Spec.Params}, Settings: req.Settings,
 		Since: time.Now(), // and no reader: whether this one gets the seat is not decided yet
 	}
 	unlock, ok := c.claims.lock(ctx, req.Batcher)
@@ -347,7 +348,7 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest, rev u
 }
 
 // specKey is equal for specs that mean the same: parameters are compared in the form that the data set gives them.
-func (c *Coordinator) specKey(spec schema.Spec) (schema.Digest, *schema.Fault) {
+func (c *Coordinator) specKey(spec wire.Spec) (wire.Digest, *schema.Fault) {
 	k := c.kinds[spec.Dataset]
 	if k == nil {
 		return spec.Digest(), nil // the owner says that there is none
@@ -365,8 +366,8 @@ func (c *Coordinator) unknownDataset(name string) *schema.Fault {
 		Message: fmt.Sprintf("coordinator %s has no data set %q, only %s", c.cfg.Name, name, strings.Join(c.kindTokens(), ", "))}
 }
 
-func (c *Coordinator) overview() schema.Overview {
-	o := schema.Overview{Coordinator: c.cfg.Name, Version: schema.ServiceVersion, Datasets: c.kindTokens(), Workers: c.fleet.list()}
+func (c *Coordinator) overview() wire.Overview {
+	o := wire.Overview{Coordinator: c.cfg.Name, Version: wire.Release, Datasets: c.kindTokens(), Workers: c.fleet.list()}
 	for _, v := range c.views() {
 		o.Batchers = append(o.Batchers, v.Status)
 	}

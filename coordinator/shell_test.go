@@ -20,6 +20,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -52,9 +53,9 @@ func (c *cluster) bucket() jetstream.KeyValue {
 }
 
 // put writes a record as an owner would.
-func (c *cluster) put(kv jetstream.KeyValue, rec schema.Record) {
+func (c *cluster) put(kv jetstream.KeyValue, rec wire.Record) {
 	c.t.Helper()
-	rec.Wire = schema.WireVersion
+	rec.Wire = wire.Version
 	if _, err := kv.Put(c.t.Context(), topology.BatcherKey(rec.Batcher), mustJSON(c.t, rec)); err != nil {
 		c.t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func TestLeasesDoNotWaitForRecords(t *testing.T) {
 	kv := c.bucket()
 	c.ghost(kv, "ghost")
 	for i := range 1000 {
-		c.put(kv, schema.Record{Batcher: fmt.Sprint("b", i), Owner: "ghost", Phase: schema.PhaseRunning, Spec: schema.Spec{Dataset: "other", Version: 1}})
+		c.put(kv, wire.Record{Batcher: fmt.Sprint("b", i), Owner: "ghost", Phase: schema.PhaseRunning, Spec: wire.Spec{Dataset: "other", Version: 1}})
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -135,8 +136,8 @@ func TestParametersAreNotReadEverySecond(t *testing.T) {
 	kv := c.bucket()
 	c.ghost(kv, "ghost")
 	for i := range 20 {
-		c.put(kv, schema.Record{Batcher: fmt.Sprint("b", i), Owner: "ghost", Phase: schema.PhaseRunning,
-			Spec: schema.Spec{Dataset: "count", Version: 1, Params: json.RawMessage(`"` + strings.Repeat("p", 300_000) + `"`)}})
+		c.put(kv, wire.Record{Batcher: fmt.Sprint("b", i), Owner: "ghost", Phase: schema.PhaseRunning,
+			Spec: wire.Spec{Dataset: "count", Version: 1, Params: json.RawMessage(`"` + strings.Repeat("p", 300_000) + `"`)}})
 	}
 	asked, err := c.nc.SubscribeSync("$JS.API.STREAM.MSG.GET." + topology.BucketStream)
 	if err != nil {
@@ -175,7 +176,7 @@ func TestDamagedRecordBesideOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 10 {
-		c.put(kv, schema.Record{Batcher: fmt.Sprint("b", i), Owner: "dead", Phase: schema.PhaseStopped, Spec: schema.Spec{Dataset: "count", Version: 1}})
+		c.put(kv, wire.Record{Batcher: fmt.Sprint("b", i), Owner: "dead", Phase: schema.PhaseStopped, Spec: wire.Spec{Dataset: "count", Version: 1}})
 	}
 	gone := ulid.Make().String()
 	if _, err := c.js.CreateStream(t.Context(), topology.Results("c", gone)); err != nil {
@@ -186,7 +187,7 @@ func TestDamagedRecordBesideOthers(t *testing.T) {
 	}
 	c.coordinate(coordinator.Config{Name: "probe", Lease: lease}, new(hooks))
 	natstest.Eventually(t, "all are taken over", func() bool {
-		return len(ask[schema.Overview](c, "overview", nil).Batchers) >= 10
+		return len(ask[wire.Overview](c, "overview", nil).Batchers) >= 10
 	})
 	natstest.Eventually(t, "the lease of the dead is removed", func() bool {
 		_, err := kv.Get(t.Context(), topology.CoordinatorKey("dead"))
@@ -217,7 +218,7 @@ func (r *reader) readable() bool {
 		r.t.Fatal(err)
 	}
 	e, err := kv.Get(r.t.Context(), topology.BatcherKey(r.name))
-	var rec schema.Record
+	var rec wire.Record
 	return err == nil && json.Unmarshal(e.Value(), &rec) == nil
 }
 
@@ -234,7 +235,7 @@ func TestDamagedRecordIsWrittenAnew(t *testing.T) {
 	}
 	r.damage()
 	other := c.reader("train")
-	req := other.request(schema.ModeOpen, schema.State{})
+	req := other.request(wire.ModeOpen, schema.State{})
 	req.TakeOver = true
 	if reply := other.try(req); reply.Fault != nil {
 		t.Errorf("taken over: %v", reply.Fault)
@@ -318,9 +319,9 @@ func TestHungOpenTakesNobodysPlace(t *testing.T) {
 	hung := c.reader("hung")
 	hung.params = json.RawMessage(`{"n":7}`)
 	for range flood {
-		req := hung.request(schema.ModeOpen, schema.State{})
+		req := hung.request(wire.ModeOpen, schema.State{})
 		req.Reader = ulid.Make().String()
-		if err := c.nc.PublishRequest(schema.CoordinatorPrefix+".seat", answers.Subject, mustJSON(t, req)); err != nil {
+		if err := c.nc.PublishRequest(wire.CoordinatorPrefix+".seat", answers.Subject, mustJSON(t, req)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -330,7 +331,7 @@ func TestHungOpenTakesNobodysPlace(t *testing.T) {
 		if err != nil {
 			t.Fatalf("after %d answers: %v", busy+opening, err)
 		}
-		var reply schema.SeatReply
+		var reply wire.SeatReply
 		if err := json.Unmarshal(m.Data, &reply); err != nil {
 			t.Fatal(err)
 		}
@@ -347,11 +348,11 @@ func TestHungOpenTakesNobodysPlace(t *testing.T) {
 	if opening == 0 || busy == 0 {
 		t.Errorf("%d are busy, %d are being opened", busy, opening)
 	}
-	m, err := c.nc.Request(schema.CoordinatorPrefix+".seat", mustJSON(t, c.reader("fine").request(schema.ModeOpen, schema.State{})), 5*time.Second)
+	m, err := c.nc.Request(wire.CoordinatorPrefix+".seat", mustJSON(t, c.reader("fine").request(wire.ModeOpen, schema.State{})), 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var reply schema.SeatReply
+	var reply wire.SeatReply
 	if err := json.Unmarshal(m.Data, &reply); err != nil || reply.Fault != nil {
 		t.Errorf("the neighbour: %s, %v", m.Data, err)
 	}
@@ -364,8 +365,8 @@ func TestHungOpenTakesNobodysPlace(t *testing.T) {
 func TestWorkersAreKnownAtTheStart(t *testing.T) {
 	c := setup(t)
 	def := counting(new(hooks))
-	worker := schema.WorkerStatus{Worker: "w1", Slots: 3, Kinds: []string{schema.KindToken(def.Name(), def.Version())}}
-	svc, err := micro.AddService(c.nc, micro.Config{Name: "jetbatch-worker", Version: schema.ServiceVersion,
+	worker := schema.WorkerStatus{Worker: "w1", Slots: 3, Kinds: []string{wire.KindToken(def.Name(), def.Version())}}
+	svc, err := micro.AddService(c.nc, micro.Config{Name: "jetbatch-worker", Version: wire.Release,
 		StatsHandler: func(*micro.Endpoint) any { return worker }})
 	if err != nil {
 		t.Fatal(err)
@@ -375,7 +376,7 @@ func TestWorkersAreKnownAtTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.coordinate(coordinator.Config{}, new(hooks))
-	if o := ask[schema.Overview](c, "overview", nil); len(o.Workers) != 1 || o.Workers[0].Slots != 3 {
+	if o := ask[wire.Overview](c, "overview", nil); len(o.Workers) != 1 || o.Workers[0].Slots != 3 {
 		t.Errorf("workers: %+v", o.Workers)
 	}
 	r := c.reader("train")
@@ -390,23 +391,23 @@ func TestRequestWaitsForTheLease(t *testing.T) {
 	for name, ask := range map[string]func(*reader) (string, any){
 		"stop":  func(r *reader) (string, any) { return "stop", r.stopRequest(false) },
 		"leave": func(r *reader) (string, any) { return "stop", r.stopRequest(true) },
-		"seat":  func(r *reader) (string, any) { return "seat", r.request(schema.ModeOpen, schema.State{}) },
+		"seat":  func(r *reader) (string, any) { return "seat", r.request(wire.ModeOpen, schema.State{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := setup(t)
 			kv := c.bucket()
 			r := c.reader("train")
-			c.put(kv, schema.Record{Batcher: "train", Owner: "dead", Reader: r.id, Phase: schema.PhaseStopped, Spec: schema.Spec{Dataset: "count"}})
+			c.put(kv, wire.Record{Batcher: "train", Owner: "dead", Reader: r.id, Phase: schema.PhaseStopped, Spec: wire.Spec{Dataset: "count"}})
 			if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("dead"), "1"); err != nil {
 				t.Fatal(err)
 			}
 			c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
 			op, req := ask(r)
-			m, err := c.nc.Request(schema.CoordinatorPrefix+"."+op, mustJSON(t, req), 5*time.Second)
+			m, err := c.nc.Request(wire.CoordinatorPrefix+"."+op, mustJSON(t, req), 5*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var reply schema.StopReply
+			var reply wire.StopReply
 			if err := json.Unmarshal(m.Data, &reply); err != nil || reply.Fault != nil {
 				t.Errorf("answered at once with %s, %v", m.Data, err)
 			}
@@ -418,17 +419,17 @@ func TestRequestWaitsForTheLease(t *testing.T) {
 func TestStrayIsCollected(t *testing.T) {
 	c := setup(t)
 	kv := c.bucket()
-	spec := schema.Spec{Dataset: "gone", Version: 1}
-	idle := schema.Settings{IdleTimeout: 3 * time.Second}
-	c.put(kv, schema.Record{Batcher: "train", Owner: "dead", Phase: schema.PhaseRunning, Taken: 5, Spec: spec, Settings: idle})
-	c.put(kv, schema.Record{Batcher: "kept", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec})
-	old := mustJSON(t, schema.Record{Wire: 99, Batcher: "old", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec, Settings: idle})
+	spec := wire.Spec{Dataset: "gone", Version: 1}
+	idle := wire.Settings{IdleTimeout: 3 * time.Second}
+	c.put(kv, wire.Record{Batcher: "train", Owner: "dead", Phase: schema.PhaseRunning, Taken: 5, Spec: spec, Settings: idle})
+	c.put(kv, wire.Record{Batcher: "kept", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec})
+	old := mustJSON(t, wire.Record{Wire: 99, Batcher: "old", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec, Settings: idle})
 	if _, err := kv.Put(t.Context(), topology.BatcherKey("old"), old); err != nil {
 		t.Fatal(err)
 	}
 	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
 	find := func(name string) (s schema.Status) {
-		for _, s := range ask[schema.Overview](c, "overview", nil).Batchers {
+		for _, s := range ask[wire.Overview](c, "overview", nil).Batchers {
 			if s.Batcher == name {
 				return s
 			}
@@ -442,7 +443,7 @@ func TestStrayIsCollected(t *testing.T) {
 	if s := r.status(); s.Waiting != "no coordinator has data set gone" || s.Taken != 5 || s.Owner != "dead" {
 		t.Errorf("status: %+v", s)
 	}
-	expectFault(t, r.try(r.request(schema.ModeOpen, schema.State{})).Fault, schema.CodeUnknownDataset)
+	expectFault(t, r.try(r.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeUnknownDataset)
 	for _, name := range []string{"train", "old"} {
 		natstest.Eventually(t, name+" is collected", func() bool {
 			_, err := kv.Get(t.Context(), topology.BatcherKey(name))
@@ -460,14 +461,14 @@ func TestStrayWithAReader(t *testing.T) {
 	c := setup(t)
 	kv := c.bucket()
 	r := c.reader("train")
-	c.put(kv, schema.Record{Batcher: "train", Owner: "dead", Reader: r.id, Phase: schema.PhaseRunning,
-		Spec: schema.Spec{Dataset: "gone", Version: 1}, Settings: schema.Settings{IdleTimeout: time.Second}})
-	c.put(kv, schema.Record{Batcher: "silent", Owner: "dead", Phase: schema.PhaseRunning,
-		Spec: schema.Spec{Dataset: "gone", Version: 1}, Settings: schema.Settings{IdleTimeout: 3 * time.Second}})
+	c.put(kv, wire.Record{Batcher: "train", Owner: "dead", Reader: r.id, Phase: schema.PhaseRunning,
+		Spec: wire.Spec{Dataset: "gone", Version: 1}, Settings: wire.Settings{IdleTimeout: time.Second}})
+	c.put(kv, wire.Record{Batcher: "silent", Owner: "dead", Phase: schema.PhaseRunning,
+		Spec: wire.Spec{Dataset: "gone", Version: 1}, Settings: wire.Settings{IdleTimeout: 3 * time.Second}})
 	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
-	credit := mustJSON(t, schema.Credit{Reader: r.id})
+	credit := mustJSON(t, wire.Credit{Reader: r.id})
 	natstest.Eventually(t, "the silent one is collected", func() bool {
-		if err := c.nc.Publish(schema.ReaderPrefix+".train", credit); err != nil {
+		if err := c.nc.Publish(wire.ReaderPrefix+".train", credit); err != nil {
 			t.Fatal(err)
 		}
 		_, err := kv.Get(t.Context(), topology.BatcherKey("silent"))
@@ -485,7 +486,7 @@ func TestOwnersThatDie(t *testing.T) {
 	if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("dead"), "1"); err != nil {
 		t.Fatal(err)
 	}
-	rec := schema.Record{Batcher: "train", Owner: "dead", Gen: "G1", Phase: schema.PhaseRunning, Taken: 3, Spec: schema.Spec{Dataset: "count"}}
+	rec := wire.Record{Batcher: "train", Owner: "dead", Gen: "G1", Phase: schema.PhaseRunning, Taken: 3, Spec: wire.Spec{Dataset: "count"}}
 	rec.Takeovers = &schema.Takeovers{Count: 5, Gen: "G1", Taken: 3, At: time.Now()}
 	c.put(kv, rec)
 	var opened sync.Map

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // lookTimeout bounds one question to a store that may be silent.
@@ -102,20 +102,20 @@ func (b *batcher) inspect(ctx context.Context, gen string) (lost bool, err error
 	if err != nil {
 		return false, err
 	}
-	genesis, err := s.GetLastMsgForSubject(ctx, schema.GenesisSubject(b.name, gen))
+	genesis, err := s.GetLastMsgForSubject(ctx, wire.GenesisSubject(b.name, gen))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return string(genesis.Data) != string(schema.Genesis(gen)), nil
+	return string(genesis.Data) != string(wire.Genesis(gen)), nil
 }
 
 // reach sends the store what it refuses, without asking JetStream, whose answers take an election when the server with
 // the store is gone: then nobody listens to the store's subjects, and every server says so at once.
 func (b *batcher) reach(ctx context.Context, gen string) error {
-	probe := nats.NewMsg(schema.GenesisSubject(b.name, gen))
+	probe := nats.NewMsg(wire.GenesisSubject(b.name, gen))
 	probe.Header.Set(jetstream.ExpectedStreamHeader, "none")
 	_, err := b.c.nc.RequestMsgWithContext(ctx, probe)
 	if !errors.Is(err, nats.ErrNoResponders) {
@@ -135,13 +135,13 @@ func (b *batcher) results(ctx context.Context, gen string) (map[uint64]bool, err
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(b.name, gen)))
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(wire.CommitFilter(b.name, gen)))
 	if err != nil {
 		return nil, err
 	}
 	done := make(map[uint64]bool, len(info.State.Subjects))
 	for subject := range info.State.Subjects {
-		if seq, err := schema.ParseResultSeq(subject); err == nil {
+		if seq, err := wire.ParseResultSeq(subject); err == nil {
 			done[seq] = true
 		}
 	}
@@ -152,15 +152,15 @@ func (b *batcher) results(ctx context.Context, gen string) (map[uint64]bool, err
 // at the store finds what a lost request left behind.
 func (b *batcher) purge(e owner.Purge) error {
 	for seq := e.From + 1; seq <= e.To; {
-		block := seq / schema.BlockSize
-		if end := (block+1)*schema.BlockSize - 1; end <= e.To {
-			if err := b.purgeSubject(e.Gen, schema.BlockFilter(b.name, e.Gen, block)); err != nil {
+		block := seq / wire.BlockSize
+		if end := (block+1)*wire.BlockSize - 1; end <= e.To {
+			if err := b.purgeSubject(e.Gen, wire.BlockFilter(b.name, e.Gen, block)); err != nil {
 				return err
 			}
 			seq = end + 1
 			continue
 		}
-		subject := schema.ResultSubject(b.name, e.Gen, seq)
+		subject := wire.ResultSubject(b.name, e.Gen, seq)
 		if err := errors.Join(b.purgeSubject(e.Gen, subject), b.purgeSubject(e.Gen, subject+".>")); err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func (b *batcher) remove(e owner.Remove) owner.Event {
 		return removed // the reader says it again
 	}
 	for _, l := range e.Lost {
-		ok, err := removeAttempt(ctx, s, schema.ResultSubject(b.name, e.Gen, l.Seq), l.Attempt)
+		ok, err := removeAttempt(ctx, s, wire.ResultSubject(b.name, e.Gen, l.Seq), l.Attempt)
 		if err != nil {
 			b.log.Warn("lost result not removed yet", "seq", l.Seq, "attempt", l.Attempt, "error", err)
 		}
@@ -207,7 +207,7 @@ func removeAttempt(ctx context.Context, s jetstream.Stream, subject, attempt str
 	if err != nil {
 		return false, err
 	}
-	res, _, err := schema.DecodeResult(msg.Data)
+	res, _, err := wire.DecodeResult(msg.Data)
 	if err != nil || res.Attempt != attempt {
 		return false, err
 	}

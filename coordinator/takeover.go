@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -179,9 +180,9 @@ func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time
 func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
 
 // unfit says why this coordinator cannot take a batcher over; empty when it can.
-func (c *Coordinator) unfit(rec *schema.Record) string {
+func (c *Coordinator) unfit(rec *wire.Record) string {
 	switch {
-	case rec.Wire != schema.WireVersion:
+	case rec.Wire != wire.Version:
 		return fmt.Sprintf("no coordinator speaks wire version %d", rec.Wire)
 	case c.kinds[rec.Spec.Dataset] == nil:
 		return fmt.Sprintf("no coordinator has data set %s", rec.Spec.Dataset)
@@ -191,7 +192,7 @@ func (c *Coordinator) unfit(rec *schema.Record) string {
 
 // lookStray remembers a batcher whose owner is dead and which this coordinator cannot take over, and deletes its record
 // after its idle timeout: a coordinator that could take it over would have done so.
-func (c *Coordinator) lookStray(ctx context.Context, rec schema.Record, rev uint64, why string) error {
+func (c *Coordinator) lookStray(ctx context.Context, rec wire.Record, rev uint64, why string) error {
 	lasts := rec.Settings.IdleTimeout
 	if lasts <= 0 {
 		lasts = DefaultIdleTimeout
@@ -220,7 +221,7 @@ func (c *Coordinator) removeStray(ctx context.Context, name string, rev uint64) 
 }
 
 // takeOver makes this coordinator the owner. Both results nil: another coordinator was faster.
-func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint64) (*batcher, *schema.Fault) {
+func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64) (*batcher, *schema.Fault) {
 	if why := c.unfit(&rec); why != "" {
 		return nil, c.strayFault(rec.Batcher, why)
 	}
@@ -273,7 +274,7 @@ const (
 // countTakeover counts, in the record of a batcher that is being taken over, owners that died one after the other
 // without progress of the trainer. It fails the run, and reports so, when there were too many: whatever the data set
 // does to its coordinators it would do to the next.
-func countTakeover(rec *schema.Record, died bool, now time.Time) (poisoned bool) {
+func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 	if rec.Phase != schema.PhaseRunning || !died {
 		return false
 	}

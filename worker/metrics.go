@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/internal/metrics"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -130,9 +131,9 @@ func (w *Worker) observe(l *lane, stage string, d time.Duration) {
 func (w *Worker) countStored(c *commit) {
 	n := w.count(c.job.lane)
 	switch c.result.Kind {
-	case schema.KindBatch:
+	case wire.KindBatch:
 		n.batches.Add(1)
-	case schema.KindHole:
+	case wire.KindHole:
 		n.holes.Add(1)
 	default:
 		n.errors.Add(1)

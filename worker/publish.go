@@ -10,7 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/topology"
 )
 
 const (
@@ -81,9 +81,9 @@ func (a *pubAck) verdict(stream string) verdict {
 		return passing // an answer from another stream says nothing about ours
 	}
 	switch code, why := a.Error.ErrCode, a.Error.Description; {
-	case schema.IsDuplicate(code, why):
+	case topology.IsDuplicate(code, why):
 		return exists
-	case schema.IsFull(code, why):
+	case topology.IsFull(code, why):
 		return full
 	case code == codeMessageTooLarge, code == codeStoreFailed && strings.Contains(why, "too large"):
 		return tooLarge

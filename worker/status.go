@@ -10,6 +10,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -48,7 +49,7 @@ func (w *Worker) oldest() *schema.Running {
 	if first == nil {
 		return nil
 	}
-	_, _, _, seq, _, err := schema.ParseJobSubject(first.subject)
+	_, _, _, seq, _, err := wire.ParseJobSubject(first.subject)
 	if err != nil {
 		return nil // it ends as an error by itself
 	}
@@ -72,7 +73,7 @@ func (w *Worker) beat() {
 	}
 	data, err := json.Marshal(w.Status())
 	if err == nil {
-		err = w.nc.Publish(schema.WorkerPrefix+"."+w.cfg.Name, data)
+		err = w.nc.Publish(wire.WorkerPrefix+"."+w.cfg.Name, data)
 	}
 	if err != nil {
 		w.log.Warn("beat not sent", "error", err)
@@ -90,7 +91,7 @@ func (w *Worker) announce() {
 // serve registers the micro service jetbatch-worker.
 func (w *Worker) serve() (micro.Service, error) {
 	service, err := micro.AddService(w.nc, micro.Config{
-		Name: "jetbatch-worker", Version: schema.ServiceVersion, Description: "materializes jetbatch jobs",
+		Name: "jetbatch-worker", Version: wire.Release, Description: "materializes jetbatch jobs",
 		Metadata:     map[string]string{"worker": w.cfg.Name},
 		StatsHandler: func(*micro.Endpoint) any { return w.Status() },
 	})

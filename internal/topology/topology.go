@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Names of what is shared by all batchers.
@@ -99,7 +99,7 @@ func Shared(cfg Config) []jetstream.StreamConfig {
 			Storage: jetstream.FileStorage, Replicas: replicas,
 		},
 		{
-			Name: JobsStream, Subjects: []string{schema.JobPrefix + ".>"},
+			Name: JobsStream, Subjects: []string{wire.JobPrefix + ".>"},
 			Description: "jetbatch: materialize jobs",
 			// In memory, as results are: jobs that outlived them would be run once more for nothing.
 			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage, Replicas: replicas,
@@ -151,15 +151,15 @@ func OpenBucket(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue
 // Results is the configuration of a generation's store.
 func Results(batcher, gen string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: ResultsStream(batcher, gen), Subjects: []string{schema.ResultFilter(batcher, gen)},
+		Name: ResultsStream(batcher, gen), Subjects: []string{wire.ResultFilter(batcher, gen)},
 		Description: "jetbatch: results of " + batcher,
 		Storage:     jetstream.MemoryStorage, Replicas: 1,
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		AllowDirect: true,
 		// Readers listen here and not to the subjects that workers publish to, where a refused record is seen too.
 		RePublish: &jetstream.RePublish{
-			Source:      schema.CommitFilter(batcher, gen),
-			Destination: schema.LiveSubject(batcher, gen),
+			Source:      wire.CommitFilter(batcher, gen),
+			Destination: wire.LiveSubject(batcher, gen),
 		},
 	}
 }
@@ -177,7 +177,7 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 	if _, err := js.CreateStream(ctx, Results(batcher, gen)); err != nil {
 		return fmt.Errorf("stream %s: %w", name, err)
 	}
-	if _, err := js.Publish(ctx, schema.GenesisSubject(batcher, gen), schema.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
+	if _, err := js.Publish(ctx, wire.GenesisSubject(batcher, gen), wire.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
 		return fmt.Errorf("stream %s: genesis: %w", name, err)
 	}
 	return nil
@@ -192,7 +192,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
 	// Queued jobs first: a job that is seen here and acked before the consumer is asked costs one consumer, no more.
-	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter(kind, batcher, gen)))
+	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen)))
 	if err != nil {
 		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
@@ -218,7 +218,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 
 func createConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
 	_, err := js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
-		Durable: Consumer(batcher, gen), FilterSubject: schema.JobFilter(kind, batcher, gen),
+		Durable: Consumer(batcher, gen), FilterSubject: wire.JobFilter(kind, batcher, gen),
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
 		// A job that runs out of deliveries would vanish from every count, and one held back by a bound on
 		// pending acks could be the head of the line: neither is limited here.
@@ -242,7 +242,7 @@ func DeleteGeneration(ctx context.Context, js jetstream.JetStream, batcher, gen 
 		if err := jobs.DeleteConsumer(ctx, Consumer(batcher, gen)); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 		}
-		if err := jobs.Purge(ctx, jetstream.WithPurgeSubject(schema.JobFilter("*", batcher, gen))); err != nil {
+		if err := jobs.Purge(ctx, jetstream.WithPurgeSubject(wire.JobFilter("*", batcher, gen))); err != nil {
 			return fmt.Errorf("jobs of %s: %w", batcher, err)
 		}
 	}
@@ -279,15 +279,15 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
-	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter(kind, batcher, gen)))
+	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen)))
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(deletesAtOnce)
 	for subject := range queued.State.Subjects {
-		_, _, _, seq, try, err := schema.ParseJobSubject(subject)
-		if err != nil || seq < from || seq+uint64(schema.RunLength(try)) > to {
+		_, _, _, seq, try, err := wire.ParseJobSubject(subject)
+		if err != nil || seq < from || seq+uint64(wire.RunLength(try)) > to {
 			continue
 		}
 		group.Go(func() error {

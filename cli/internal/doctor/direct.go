@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/internal/direct"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -70,14 +71,14 @@ func tryFetch(ctx context.Context, w schema.WorkerStatus, secure bool) error {
 	if err := conn.SetDeadline(time.Now().Add(fetchTimeout)); err != nil {
 		return err
 	}
-	if _, err := conn.Write(schema.AppendFetch(nil, rand.Text())); err != nil {
+	if _, err := conn.Write(wire.AppendFetch(nil, rand.Text())); err != nil {
 		return err
 	}
-	var head [schema.AnswerHead]byte
+	var head [wire.AnswerHead]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return fmt.Errorf("%s does not answer: %w", w.Direct, err)
 	}
-	if _, _, err := schema.ParseAnswer(head); err != nil {
+	if _, _, err := wire.ParseAnswer(head); err != nil {
 		return fmt.Errorf("whoever listens at %s is no worker: %w", w.Direct, err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
 )
@@ -27,7 +28,7 @@ func (e *examination) fleet(ctx context.Context) {
 	err := e.ask(ctx, func(ctx context.Context) (err error) {
 		e.state, err = e.Overview(ctx)
 		return err
-	}, schema.CoordinatorPrefix+".overview")
+	}, wire.CoordinatorPrefix+".overview")
 	var denied *topology.PermissionError
 	if errors.As(err, &denied) {
 		e.failed("coordinators", "batchers and workers", err)

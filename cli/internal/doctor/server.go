@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // The oldest server that has what is used, which is a stream's first sequence number, and the oldest that is tested.
@@ -55,7 +55,7 @@ func parseVersion(v string) (major, minor int) {
 
 // leastPayload is a chunk with its headers; wantedPayload is the server's own default.
 const (
-	leastPayload  = schema.ChunkSize + 16<<10
+	leastPayload  = wire.ChunkSize + 16<<10
 	wantedPayload = 1 << 20
 )
 
@@ -65,7 +65,7 @@ func (e *examination) payload() {
 	fix := "set max_payload: 1MB in the server's configuration"
 	switch {
 	case most < leastPayload:
-		e.find(Error, "max_payload", fmt.Sprintf("%s: batches that encode to more cannot be stored, since pieces have up to %s", text, bytes(schema.ChunkSize)), fix)
+		e.find(Error, "max_payload", fmt.Sprintf("%s: batches that encode to more cannot be stored, since pieces have up to %s", text, bytes(wire.ChunkSize)), fix)
 	case most < wantedPayload:
 		e.find(Warning, "max_payload", text+", and so is a job", fix)
 	default:

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -29,7 +30,7 @@ type Coordinator struct {
 
 // Merge puts the answers of several coordinators together. Each knows its own batchers and hears all workers; of two
 // that both own a batcher, at a take-over, the one with the higher seat is right.
-func Merge(answers []schema.Overview) Status {
+func Merge(answers []wire.Overview) Status {
 	var s Status
 	for _, o := range answers {
 		s.Coordinators = append(s.Coordinators, Coordinator{o.Coordinator, o.Version, o.Datasets})

@@ -4,13 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // Of two coordinators that both list a batcher or hear a worker, one line remains.
 func TestMerge(t *testing.T) {
 	t.Parallel()
-	s := Merge([]schema.Overview{
+	s := Merge([]wire.Overview{
 		{Coordinator: "b", Batchers: []schema.Status{{Batcher: "t", Seat: 1}, {Batcher: "v", Seat: 1}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 1}}},
 		{Coordinator: "a", Batchers: []schema.Status{{Batcher: "t", Seat: 2}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 2}}},
 	})

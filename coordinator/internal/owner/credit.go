@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -25,12 +26,12 @@ func (o *Owner) credited(now time.Time, e Credited) {
 }
 
 // credit moves the window on. One of another reader, seat or generation moves nothing: P5.
-func (o *Owner) credit(now time.Time, credit *schema.Credit) {
+func (o *Owner) credit(now time.Time, credit *wire.Credit) {
 	if credit.Reader != o.rec.Reader || o.rec.Reader == "" {
 		return
 	}
 	credit.Waiting = credit.Waiting[:min(len(credit.Waiting), maxWaiting)]
-	credit.Lost = credit.Lost[:min(len(credit.Lost), schema.MaxLost)]
+	credit.Lost = credit.Lost[:min(len(credit.Lost), wire.MaxLost)]
 	o.heard = now
 	o.measure(credit)
 	g := o.gen
@@ -118,7 +119,7 @@ func (o *Owner) droppable() uint64 {
 	if !o.small() {
 		return floor
 	}
-	if whole := (floor + 1) / schema.BlockSize * schema.BlockSize; whole > 0 {
+	if whole := (floor + 1) / wire.BlockSize * wire.BlockSize; whole > 0 {
 		return max(g.Floor(), whole-1)
 	}
 	return g.Floor()
@@ -158,7 +159,7 @@ func (o *Owner) small() bool {
 	if o.kept() {
 		bytes = max(o.last.Stored, bytes/8)
 	}
-	return schema.BlockSize*bytes <= cmp.Or(o.rec.Settings.WindowBytes, DefaultWindowBytes)/64
+	return wire.BlockSize*bytes <= cmp.Or(o.rec.Settings.WindowBytes, DefaultWindowBytes)/64
 }
 
 // unrecorded is how far the trainer may be ahead of the record: a window, of batches that are dropped by blocks a block at
@@ -166,7 +167,7 @@ func (o *Owner) small() bool {
 func (o *Owner) unrecorded() uint64 {
 	n := o.gen.Limit()
 	if o.small() {
-		n = max(n, schema.BlockSize)
+		n = max(n, wire.BlockSize)
 	}
 	return uint64(n)
 }
@@ -174,7 +175,7 @@ func (o *Owner) unrecorded() uint64 {
 // backUp gives the job of a head that straggles to a second worker, once: the first result that is stored counts, and
 // the other is refused. The second job waits its turn behind all that are out, so that it takes no slot from them; it is
 // only the head's, and only when there is a second worker. When the head is taken, its second job goes.
-func (o *Owner) backUp(credit *schema.Credit) {
+func (o *Owner) backUp(credit *wire.Credit) {
 	g := o.gen
 	if g.backup > 0 && g.Taken() >= g.backup {
 		o.cancel(g.backup, g.backup+1)
@@ -216,7 +217,7 @@ func (o *Owner) cancelled(now time.Time, e Cancelled) {
 }
 
 // measure takes what a reader says of itself besides its place.
-func (o *Owner) measure(c *schema.Credit) {
+func (o *Owner) measure(c *wire.Credit) {
 	o.count.hear(c)
 	if c.Timing != nil {
 		o.need.observe(o.heard, *c.Timing)
@@ -231,7 +232,7 @@ func (o *Owner) measure(c *schema.Credit) {
 }
 
 // hear adds what a reader's sums grew by since its last word. What it did before its first word here is not counted.
-func (n *Counters) hear(c *schema.Credit) {
+func (n *Counters) hear(c *wire.Credit) {
 	if c.Timing == nil {
 		return
 	}
@@ -245,4 +246,4 @@ func (n *Counters) hear(c *schema.Credit) {
 }
 
 // follow notes the trace context of the reader's last word: what is fed from now on belongs to it.
-func (o *Owner) follow(trace string) { o.trace = schema.Traceparent(trace) }
+func (o *Owner) follow(trace string) { o.trace = wire.Traceparent(trace) }

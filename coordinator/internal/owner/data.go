@@ -3,6 +3,7 @@ package owner
 import (
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -12,8 +13,8 @@ import (
 // data is a data set that is open, or under way.
 type data struct {
 	serial uint64
-	key    schema.Digest // of its Spec
-	since  time.Time     // when the opening began
+	key    wire.Digest // of its Spec
+	since  time.Time   // when the opening began
 	open   bool
 	fault  *schema.Fault // why it could not be opened; it is forgotten once it is told
 
@@ -23,7 +24,7 @@ type data struct {
 }
 
 // dataOf returns the data set of a spec, which it has opened if no one has. Its open may be false yet.
-func (o *Owner) dataOf(now time.Time, spec schema.Spec, key schema.Digest) *data {
+func (o *Owner) dataOf(now time.Time, spec wire.Spec, key wire.Digest) *data {
 	for _, d := range o.data {
 		if d.key == key {
 			return d
@@ -84,7 +85,7 @@ func (o *Owner) failed(d *data) *schema.Fault {
 }
 
 // opening says for how long a data set has been under way.
-func (d *data) opening(now time.Time, spec schema.Spec) *schema.Fault {
+func (d *data) opening(now time.Time, spec wire.Spec) *schema.Fault {
 	return unavailable("data set %s is being opened since %v", spec.Dataset, now.Sub(d.since).Round(100*time.Millisecond))
 }
 

@@ -1,6 +1,8 @@
 package owner
 
-import "github.com/jetbatch/jetbatch/schema"
+import (
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
 
 // Effect is something that the shell does for the owner. Effects of one Step are carried out in their order; those that
 // wait for a server or for an author's code end in the event named.
@@ -9,7 +11,7 @@ type Effect interface{ effect() }
 type (
 	// Record stores the record by compare-and-set, and ends in Recorded. At most one is under way.
 	Record struct {
-		Record   schema.Record
+		Record   wire.Record
 		Revision uint64 // that it replaces
 	}
 
@@ -22,7 +24,7 @@ type (
 	// Open opens a data set under a serial number, and ends in Opened; it takes as long as the author's code does.
 	Open struct {
 		Serial uint64
-		Spec   schema.Spec
+		Spec   wire.Spec
 	}
 
 	// Release gives up what was opened under a serial number.
@@ -93,7 +95,7 @@ type (
 	// Remove deletes the stored results of these attempts, and of no other, and ends in Removed.
 	Remove struct {
 		Gen  string
-		Lost []schema.Lost
+		Lost []wire.Lost
 	}
 
 	// Look finds out how a generation's store is, makes its consumer again where it is missing, lists its results, and
@@ -109,27 +111,27 @@ type (
 	// StoreVerdict stores the verdict as a result, first write wins, and ends in VerdictStored.
 	StoreVerdict struct {
 		Gen    string
-		Result *schema.Result
+		Result *wire.Result
 	}
 
 	// Announce tells workers about a generation.
-	Announce struct{ Lane schema.Lane }
+	Announce struct{ Lane wire.Lane }
 
 	// Notify tells the reader how things stand.
-	Notify struct{ Reply schema.CreditReply }
+	Notify struct{ Reply wire.CreditReply }
 
 	// ReplySeat, ReplyStop and ReplyCredit answer the message of a Token.
 	ReplySeat struct {
 		Token Token
-		Reply schema.SeatReply
+		Reply wire.SeatReply
 	}
 	ReplyStop struct {
 		Token Token
-		Reply schema.StopReply
+		Reply wire.StopReply
 	}
 	ReplyCredit struct {
 		Token Token
-		Reply schema.CreditReply
+		Reply wire.CreditReply
 	}
 
 	// Log says what changed, for people.

@@ -3,6 +3,7 @@ package owner
 import (
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -23,24 +24,24 @@ type (
 	// SeatAsked is a reader's request for the seat.
 	SeatAsked struct {
 		Token   Token
-		Request *schema.SeatRequest
-		Key     schema.Digest // of the Spec it asks for: equal for specs that mean the same
+		Request *wire.SeatRequest
+		Key     wire.Digest // of the Spec it asks for: equal for specs that mean the same
 	}
 
 	// StopAsked is a reader's request to stop, or to leave the run to another reader.
 	StopAsked struct {
 		Token   Token
-		Request *schema.StopRequest
+		Request *wire.StopRequest
 	}
 
 	// Credited is a reader's word on how far it has come.
 	Credited struct {
 		Token  Token
-		Credit *schema.Credit
+		Credit *wire.Credit
 	}
 
 	// Reported is a worker's word about the store of results.
-	Reported struct{ Report *schema.Report }
+	Reported struct{ Report *wire.Report }
 
 	// Produced is what the iterator made since it was collected last, of the generation named.
 	Produced struct {
@@ -127,7 +128,7 @@ type (
 	// Removed names the attempts whose results a Remove took out of the store.
 	Removed struct {
 		Gen     string
-		Removed []schema.Lost
+		Removed []wire.Lost
 	}
 
 	// Cancelled ends a Cancel.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/window"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -109,7 +110,7 @@ func (o *Owner) produced(now time.Time, p Produced) {
 			return
 		}
 		prev := g.StateAfter(seq - 1)
-		job := schema.AppendJob(make([]byte, 0, len(prev)+len(it.Next)+len(it.Job)+jobOverhead), &schema.Job{
+		job := wire.AppendJob(make([]byte, 0, len(prev)+len(it.Next)+len(it.Job)+jobOverhead), &wire.Job{
 			Seq: seq, Prev: prev, Next: it.Next, Body: it.Job, Iterate: it.Took,
 		})
 		if int64(len(job)) > limit {
@@ -168,7 +169,7 @@ func (o *Owner) verdict(fault *schema.Fault) {
 		o.fail(fault)
 		return
 	}
-	g.unsaid = &schema.Verdict{Seq: seq, Fault: fault}
+	g.unsaid = &wire.Verdict{Seq: seq, Fault: fault}
 	o.conclude()
 }
 
@@ -188,9 +189,9 @@ func (o *Owner) storeVerdict() {
 		return
 	}
 	g.telling = true
-	res := &schema.Result{Seq: v.Seq, Kind: schema.KindEnd, Prev: g.StateAfter(v.Seq - 1), Worker: o.cfg.Name, Fault: v.Fault, Deliveries: 1}
+	res := &wire.Result{Seq: v.Seq, Kind: wire.KindEnd, Prev: g.StateAfter(v.Seq - 1), Worker: o.cfg.Name, Fault: v.Fault, Deliveries: 1}
 	if v.Fault != nil {
-		res.Kind = schema.KindError
+		res.Kind = wire.KindError
 	}
 	o.emit(StoreVerdict{o.rec.Gen, res})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/window"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -18,7 +19,7 @@ type generation struct {
 	done    map[uint64]bool // results that were there at the takeover
 	settled bool            // everything that was fed before a takeover is in the window again
 	ended   bool            // nothing more is fed, whatever a late Next returns
-	unsaid  *schema.Verdict // the verdict until record and store have it
+	unsaid  *wire.Verdict   // the verdict until record and store have it
 	telling bool            // a StoreVerdict is under way
 	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
 	purged  uint64          // results up to here are dropped from the store
@@ -54,7 +55,7 @@ const (
 )
 
 // beginIn makes a record that of a new generation: the first taken positions after state are the trainer's already.
-func beginIn(now time.Time, r *schema.Record, gen string, state []byte, taken uint64) {
+func beginIn(now time.Time, r *wire.Record, gen string, state []byte, taken uint64) {
 	r.Gen, r.Phase, r.Since = gen, schema.PhaseRunning, now
 	r.Floor, r.FloorState, r.Taken, r.Position = 0, state, taken, taken+1
 	r.Verdict, r.Error = nil, nil
@@ -152,7 +153,7 @@ func (o *Owner) makeOn(now time.Time) {
 	if g := o.gen; g != nil && g.Taken() <= g.Fed() {
 		state, taken = g.StateAfter(g.Taken()), 0
 	}
-	o.record(toBeginNew, nil, func(r *schema.Record) { beginIn(now, r, m.gen, state, taken) })
+	o.record(toBeginNew, nil, func(r *wire.Record) { beginIn(now, r, m.gen, state, taken) })
 }
 
 // newRecorded goes on when the new generation is in the record.
@@ -263,7 +264,7 @@ func (o *Owner) resumeFrom(now time.Time, done map[uint64]bool) {
 func fedBefore(taken uint64, done map[uint64]bool) uint64 {
 	furthest := taken
 	for seq := range done {
-		if seq <= taken+uint64(2*len(done))+schema.BlockSize {
+		if seq <= taken+uint64(2*len(done))+wire.BlockSize {
 			furthest = max(furthest, seq)
 		}
 	}
@@ -295,7 +296,7 @@ func (o *Owner) discard(gen string) {
 	o.resumes = false
 	o.silent, o.forsaken, o.looking = time.Time{}, "", [purposes]bool{}
 	if gen != "" {
-		o.emit(Announce{schema.Lane{Batcher: o.rec.Batcher, Gen: gen, Kind: o.KindToken(), Over: true}})
+		o.emit(Announce{wire.Lane{Batcher: o.rec.Batcher, Gen: gen, Kind: o.KindToken(), Over: true}})
 		o.emit(Discard{gen})
 	}
 }
@@ -303,6 +304,6 @@ func (o *Owner) discard(gen string) {
 // announce tells workers that there are jobs to pull.
 func (o *Owner) announce() {
 	if o.gen != nil {
-		o.emit(Announce{schema.Lane{Batcher: o.rec.Batcher, Gen: o.rec.Gen, Kind: o.KindToken(), Floor: o.rec.Floor}})
+		o.emit(Announce{wire.Lane{Batcher: o.rec.Batcher, Gen: o.rec.Gen, Kind: o.KindToken(), Floor: o.rec.Floor}})
 	}
 }

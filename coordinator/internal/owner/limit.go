@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"time"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Defaults and bounds of a batcher's settings.
@@ -21,7 +21,7 @@ const (
 
 // windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot idles while the
 // trainer takes, within the bytes. Until a batch was seen it is one for each slot, and a few at most.
-func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
+func windowLimit(s wire.Settings, slots int, batchBytes int64) int {
 	limit := cmp.Or(s.Window, 2*slots+1)
 	if slots == 0 && s.Window == 0 {
 		limit = 1
@@ -35,7 +35,7 @@ func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
 }
 
 // retained is how many taken batches are kept for look-ups: what was asked for, or half the window, within the bytes.
-func retained(s schema.Settings, limit int, batchBytes int64) int {
+func retained(s wire.Settings, limit int, batchBytes int64) int {
 	if s.Retain < 0 {
 		return 0
 	}

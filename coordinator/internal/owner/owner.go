@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -49,8 +50,8 @@ type Owner struct {
 	cfg Config
 	out []Effect // of the Step under way
 
-	rec  schema.Record // as stored last
-	key  schema.Digest // of its Spec
+	rec  wire.Record // as stored last
+	key  wire.Digest // of its Spec
 	rev  uint64
 	over bool // deposed or collected: nothing more is done
 
@@ -89,7 +90,7 @@ type Owner struct {
 
 	// The reader, as last heard.
 	heard     time.Time
-	last      schema.Credit
+	last      wire.Credit
 	lateSince time.Time
 	trace     string
 	rate      rate
@@ -124,7 +125,7 @@ type Counters struct {
 
 // New returns the owner of the batcher whose record, at a revision, names this coordinator; key is that of its Spec. Its
 // first Tick resumes the run, if there is one.
-func New(now time.Time, cfg Config, rec schema.Record, revision uint64, key schema.Digest) *Owner {
+func New(now time.Time, cfg Config, rec wire.Record, revision uint64, key wire.Digest) *Owner {
 	resumes := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
 	return &Owner{cfg: cfg, rec: rec, rev: revision, key: key, heard: now, retryAt: now, beatAt: now.Add(Beat), resumes: resumes}
 }
@@ -230,7 +231,7 @@ func (o *Owner) Due() time.Time {
 func (o *Owner) Over() bool { return o.over }
 
 // KindToken is the subject token of the batcher's data set.
-func (o *Owner) KindToken() string { return schema.KindToken(o.rec.Spec.Dataset, o.rec.Spec.Version) }
+func (o *Owner) KindToken() string { return wire.KindToken(o.rec.Spec.Dataset, o.rec.Spec.Version) }
 
 // Batcher is the batcher's name.
 func (o *Owner) Batcher() string { return o.rec.Batcher }
@@ -296,9 +297,9 @@ func (o *Owner) end() {
 	for _, reply := range append(o.confirming, o.doubtful...) {
 		switch r := reply.(type) {
 		case ReplySeat:
-			o.emit(ReplySeat{r.Token, schema.SeatReply{Fault: changingHands}})
+			o.emit(ReplySeat{r.Token, wire.SeatReply{Fault: changingHands}})
 		case ReplyStop:
-			o.emit(ReplyStop{r.Token, schema.StopReply{Fault: changingHands}})
+			o.emit(ReplyStop{r.Token, wire.StopReply{Fault: changingHands}})
 		}
 	}
 	o.asked, o.asking, o.doubtful, o.confirming = nil, nil, nil, nil
@@ -311,9 +312,9 @@ var changingHands = &schema.Fault{Code: schema.CodeUnavailable, Message: "the ba
 func (o *Owner) refuseLate(e Event) {
 	switch e := e.(type) {
 	case SeatAsked:
-		o.emit(ReplySeat{e.Token, schema.SeatReply{Fault: changingHands}})
+		o.emit(ReplySeat{e.Token, wire.SeatReply{Fault: changingHands}})
 	case StopAsked:
-		o.emit(ReplyStop{e.Token, schema.StopReply{Fault: changingHands}})
+		o.emit(ReplyStop{e.Token, wire.StopReply{Fault: changingHands}})
 	case Opened:
 		if e.Fault == nil {
 			o.emit(Release{e.Serial})

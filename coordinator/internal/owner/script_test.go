@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -150,14 +151,14 @@ func (s *script) run(command string) ([]Effect, error) {
 	return effects, nil
 }
 
-func key(params string) schema.Digest { return schema.Sum([]byte(params)) }
+func key(params string) wire.Digest { return wire.Sum([]byte(params)) }
 
 // begin makes the owner of a record, by default of a batcher that nobody opened yet.
 func (s *script) begin(w words) {
-	rec := schema.Record{
-		Wire: schema.WireVersion, Batcher: "train", Owner: "me", Phase: schema.PhaseStopped, Since: s.now,
-		Spec:     schema.Spec{Dataset: "count", Version: 1},
-		Settings: schema.Settings{Window: int(w.uint("window")), Retain: int(w.uint("retain"))},
+	rec := wire.Record{
+		Wire: wire.Version, Batcher: "train", Owner: "me", Phase: schema.PhaseStopped, Since: s.now,
+		Spec:     wire.Spec{Dataset: "count", Version: 1},
+		Settings: wire.Settings{Window: int(w.uint("window")), Retain: int(w.uint("retain"))},
 	}
 	if w.has("running") {
 		rec.Phase, rec.Gen, rec.Seat, rec.Reader, rec.Request = schema.PhaseRunning, "G0", 2, "r1", "1"
@@ -192,9 +193,9 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "fleet":
 		return Fleet{Workers: int(w.uint("workers")), Slots: int(w.uint("slots"))}, nil
 	case "seat":
-		req := &schema.SeatRequest{
-			Batcher: "train", Reader: reader, Request: request, Mode: schema.Mode(first), TakeOver: w.has("takeover"),
-			Spec: schema.Spec{Dataset: "count"}, Settings: s.o.rec.Settings,
+		req := &wire.SeatRequest{
+			Batcher: "train", Reader: reader, Request: request, Mode: wire.Mode(first), TakeOver: w.has("takeover"),
+			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.rec.Settings,
 		}
 		if p := w.named["params"]; p != "" {
 			req.Spec.Params = []byte(p)
@@ -206,7 +207,7 @@ func (s *script) event(name string, w words) (Event, error) {
 		return SeatAsked{s.token, req, key(w.named["params"])}, nil
 	case "stop":
 		s.token++
-		return StopAsked{s.token, &schema.StopRequest{Batcher: "train", Reader: reader, Request: request, Leave: w.has("leave")}}, nil
+		return StopAsked{s.token, &wire.StopRequest{Batcher: "train", Reader: reader, Request: request, Leave: w.has("leave")}}, nil
 	case "credit":
 		return s.credit(w), nil
 	case "produced":
@@ -232,13 +233,13 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "probed":
 		return Probed{Gen: s.o.rec.Gen, Alive: w.has("alive"), Asked: s.now}, nil
 	case "removed":
-		return Removed{Gen: s.o.rec.Gen, Removed: []schema.Lost{{Seq: w.uint("seq"), Attempt: "a"}}}, nil
+		return Removed{Gen: s.o.rec.Gen, Removed: []wire.Lost{{Seq: w.uint("seq"), Attempt: "a"}}}, nil
 	case "verdict":
 		return VerdictStored{Gen: s.o.rec.Gen, Seq: w.uint("seq"), Reason: w.named["reason"]}, nil
 	case "cancelled":
 		return Cancelled{s.o.rec.Gen}, nil
 	case "report":
-		return Reported{&schema.Report{Gen: s.o.rec.Gen, Fault: &schema.Fault{Code: first, Message: "said a worker"}}}, nil
+		return Reported{&wire.Report{Gen: s.o.rec.Gen, Fault: &schema.Fault{Code: first, Message: "said a worker"}}}, nil
 	case "crowded":
 		return Crowded{}, nil
 	case "reconnected":
@@ -261,7 +262,7 @@ func outcomeOf(word string) (Outcome, error) {
 }
 
 func (s *script) credit(w words) Event {
-	c := &schema.Credit{
+	c := &wire.Credit{
 		Gen: s.o.rec.Gen, Seat: s.o.rec.Seat, Reader: s.o.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
 		Late: w.has("late"), Straggles: w.has("straggles"),
 	}
@@ -278,7 +279,7 @@ func (s *script) credit(w words) Event {
 		c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file", Worker: "w1"}
 	}
 	if lost := w.uint("lost"); lost > 0 {
-		c.Lost = []schema.Lost{{Seq: lost, Attempt: "a"}}
+		c.Lost = []wire.Lost{{Seq: lost, Attempt: "a"}}
 	}
 	var token Token
 	if w.has("asks") {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -14,9 +15,9 @@ import (
 // before may not be true any more.
 type asking struct {
 	token    Token
-	seat     *schema.SeatRequest // one of the two
-	stop     *schema.StopRequest
-	key      schema.Digest // of the Spec that seat asks for
+	seat     *wire.SeatRequest // one of the two
+	stop     *wire.StopRequest
+	key      wire.Digest // of the Spec that seat asks for
 	asked    time.Time
 	patience time.Time // until when it waits for a data set to open; zero while it does not
 	readying bool      // a Ready is under way
@@ -81,7 +82,7 @@ func (o *Owner) carryOn(now time.Time) {
 // repetition of a request that began it.
 func (o *Owner) needsRun(a *asking) bool {
 	req := a.seat
-	return req != nil && req.Mode != schema.ModeOpen && req.Reader == o.rec.Reader && (req.Mode == schema.ModeSeek || req.Request == o.rec.Request)
+	return req != nil && req.Mode != wire.ModeOpen && req.Reader == o.rec.Reader && (req.Mode == wire.ModeSeek || req.Request == o.rec.Request)
 }
 
 // resuming says why the record's generation is not in memory yet.
@@ -95,9 +96,9 @@ func (o *Owner) resuming() *schema.Fault {
 // answer answers a request that failed, without a doubt.
 func (o *Owner) answer(a *asking, fault *schema.Fault) {
 	if a.stop != nil {
-		o.emit(ReplyStop{a.token, schema.StopReply{Fault: fault}})
+		o.emit(ReplyStop{a.token, wire.StopReply{Fault: fault}})
 	} else {
-		o.emit(ReplySeat{a.token, schema.SeatReply{Fault: fault}})
+		o.emit(ReplySeat{a.token, wire.SeatReply{Fault: fault}})
 	}
 }
 
@@ -111,23 +112,23 @@ func (o *Owner) finish(a *asking, fault *schema.Fault) {
 	case fault.Code == schema.CodeUnavailable:
 		o.answer(a, fault)
 	case a.stop != nil:
-		o.confirm(ReplyStop{a.token, schema.StopReply{Fault: fault}})
+		o.confirm(ReplyStop{a.token, wire.StopReply{Fault: fault}})
 	default:
-		o.confirm(ReplySeat{a.token, schema.SeatReply{Fault: fault}})
+		o.confirm(ReplySeat{a.token, wire.SeatReply{Fault: fault}})
 	}
 }
 
 // give ends the request under way with a seat that is in the record.
-func (o *Owner) give(now time.Time, a *asking, reply schema.SeatReply) {
+func (o *Owner) give(now time.Time, a *asking, reply wire.SeatReply) {
 	o.asking = nil
 	o.heard = now
-	o.last = schema.Credit{Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, BatchBytes: o.batchBytes()}
+	o.last = wire.Credit{Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, BatchBytes: o.batchBytes()}
 	o.emit(ReplySeat{a.token, reply})
 	o.notify() // the one who asked hears it by the answer, and should not have to say that it did before
 }
 
 // repeat ends the request under way with an answer that it had before.
-func (o *Owner) repeat(a *asking, reply schema.SeatReply) {
+func (o *Owner) repeat(a *asking, reply wire.SeatReply) {
 	o.asking = nil
 	o.emit(ReplySeat{a.token, reply})
 }
@@ -136,7 +137,7 @@ func (o *Owner) repeat(a *asking, reply schema.SeatReply) {
 func (o *Owner) carrySeat(now time.Time, a *asking) {
 	req := a.seat
 	if o.rec.Seat == 0 { // nobody was seated yet, so the record was made for the one who asks
-		o.rec.Spec = schema.Spec{Dataset: req.Spec.Dataset, Version: o.cfg.Kinds[req.Spec.Dataset], Params: req.Spec.Params}
+		o.rec.Spec = wire.Spec{Dataset: req.Spec.Dataset, Version: o.cfg.Kinds[req.Spec.Dataset], Params: req.Spec.Params}
 		o.rec.Settings, o.key = req.Settings, a.key
 	}
 	same := o.rec.Reader == req.Reader || o.rec.Seat == 0
@@ -148,15 +149,15 @@ func (o *Owner) carrySeat(now time.Time, a *asking) {
 		if done := o.repeated(now, a); done {
 			return
 		}
-	case !same && req.Mode != schema.ModeOpen:
+	case !same && req.Mode != wire.ModeOpen:
 		o.finish(a, &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", o.rec.Batcher, o.rec.Reader)})
 		return
 	}
 	o.follow(req.Trace)
 	switch req.Mode {
-	case schema.ModeOpen:
+	case wire.ModeOpen:
 		o.sit(now, a)
-	case schema.ModeStart, schema.ModeSeek:
+	case wire.ModeStart, wire.ModeSeek:
 		o.seek(now, a)
 	default:
 		o.finish(a, &schema.Fault{Code: schema.CodeBadRequest, Message: fmt.Sprintf("unknown mode %q", req.Mode)})
@@ -169,7 +170,7 @@ func (o *Owner) overtaken(reader, request string) bool {
 	if reader == o.rec.Reader {
 		return request < o.rec.Request
 	}
-	return slices.ContainsFunc(o.rec.Former, func(f schema.Former) bool { return f.Reader == reader && request <= f.Request })
+	return slices.ContainsFunc(o.rec.Former, func(f wire.Former) bool { return f.Reader == reader && request <= f.Request })
 }
 
 // repeated answers a request that was carried out before and whose answer was lost. It reports false when the request is
@@ -178,7 +179,7 @@ func (o *Owner) overtaken(reader, request string) bool {
 func (o *Owner) repeated(now time.Time, a *asking) bool {
 	req := a.seat
 	switch r := o.seatReply(false); {
-	case req.Mode == schema.ModeOpen:
+	case req.Mode == wire.ModeOpen:
 		o.repeat(a, r)
 	case o.gen != nil && len(r.State.Data) == 0: // after a takeover, until the run has been iterated again so far
 		o.finish(a, unavailable("the run was taken over and is being iterated again from %d", o.gen.Floor()))
@@ -202,7 +203,7 @@ func (o *Owner) repeated(now time.Time, a *asking) bool {
 }
 
 // openFor returns the opened data set of a spec. Nil: the request waits for it, or was answered.
-func (o *Owner) openFor(now time.Time, a *asking, spec schema.Spec, key schema.Digest) *data {
+func (o *Owner) openFor(now time.Time, a *asking, spec wire.Spec, key wire.Digest) *data {
 	d := o.dataOf(now, spec, key)
 	switch fault := o.failed(d); {
 	case fault != nil:
@@ -224,7 +225,7 @@ func (o *Owner) openFor(now time.Time, a *asking, spec schema.Spec, key schema.D
 func (o *Owner) sit(now time.Time, a *asking) {
 	req := a.seat
 	version, known := o.cfg.Kinds[req.Spec.Dataset]
-	spec := schema.Spec{Dataset: req.Spec.Dataset, Version: version, Params: req.Spec.Params}
+	spec := wire.Spec{Dataset: req.Spec.Dataset, Version: version, Params: req.Spec.Params}
 	a.differs = a.key != o.key
 	if o.held(now) && o.rec.Reader != req.Reader && o.rec.Phase != schema.PhaseClosed {
 		switch {
@@ -249,7 +250,7 @@ func (o *Owner) sit(now time.Time, a *asking) {
 	// A run that ended badly, was stopped, or was of another spec is over; any other goes on.
 	a.over = a.differs || o.rec.Phase == schema.PhaseFailed || o.rec.Phase == schema.PhaseClosed
 	a.before = o.rec.Gen
-	o.record(toSit, a, func(r *schema.Record) {
+	o.record(toSit, a, func(r *wire.Record) {
 		if r.Reader != req.Reader {
 			vacate(r)
 		}
@@ -295,7 +296,7 @@ func (o *Owner) seek(now time.Time, a *asking) {
 		return
 	}
 	a.state = state
-	if g := o.gen; g != nil && req.Mode == schema.ModeSeek {
+	if g := o.gen; g != nil && req.Mode == wire.ModeSeek {
 		switch {
 		case !o.silent.IsZero():
 			o.finish(a, unavailable("the store of results does not answer"))
@@ -306,7 +307,7 @@ func (o *Owner) seek(now time.Time, a *asking) {
 		}
 		if position, ok := g.Find(state); ok {
 			a.position = position
-			o.record(toSeek, a, func(r *schema.Record) {
+			o.record(toSeek, a, func(r *wire.Record) {
 				o.seatIn(now, a, r)
 				r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
 			})
@@ -322,13 +323,13 @@ func (o *Owner) seek(now time.Time, a *asking) {
 	}
 	gen := o.cfg.NewGen()
 	a.before = o.rec.Gen
-	o.record(toBegin, a, func(r *schema.Record) {
+	o.record(toBegin, a, func(r *wire.Record) {
 		beginIn(now, r, gen, state, 0)
 		o.seatIn(now, a, r)
 	})
 }
 
-func (o *Owner) seatIn(now time.Time, a *asking, r *schema.Record) {
+func (o *Owner) seatIn(now time.Time, a *asking, r *wire.Record) {
 	r.Request, r.Reader, r.Since = a.seat.Request, a.seat.Reader, now
 	r.Seat++
 }
@@ -371,8 +372,8 @@ func (o *Owner) stateOf(now time.Time, a *asking) (state []byte, fault *schema.F
 	return s.Data, nil, false
 }
 
-func (o *Owner) seatReply(held bool, warnings ...string) schema.SeatReply {
-	r := schema.SeatReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Position: o.rec.Position, Phase: o.rec.Phase, Held: held, Warnings: warnings}
+func (o *Owner) seatReply(held bool, warnings ...string) wire.SeatReply {
+	r := wire.SeatReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Position: o.rec.Position, Phase: o.rec.Phase, Held: held, Warnings: warnings}
 	if o.gen != nil {
 		r.Window = o.gen.Limit()
 		r.State = schema.State{Dataset: o.rec.Spec.Dataset, Version: o.rec.Spec.Version, Data: o.gen.StateAfter(o.rec.Position - 1)}
@@ -386,7 +387,7 @@ func (o *Owner) carryStop(now time.Time, a *asking) {
 	switch seated := o.rec.Reader == req.Reader; {
 	case !seated && (o.rec.Phase == schema.PhaseClosed || o.rec.Reader == ""):
 		o.asking = nil
-		o.confirm(ReplyStop{a.token, schema.StopReply{Error: o.rec.Error}})
+		o.confirm(ReplyStop{a.token, wire.StopReply{Error: o.rec.Error}})
 		return
 	case !seated:
 		o.finish(a, &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", o.rec.Batcher, o.rec.Reader)})
@@ -399,7 +400,7 @@ func (o *Owner) carryStop(now time.Time, a *asking) {
 	if o.failing != nil && o.failing.gen == o.rec.Gen {
 		a.failure = o.failing.fault
 	}
-	o.record(toStop, a, func(r *schema.Record) {
+	o.record(toStop, a, func(r *wire.Record) {
 		r.Since, r.Request = now, req.Request
 		if o.gen != nil {
 			r.Taken = o.gen.Taken()
@@ -421,5 +422,5 @@ func (o *Owner) stopped(a *asking) {
 		o.info("batcher stopped", "gen", a.before)
 	}
 	o.notify()
-	o.emit(ReplyStop{a.token, schema.StopReply{Error: a.failure}})
+	o.emit(ReplyStop{a.token, wire.StopReply{Error: a.failure}})
 }

@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // creditReply says how things stand.
-func (o *Owner) creditReply() schema.CreditReply {
-	r := schema.CreditReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Phase: o.rec.Phase, Workers: o.workers, Error: o.rec.Error, Trouble: o.trouble}
+func (o *Owner) creditReply() wire.CreditReply {
+	r := wire.CreditReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Phase: o.rec.Phase, Workers: o.workers, Error: o.rec.Error, Trouble: o.trouble}
 	if o.gen != nil {
 		r.Window = o.gen.Limit()
 	}

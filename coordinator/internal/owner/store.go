@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -148,7 +149,7 @@ func (o *Owner) reissue(done map[uint64]bool) {
 }
 
 // reported takes a worker's word about the store: that it is full, gone, or holds another result than its own.
-func (o *Owner) reported(now time.Time, report *schema.Report) {
+func (o *Owner) reported(now time.Time, report *wire.Report) {
 	if report.Gen != o.rec.Gen || o.gen == nil {
 		return
 	}
@@ -166,12 +167,12 @@ func (o *Owner) reported(now time.Time, report *schema.Report) {
 
 // remake has results made again whose payloads were lost with the workers that kept them. The record goes first, and only
 // that of the attempt which was lost: another may have taken its place since.
-func (o *Owner) remake(lost []schema.Lost) {
+func (o *Owner) remake(lost []wire.Lost) {
 	g := o.gen
 	if !o.silent.IsZero() {
 		return // the reader says it again
 	}
-	var remove []schema.Lost
+	var remove []wire.Lost
 	for _, l := range lost {
 		if _, ok := g.Entry(l.Seq); ok && l.Seq > g.Taken() && !g.lost[l.Seq] {
 			g.lost[l.Seq] = true

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -14,7 +15,7 @@ import (
 // change is what is being recorded.
 type change struct {
 	what what
-	next schema.Record
+	next wire.Record
 	asks *asking // whose answer depends on it; nil for none
 }
 
@@ -42,7 +43,7 @@ type failure struct {
 }
 
 // record begins a change. Nothing may be under way.
-func (o *Owner) record(what what, asks *asking, apply func(*schema.Record)) {
+func (o *Owner) record(what what, asks *asking, apply func(*wire.Record)) {
 	next := o.rec
 	apply(&next)
 	o.writing = &change{what: what, next: next, asks: asks}
@@ -64,18 +65,18 @@ func (o *Owner) write(now time.Time) {
 		o.write(now)
 	case o.failing != nil:
 		fault := o.failing.fault
-		o.record(toFail, nil, func(r *schema.Record) { r.Phase, r.Error, r.Since = schema.PhaseFailed, fault, now })
+		o.record(toFail, nil, func(r *wire.Record) { r.Phase, r.Error, r.Since = schema.PhaseFailed, fault, now })
 	case o.finished && v != nil && v.Fault == nil && o.rec.Phase == schema.PhaseRunning:
-		o.record(toFinish, nil, func(r *schema.Record) { r.Phase, r.Since = schema.PhaseDone, now })
+		o.record(toFinish, nil, func(r *wire.Record) { r.Phase, r.Since = schema.PhaseDone, now })
 	case g != nil && g.unsaid != nil && (v == nil || v.Seq != g.unsaid.Seq):
-		o.record(toConclude, nil, func(r *schema.Record) { r.Verdict = g.unsaid })
+		o.record(toConclude, nil, func(r *wire.Record) { r.Verdict = g.unsaid })
 	case o.damaged:
-		o.record(toMend, nil, func(*schema.Record) {})
+		o.record(toMend, nil, func(*wire.Record) {})
 	case g != nil && o.save && now.Sub(o.unsaved) >= savePause:
 		o.save = false
 		floor := max(o.droppable(), min(o.saveTo, g.Taken()))
 		o.saveTo = 0
-		o.record(toSave, nil, func(r *schema.Record) {
+		o.record(toSave, nil, func(r *wire.Record) {
 			r.Taken, r.Floor, r.FloorState = g.Taken(), floor, g.StateAfter(floor)
 			r.BatchBytes = o.batchBytes()
 		})
@@ -210,9 +211,9 @@ func (o *Owner) confirmed(e Confirmed) {
 		for _, reply := range replies {
 			switch r := reply.(type) {
 			case ReplySeat:
-				o.emit(ReplySeat{r.Token, schema.SeatReply{Fault: fault}})
+				o.emit(ReplySeat{r.Token, wire.SeatReply{Fault: fault}})
 			case ReplyStop:
-				o.emit(ReplyStop{r.Token, schema.StopReply{Fault: fault}})
+				o.emit(ReplyStop{r.Token, wire.StopReply{Fault: fault}})
 			}
 		}
 	}
@@ -220,11 +221,11 @@ func (o *Owner) confirmed(e Confirmed) {
 }
 
 // vacate notes in the record that its reader has the seat no more.
-func vacate(r *schema.Record) {
+func vacate(r *wire.Record) {
 	if r.Reader == "" {
 		return
 	}
-	former := append(slices.Clone(r.Former), schema.Former{Reader: r.Reader, Request: r.Request})
-	r.Former = former[max(0, len(former)-schema.MaxFormer):]
+	former := append(slices.Clone(r.Former), wire.Former{Reader: r.Reader, Request: r.Request})
+	r.Former = former[max(0, len(former)-wire.MaxFormer):]
 	r.Reader, r.Request = "", ""
 }
