@@ -291,7 +291,11 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 			continue
 		}
 		group.Go(func() error {
-			if err := jobs.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+			job, err := jobs.GetLastMsgForSubject(ctx, subject)
+			if err == nil {
+				err = jobs.DeleteMsg(ctx, job.Sequence) // a purge by subject can make the consumer lose sight of other jobs
+			}
+			if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) && !gone(err) {
 				return fmt.Errorf("job %s: %w", subject, err)
 			}
 			return nil
@@ -299,6 +303,15 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 	}
 	return group.Wait()
 }
+
+// gone reports whether a message could not be deleted because it was deleted, or acked, before.
+func gone(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeMessageNotFound || api.ErrorCode == msgDeleteFailed)
+}
+
+// msgDeleteFailed is the server's code for a message that is not there to be deleted.
+const msgDeleteFailed jetstream.ErrorCode = 10057
 
 // deletesAtOnce is how many jobs are deleted at a time: one round trip for each would take seconds for some thousands.
 const deletesAtOnce = 64
