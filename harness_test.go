@@ -19,6 +19,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -269,7 +270,7 @@ func (o *oracle) eof(b *client.Batcher[schema.Batch]) {
 
 func encode(t *testing.T, b schema.Batch) []byte {
 	t.Helper()
-	data, err := schema.AppendPayload(nil, b)
+	data, err := wire.AppendPayload(nil, b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -56,7 +57,7 @@ func TestP4Bounded(t *testing.T) {
 		}
 		eventually(t, "taken results are dropped", func() bool {
 			info, err := stream.Info(within(t))
-			return err == nil && info.State.Msgs <= window+schema.BlockSize+1
+			return err == nil && info.State.Msgs <= window+wire.BlockSize+1
 		})
 	}
 }

@@ -12,12 +12,13 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // overview is what a coordinator says of all that it knows; false when none answers.
-func (c *cluster) overview(nc *nats.Conn) (o schema.Overview, ok bool) {
-	m, err := nc.RequestWithContext(within(c.t), schema.CoordinatorPrefix+".overview", nil)
+func (c *cluster) overview(nc *nats.Conn) (o wire.Overview, ok bool) {
+	m, err := nc.RequestWithContext(within(c.t), wire.CoordinatorPrefix+".overview", nil)
 	return o, err == nil && json.Unmarshal(m.Data, &o) == nil
 }
 
@@ -37,16 +38,16 @@ func (c *cluster) serving(nc *nats.Conn, kind string) (workers int, done uint64)
 // understands and nothing else, and who waits for whom can be seen.
 func TestVersionSkew(t *testing.T) {
 	t.Parallel()
-	old, next, unknown := schema.KindToken("numbers", 1), schema.KindToken("numbers", 2), "numbers-v1-w99"
+	old, next, unknown := wire.KindToken("numbers", 1), wire.KindToken("numbers", 2), "numbers-v1-w99"
 	c := startCluster(t, 0)
 	newer := c.start("worker-v2")
-	beat, err := json.Marshal(schema.WorkerStatus{Worker: "from-the-future", Kinds: []string{unknown}, Slots: 4})
+	beat, err := json.Marshal(wire.WorkerStatus{Worker: "from-the-future", Kinds: []string{unknown}, Slots: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	nc := c.connect()
 	eventually(t, "the coordinator hears both", func() bool {
-		if err := nc.Publish(schema.WorkerPrefix+".from-the-future", beat); err != nil {
+		if err := nc.Publish(wire.WorkerPrefix+".from-the-future", beat); err != nil {
 			t.Fatal(err)
 		}
 		a, _ := c.serving(nc, next)
@@ -114,7 +115,7 @@ func TestRollingReplacement(t *testing.T) {
 	for range 2 {
 		workers = append(workers, c.start("worker"))
 	}
-	nc, kind := c.connect(), schema.KindToken("numbers", 1)
+	nc, kind := c.connect(), wire.KindToken("numbers", 1)
 	// fleet waits until so many workers serve.
 	fleet := func(n int) {
 		t.Helper()

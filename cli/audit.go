@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -156,7 +157,7 @@ func (c *auditCmd) take(ctx context.Context, b *client.Batcher[[]byte], state sc
 }
 
 func madeBy(step client.Step[[]byte]) made {
-	return made{Worker: step.Worker, Attempt: step.Attempt, Digest: schema.Sum(step.Batch).String()}
+	return made{Worker: step.Worker, Attempt: step.Attempt, Digest: wire.Sum(step.Batch).String()}
 }
 
 // differing adds errDiffers to the service's own word that a batch was made in two ways.

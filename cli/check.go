@@ -12,7 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/doctor"
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 type checkCmd struct {
@@ -69,7 +69,7 @@ func (c *checkCmd) examine(ctx context.Context, a *app) ([]doctor.Finding, error
 	}
 	defer nc.Close()
 	d := doctor.Deployment{
-		Conn: nc, Version: schema.ServiceVersion, Monitor: c.Monitor,
+		Conn: nc, Version: wire.Release, Monitor: c.Monitor,
 		Overview: func(ctx context.Context) (fleet.Status, error) { return askOverview(ctx, nc, c.Wait) },
 	}
 	if c.Role != "none" {

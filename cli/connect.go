@@ -17,7 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/client"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // natsFlags say how to reach NATS. A password is never a flag, since others can read a process's command line.
@@ -141,7 +141,7 @@ func hostToken() string {
 		}
 		return '-'
 	}, host)
-	return token[:min(len(token), schema.MaxName/2)]
+	return token[:min(len(token), wire.MaxName/2)]
 }
 
 // uniqueName is base, or the host's name, and something random.

@@ -13,6 +13,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -133,7 +134,7 @@ func (d *demo) take(ctx context.Context, b *client.Batcher[schema.Batch], state 
 		if err != nil {
 			return state, errors.Join(err, settle())
 		}
-		if buf, err = schema.AppendPayload(buf[:0], step.Batch); err != nil {
+		if buf, err = wire.AppendPayload(buf[:0], step.Batch); err != nil {
 			return state, errors.Join(err, settle())
 		}
 		step.Release()
@@ -195,7 +196,7 @@ func (d *demo) compare(ctx context.Context) error {
 			return fmt.Errorf("reference: %w", err)
 		}
 		state = step.Next
-		if want, err = schema.AppendPayload(want[:0], step.Batch); err != nil {
+		if want, err = wire.AppendPayload(want[:0], step.Batch); err != nil {
 			return fmt.Errorf("reference: %w", err)
 		}
 		if got, err = readBack(spool, got, taken.size); err != nil {

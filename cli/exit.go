@@ -9,6 +9,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -45,7 +46,7 @@ var codes = []struct {
 	{kind.ErrBadParams, exitUsage},
 	{kind.ErrWrongState, exitUsage},
 	{kind.ErrNoStart, exitUsage},
-	{schema.ErrBadName, exitUsage},
+	{wire.ErrBadName, exitUsage},
 	{schema.ErrBadStateText, exitUsage},
 	{client.ErrInUse, exitInUse},
 	{client.ErrSuperseded, exitInUse},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -66,7 +67,7 @@ func (r *reference) next(ctx context.Context) (payload []byte, err error) {
 		}
 		r.state = next
 		r.n++
-		return schema.Pieces(pieces).AppendTo(nil), nil
+		return wire.Pieces(pieces).AppendTo(nil), nil
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/jetbatch/jetbatch/deploy"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -283,8 +284,8 @@ func TestSecuredReplies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		store, stored := topology.ResultsStream("train", status.Gen), schema.ResultSubject("train", status.Gen, step.Seq)
-		head := schema.LiveSubject("train", status.Gen)
+		store, stored := topology.ResultsStream("train", status.Gen), wire.ResultSubject("train", status.Gen, step.Seq)
+		head := wire.LiveSubject("train", status.Gen)
 		for from, request := range map[*nats.Conn]*nats.Msg{
 			worker: {Subject: "$JS.API.STREAM.MSG.GET." + store, Data: fmt.Appendf(nil, `{"last_by_subj":%q}`, stored)},
 			other:  {Subject: "$JS.API.DIRECT.GET." + store + "." + stored},
@@ -309,21 +310,21 @@ func TestSecuredWorkerAnswersInboxesOnly(t *testing.T) {
 	s.start("worker", "--name", "w1")
 	operator := s.connect("operator")
 	natstest.Eventually(t, "coordinator and worker answer", func() bool {
-		_, err := operator.Request(schema.CoordinatorPrefix+".overview", nil, patience)
+		_, err := operator.Request(wire.CoordinatorPrefix+".overview", nil, patience)
 		if err == nil {
 			_, err = operator.Request("jetbatch.worker-status.w1", nil, patience)
 		}
 		return err == nil
 	})
 	subjects := map[string][]string{
-		"client":   {schema.UploadSubject("w1")},
+		"client":   {wire.UploadSubject("w1")},
 		"operator": {"jetbatch.worker-status.w1", "$SRV.PING.jetbatch-worker", "$SRV.STATS.jetbatch-worker"},
 	}
 	for role, subjects := range subjects {
 		nc := s.connect(role)
 		for _, subject := range subjects {
 			for _, hostile := range []string{"$KV.jetbatch.batcher.victim", "jetbatch.job.wide-v1-w1.victim.GEN.1.0", "jetbatch.coordinator.stop", "_INBOX_coordinator.x.y"} {
-				if strings.HasPrefix(subject, "$SRV") && strings.HasPrefix(hostile, schema.JobPrefix) {
+				if strings.HasPrefix(subject, "$SRV") && strings.HasPrefix(hostile, wire.JobPrefix) {
 					continue // the library answers there, and a worker may queue a job: docs/SECURITY.md
 				}
 				if err := nc.PublishRequest(subject, hostile, []byte(`{"attempt":"a"}`)); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -82,10 +83,10 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 	due := time.Now().Add(wait)
 	last := time.AfterFunc(max(wait, slowAnswer), cancel)
 	defer last.Stop()
-	const overview = schema.CoordinatorPrefix + ".overview"
-	var answers []schema.Overview
+	const overview = wire.CoordinatorPrefix + ".overview"
+	var answers []wire.Overview
 	err := gather(ctx, nc, overview, func(m *nats.Msg) bool {
-		var o schema.Overview
+		var o wire.Overview
 		if json.Unmarshal(m.Data, &o) == nil {
 			answers = append(answers, o)
 		}

@@ -5,7 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 type versionCmd struct {
@@ -24,8 +24,8 @@ type versionReport struct {
 // Run prints versions.
 func (c *versionCmd) Run(a *app) error {
 	r := versionReport{
-		Version: schema.ServiceVersion, Module: "unknown", Go: runtime.Version(),
-		Platform: runtime.GOOS + "/" + runtime.GOARCH, Wire: schema.WireVersion,
+		Version: wire.Release, Module: "unknown", Go: runtime.Version(),
+		Platform: runtime.GOOS + "/" + runtime.GOARCH, Wire: wire.Version,
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		r.Module = info.Main.Path + " " + info.Main.Version

@@ -27,6 +27,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -75,7 +76,7 @@ func (b *Batcher[B]) Start(ctx context.Context, state schema.State) error {
 func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], error) {
 	step := Step[B]{Prev: state}
 	t, err := b.r.take(ctx, state, func(payload []byte) (err error) {
-		step.Batch, err = schema.DecodePayload[B](payload)
+		step.Batch, err = wire.DecodePayload[B](payload)
 		return err
 	})
 	if err != nil {
@@ -83,7 +84,7 @@ func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], err
 	}
 	step.Seq, step.Next, step.Timing = t.seq, t.next, t.timing
 	step.Worker, step.Attempt, step.Deliveries, step.Trace = t.worker, t.attempt, t.deliveries, t.trace
-	if !schema.PayloadAliases[B]() {
+	if !wire.PayloadAliases[B]() {
 		t.payload.release() // decoded into memory of its own
 		return step, nil
 	}

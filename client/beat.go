@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/client/internal/reorder"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -27,7 +28,7 @@ const ownerSilent = "the owner does not answer"
 
 // listen starts what runs from Open to Close: the beat, and the watch over both connections.
 func (r *reader) listen() error {
-	notices, err := r.nc.Subscribe(schema.NoticePrefix+"."+r.cfg.Name, func(*nats.Msg) {
+	notices, err := r.nc.Subscribe(wire.NoticePrefix+"."+r.cfg.Name, func(*nats.Msg) {
 		poke(r.noticed)
 		r.mu.Lock()
 		if r.sess != nil && r.sticky == nil {
@@ -95,13 +96,13 @@ func (r *reader) watch(status <-chan nats.Status) {
 }
 
 // credit says how far the trainer has come. Called with mu held.
-func (r *reader) credit() schema.Credit {
+func (r *reader) credit() wire.Credit {
 	timing := r.total
-	var lost []schema.Lost
+	var lost []wire.Lost
 	if r.sess != nil {
 		lost = r.sess.lostResults()
 	}
-	return schema.Credit{
+	return wire.Credit{
 		Gen: r.seat.gen, Seat: r.seat.number, Reader: r.id, Taken: r.taken, BatchBytes: r.largestBatch, Stored: max(r.largestStored, 1), Bytes: r.totalBytes,
 		Waiting: r.waiting, Late: r.late, Straggles: r.straggles(), Failed: r.failed, Timing: &timing,
 		Trace: r.trace, Lost: lost,
@@ -120,7 +121,7 @@ func (r *reader) publishCredit() {
 	}
 	body, err := json.Marshal(credit)
 	if err == nil {
-		err = r.nc.Publish(schema.ReaderPrefix+"."+r.cfg.Name, body)
+		err = r.nc.Publish(wire.ReaderPrefix+"."+r.cfg.Name, body)
 	}
 	if err != nil {
 		r.beatSoon()
@@ -128,26 +129,26 @@ func (r *reader) publishCredit() {
 }
 
 // beat sends the credit as a request, acts on the answer and returns it.
-func (r *reader) beat(ctx context.Context) (schema.CreditReply, error) {
+func (r *reader) beat(ctx context.Context) (wire.CreditReply, error) {
 	r.mu.Lock()
 	sent := r.credit()
 	r.mu.Unlock()
 	body, err := json.Marshal(sent)
 	if err != nil {
-		return schema.CreditReply{}, err
+		return wire.CreditReply{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	subject := schema.ReaderPrefix + "." + r.cfg.Name
+	subject := wire.ReaderPrefix + "." + r.cfg.Name
 	msg, err := r.nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
 		r.unheard(subject, err)
-		return schema.CreditReply{}, err
+		return wire.CreditReply{}, err
 	}
-	var reply schema.CreditReply
+	var reply wire.CreditReply
 	if err := json.Unmarshal(msg.Data, &reply); err != nil {
 		r.unheard(subject, err)
-		return schema.CreditReply{}, err
+		return wire.CreditReply{}, err
 	}
 	r.heard(&sent, &reply)
 	return reply, nil
@@ -172,7 +173,7 @@ func (r *reader) unheard(subject string, err error) {
 }
 
 // heard compares how things stand with how we thought they stood.
-func (r *reader) heard(sent *schema.Credit, reply *schema.CreditReply) {
+func (r *reader) heard(sent *wire.Credit, reply *wire.CreditReply) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || r.seat.gen != sent.Gen || r.seat.number != sent.Seat {
@@ -252,6 +253,6 @@ func (r *reader) mine(ctx context.Context) bool {
 	case reply.Reader != "":
 		return false
 	}
-	_, err = r.requestSeat(ctx, sitting{mode: schema.ModeOpen})
+	_, err = r.requestSeat(ctx, sitting{mode: wire.ModeOpen})
 	return !errors.Is(err, ErrInUse) && !errors.Is(err, ErrSuperseded)
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -139,7 +140,7 @@ func TestStartThenTake(t *testing.T) {
 		t.Error("no warning of the second Start")
 	}
 	take(t, b, stateOf(5), 10)
-	if n := o.count(schema.ModeStart); n != 1 {
+	if n := o.count(wire.ModeStart); n != 1 {
 		t.Errorf("%d starts", n)
 	}
 }
@@ -165,10 +166,10 @@ func TestMoveToAnotherState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seeks := o.count(schema.ModeSeek)
+	seeks := o.count(wire.ModeSeek)
 	step, err := b.Take(deadline(t), bare)
-	if err != nil || string(step.Batch) != "batch 7" || o.count(schema.ModeSeek) != seeks {
-		t.Errorf("%q, %v, %d seeks more", step.Batch, err, o.count(schema.ModeSeek)-seeks)
+	if err != nil || string(step.Batch) != "batch 7" || o.count(wire.ModeSeek) != seeks {
+		t.Errorf("%q, %v, %d seeks more", step.Batch, err, o.count(wire.ModeSeek)-seeks)
 	}
 }
 
@@ -189,11 +190,11 @@ func TestWrongState(t *testing.T) {
 		t.Errorf("huge state: %v", err)
 	}
 	o.locked(func() {
-		o.onSeat = func(req *schema.SeatRequest) *schema.SeatReply {
+		o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
 			if req.State.Version != 2 {
 				return nil
 			}
-			return &schema.SeatReply{Fault: &schema.Fault{Code: schema.CodeWrongState, Message: "version 2"}}
+			return &wire.SeatReply{Fault: &schema.Fault{Code: schema.CodeWrongState, Message: "version 2"}}
 		}
 	})
 	old := stateOf(1)
@@ -228,7 +229,7 @@ func TestLiveMessageLost(t *testing.T) {
 	began := time.Now()
 	take(t, b, state, 20)
 	t.Logf("20 batches by looking alone in %v", time.Since(began))
-	if o.count(schema.ModeSeek) != 0 {
+	if o.count(wire.ModeSeek) != 0 {
 		t.Error("asked for another seat; reading was enough")
 	}
 }
@@ -236,12 +237,12 @@ func TestLiveMessageLost(t *testing.T) {
 func TestHoles(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 		res, payload := o.batch(seq)
 		if seq%3 != 0 {
 			return res, payload
 		}
-		res.Kind, res.Size, res.Digest, res.Fault = schema.KindHole, 0, schema.Digest{}, &schema.Fault{Message: "no label"}
+		res.Kind, res.Size, res.Digest, res.Fault = wire.KindHole, 0, wire.Digest{}, &schema.Fault{Message: "no label"}
 		return res, nil
 	}
 	b, _ := setup(t, o, nil)
@@ -269,9 +270,9 @@ func large(n uint64, size int) []byte {
 func TestChunkedPayloads(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 		n := o.base + seq - 1
-		return result(seq, n, large(n, 5*schema.ChunkSize+int(n)))
+		return result(seq, n, large(n, 5*wire.ChunkSize+int(n)))
 	}
 	b, _ := setup(t, o, func(c *Config) { c.WindowBytes = 8 << 20 })
 	state := schema.State{}
@@ -280,7 +281,7 @@ func TestChunkedPayloads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(step.Batch, large(n, 5*schema.ChunkSize+int(n))) {
+		if !bytes.Equal(step.Batch, large(n, 5*wire.ChunkSize+int(n))) {
 			t.Fatalf("batch %d differs", n)
 		}
 		b.r.mu.Lock()
@@ -339,7 +340,7 @@ func TestPool(t *testing.T) {
 func TestPayloadLargerThanWindowBytes(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 		n := o.base + seq - 1
 		return result(seq, n, large(n, 3<<20))
 	}
@@ -354,8 +355,8 @@ func TestTensorsAreAligned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
-		payload, err := schema.AppendPayload(nil, schema.Batch{{Name: "x", Tensor: x}})
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
+		payload, err := wire.AppendPayload(nil, schema.Batch{{Name: "x", Tensor: x}})
 		if err != nil {
 			t.Error(err)
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // OnError says when Take reports the error of a batch.
@@ -98,10 +98,10 @@ func (c Config) resolve() (*Config, error) {
 }
 
 func (c *Config) validate() error {
-	if err := schema.CheckName("batcher", c.Name); err != nil {
+	if err := wire.CheckName("batcher", c.Name); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadConfig, err)
 	}
-	if err := schema.CheckName("data set", c.Dataset); err != nil {
+	if err := wire.CheckName("data set", c.Dataset); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadConfig, err)
 	}
 	switch {
@@ -124,13 +124,13 @@ func (c *Config) traceOf(ctx context.Context) string {
 	if c.Trace == nil {
 		return ""
 	}
-	return schema.Traceparent(c.Trace(ctx))
+	return wire.Traceparent(c.Trace(ctx))
 }
 
-func (c *Config) spec() schema.Spec {
-	return schema.Spec{Dataset: c.Dataset, Params: c.params}
+func (c *Config) spec() wire.Spec {
+	return wire.Spec{Dataset: c.Dataset, Params: c.params}
 }
 
-func (c *Config) settings() schema.Settings {
-	return schema.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout}
+func (c *Config) settings() wire.Settings {
+	return wire.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout}
 }

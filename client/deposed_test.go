@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -13,7 +14,7 @@ import (
 // thinks of another reader, or of a run that was stopped.
 func TestDeposedOwnerAnswers(t *testing.T) {
 	t.Parallel()
-	for name, stale := range map[string]schema.CreditReply{
+	for name, stale := range map[string]wire.CreditReply{
 		"reader": {Gen: "OLD", Reader: "ANOTHER", Phase: schema.PhaseRunning},
 		"phase":  {Reader: "ANOTHER", Phase: schema.PhaseClosed},
 	} {
@@ -26,7 +27,7 @@ func TestDeposedOwnerAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = o.nc.Subscribe(schema.ReaderPrefix+"."+o.name, func(m *nats.Msg) {
+			_, err = o.nc.Subscribe(wire.ReaderPrefix+"."+o.name, func(m *nats.Msg) {
 				if m.Reply != "" {
 					_ = o.nc.Publish(m.Reply, data) // fails when the test is over
 				}

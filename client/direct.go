@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/direct"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 const (
@@ -87,11 +87,11 @@ func (f *fetcher) avoidFor(worker string, pause time.Duration) {
 }
 
 // fetch fills buf with the payload of a result, and returns its digest.
-func (f *fetcher) fetch(ctx context.Context, res *schema.Result, buf []byte) (schema.Digest, error) {
+func (f *fetcher) fetch(ctx context.Context, res *wire.Result, buf []byte) (wire.Digest, error) {
 	for {
 		conn, used, err := f.dial(ctx, res.Direct)
 		if err != nil {
-			return schema.Digest{}, fmt.Errorf("%w: %w", errUnreachable, err)
+			return wire.Digest{}, fmt.Errorf("%w: %w", errUnreachable, err)
 		}
 		digest, begun, err := fetchFrom(ctx, conn, res, buf)
 		if err == nil || errors.Is(err, errNotKept) {
@@ -102,12 +102,12 @@ func (f *fetcher) fetch(ctx context.Context, res *schema.Result, buf []byte) (sc
 		if used && !begun && ctx.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			continue // the worker closed it while it was idle
 		}
-		return schema.Digest{}, err
+		return wire.Digest{}, err
 	}
 }
 
 // dial returns a connection, and whether it was used before.
-func (f *fetcher) dial(ctx context.Context, d *schema.Direct) (conn net.Conn, used bool, err error) {
+func (f *fetcher) dial(ctx context.Context, d *wire.Direct) (conn net.Conn, used bool, err error) {
 	f.mu.Lock()
 	if idle := f.idle[d.Address]; len(idle) > 0 {
 		conn = idle[len(idle)-1]
@@ -148,20 +148,20 @@ func (f *fetcher) close() {
 }
 
 // fetchFrom asks for one payload on a connection and reads it. begun says that there was an answer.
-func fetchFrom(ctx context.Context, conn net.Conn, res *schema.Result, buf []byte) (digest schema.Digest, begun bool, err error) {
+func fetchFrom(ctx context.Context, conn net.Conn, res *wire.Result, buf []byte) (digest wire.Digest, begun bool, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // a closed connection ends, too
 	defer stop()
 	if err := extend(ctx, conn); err != nil {
 		return digest, false, err
 	}
-	if _, err := conn.Write(schema.AppendFetch(nil, res.Attempt)); err != nil {
+	if _, err := conn.Write(wire.AppendFetch(nil, res.Attempt)); err != nil {
 		return digest, false, err
 	}
-	var head [schema.AnswerHead]byte
+	var head [wire.AnswerHead]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return digest, false, err
 	}
-	here, size, err := schema.ParseAnswer(head)
+	here, size, err := wire.ParseAnswer(head)
 	switch {
 	case err != nil: // somebody else has that port, or stands before it
 		return digest, true, fmt.Errorf("%w: whoever listens there is no worker: %w", errUnreachable, err)
@@ -170,7 +170,7 @@ func fetchFrom(ctx context.Context, conn net.Conn, res *schema.Result, buf []byt
 	case size != res.Size:
 		return digest, true, fmt.Errorf("batch %d: the worker has %d bytes, its record says %d", res.Seq, size, res.Size)
 	}
-	var sum schema.Summer
+	var sum wire.Summer
 	for read, summed := 0, 0; summed < len(buf); {
 		if err := extend(ctx, conn); err != nil {
 			return digest, true, err
@@ -197,7 +197,7 @@ func extend(ctx context.Context, conn net.Conn) error {
 
 // direct fetches a payload from the worker that keeps it. Where that does not work and the worker lives, it has the
 // worker store the payload; whatever the error, the caller looks there next.
-func (s *session) direct(res *schema.Result, buf []byte) error {
+func (s *session) direct(res *wire.Result, buf []byte) error {
 	f := s.r.fetcher
 	var avoid time.Duration
 	if !f.avoids(res.Worker) {
@@ -222,9 +222,9 @@ func (s *session) direct(res *schema.Result, buf []byte) error {
 }
 
 // askUpload has a worker store a payload, and returns when it has, or why it has not.
-func (s *session) askUpload(res *schema.Result, avoid time.Duration) error {
-	subject := schema.UploadSubject(res.Worker)
-	body, err := json.Marshal(schema.Upload{Attempt: res.Attempt, Avoid: int64(avoid)})
+func (s *session) askUpload(res *wire.Result, avoid time.Duration) error {
+	subject := wire.UploadSubject(res.Worker)
+	body, err := json.Marshal(wire.Upload{Attempt: res.Attempt, Avoid: int64(avoid)})
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (s *session) askUpload(res *schema.Result, avoid time.Duration) error {
 		ctx, cancel := context.WithTimeout(s.ctx, uploadTimeout+time.Duration(res.Size)*time.Second/uploadRate)
 		msg, err := s.r.nc.RequestWithContext(ctx, subject, body)
 		cancel()
-		var reply schema.UploadReply
+		var reply wire.UploadReply
 		if err == nil {
 			err = json.Unmarshal(msg.Data, &reply)
 		}
@@ -244,7 +244,7 @@ func (s *session) askUpload(res *schema.Result, avoid time.Duration) error {
 			return err
 		case reply.Fault == nil:
 			return nil
-		case reply.Fault.Code == schema.CodeNotKept:
+		case reply.Fault.Code == wire.CodeNotKept:
 			return errNotKept
 		case try == uploadTries:
 			return reply.Fault
@@ -253,7 +253,7 @@ func (s *session) askUpload(res *schema.Result, avoid time.Duration) error {
 }
 
 // lose notes that the payload of a result cannot be had anywhere, and tells the owner, who has it made again.
-func (s *session) lose(res *schema.Result) {
+func (s *session) lose(res *wire.Result) {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
 	if s.r.sess != s {
@@ -265,19 +265,19 @@ func (s *session) lose(res *schema.Result) {
 }
 
 // isLost reports whether this very attempt is known to be lost. Called with mu held.
-func (s *session) isLost(res *schema.Result) bool {
+func (s *session) isLost(res *wire.Result) bool {
 	attempt, ok := s.lost[res.Seq]
 	return ok && attempt == res.Attempt
 }
 
 // lostResults are those that the owner is told of. Called with mu held.
-func (s *session) lostResults() []schema.Lost {
-	var lost []schema.Lost
+func (s *session) lostResults() []wire.Lost {
+	var lost []wire.Lost
 	for seq, attempt := range s.lost {
 		if seq < s.r.buf.Head() {
 			delete(s.lost, seq)
-		} else if len(lost) < schema.MaxLost {
-			lost = append(lost, schema.Lost{Seq: seq, Attempt: attempt})
+		} else if len(lost) < wire.MaxLost {
+			lost = append(lost, wire.Lost{Seq: seq, Attempt: attempt})
 		}
 	}
 	return lost

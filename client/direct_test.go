@@ -14,6 +14,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -24,9 +25,9 @@ type keeper struct {
 
 	mu      sync.Mutex
 	kept    map[string][]byte // by attempt
-	results map[string]*schema.Result
+	results map[string]*wire.Result
 	served  int
-	asked   []schema.Upload
+	asked   []wire.Upload
 	stall   int  // so many bytes into each answer nothing more comes; 0 for never
 	alien   bool // what listens is no worker
 }
@@ -37,7 +38,7 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &keeper{o: o, l: l, kept: make(map[string][]byte), results: make(map[string]*schema.Result)}
+	k := &keeper{o: o, l: l, kept: make(map[string][]byte), results: make(map[string]*wire.Result)}
 	var tasks sync.WaitGroup
 	tasks.Go(func() {
 		for {
@@ -56,11 +57,11 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 func (k *keeper) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // whatever becomes of it is the reader's problem
 	for {
-		var head [schema.FetchHead]byte
+		var head [wire.FetchHead]byte
 		if _, err := io.ReadFull(conn, head[:]); err != nil {
 			return
 		}
-		n, err := schema.ParseFetchHead(head)
+		n, err := wire.ParseFetchHead(head)
 		attempt := make([]byte, n)
 		if _, err2 := io.ReadFull(conn, attempt); err != nil || err2 != nil {
 			return
@@ -70,7 +71,7 @@ func (k *keeper) serve(conn net.Conn) {
 		stall, alien := k.stall, k.alien
 		k.served++
 		k.mu.Unlock()
-		answer := append(schema.AppendAnswer(nil, ok, uint64(len(payload))), payload...)
+		answer := append(wire.AppendAnswer(nil, ok, uint64(len(payload))), payload...)
 		if alien {
 			answer = []byte("HTTP/1.1 400 Bad Request\r\n\r\n")
 		}
@@ -87,10 +88,10 @@ func (k *keeper) serve(conn net.Conn) {
 func big(n uint64) []byte { return bytes.Repeat(content(n), 100_000) }
 
 // make keeps a payload of several chunks. Called with the owner's mu held.
-func (k *keeper) make(o *owner, seq uint64) (*schema.Result, []byte) {
+func (k *keeper) make(o *owner, seq uint64) (*wire.Result, []byte) {
 	n := o.base + seq - 1
 	res, payload := result(seq, n, big(n))
-	res.Direct = &schema.Direct{Address: k.l.Addr().String()}
+	res.Direct = &wire.Direct{Address: k.l.Addr().String()}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.kept[res.Attempt], k.results[res.Attempt] = payload, res
@@ -100,8 +101,8 @@ func (k *keeper) make(o *owner, seq uint64) (*schema.Result, []byte) {
 // hear answers requests to store as long as it is subscribed; not at all if mute.
 func (k *keeper) hear(t *testing.T, mute bool) *nats.Subscription {
 	t.Helper()
-	sub, err := k.o.nc.Subscribe(schema.UploadSubject("w1"), func(m *nats.Msg) {
-		var request schema.Upload
+	sub, err := k.o.nc.Subscribe(wire.UploadSubject("w1"), func(m *nats.Msg) {
+		var request wire.Upload
 		if err := json.Unmarshal(m.Data, &request); err != nil {
 			t.Error(err)
 		}
@@ -113,7 +114,7 @@ func (k *keeper) hear(t *testing.T, mute bool) *nats.Subscription {
 			return
 		}
 		k.o.storeChunks(res, payload)
-		k.o.respond(m, schema.UploadReply{})
+		k.o.respond(m, wire.UploadReply{})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +192,7 @@ func outOfReach(t *testing.T, o *owner, k *keeper) {
 	takeBig(t, b, 6)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	avoid := func(u schema.Upload) bool { return u.Avoid >= int64(firstAvoid) }
+	avoid := func(u wire.Upload) bool { return u.Avoid >= int64(firstAvoid) }
 	if len(k.asked) < 6 || !slices.ContainsFunc(k.asked, avoid) || slices.ContainsFunc(k.asked[idlePerWorker:], avoid) {
 		t.Fatalf("the worker was asked %+v", k.asked)
 	}
@@ -232,7 +233,7 @@ func TestPayloadIsLost(t *testing.T) {
 			if err := b.Start(deadline(t), schema.State{}); err != nil {
 				t.Fatal(err)
 			}
-			var lost schema.Lost
+			var lost wire.Lost
 			natstest.Eventually(t, "the owner hears of it", func() (found bool) {
 				o.locked(func() {
 					for _, c := range o.credits {
@@ -250,7 +251,7 @@ func TestPayloadIsLost(t *testing.T) {
 			k.mu.Unlock()
 			// The owner has all that is lost made again, by somebody who stores it.
 			o.locked(func() {
-				o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+				o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 					n := o.base + seq - 1
 					return result(seq, n, big(n))
 				}

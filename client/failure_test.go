@@ -7,17 +7,18 @@ import (
 	"testing"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // failAt makes a worker fail at one position.
-func failAt(at uint64, code string) func(*owner, uint64) (*schema.Result, []byte) {
-	return func(o *owner, seq uint64) (*schema.Result, []byte) {
+func failAt(at uint64, code string) func(*owner, uint64) (*wire.Result, []byte) {
+	return func(o *owner, seq uint64) (*wire.Result, []byte) {
 		res, payload := o.batch(seq)
 		if seq != at {
 			return res, payload
 		}
-		res.Kind, res.Next, res.Size = schema.KindError, nil, 0
+		res.Kind, res.Next, res.Size = wire.KindError, nil, 0
 		res.Fault = &schema.Fault{Code: code, Message: "EOF", Stack: "goroutine 1", Attempts: 5}
 		return res, nil
 	}
@@ -89,19 +90,19 @@ func TestErrorInOrder(t *testing.T) {
 
 func TestVerdictNeedsTheRecord(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []schema.Kind{schema.KindEnd, schema.KindError} {
+	for _, kind := range []wire.Kind{wire.KindEnd, wire.KindError} {
 		t.Run(kind.String(), func(t *testing.T) {
 			t.Parallel()
 			o := newOwner(t)
 			forged := false
-			o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+			o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 				res, payload := o.batch(seq)
 				if seq != 3 || forged {
 					return res, payload
 				}
 				forged = true
 				res.Kind, res.Next, res.Size = kind, nil, 0
-				if kind == schema.KindError {
+				if kind == wire.KindError {
 					res.Fault = &schema.Fault{Code: schema.CodeIterator, Message: "not so"}
 				}
 				return res, nil
@@ -118,12 +119,12 @@ func TestVerdictNeedsTheRecord(t *testing.T) {
 func TestIteratorError(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 		res, payload := o.batch(seq)
 		if seq != 3 {
 			return res, payload
 		}
-		res.Kind, res.Next, res.Size, res.Worker = schema.KindError, nil, 0, "owner"
+		res.Kind, res.Next, res.Size, res.Worker = wire.KindError, nil, 0, "owner"
 		res.Fault = &schema.Fault{Code: schema.CodeIteratorStalled, Message: "Next took 10 s"}
 		o.verdict(seq, res.Fault)
 		return res, nil
@@ -138,7 +139,7 @@ func TestIteratorError(t *testing.T) {
 func TestBrokenChain(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 		res, payload := o.batch(seq)
 		if len(o.gens) == 1 && seq == 4 {
 			res.Prev = stateOf(77).Data
@@ -154,11 +155,11 @@ func TestBrokenChain(t *testing.T) {
 
 func TestDigestMismatch(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{10, 3 * schema.ChunkSize} {
+	for _, size := range []int{10, 3 * wire.ChunkSize} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()
 			o := newOwner(t)
-			o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+			o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 				n := o.base + seq - 1
 				res, payload := result(seq, n, large(n, size))
 				if len(o.gens) == 1 && seq == 3 {
@@ -178,7 +179,7 @@ func TestDigestMismatch(t *testing.T) {
 func TestDamageThatStays(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 		res, payload := o.batch(seq)
 		res.Digest[0]++
 		return res, payload
@@ -201,11 +202,11 @@ func TestChunkLostThenMadeAgain(t *testing.T) {
 		// Position 1 keeps the reader from fetching 2 before its chunks are gone.
 		res, payload := result(2, 1, large(1, 3<<20))
 		res.Chunks = 6
-		body, err := schema.AppendResult(nil, res, payload)
+		body, err := wire.AppendResult(nil, res, payload)
 		if err != nil {
 			t.Fatal(err)
 		}
-		subject := schema.ResultSubject(o.name, o.rec.Gen, 2)
+		subject := wire.ResultSubject(o.name, o.rec.Gen, 2)
 		o.store(subject, body) // without chunks: an attempt whose chunks were removed
 	})
 	natstest.Eventually(t, "the record is dropped again", func() bool {
@@ -214,7 +215,7 @@ func TestChunkLostThenMadeAgain(t *testing.T) {
 		return b.r.buf.Len() == 0
 	})
 	o.locked(func() {
-		o.erase(schema.ResultSubject(o.name, o.rec.Gen, 2))
+		o.erase(wire.ResultSubject(o.name, o.rec.Gen, 2))
 		o.publish(result(2, 1, large(1, 3<<20)))
 		o.publish(result(1, 0, content(0)))
 	})
@@ -267,9 +268,9 @@ func TestStaleLiveMessages(t *testing.T) {
 				if seq > 1 && gen != first {
 					res, payload = o.batch(seq)
 				}
-				body, err := schema.AppendResult(nil, res, payload)
+				body, err := wire.AppendResult(nil, res, payload)
 				if err == nil {
-					err = o.nc.Publish(schema.LiveSubject(o.name, gen), body)
+					err = o.nc.Publish(wire.LiveSubject(o.name, gen), body)
 				}
 				if err != nil {
 					t.Error(err)
@@ -290,16 +291,16 @@ func TestMalformedRecord(t *testing.T) {
 			t.Parallel()
 			o := newOwner(t)
 			spoilt := false
-			o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+			o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 				res, payload := o.batch(seq)
 				if seq == 2 && !spoilt {
 					spoilt = true
 					if what == "another position" {
 						res.Seq = 9
-						body, _ = schema.AppendResult(nil, res, payload)
+						body, _ = wire.AppendResult(nil, res, payload)
 						res.Seq = 2
 					}
-					o.store(schema.ResultSubject(o.name, o.rec.Gen, 2), body)
+					o.store(wire.ResultSubject(o.name, o.rec.Gen, 2), body)
 				}
 				return res, payload // refused by the store where the other one is
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/internal/metrics"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -144,7 +145,7 @@ func failure(err error) bool {
 // timingOf says where the time of one batch went that Take delivers at now. Clocks of three machines meet here: what
 // lies between the storing of job and record is by the broker's alone, so a worker's clock that is wrong cannot make the
 // queue longer than there was time.
-func timingOf(res *schema.Result, got *arrival, began, now time.Time) schema.Timing {
+func timingOf(res *wire.Result, got *arrival, began, now time.Time) schema.Timing {
 	t := schema.Timing{
 		Iterate: max(res.Iterate, 0), Queue: max(res.Queue, 0), Materialize: max(res.Materialize, 0), Wait: now.Sub(began),
 	}

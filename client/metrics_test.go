@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -19,11 +20,11 @@ const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
-	o.make = func(o *owner, seq uint64) (*schema.Result, []byte) {
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
 		r, payload := o.batch(seq)
 		switch seq {
 		case 2:
-			r.Kind, r.Size, payload = schema.KindHole, 0, nil
+			r.Kind, r.Size, payload = wire.KindHole, 0, nil
 		case 3:
 			r.Deliveries = 2
 		}
@@ -81,11 +82,11 @@ func TestTraceTravels(t *testing.T) {
 	}
 	for seq, header := range []string{trace, trace + "\r\nmore: 1"} {
 		res, payload := o.batch(uint64(seq + 1))
-		body, err := schema.AppendResult(nil, res, payload)
+		body, err := wire.AppendResult(nil, res, payload)
 		if err != nil {
 			t.Fatal(err)
 		}
-		msg := &nats.Msg{Subject: schema.ResultSubject(o.name, o.rec.Gen, res.Seq), Data: body, Header: nats.Header{schema.TraceHeader: []string{header}}}
+		msg := &nats.Msg{Subject: wire.ResultSubject(o.name, o.rec.Gen, res.Seq), Data: body, Header: nats.Header{wire.TraceHeader: []string{header}}}
 		if _, err := o.js.PublishMsg(t.Context(), msg); err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func TestTimingOf(t *testing.T) {
 	base := time.Unix(1000, 0) // when the job was stored, by the broker's clock
 	at := func(d time.Duration) time.Time { return base.Add(d) }
 	for name, test := range map[string]struct {
-		res     schema.Result
+		res     wire.Result
 		stored  time.Time
 		arrived time.Time
 		began   time.Time
@@ -128,20 +129,20 @@ func TestTimingOf(t *testing.T) {
 		want    schema.Timing
 	}{
 		"through the store": {
-			schema.Result{Iterate: ms, Queue: 10 * ms, Materialize: 20 * ms, Queued: base.UnixNano()}, at(35 * ms), at(37 * ms), at(0), at(40 * ms),
+			wire.Result{Iterate: ms, Queue: 10 * ms, Materialize: 20 * ms, Queued: base.UnixNano()}, at(35 * ms), at(37 * ms), at(0), at(40 * ms),
 			schema.Timing{Iterate: ms, Queue: 10 * ms, Materialize: 20 * ms, Transfer: 7 * ms, Wait: 40 * ms,
 				WaitIterate: 0, WaitQueue: 10 * ms, WaitMaterialize: 20 * ms, WaitTransfer: 7 * ms, WaitOther: 3 * ms},
 		},
 		"a worker's clock that is an hour ahead": {
-			schema.Result{Queue: time.Hour, Materialize: 20 * ms, Queued: base.UnixNano()}, at(35 * ms), at(37 * ms), at(37 * ms), at(37 * ms),
+			wire.Result{Queue: time.Hour, Materialize: 20 * ms, Queued: base.UnixNano()}, at(35 * ms), at(37 * ms), at(37 * ms), at(37 * ms),
 			schema.Timing{Queue: 15 * ms, Materialize: 20 * ms, Transfer: 2 * ms},
 		},
 		"an older worker": {
-			schema.Result{Queue: 10 * ms, Materialize: 20 * ms}, at(35 * ms), at(37 * ms), at(37 * ms), at(37 * ms),
+			wire.Result{Queue: 10 * ms, Materialize: 20 * ms}, at(35 * ms), at(37 * ms), at(37 * ms), at(37 * ms),
 			schema.Timing{Queue: 10 * ms, Materialize: 20 * ms, Transfer: 2 * ms},
 		},
 		"no time of storage": {
-			schema.Result{Queue: 10 * ms, Materialize: 20 * ms, Queued: base.UnixNano()}, time.Time{}, at(37 * ms), at(37 * ms), at(37 * ms),
+			wire.Result{Queue: 10 * ms, Materialize: 20 * ms, Queued: base.UnixNano()}, time.Time{}, at(37 * ms), at(37 * ms), at(37 * ms),
 			schema.Timing{Queue: 10 * ms, Materialize: 20 * ms},
 		},
 	} {

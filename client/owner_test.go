@@ -14,6 +14,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -29,7 +30,7 @@ type owner struct {
 
 	mu       sync.Mutex
 	subs     []*nats.Subscription
-	rec      schema.Record
+	rec      wire.Record
 	base     uint64   // the state that the generation began at
 	gens     []string // all generations so far
 	fed      uint64   // results published up to here
@@ -39,13 +40,13 @@ type owner struct {
 	manual   bool   // the test publishes by itself
 	silent   bool   // requests and credits are not answered
 	refusals int    // so many requests to stop are refused for now
-	credits  []schema.Credit
-	requests []schema.SeatRequest
-	last     *schema.Credit // of the latest request to stop or to leave
-	remake   bool           // what readers say is lost is made again
+	credits  []wire.Credit
+	requests []wire.SeatRequest
+	last     *wire.Credit // of the latest request to stop or to leave
+	remake   bool         // what readers say is lost is made again
 
-	make   func(o *owner, seq uint64) (*schema.Result, []byte) // the result of a position; nil for batch()
-	onSeat func(*schema.SeatRequest) *schema.SeatReply         // answers instead, unless it returns nil
+	make   func(o *owner, seq uint64) (*wire.Result, []byte) // the result of a position; nil for batch()
+	onSeat func(*wire.SeatRequest) *wire.SeatReply           // answers instead, unless it returns nil
 }
 
 const kindToken = "count-v1-w1"
@@ -66,7 +67,7 @@ func newOwnerOn(t testing.TB, srv *natstest.Server, options ...nats.Option) *own
 		t.Fatal(err)
 	}
 	o := &owner{t: t, srv: srv, nc: nc, js: js, kv: kv, name: "train", window: 4, workers: 2}
-	o.rec = schema.Record{Batcher: o.name, Phase: schema.PhaseStopped}
+	o.rec = wire.Record{Batcher: o.name, Phase: schema.PhaseStopped}
 	o.listen()
 	t.Cleanup(o.quiet)
 	return o
@@ -75,10 +76,10 @@ func newOwnerOn(t testing.TB, srv *natstest.Server, options ...nats.Option) *own
 // listen subscribes the owner's subjects; quiet takes it off the air.
 func (o *owner) listen() {
 	for subject, handler := range map[string]nats.MsgHandler{
-		schema.CoordinatorPrefix + ".seat":   o.seat,
-		schema.CoordinatorPrefix + ".stop":   o.stop,
-		schema.CoordinatorPrefix + ".status": o.status,
-		schema.ReaderPrefix + "." + o.name:   o.credit,
+		wire.CoordinatorPrefix + ".seat":   o.seat,
+		wire.CoordinatorPrefix + ".stop":   o.stop,
+		wire.CoordinatorPrefix + ".status": o.status,
+		wire.ReaderPrefix + "." + o.name:   o.credit,
 	} {
 		sub, err := o.nc.Subscribe(subject, handler)
 		if err != nil {
@@ -128,7 +129,7 @@ func number(s schema.State) uint64 {
 }
 
 func (o *owner) seat(m *nats.Msg) {
-	var req schema.SeatRequest
+	var req wire.SeatRequest
 	if err := json.Unmarshal(m.Data, &req); err != nil {
 		o.t.Errorf("seat request: %v", err)
 		return
@@ -149,24 +150,24 @@ func (o *owner) seat(m *nats.Msg) {
 }
 
 // sit is what a coordinator does. Called with mu held.
-func (o *owner) sit(req *schema.SeatRequest) schema.SeatReply {
-	fault := func(code string) schema.SeatReply { return schema.SeatReply{Fault: &schema.Fault{Code: code}} }
+func (o *owner) sit(req *wire.SeatRequest) wire.SeatReply {
+	fault := func(code string) wire.SeatReply { return wire.SeatReply{Fault: &schema.Fault{Code: code}} }
 	held := o.rec.Reader != "" && o.rec.Reader != req.Reader
-	if held && req.Mode == schema.ModeOpen && !req.TakeOver {
+	if held && req.Mode == wire.ModeOpen && !req.TakeOver {
 		return fault(schema.CodeInUse)
 	}
-	if o.rec.Reader != req.Reader && req.Mode != schema.ModeOpen {
+	if o.rec.Reader != req.Reader && req.Mode != wire.ModeOpen {
 		return fault(schema.CodeSuperseded)
 	}
 	o.rec.Reader, o.rec.Request = req.Reader, req.Request
 	o.rec.Seat++
-	if req.Mode == schema.ModeOpen {
-		return schema.SeatReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Phase: o.rec.Phase}
+	if req.Mode == wire.ModeOpen {
+		return wire.SeatReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Phase: o.rec.Phase}
 	}
 	n := number(req.State)
-	reply := schema.SeatReply{Seat: o.rec.Seat, Phase: schema.PhaseRunning, Window: o.window, State: stateOf(n)}
+	reply := wire.SeatReply{Seat: o.rec.Seat, Phase: schema.PhaseRunning, Window: o.window, State: stateOf(n)}
 	_, err := o.js.Stream(context.Background(), topology.ResultsStream(o.name, o.rec.Gen))
-	if req.Mode == schema.ModeSeek && err == nil && n >= o.base && n <= o.base+o.fed {
+	if req.Mode == wire.ModeSeek && err == nil && n >= o.base && n <= o.base+o.fed {
 		reply.Held = true
 	} else {
 		o.begin(n)
@@ -199,7 +200,7 @@ func (o *owner) feed() {
 		o.fed++
 		if o.end > 0 && o.base+o.fed-1 >= o.end {
 			o.verdict(o.fed, nil)
-			o.publish(&schema.Result{Seq: o.fed, Kind: schema.KindEnd, Prev: stateOf(o.end).Data, Worker: "owner"}, nil)
+			o.publish(&wire.Result{Seq: o.fed, Kind: wire.KindEnd, Prev: stateOf(o.end).Data, Worker: "owner"}, nil)
 			return
 		}
 		res, payload := o.batch(o.fed)
@@ -212,7 +213,7 @@ func (o *owner) feed() {
 
 // verdict writes the coordinator's word into the record. Called with mu held.
 func (o *owner) verdict(seq uint64, fault *schema.Fault) {
-	o.rec.Verdict = &schema.Verdict{Seq: seq, Fault: fault}
+	o.rec.Verdict = &wire.Verdict{Seq: seq, Fault: fault}
 	body, err := json.Marshal(o.rec)
 	if err == nil {
 		_, err = o.kv.Put(context.Background(), topology.BatcherKey(o.name), body)
@@ -223,40 +224,40 @@ func (o *owner) verdict(seq uint64, fault *schema.Fault) {
 }
 
 // batch is the right result of a position. Called with mu held.
-func (o *owner) batch(seq uint64) (*schema.Result, []byte) {
+func (o *owner) batch(seq uint64) (*wire.Result, []byte) {
 	n := o.base + seq - 1
 	return result(seq, n, content(n))
 }
 
 func content(n uint64) []byte { return fmt.Appendf(nil, "batch %d", n) }
 
-func result(seq, n uint64, payload []byte) (*schema.Result, []byte) {
-	return &schema.Result{
+func result(seq, n uint64, payload []byte) (*wire.Result, []byte) {
+	return &wire.Result{
 		Seq: seq, Prev: stateOf(n).Data, Next: stateOf(n + 1).Data, Attempt: ulid.Make().String(), Worker: "w1", Deliveries: 1,
-		Digest: schema.Sum(payload), Size: uint64(len(payload)), Materialize: time.Millisecond,
+		Digest: wire.Sum(payload), Size: uint64(len(payload)), Materialize: time.Millisecond,
 	}, payload
 }
 
 // publish stores a result: chunks first, if it has any. Called with mu held, or by a test in manual mode.
-func (o *owner) publish(res *schema.Result, payload []byte) {
+func (o *owner) publish(res *wire.Result, payload []byte) {
 	gen := o.rec.Gen
-	if len(payload) > schema.InlineLimit {
-		res.Chunks = uint32((len(payload) + schema.ChunkSize - 1) / schema.ChunkSize)
+	if len(payload) > wire.InlineLimit {
+		res.Chunks = uint32((len(payload) + wire.ChunkSize - 1) / wire.ChunkSize)
 		if res.Direct == nil {
 			o.storeChunks(res, payload)
 		}
 	}
-	body, err := schema.AppendResult(nil, res, payload)
+	body, err := wire.AppendResult(nil, res, payload)
 	if err != nil {
 		o.t.Errorf("owner: %v", err)
 	}
-	o.store(schema.ResultSubject(o.name, gen, res.Seq), body)
+	o.store(wire.ResultSubject(o.name, gen, res.Seq), body)
 }
 
-func (o *owner) storeChunks(res *schema.Result, payload []byte) {
+func (o *owner) storeChunks(res *wire.Result, payload []byte) {
 	for k := range int(res.Chunks) {
-		part := payload[k*schema.ChunkSize : min((k+1)*schema.ChunkSize, len(payload))]
-		o.store(schema.ChunkSubject(o.name, o.rec.Gen, res.Seq, res.Attempt, k), part)
+		part := payload[k*wire.ChunkSize : min((k+1)*wire.ChunkSize, len(payload))]
+		o.store(wire.ChunkSubject(o.name, o.rec.Gen, res.Seq, res.Attempt, k), part)
 	}
 }
 
@@ -277,7 +278,7 @@ func (o *owner) erase(subject string) {
 }
 
 func (o *owner) credit(m *nats.Msg) {
-	var c schema.Credit
+	var c wire.Credit
 	if err := json.Unmarshal(m.Data, &c); err != nil {
 		o.t.Errorf("credit: %v", err)
 		return
@@ -297,7 +298,7 @@ func (o *owner) credit(m *nats.Msg) {
 			o.rec.Phase = schema.PhaseDone
 		case o.remake && len(c.Lost) > 0:
 			for _, l := range c.Lost {
-				o.erase(schema.ResultSubject(o.name, o.rec.Gen, l.Seq))
+				o.erase(wire.ResultSubject(o.name, o.rec.Gen, l.Seq))
 				o.publish(o.make(o, l.Seq))
 			}
 		default:
@@ -305,14 +306,14 @@ func (o *owner) credit(m *nats.Msg) {
 		}
 	}
 	if m.Reply != "" {
-		o.respond(m, schema.CreditReply{
+		o.respond(m, wire.CreditReply{
 			Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Phase: o.rec.Phase, Window: o.window, Workers: o.workers, Error: o.rec.Error,
 		})
 	}
 }
 
 func (o *owner) stop(m *nats.Msg) {
-	var req schema.StopRequest
+	var req wire.StopRequest
 	if err := json.Unmarshal(m.Data, &req); err != nil {
 		o.t.Errorf("stop request: %v", err)
 		return
@@ -320,13 +321,13 @@ func (o *owner) stop(m *nats.Msg) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.last = req.Last
-	reply := schema.StopReply{Error: o.rec.Error}
+	reply := wire.StopReply{Error: o.rec.Error}
 	switch {
 	case o.refusals > 0:
 		o.refusals--
-		reply = schema.StopReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "changing hands"}}
+		reply = wire.StopReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "changing hands"}}
 	case o.rec.Reader != req.Reader:
-		reply = schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded}}
+		reply = wire.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded}}
 	case req.Leave:
 		o.rec.Reader = ""
 		o.rec.Seat++
@@ -339,12 +340,12 @@ func (o *owner) stop(m *nats.Msg) {
 func (o *owner) status(m *nats.Msg) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.respond(m, schema.StatusReply{Status: schema.Status{Batcher: o.name, Phase: o.rec.Phase, Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader}})
+	o.respond(m, wire.StatusReply{Status: schema.Status{Batcher: o.name, Phase: o.rec.Phase, Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader}})
 }
 
 // notice tells the reader that something changed.
 func (o *owner) notice() {
-	if err := o.nc.Publish(schema.NoticePrefix+"."+o.name, []byte("{}")); err != nil {
+	if err := o.nc.Publish(wire.NoticePrefix+"."+o.name, []byte("{}")); err != nil {
 		o.t.Error(err)
 	}
 }
@@ -357,7 +358,7 @@ func (o *owner) locked(f func()) {
 }
 
 // count returns how many seats were asked for in a mode.
-func (o *owner) count(mode schema.Mode) (n int) {
+func (o *owner) count(mode wire.Mode) (n int) {
 	o.locked(func() {
 		for i := range o.requests {
 			if o.requests[i].Mode == mode {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/client/internal/reorder"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -75,8 +76,8 @@ func (p *pool) put(buf []byte) {
 }
 
 // inline checks a payload that came with its record, and moves it to where tensors may lie.
-func (r *reader) inline(res *schema.Result, data []byte) (payload, error) {
-	if got := schema.Sum(data); got != res.Digest {
+func (r *reader) inline(res *wire.Result, data []byte) (payload, error) {
+	if got := wire.Sum(data); got != res.Digest {
 		return payload{}, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
 	}
 	if !r.align || len(data) == 0 || aligned(data) {
@@ -137,7 +138,7 @@ func (s *session) fetch(entry reorder.Entry[arrival]) {
 }
 
 // obtain fills buf with a payload, directly from its worker or from the store.
-func (s *session) obtain(res *schema.Result, buf []byte) (direct bool, err error) {
+func (s *session) obtain(res *wire.Result, buf []byte) (direct bool, err error) {
 	var kept error // why the worker's memory did not do
 	if res.Direct != nil {
 		if kept = s.direct(res, buf); kept == nil {
@@ -149,7 +150,7 @@ func (s *session) obtain(res *schema.Result, buf []byte) (direct bool, err error
 		return false, errors.Join(err, kept)
 	}
 	s.count(func(c *counters) { c.stored++ })
-	if got := schema.Sum(buf); got != res.Digest {
+	if got := wire.Sum(buf); got != res.Digest {
 		return false, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
 	}
 	return false, nil
@@ -158,7 +159,7 @@ func (s *session) obtain(res *schema.Result, buf []byte) (direct bool, err error
 // unusable drops a record whose payload cannot be had. It may have been removed in favour of another
 // attempt's, in which case that one's record is found. If not, and it is nowhere, it is made again; what else
 // contradicts itself Take must know when it comes there.
-func (s *session) unusable(res *schema.Result, err error) {
+func (s *session) unusable(res *wire.Result, err error) {
 	s.r.mu.Lock()
 	if s.r.sess != s {
 		s.r.mu.Unlock()
@@ -183,7 +184,7 @@ func (s *session) unusable(res *schema.Result, err error) {
 }
 
 // download fills buf with the chunks of a payload.
-func (s *session) download(res *schema.Result, buf []byte) error {
+func (s *session) download(res *wire.Result, buf []byte) error {
 	group, ctx := errgroup.WithContext(s.ctx)
 	for k := range int(res.Chunks) {
 		select {
@@ -193,15 +194,15 @@ func (s *session) download(res *schema.Result, buf []byte) error {
 		}
 		group.Go(func() error {
 			defer func() { <-s.chunks }()
-			part := buf[k*schema.ChunkSize : min((k+1)*schema.ChunkSize, len(buf))]
+			part := buf[k*wire.ChunkSize : min((k+1)*wire.ChunkSize, len(buf))]
 			return s.chunk(ctx, res, k, part)
 		})
 	}
 	return group.Wait()
 }
 
-func (s *session) chunk(ctx context.Context, res *schema.Result, k int, part []byte) error {
-	subject := schema.ChunkSubject(s.r.cfg.Name, s.gen, res.Seq, res.Attempt, k)
+func (s *session) chunk(ctx context.Context, res *wire.Result, k int, part []byte) error {
+	subject := wire.ChunkSubject(s.r.cfg.Name, s.gen, res.Seq, res.Attempt, k)
 	for try := 1; ; try++ {
 		msg, err := s.get(ctx, subject)
 		switch {

@@ -15,6 +15,7 @@ import (
 	"github.com/jetbatch/jetbatch/client/internal/pace"
 	"github.com/jetbatch/jetbatch/client/internal/reorder"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -240,9 +241,9 @@ func (r *reader) revive() {
 // holds need not be made again.
 func (r *reader) begin(ctx context.Context, state schema.State, anew bool) error {
 	r.mu.Lock()
-	mode := schema.ModeStart
+	mode := wire.ModeStart
 	if !anew && (r.phase == schema.PhaseRunning || r.phase == schema.PhaseDone) {
-		mode = schema.ModeSeek
+		mode = wire.ModeSeek
 	}
 	r.mu.Unlock()
 	return r.sit(ctx, sitting{mode: mode, state: state})
@@ -295,7 +296,7 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byt
 		r.count.moves++
 		r.mu.Unlock()
 		r.cfg.Logger.Warn("moving to another state", "gen", r.seat.gen, "seq", r.buf.Head(), "state", asked, "head", r.headState())
-		if err := r.sit(ctx, sitting{mode: schema.ModeSeek, state: asked}); err != nil {
+		if err := r.sit(ctx, sitting{mode: wire.ModeSeek, state: asked}); err != nil {
 			return taken{}, err
 		}
 	}

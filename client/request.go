@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -43,7 +44,7 @@ func (r *reader) ask(ctx, life context.Context, op string, req any, limit time.D
 	merged, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(life, cancel)()
-	subject := schema.CoordinatorPrefix + "." + op
+	subject := wire.CoordinatorPrefix + "." + op
 	n := newNag()
 	select { // only what the owner says from now on is news
 	case <-r.noticed:
@@ -163,7 +164,7 @@ func (r *reader) pauseUntil(ctx context.Context, early <-chan struct{}, d time.D
 }
 
 // verdictAgrees reads the batcher's record through the bucket's leader.
-func (r *reader) verdictAgrees(ctx context.Context, res *schema.Result) (bool, error) {
+func (r *reader) verdictAgrees(ctx context.Context, res *wire.Result) (bool, error) {
 	r.mu.Lock()
 	gen, life := r.seat.gen, r.life
 	r.mu.Unlock()
@@ -175,7 +176,7 @@ func (r *reader) verdictAgrees(ctx context.Context, res *schema.Result) (bool, e
 		switch {
 		case err == nil:
 			v := rec.Verdict
-			return rec.Gen == gen && v != nil && v.Seq == res.Seq && (v.Fault == nil) == (res.Kind == schema.KindEnd), nil
+			return rec.Gen == gen && v != nil && v.Seq == res.Seq && (v.Fault == nil) == (res.Kind == wire.KindEnd), nil
 		case errors.Is(err, jetstream.ErrKeyNotFound):
 			return false, nil
 		case errors.Is(err, nats.ErrConnectionClosed):
@@ -198,7 +199,7 @@ func (r *reader) verdictAgrees(ctx context.Context, res *schema.Result) (bool, e
 	}
 }
 
-func (r *reader) record(ctx context.Context) (*schema.Record, error) {
+func (r *reader) record(ctx context.Context) (*wire.Record, error) {
 	kv, err := topology.OpenBucket(ctx, r.js)
 	if err != nil {
 		return nil, err
@@ -207,7 +208,7 @@ func (r *reader) record(ctx context.Context) (*schema.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := new(schema.Record)
+	rec := new(wire.Record)
 	if err := json.Unmarshal(entry.Value(), rec); err != nil {
 		return nil, fmt.Errorf("record of batcher %s: %w", r.cfg.Name, err)
 	}
@@ -220,9 +221,9 @@ func (r *reader) status(ctx context.Context) (schema.Status, error) {
 		return schema.Status{}, err
 	}
 	_, _ = r.beat(ctx) // so that the answer counts what was taken until now; if nobody hears it, ask says so
-	var reply schema.StatusReply
-	err := r.ask(ctx, r.ctx, "status", &schema.StatusRequest{Batcher: r.cfg.Name}, requestTimeout, false, func(data []byte) (*schema.Fault, error) {
-		reply = schema.StatusReply{}
+	var reply wire.StatusReply
+	err := r.ask(ctx, r.ctx, "status", &wire.StatusRequest{Batcher: r.cfg.Name}, requestTimeout, false, func(data []byte) (*schema.Fault, error) {
+		reply = wire.StatusReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -83,7 +84,7 @@ func TestNewOwnerHearsHowFarItIs(t *testing.T) {
 	if err := b.r.nc.Flush(); err != nil { // what it said by itself is out
 		t.Fatal(err)
 	}
-	heard, err := o.nc.SubscribeSync(schema.ReaderPrefix + "." + o.name)
+	heard, err := o.nc.SubscribeSync(wire.ReaderPrefix + "." + o.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,7 @@ func TestNewOwnerHearsHowFarItIs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var c schema.Credit
+		var c wire.Credit
 		if err := json.Unmarshal(m.Data, &c); err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +144,7 @@ func TestWaitNamesWhatItWaitsFor(t *testing.T) {
 	// Nothing is lost: the next Take goes on, on the same seat.
 	o.locked(func() { o.manual = false; o.feed() })
 	take(t, b, schema.State{}, 3)
-	if n := o.count(schema.ModeSeek) + o.count(schema.ModeStart); n != 1 {
+	if n := o.count(wire.ModeSeek) + o.count(wire.ModeStart); n != 1 {
 		t.Errorf("%d seats", n)
 	}
 }
@@ -163,11 +164,11 @@ func TestUnavailableIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
 	refusals := 3
-	o.onSeat = func(*schema.SeatRequest) *schema.SeatReply {
+	o.onSeat = func(*wire.SeatRequest) *wire.SeatReply {
 		if refusals--; refusals < 0 {
 			return nil
 		}
-		return &schema.SeatReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "changing hands"}}
+		return &wire.SeatReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "changing hands"}}
 	}
 	b, _ := setup(t, o, nil)
 	take(t, b, schema.State{}, 2)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -26,7 +27,7 @@ const (
 
 // sitting is what a seat is wanted for.
 type sitting struct {
-	mode     schema.Mode
+	mode     wire.Mode
 	state    schema.State
 	takeOver bool // with ModeOpen
 	again    bool // the data set is open: an answer that takes long does not come
@@ -39,7 +40,7 @@ const seatMoves = "the seat keeps moving"
 
 // hold opens the batcher without starting it.
 func (r *reader) hold(ctx context.Context) error {
-	reply, err := r.requestSeat(ctx, sitting{mode: schema.ModeOpen, takeOver: r.cfg.TakeOver})
+	reply, err := r.requestSeat(ctx, sitting{mode: wire.ModeOpen, takeOver: r.cfg.TakeOver})
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (r *reader) hold(ctx context.Context) error {
 
 // sit gets a seat and begins to read there.
 func (r *reader) sit(ctx context.Context, want sitting) error {
-	var reply schema.SeatReply
+	var reply wire.SeatReply
 	n := newNag()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		var err error
@@ -90,7 +91,7 @@ func (r *reader) sit(ctx context.Context, want sitting) error {
 }
 
 // settle makes the seat of the reply ours.
-func (r *reader) settle(want sitting, reply schema.SeatReply) error {
+func (r *reader) settle(want sitting, reply wire.SeatReply) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -147,7 +148,7 @@ func (r *reader) repair(ctx context.Context) error {
 	}
 	r.repairs++
 	doubts, repairs, gen, seq := r.doubts, r.repairs, r.seat.gen, r.buf.Head()
-	want := sitting{mode: schema.ModeSeek, state: r.headStateLocked(), again: true, repair: !hard && why == ownerSilent}
+	want := sitting{mode: wire.ModeSeek, state: r.headStateLocked(), again: true, repair: !hard && why == ownerSilent}
 	r.mu.Unlock()
 	if doubts > maxDoubts {
 		err := fmt.Errorf("batcher %s: generation %s: %w: %s", r.cfg.Name, gen, ErrCorrupt, why)
@@ -163,7 +164,7 @@ func (r *reader) repair(ctx context.Context) error {
 		}
 	}
 	if doubts > maxLookups {
-		want.mode = schema.ModeStart
+		want.mode = wire.ModeStart
 	}
 	err := r.sit(ctx, want)
 	if errors.Is(err, errHeadArrived) {
@@ -176,8 +177,8 @@ func (r *reader) repair(ctx context.Context) error {
 }
 
 // requestSeat asks until a coordinator answers, ctx ends or the handle is stopped.
-func (r *reader) requestSeat(ctx context.Context, want sitting) (schema.SeatReply, error) {
-	req := schema.SeatRequest{
+func (r *reader) requestSeat(ctx context.Context, want sitting) (wire.SeatReply, error) {
+	req := wire.SeatRequest{
 		Batcher: r.cfg.Name, Request: r.nextRequest().String(), Mode: want.mode, Reader: r.id, TakeOver: want.takeOver,
 		Spec: r.cfg.spec(), Settings: r.cfg.settings(), State: want.state,
 	}
@@ -185,21 +186,21 @@ func (r *reader) requestSeat(ctx context.Context, want sitting) (schema.SeatRepl
 	life := r.life
 	req.Trace = r.trace
 	r.mu.Unlock()
-	if want.mode == schema.ModeOpen {
+	if want.mode == wire.ModeOpen {
 		life = r.ctx // a displaced reader may ask
 	}
 	limit := requestTimeout
 	if want.again {
 		limit = repairTimeout
 	}
-	var reply schema.SeatReply
+	var reply wire.SeatReply
 	err := r.ask(ctx, life, "seat", &req, limit, want.repair, func(data []byte) (*schema.Fault, error) {
-		reply = schema.SeatReply{}
+		reply = wire.SeatReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err
 	})
 	if err != nil {
-		return schema.SeatReply{}, err
+		return wire.SeatReply{}, err
 	}
 	for _, w := range reply.Warnings {
 		r.cfg.Logger.Warn(w, "gen", reply.Gen)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -56,7 +57,7 @@ func TestRecordGone(t *testing.T) {
 	state := take(t, b, schema.State{}, 3)
 	o.locked(func() {
 		o.quiet()
-		o.rec = schema.Record{Batcher: o.name, Phase: schema.PhaseStopped, Reader: o.rec.Reader}
+		o.rec = wire.Record{Batcher: o.name, Phase: schema.PhaseStopped, Reader: o.rec.Reader}
 	})
 	o.listen()
 	take(t, b, state, 10)

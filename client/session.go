@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 const (
@@ -48,7 +48,7 @@ type session struct {
 
 // commit is a stored record.
 type commit struct {
-	result  *schema.Result
+	result  *wire.Result
 	inline  []byte
 	stored  time.Time
 	arrived time.Time
@@ -63,7 +63,7 @@ func (r *reader) newSession(gen string) (*session, error) {
 		chunks: make(chan struct{}, chunksInFlight), lost: make(map[uint64]string),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
-	sub, err := r.data.Subscribe(schema.LiveSubject(r.cfg.Name, gen), s.live)
+	sub, err := r.data.Subscribe(wire.LiveSubject(r.cfg.Name, gen), s.live)
 	if err == nil {
 		// The owner's window bounds what can be under way, so the client library need not, which would drop it.
 		err = sub.SetPendingLimits(-1, -1)
@@ -113,9 +113,9 @@ func (s *session) sentOn(msg *nats.Msg) (seq uint64, ok bool) {
 		return 0, false
 	}
 	subject := msg.Header.Get(jetstream.SubjectHeader)
-	seq, err := schema.ParseResultSeq(subject)
+	seq, err := wire.ParseResultSeq(subject)
 	var its [256]byte
-	return seq, err == nil && subject == string(schema.AppendResultSubject(its[:0], s.r.cfg.Name, s.gen, seq))
+	return seq, err == nil && subject == string(wire.AppendResultSubject(its[:0], s.r.cfg.Name, s.gen, seq))
 }
 
 func (s *session) count(what func(*counters)) {
@@ -141,14 +141,14 @@ func (s *session) read(seq uint64, msg *nats.Msg) {
 }
 
 func decodeCommit(seq uint64, msg *nats.Msg) (*commit, error) {
-	res, inline, err := schema.DecodeResult(msg.Data)
+	res, inline, err := wire.DecodeResult(msg.Data)
 	if err != nil {
 		return nil, err
 	}
 	if res.Seq != seq {
 		return nil, fmt.Errorf("the record of batch %d says that it is %d", seq, res.Seq)
 	}
-	c := &commit{result: res, inline: inline, arrived: time.Now(), trace: schema.Traceparent(msg.Header.Get(schema.TraceHeader))}
+	c := &commit{result: res, inline: inline, arrived: time.Now(), trace: wire.Traceparent(msg.Header.Get(wire.TraceHeader))}
 	if stored, err := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp")); err == nil {
 		c.stored = stored
 	}
@@ -160,7 +160,7 @@ func (s *session) arrive(c *commit) {
 	res := c.result
 	value := arrival{stored: c.stored, came: c.arrived, arrived: c.arrived, trace: c.trace}
 	complete := res.Chunks == 0
-	if complete && res.Kind == schema.KindBatch {
+	if complete && res.Kind == wire.KindBatch {
 		p, err := s.r.inline(res, c.inline)
 		if err != nil {
 			s.damaged(res.Seq, err)
@@ -180,7 +180,7 @@ func (s *session) arrive(c *commit) {
 		s.fetchSoon()
 		return
 	}
-	if res.Seq == s.r.buf.Head() || res.Kind == schema.KindError {
+	if res.Seq == s.r.buf.Head() || res.Kind == wire.KindError {
 		s.r.signal()
 	}
 }
@@ -220,7 +220,7 @@ func (s *session) get(ctx context.Context, subject string) (*nats.Msg, error) {
 }
 
 func (s *session) commit(ctx context.Context, seq uint64) (*commit, error) {
-	msg, err := s.get(ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq))
+	msg, err := s.get(ctx, wire.ResultSubject(s.r.cfg.Name, s.gen, seq))
 	if err != nil {
 		return nil, err
 	}
@@ -260,10 +260,10 @@ func (s *session) look() bool {
 		s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
 		return false
 	}
-	msg, err := s.get(s.ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq))
+	msg, err := s.get(s.ctx, wire.ResultSubject(s.r.cfg.Name, s.gen, seq))
 	if errors.Is(err, errNotStored) {
 		// The genesis is stored before everything else and never dropped.
-		_, err = s.get(s.ctx, schema.GenesisSubject(s.r.cfg.Name, s.gen))
+		_, err = s.get(s.ctx, wire.GenesisSubject(s.r.cfg.Name, s.gen))
 		if errors.Is(err, errNotStored) {
 			err = errStoreGone
 		}
@@ -317,7 +317,7 @@ func (s *session) readStored(seq uint64) {
 	if !s.wants(seq) {
 		return
 	}
-	if msg, err := s.get(s.ctx, schema.ResultSubject(s.r.cfg.Name, s.gen, seq)); err == nil {
+	if msg, err := s.get(s.ctx, wire.ResultSubject(s.r.cfg.Name, s.gen, seq)); err == nil {
 		s.read(seq, msg)
 	}
 }

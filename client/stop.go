@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -27,9 +28,9 @@ func (r *reader) stop(ctx context.Context) error {
 		r.halt()
 	}
 	req := r.stopRequest(false)
-	var reply schema.StopReply
+	var reply wire.StopReply
 	err := r.ask(ctx, r.ctx, "stop", req, requestTimeout, false, func(data []byte) (*schema.Fault, error) {
-		reply = schema.StopReply{}
+		reply = wire.StopReply{}
 		err := json.Unmarshal(data, &reply)
 		return reply.Fault, err
 	})
@@ -79,26 +80,26 @@ func (r *reader) close() error {
 }
 
 // stopRequest ends the run or gives up the seat, with the last word on how far the trainer came.
-func (r *reader) stopRequest(leave bool) *schema.StopRequest {
+func (r *reader) stopRequest(leave bool) *wire.StopRequest {
 	id := r.nextRequest().String()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last := r.credit()
-	return &schema.StopRequest{Batcher: r.cfg.Name, Request: id, Reader: r.id, Leave: leave, Last: &last}
+	return &wire.StopRequest{Batcher: r.cfg.Name, Request: id, Reader: r.id, Leave: leave, Last: &last}
 }
 
-func (r *reader) leave(req *schema.StopRequest) error {
+func (r *reader) leave(req *wire.StopRequest) error {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("batcher %s: %w", r.cfg.Name, err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	msg, err := r.nc.RequestWithContext(ctx, schema.CoordinatorPrefix+".stop", body)
+	msg, err := r.nc.RequestWithContext(ctx, wire.CoordinatorPrefix+".stop", body)
 	if err != nil {
 		return fmt.Errorf("batcher %s: leave: %w", r.cfg.Name, err)
 	}
-	var reply schema.StopReply
+	var reply wire.StopReply
 	if err := json.Unmarshal(msg.Data, &reply); err != nil {
 		return fmt.Errorf("batcher %s: leave: %w", r.cfg.Name, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -50,7 +51,7 @@ func TestStragglerIsReported(t *testing.T) {
 	}()
 	natstest.Eventually(t, "the owner is told that Take waits", func() bool {
 		var late bool
-		o.locked(func() { late = slices.ContainsFunc(o.credits, func(c schema.Credit) bool { return c.Late }) })
+		o.locked(func() { late = slices.ContainsFunc(o.credits, func(c wire.Credit) bool { return c.Late }) })
 		return late
 	})
 	if heads := told(); len(heads) > 0 {

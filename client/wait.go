@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/client/internal/reorder"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -263,12 +264,12 @@ func (r *reader) advance(entry reorder.Entry[arrival]) {
 
 // believe acts on an error or the end of the data, and reports whether it did. A coordinator's verdict
 // counts only if its record agrees; if not, somebody who was deposed published it, and a new seat is needed.
-func (r *reader) believe(ctx context.Context, res *schema.Result) (bool, error) {
+func (r *reader) believe(ctx context.Context, res *wire.Result) (bool, error) {
 	fault := res.Fault
-	if fault == nil && res.Kind == schema.KindError {
+	if fault == nil && res.Kind == wire.KindError {
 		fault = &schema.Fault{Code: schema.CodeMaterialize}
 	}
-	if res.Kind == schema.KindEnd || ofCoordinator(fault.Code) {
+	if res.Kind == wire.KindEnd || ofCoordinator(fault.Code) {
 		agrees, err := r.verdictAgrees(ctx, res)
 		if err != nil {
 			return false, err
@@ -286,7 +287,7 @@ func (r *reader) believe(ctx context.Context, res *schema.Result) (bool, error) 
 	if r.sticky != nil {
 		return true, r.sticky
 	}
-	if res.Kind == schema.KindEnd {
+	if res.Kind == wire.KindEnd {
 		r.eof, r.taken, r.doubts, r.repairs = true, res.Seq, 0, 0
 		r.publishCredit()
 		r.beatSoon()

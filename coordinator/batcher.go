@@ -14,6 +14,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator/internal/window"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -27,14 +28,14 @@ type batcher struct {
 	gone  chan struct{} // closed when the actor ended
 
 	log *slog.Logger
-	rec schema.Record
+	rec wire.Record
 	rev uint64
 
 	gen      *generation // nil unless the phase is running or done and the generation is set up
 	inst     kind.Instance
 	release  func()
 	heard    time.Time // last word of the reader
-	last     schema.Credit
+	last     wire.Credit
 	rate     rate
 	silent   time.Time // since when the store has not answered; zero when it has
 	forsaken string    // the generation whose store was silent for too long
@@ -56,7 +57,7 @@ type batcher struct {
 	viewed    atomic.Pointer[view]
 }
 
-func newBatcher(c *Coordinator, rec schema.Record, rev uint64, k *kind.Kind) *batcher {
+func newBatcher(c *Coordinator, rec wire.Record, rev uint64, k *kind.Kind) *batcher {
 	return &batcher{
 		c: c, name: rec.Batcher, kind: k, rec: rec, rev: rev, heard: time.Now(),
 		inbox: make(chan func(), 64), gone: make(chan struct{}),
@@ -75,7 +76,7 @@ type generation struct {
 	done    map[uint64]bool // results that were there at the takeover
 	settled bool            // everything that was fed before a takeover is in the window again
 	ended   bool            // nothing more is fed, whatever a late Next returns
-	unsaid  *schema.Verdict // the verdict until record and store have it
+	unsaid  *wire.Verdict   // the verdict until record and store have it
 	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
 	purged  uint64          // results up to here are dropped from the store
 	slots   int             // of live workers, when last looked
@@ -240,7 +241,7 @@ var errSilent = errors.New("the server does not answer: there is no leader, or n
 
 // update changes the record by compare-and-set: change is applied to a copy, which becomes the record once
 // it is stored. A conflict means that another coordinator owns the batcher now.
-func (b *batcher) update(change func(*schema.Record)) error {
+func (b *batcher) update(change func(*wire.Record)) error {
 	next := b.rec
 	change(&next)
 	data, err := json.Marshal(next)
@@ -337,11 +338,11 @@ func (b *batcher) announce() {
 	if b.gen == nil {
 		return
 	}
-	b.publish(schema.LanePrefix, schema.Lane{Batcher: b.name, Gen: b.rec.Gen, Kind: b.kindToken(), Floor: b.rec.Floor})
+	b.publish(wire.LanePrefix, wire.Lane{Batcher: b.name, Gen: b.rec.Gen, Kind: b.kindToken(), Floor: b.rec.Floor})
 }
 
 // notify tells the reader how things stand.
-func (b *batcher) notify() { b.publish(schema.NoticePrefix, b.creditReply()) }
+func (b *batcher) notify() { b.publish(wire.NoticePrefix, b.creditReply()) }
 
 func (b *batcher) publish(prefix string, v any) {
 	data, err := json.Marshal(v)
@@ -353,7 +354,7 @@ func (b *batcher) publish(prefix string, v any) {
 	}
 }
 
-func (b *batcher) kindToken() string { return schema.KindToken(b.rec.Spec.Dataset, b.rec.Spec.Version) }
+func (b *batcher) kindToken() string { return wire.KindToken(b.rec.Spec.Dataset, b.rec.Spec.Version) }
 
 // resize sets the window to what workers and batch size allow, and feeds what that opens.
 func (b *batcher) resize() {

@@ -9,7 +9,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Defaults of Config and of a batcher's settings.
@@ -52,7 +52,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := schema.CheckName("coordinator", c.Name); err != nil {
+	if err := wire.CheckName("coordinator", c.Name); err != nil {
 		return c, err
 	}
 	if c.Lease < 0 || c.ReaderLease < 0 || c.Stall < 0 || c.Replicas < 0 {
@@ -64,7 +64,7 @@ func (c Config) withDefaults() (Config, error) {
 
 // windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot
 // idles while the trainer takes, within the bytes, which count only once a batch was seen.
-func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
+func windowLimit(s wire.Settings, slots int, batchBytes int64) int {
 	limit := cmp.Or(s.Window, 2*slots+1)
 	if slots == 0 && s.Window == 0 || batchBytes == 0 {
 		limit = 1
@@ -76,7 +76,7 @@ func windowLimit(s schema.Settings, slots int, batchBytes int64) int {
 }
 
 // retained is how many taken batches are kept for look-ups: what was asked for, or half the window, within the bytes.
-func retained(s schema.Settings, limit int, batchBytes int64) int {
+func retained(s wire.Settings, limit int, batchBytes int64) int {
 	if s.Retain < 0 {
 		return 0
 	}

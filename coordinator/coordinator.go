@@ -24,7 +24,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // beat is how often leases are renewed and looked at, and lanes announced.
@@ -85,7 +85,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher), claiming: make(chan struct{}, 1),
 	}
 	for _, d := range defs {
-		if err := schema.CheckName("data set", d.Name()); err != nil {
+		if err := wire.CheckName("data set", d.Name()); err != nil {
 			return nil, err
 		}
 		if c.kinds[d.Name()] != nil {
@@ -232,20 +232,13 @@ func (c *Coordinator) answering(ctx context.Context) error {
 	}
 }
 
-// Errors of JetStream that may go away: it has no leader for now, or knows fewer servers than there are to be replicas.
-const (
-	statusUnavailable = 503
-	codeNoPeers       = 10005
-)
-
 // passing reports whether an error of JetStream may go away by itself. A cluster without a leader, or that is not
 // complete yet, says so; a server without JetStream needs somebody to change its configuration.
 func passing(err error) bool {
-	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return false
-	case errors.As(err, &api) && (api.Code == statusUnavailable || api.ErrorCode == codeNoPeers):
+	case topology.IsPassing(err):
 		return true
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
@@ -254,10 +247,10 @@ func passing(err error) bool {
 
 func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 	for subject, handle := range map[string]nats.MsgHandler{
-		schema.WorkerPrefix + ".*":                         c.fleet.hear,
-		schema.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
-		schema.ReaderPrefix + ".*":                         c.deliver((*batcher).hearReader),
-		schema.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
+		wire.WorkerPrefix + ".*":                         c.fleet.hear,
+		wire.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
+		wire.ReaderPrefix + ".*":                         c.deliver((*batcher).hearReader),
+		wire.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
 	} {
 		sub, err := c.nc.Subscribe(subject, handle)
 		if err != nil {
@@ -346,7 +339,7 @@ func (c *Coordinator) all() []*batcher {
 }
 
 // adopt starts the actor of a batcher whose record, at rev, names this coordinator.
-func (c *Coordinator) adopt(rec schema.Record, rev uint64, k *kind.Kind) *batcher {
+func (c *Coordinator) adopt(rec wire.Record, rev uint64, k *kind.Kind) *batcher {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := newBatcher(c, rec, rev, k)
@@ -377,7 +370,7 @@ func (c *Coordinator) drop(b *batcher) {
 func (c *Coordinator) kindTokens() []string {
 	tokens := make([]string, 0, len(c.kinds))
 	for _, k := range c.kinds {
-		tokens = append(tokens, schema.KindToken(k.Name, k.Version))
+		tokens = append(tokens, wire.KindToken(k.Name, k.Version))
 	}
 	return tokens
 }
@@ -386,7 +379,7 @@ func (c *Coordinator) kindTokens() []string {
 // coordinator of the queue group; the overview is asked of all.
 func (c *Coordinator) addService() (micro.Service, error) {
 	svc, err := micro.AddService(c.nc, micro.Config{
-		Name: "jetbatch-coordinator", Version: schema.ServiceVersion,
+		Name: "jetbatch-coordinator", Version: wire.Release,
 		Description:  "feeds jetbatch batchers with jobs",
 		Metadata:     map[string]string{"coordinator": c.cfg.Name},
 		QueueGroup:   "jetbatch",
@@ -395,7 +388,7 @@ func (c *Coordinator) addService() (micro.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	group := svc.AddGroup(schema.CoordinatorPrefix)
+	group := svc.AddGroup(wire.CoordinatorPrefix)
 	for _, op := range []string{opSeat, opStop, opStatus} {
 		err = errors.Join(err, group.AddEndpoint(op, micro.HandlerFunc(func(r micro.Request) {
 			c.handle(&nats.Msg{Subject: r.Subject(), Reply: r.Reply(), Data: r.Data()})

@@ -2,7 +2,7 @@ package coordinator
 
 import (
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // PermissionError names the subject that the NATS server refused.
@@ -15,8 +15,8 @@ var ErrPermission = topology.ErrPermission
 // needs are what a coordinator cannot do without. That it shows up in lists of services is not among them.
 var needs = topology.Needs{
 	Publish: []string{
-		schema.JobPrefix + ".", schema.ResultPrefix + ".", schema.LanePrefix + ".", schema.NoticePrefix + ".",
-		schema.CoordinatorPrefix + ".", bucketPrefix,
+		wire.JobPrefix + ".", wire.ResultPrefix + ".", wire.LanePrefix + ".", wire.NoticePrefix + ".",
+		wire.CoordinatorPrefix + ".", bucketPrefix,
 		"$JS.API.STREAM.CREATE.", "$JS.API.STREAM.INFO.", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.",
 		"$JS.API.STREAM.DELETE." + topology.ResultsPrefix, "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.MSG.DELETE." + topology.JobsStream,
 		"$JS.API.STREAM.MSG.DELETE." + topology.ResultsPrefix,
@@ -25,6 +25,6 @@ var needs = topology.Needs{
 		"$JS.API.CONSUMER.NAMES." + topology.JobsStream,
 	},
 	Subscribe: []string{
-		schema.WorkerPrefix + ".", schema.CoordinatorPrefix + ".", schema.ReaderPrefix + ".", schema.ReportPrefix + ".",
+		wire.WorkerPrefix + ".", wire.CoordinatorPrefix + ".", wire.ReaderPrefix + ".", wire.ReportPrefix + ".",
 	},
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -113,7 +114,7 @@ func TestBounds(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		var reply schema.SeatReply
+		var reply wire.SeatReply
 		if err := json.Unmarshal(m.Data, &reply); err != nil || reply.Fault == nil || reply.Fault.Code != schema.CodeBadRequest {
 			t.Errorf("%s: %.200s, %v", name, m.Data, err)
 		}
@@ -122,17 +123,17 @@ func TestBounds(t *testing.T) {
 	const flood = 5000
 	for i := range flood {
 		beat := fmt.Appendf(nil, `{"worker":"w%d","slots":1,"last_error":"%s"}`, i, strings.Repeat("e", 1000))
-		if err := c.nc.Publish(schema.WorkerPrefix+".any", beat); err != nil {
+		if err := c.nc.Publish(wire.WorkerPrefix+".any", beat); err != nil {
 			t.Fatal(err)
 		}
 	}
 	monster := `{"worker":"monster","last_error":"` + strings.Repeat("e", 100<<10) + `"}`
-	if err := c.nc.Publish(schema.WorkerPrefix+".any", []byte(monster)); err != nil {
+	if err := c.nc.Publish(wire.WorkerPrefix+".any", []byte(monster)); err != nil {
 		t.Fatal(err)
 	}
 	natstest.Eventually(t, "an overview fits a message", func() bool {
 		m, err := c.nc.Request("jetbatch.coordinator.overview", nil, time.Second)
-		var o schema.Overview
+		var o wire.Overview
 		if err != nil || json.Unmarshal(m.Data, &o) != nil || len(o.Workers) == 0 {
 			return false
 		}

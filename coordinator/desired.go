@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -59,6 +60,6 @@ func (n *need) workers(workers, slots, inFlight int) int {
 }
 
 // inFlight is how many batches the settings allow in flight, with any number of workers.
-func inFlight(s schema.Settings, batchBytes int64) int {
+func inFlight(s wire.Settings, batchBytes int64) int {
 	return windowLimit(s, maxWindow, max(batchBytes, 1))
 }

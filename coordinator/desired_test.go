@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -58,13 +59,13 @@ func TestNeedKeepsWhatItKnows(t *testing.T) {
 func TestInFlight(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		s     schema.Settings
+		s     wire.Settings
 		batch int64
 		want  int
 	}{
-		"default":      {schema.Settings{}, 0, maxWindow},
-		"asked for":    {schema.Settings{Window: 7}, 100, 7},
-		"by the bytes": {schema.Settings{WindowBytes: 1000}, 100, 10},
+		"default":      {wire.Settings{}, 0, maxWindow},
+		"asked for":    {wire.Settings{Window: 7}, 100, 7},
+		"by the bytes": {wire.Settings{WindowBytes: 1000}, 100, 10},
 	} {
 		if got := inFlight(test.s, test.batch); got != test.want {
 			t.Errorf("%s: %d, want %d", name, got, test.want)

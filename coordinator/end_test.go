@@ -14,6 +14,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -27,7 +28,7 @@ func TestEndOfData(t *testing.T) {
 	if rec, _ := r.record(); rec.Verdict == nil || rec.Verdict.Seq != 6 || rec.Verdict.Fault != nil {
 		t.Fatalf("the record, which is written before the result, says %+v", rec.Verdict)
 	}
-	if end.Kind != schema.KindEnd || !bytes.Equal(end.Prev, at(5).Data) || len(end.Next) != 0 {
+	if end.Kind != wire.KindEnd || !bytes.Equal(end.Prev, at(5).Data) || len(end.Next) != 0 {
 		t.Fatalf("end: %+v", end)
 	}
 	r.work(2)
@@ -36,10 +37,10 @@ func TestEndOfData(t *testing.T) {
 	}
 	r.credit(6)
 	r.wait("the run is done", func(s schema.Status) bool { return s.Phase == schema.PhaseDone })
-	if got := r.must(schema.ModeSeek, at(5)); !got.Held || got.Position != 6 || got.Phase != schema.PhaseRunning {
+	if got := r.must(wire.ModeSeek, at(5)); !got.Held || got.Position != 6 || got.Phase != schema.PhaseRunning {
 		t.Fatalf("asked for the end again: %+v", got)
 	}
-	if got := r.must(schema.ModeSeek, at(2)); got.Phase != schema.PhaseRunning {
+	if got := r.must(wire.ModeSeek, at(2)); got.Phase != schema.PhaseRunning {
 		t.Fatalf("another epoch: %+v", got)
 	}
 }
@@ -68,7 +69,7 @@ func TestIteratorFails(t *testing.T) {
 			r := c.reader("train")
 			r.run(2) // now eight more are asked for
 			got := r.waitResult(5)
-			if got.Kind != schema.KindError || got.Fault == nil || got.Fault.Code != test.code || got.Fault.Seq != 5 ||
+			if got.Kind != wire.KindError || got.Fault == nil || got.Fault.Code != test.code || got.Fault.Seq != 5 ||
 				got.Fault.Gen != r.reply.Gen || !strings.Contains(got.Fault.Message, test.says) {
 				t.Fatalf("got %+v, fault %+v", got, got.Fault)
 			}
@@ -82,7 +83,7 @@ func TestIteratorFails(t *testing.T) {
 			if s := r.status(); s.Fed != 4 || s.Phase != schema.PhaseRunning {
 				t.Fatalf("status: %+v", s) // what came before the failure is still to be had
 			}
-			if reply := r.credit(4, func(c *schema.Credit) { c.Failed = got.Fault }); reply.Phase != schema.PhaseFailed || reply.Error.Code != test.code {
+			if reply := r.credit(4, func(c *wire.Credit) { c.Failed = got.Fault }); reply.Phase != schema.PhaseFailed || reply.Error.Code != test.code {
 				t.Fatalf("after Take returned it: %+v", reply)
 			}
 			if stopped := r.stop(false); stopped.Error == nil || stopped.Error.Code != test.code {
@@ -135,9 +136,9 @@ func TestStartStalls(t *testing.T) {
 	t.Cleanup(func() { close(gate) })
 	c.coordinate(coordinator.Config{Stall: 50 * time.Millisecond}, &hooks{start: func() error { <-gate; return nil }})
 	r := c.reader("train")
-	r.must(schema.ModeOpen, schema.State{})
-	expectFault(t, r.try(r.request(schema.ModeStart, schema.State{})).Fault, schema.CodeIteratorStalled)
-	r.must(schema.ModeStart, at(0)) // the batcher is none the worse
+	r.must(wire.ModeOpen, schema.State{})
+	expectFault(t, r.try(r.request(wire.ModeStart, schema.State{})).Fault, schema.CodeIteratorStalled)
+	r.must(wire.ModeStart, at(0)) // the batcher is none the worse
 }
 
 // TestBusyBatcherHoldsUpNoOther floods a batcher whose data set does not open.
@@ -156,24 +157,24 @@ func TestBusyBatcherHoldsUpNoOther(t *testing.T) {
 	good.run(1)
 	slow.run(1)
 	slow.stop(true)
-	if o := ask[schema.Overview](c, "overview", nil); len(o.Batchers) != 2 {
+	if o := ask[wire.Overview](c, "overview", nil); len(o.Batchers) != 2 {
 		t.Fatalf("overview: %+v", o)
 	}
 	slow.params = []byte(`{"shift":1}`)
-	data := mustJSON(t, slow.request(schema.ModeOpen, schema.State{}))
-	if err := c.nc.PublishRequest(schema.CoordinatorPrefix+".seat", c.nc.NewInbox(), data); err != nil {
+	data := mustJSON(t, slow.request(wire.ModeOpen, schema.State{}))
+	if err := c.nc.PublishRequest(wire.CoordinatorPrefix+".seat", c.nc.NewInbox(), data); err != nil {
 		t.Fatal(err)
 	}
 	<-opening
 	for range 1000 {
-		if err := c.nc.Publish(schema.ReaderPrefix+".slow", mustJSON(t, schema.Credit{Reader: slow.id})); err != nil {
+		if err := c.nc.Publish(wire.ReaderPrefix+".slow", mustJSON(t, wire.Credit{Reader: slow.id})); err != nil {
 			t.Fatal(err)
 		}
 	}
 	good.work(8)
 	good.credit(9)
 	good.waitJobs(10, 17)
-	if o := ask[schema.Overview](c, "overview", nil); len(o.Batchers) != 2 || o.Batchers[0].Taken != 9 || o.Batchers[1].Taken != 1 {
+	if o := ask[wire.Overview](c, "overview", nil); len(o.Batchers) != 2 || o.Batchers[0].Taken != 9 || o.Batchers[1].Taken != 1 {
 		t.Fatalf("overview: %+v", o)
 	}
 }
@@ -197,7 +198,7 @@ func TestVerdictIsRetried(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(gate)
-	if end := r.waitResult(3); end.Kind != schema.KindEnd {
+	if end := r.waitResult(3); end.Kind != wire.KindEnd {
 		t.Fatalf("got %+v", end)
 	}
 	if rec, _ := r.record(); rec.Verdict == nil || rec.Verdict.Seq != 3 {
@@ -214,7 +215,7 @@ func TestIdleBatcherIsCollected(t *testing.T) {
 	gen := r.reply.Gen
 	natstest.Eventually(t, "the record is deleted", func() bool { _, ok := r.record(); return !ok })
 	natstest.Eventually(t, "the generation is deleted", func() bool { return !c.stored(r.name, gen) })
-	expectFault(t, ask[schema.StatusReply](c, "status", schema.StatusRequest{Batcher: r.name}).Fault, schema.CodeStopped)
+	expectFault(t, ask[wire.StatusReply](c, "status", wire.StatusRequest{Batcher: r.name}).Fault, schema.CodeStopped)
 	natstest.Eventually(t, "no marker of it is left in the bucket", func() bool {
 		s, err := c.js.Stream(t.Context(), topology.BucketStream)
 		if err != nil {
@@ -225,7 +226,7 @@ func TestIdleBatcherIsCollected(t *testing.T) {
 	})
 	// A reader that was only paused comes back with its state.
 	r.settings.IdleTimeout = 0
-	if got := r.must(schema.ModeSeek, at(3)); got.Held || got.Position != 1 || !got.State.Equal(at(3)) {
+	if got := r.must(wire.ModeSeek, at(3)); got.Held || got.Position != 1 || !got.State.Equal(at(3)) {
 		t.Fatalf("came back: %+v", got)
 	}
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/window"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -76,7 +78,7 @@ type ask struct {
 func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Instance, release func(), token, batcher, gen string) (*feed, error) {
 	f := &feed{
 		nc: nc, log: log, inbox: nc.NewInbox(),
-		prefix:      schema.JobPrefix + "." + token + "." + batcher + "." + gen + ".",
+		prefix:      wire.JobPrefix + "." + token + "." + batcher + "." + gen + ".",
 		asked:       make(chan ask, 1),
 		ready:       make(chan struct{}, 1),
 		unconfirmed: make(map[uint64]publication),
@@ -177,7 +179,7 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			f.mu.Unlock()
 			untold++
 			switch {
-			case last || untold == schema.MaxRun || t.Sub(began) > gather:
+			case last || untold == wire.MaxRun || t.Sub(began) > gather:
 				untold = 0
 				f.tell()
 			case untold == 1:
@@ -211,7 +213,7 @@ func (f *feed) send(r *run, again bool) {
 	f.mu.Lock()
 	f.unconfirmed[r.first] = publication{time.Now(), r.n, again}
 	f.mu.Unlock()
-	try := schema.TryFirst
+	try := wire.TryFirst
 	if r.n > 1 {
 		try = r.n
 	}
@@ -234,7 +236,7 @@ func (f *feed) header() nats.Header {
 	if f.trace == "" {
 		return nil
 	}
-	return nats.Header{schema.TraceHeader: []string{f.trace}}
+	return nats.Header{wire.TraceHeader: []string{f.trace}}
 }
 
 // reissued is how many jobs had to be stored again.
@@ -275,8 +277,8 @@ func (f *feed) confirm(m *nats.Msg) {
 		return
 	}
 	// Refused because its subject has a message: the job is there already, which is what was wanted.
-	if ack.Error != nil && !schema.IsDuplicate(ack.Error.Code, ack.Error.Description) {
-		f.fail(ack.Error.Description, schema.IsFull(ack.Error.Code, ack.Error.Description))
+	if ack.Error != nil && !topology.IsDuplicate(ack.Error.Code, ack.Error.Description) {
+		f.fail(ack.Error.Description, topology.IsFull(ack.Error.Code, ack.Error.Description))
 		return
 	}
 	f.mu.Lock()
@@ -310,7 +312,7 @@ func (f *feed) republish(w *window.Window) {
 		var again run
 		for i := range late[seq].n {
 			if e, ok := w.Entry(seq + uint64(i)); ok && seq+uint64(i) > w.Taken() {
-				again.add(seq+uint64(i), e.Job, schema.MaxRun)
+				again.add(seq+uint64(i), e.Job, wire.MaxRun)
 			}
 		}
 		if again.first != seq { // the first ones are taken meanwhile

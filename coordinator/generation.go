@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/window"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -41,7 +42,7 @@ func (b *batcher) open() *schema.Fault {
 // first: what is in it and has no store is found out and begun again, a store that is in no record is collected.
 //
 // Where a server may just have died there are several to choose from; those come before the record.
-func (b *batcher) begin(state []byte, choose bool, change func(*schema.Record)) *schema.Fault {
+func (b *batcher) begin(state []byte, choose bool, change func(*wire.Record)) *schema.Fault {
 	if fault := b.open(); fault != nil {
 		return fault
 	}
@@ -56,7 +57,7 @@ func (b *batcher) begin(state []byte, choose bool, change func(*schema.Record)) 
 			return unavailable("generation of batcher %s: %v", b.name, err)
 		}
 	}
-	err := b.update(func(r *schema.Record) {
+	err := b.update(func(r *wire.Record) {
 		r.Gen, r.Phase, r.Since = gen, schema.PhaseRunning, time.Now()
 		r.Floor, r.FloorState, r.Taken, r.Position = 0, state, 0, 1
 		r.Verdict, r.Error = nil, nil
@@ -215,7 +216,7 @@ func (b *batcher) resume() {
 func fedBefore(taken uint64, commits map[uint64]bool) uint64 {
 	furthest := taken
 	for seq := range commits {
-		if seq <= taken+uint64(2*len(commits))+schema.BlockSize {
+		if seq <= taken+uint64(2*len(commits))+wire.BlockSize {
 			furthest = max(furthest, seq)
 		}
 	}
@@ -226,7 +227,7 @@ func fedBefore(taken uint64, commits map[uint64]bool) uint64 {
 // positions after state are iterated only, so that the reader finds its own state, and are not made again.
 func (b *batcher) restart(state []byte, taken uint64) {
 	lost := b.rec.Gen
-	if fault := b.begin(state, true, func(r *schema.Record) { r.Taken, r.Position = taken, taken+1 }); fault != nil {
+	if fault := b.begin(state, true, func(r *wire.Record) { r.Taken, r.Position = taken, taken+1 }); fault != nil {
 		if b.hindered != fault.Message {
 			b.log.Warn("lost generation not begun again yet", "gen", lost, "error", fault.Message)
 			b.hindered = fault.Message
@@ -263,7 +264,7 @@ func (b *batcher) take(p produced) {
 			return
 		}
 		prev := g.StateAfter(seq - 1)
-		job := schema.AppendJob(make([]byte, 0, len(prev)+len(it.next)+len(it.job)+jobOverhead), &schema.Job{
+		job := wire.AppendJob(make([]byte, 0, len(prev)+len(it.next)+len(it.job)+jobOverhead), &wire.Job{
 			Seq: seq, Prev: prev, Next: it.next, Body: it.job, Iterate: it.took,
 		})
 		if int64(len(job)) > b.c.nc.MaxPayload() {
@@ -314,7 +315,7 @@ func (b *batcher) verdict(fault *schema.Fault) {
 		b.fail(fault)
 		return
 	}
-	g.unsaid = &schema.Verdict{Seq: seq, Fault: fault}
+	g.unsaid = &wire.Verdict{Seq: seq, Fault: fault}
 	b.conclude()
 }
 
@@ -322,7 +323,7 @@ func (b *batcher) verdict(fault *schema.Fault) {
 func (b *batcher) conclude() {
 	g, said := b.gen, b.gen.unsaid
 	if v := b.rec.Verdict; v == nil || v.Seq != said.Seq {
-		if err := b.update(func(r *schema.Record) { r.Verdict = said }); err != nil {
+		if err := b.update(func(r *wire.Record) { r.Verdict = said }); err != nil {
 			b.log.Warn("end of the sequence not recorded yet", "seq", said.Seq, "error", err)
 			return
 		}
@@ -338,19 +339,19 @@ func (b *batcher) conclude() {
 // publishVerdict stores the verdict as a result, first write wins.
 func (b *batcher) publishVerdict() error {
 	v := b.rec.Verdict
-	res := &schema.Result{Seq: v.Seq, Kind: schema.KindEnd, Prev: b.gen.StateAfter(v.Seq - 1), Worker: b.c.cfg.Name, Fault: v.Fault, Deliveries: 1}
+	res := &wire.Result{Seq: v.Seq, Kind: wire.KindEnd, Prev: b.gen.StateAfter(v.Seq - 1), Worker: b.c.cfg.Name, Fault: v.Fault, Deliveries: 1}
 	if v.Fault != nil {
-		res.Kind = schema.KindError
+		res.Kind = wire.KindError
 	}
-	data, err := schema.AppendResult(nil, res, nil)
+	data, err := wire.AppendResult(nil, res, nil)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
-	_, err = b.c.js.Publish(ctx, schema.ResultSubject(b.name, b.rec.Gen, v.Seq), data)
+	_, err = b.c.js.Publish(ctx, wire.ResultSubject(b.name, b.rec.Gen, v.Seq), data)
 	var api *jetstream.APIError
-	if errors.As(err, &api) && schema.IsDuplicate(int(api.ErrorCode), api.Description) {
+	if errors.As(err, &api) && topology.IsDuplicate(int(api.ErrorCode), api.Description) {
 		return nil
 	}
 	return err
@@ -405,7 +406,7 @@ func (b *batcher) reissue(ctx context.Context) error {
 
 // remake has results made again whose payloads were lost with the workers that kept them. The record goes first, and only
 // that of the attempt which was lost: another may have taken its place since.
-func (b *batcher) remake(lost []schema.Lost) {
+func (b *batcher) remake(lost []wire.Lost) {
 	g := b.gen
 	if !b.silent.IsZero() {
 		return // the reader says it again
@@ -421,7 +422,7 @@ func (b *batcher) remake(lost []schema.Lost) {
 		if !ok || l.Seq <= g.Taken() {
 			continue
 		}
-		switch removed, err := removeAttempt(ctx, s, schema.ResultSubject(b.name, b.rec.Gen, l.Seq), l.Attempt); {
+		switch removed, err := removeAttempt(ctx, s, wire.ResultSubject(b.name, b.rec.Gen, l.Seq), l.Attempt); {
 		case err != nil:
 			b.log.Warn("lost result not removed yet", "seq", l.Seq, "attempt", l.Attempt, "error", err)
 		case removed:

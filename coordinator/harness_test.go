@@ -14,8 +14,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -59,7 +61,7 @@ func (c *cluster) coordinate(cfg coordinator.Config, h *hooks) *process {
 	go func() { p.done <- coord.Run(ctx) }()
 	c.t.Cleanup(func() { p.stop(c.t) })
 	natstest.Eventually(c.t, "the coordinator answers", func() bool {
-		m, err := c.nc.Request(schema.CoordinatorPrefix+".overview", nil, time.Second)
+		m, err := c.nc.Request(wire.CoordinatorPrefix+".overview", nil, time.Second)
 		return err == nil && len(m.Data) > 0
 	})
 	return p
@@ -90,13 +92,13 @@ type reader struct {
 	*cluster
 	id, name string
 	params   json.RawMessage
-	settings schema.Settings
-	reply    schema.SeatReply // of the last seat
-	bytes    int64            // largest payload
+	settings wire.Settings
+	reply    wire.SeatReply // of the last seat
+	bytes    int64          // largest payload
 }
 
 func (c *cluster) reader(name string) *reader {
-	return &reader{cluster: c, id: ulid.Make().String(), name: name, settings: schema.Settings{Window: 8}}
+	return &reader{cluster: c, id: ulid.Make().String(), name: name, settings: wire.Settings{Window: 8}}
 }
 
 // ask sends a request until somebody answers who is not busy changing hands.
@@ -108,7 +110,7 @@ func ask[R any](c *cluster, op string, req any) R {
 	}
 	var reply R
 	natstest.Eventually(c.t, op+" is answered", func() bool {
-		m, err := c.nc.Request(schema.CoordinatorPrefix+"."+op, data, 2*time.Second)
+		m, err := c.nc.Request(wire.CoordinatorPrefix+"."+op, data, 2*time.Second)
 		if err != nil {
 			return false
 		}
@@ -124,22 +126,22 @@ func ask[R any](c *cluster, op string, req any) R {
 	return reply
 }
 
-func (r *reader) request(mode schema.Mode, state schema.State) schema.SeatRequest {
-	return schema.SeatRequest{Batcher: r.name, Request: ulid.Make().String(), Mode: mode, Reader: r.id,
-		Spec: schema.Spec{Dataset: "count", Params: r.params}, Settings: r.settings, State: state}
+func (r *reader) request(mode wire.Mode, state schema.State) wire.SeatRequest {
+	return wire.SeatRequest{Batcher: r.name, Request: ulid.Make().String(), Mode: mode, Reader: r.id,
+		Spec: wire.Spec{Dataset: "count", Params: r.params}, Settings: r.settings, State: state}
 }
 
 // try asks for a seat and keeps what it gets.
-func (r *reader) try(req schema.SeatRequest) schema.SeatReply {
+func (r *reader) try(req wire.SeatRequest) wire.SeatReply {
 	r.t.Helper()
-	reply := ask[schema.SeatReply](r.cluster, "seat", req)
+	reply := ask[wire.SeatReply](r.cluster, "seat", req)
 	if reply.Fault == nil {
 		r.reply = reply
 	}
 	return reply
 }
 
-func (r *reader) must(mode schema.Mode, state schema.State) schema.SeatReply {
+func (r *reader) must(mode wire.Mode, state schema.State) wire.SeatReply {
 	r.t.Helper()
 	reply := r.try(r.request(mode, state))
 	if reply.Fault != nil {
@@ -151,8 +153,8 @@ func (r *reader) must(mode schema.Mode, state schema.State) schema.SeatReply {
 // start opens the batcher and starts it at batch i.
 func (r *reader) start(i int) {
 	r.t.Helper()
-	r.must(schema.ModeOpen, schema.State{})
-	if got := r.must(schema.ModeStart, at(i)); got.Gen == "" || got.Position != 1 || got.Phase != schema.PhaseRunning || !got.State.Equal(at(i)) {
+	r.must(wire.ModeOpen, schema.State{})
+	if got := r.must(wire.ModeStart, at(i)); got.Gen == "" || got.Position != 1 || got.Phase != schema.PhaseRunning || !got.State.Equal(at(i)) {
 		r.t.Fatalf("started at %+v", got)
 	}
 }
@@ -168,9 +170,9 @@ func at(i int) schema.State {
 }
 
 // credit tells the owner how far the reader came and returns how things stand.
-func (r *reader) credit(taken uint64, change ...func(*schema.Credit)) schema.CreditReply {
+func (r *reader) credit(taken uint64, change ...func(*wire.Credit)) wire.CreditReply {
 	r.t.Helper()
-	c := schema.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id, Taken: taken, BatchBytes: r.bytes}
+	c := wire.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id, Taken: taken, BatchBytes: r.bytes}
 	for _, f := range change {
 		f(&c)
 	}
@@ -178,28 +180,28 @@ func (r *reader) credit(taken uint64, change ...func(*schema.Credit)) schema.Cre
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	var reply schema.CreditReply
+	var reply wire.CreditReply
 	natstest.Eventually(r.t, "the credit is answered", func() bool {
-		m, err := r.nc.Request(schema.ReaderPrefix+"."+r.name, data, 2*time.Second)
+		m, err := r.nc.Request(wire.ReaderPrefix+"."+r.name, data, 2*time.Second)
 		return err == nil && json.Unmarshal(m.Data, &reply) == nil
 	})
 	return reply
 }
 
-func late(c *schema.Credit) { c.Late = true }
+func late(c *wire.Credit) { c.Late = true }
 
-func (r *reader) stop(leave bool) schema.StopReply {
+func (r *reader) stop(leave bool) wire.StopReply {
 	r.t.Helper()
-	return ask[schema.StopReply](r.cluster, "stop", r.stopRequest(leave))
+	return ask[wire.StopReply](r.cluster, "stop", r.stopRequest(leave))
 }
 
-func (r *reader) stopRequest(leave bool) schema.StopRequest {
-	return schema.StopRequest{Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave}
+func (r *reader) stopRequest(leave bool) wire.StopRequest {
+	return wire.StopRequest{Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave}
 }
 
 func (r *reader) status() schema.Status {
 	r.t.Helper()
-	reply := ask[schema.StatusReply](r.cluster, "status", schema.StatusRequest{Batcher: r.name})
+	reply := ask[wire.StatusReply](r.cluster, "status", wire.StatusRequest{Batcher: r.name})
 	if reply.Fault != nil {
 		r.t.Fatalf("status: %s %v", reply.Fault.Code, reply.Fault)
 	}
@@ -218,7 +220,7 @@ func (r *reader) wait(what string, condition func(schema.Status) bool) {
 }
 
 // record is the batcher's record; ok is false when there is none.
-func (r *reader) record() (rec schema.Record, ok bool) {
+func (r *reader) record() (rec wire.Record, ok bool) {
 	r.t.Helper()
 	kv, err := r.js.KeyValue(r.t.Context(), topology.Bucket)
 	if err != nil {
@@ -241,13 +243,13 @@ func (r *reader) jobs() map[uint64]bool {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	info, err := s.Info(r.t.Context(), jetstream.WithSubjectFilter(schema.JobFilter("*", r.name, r.reply.Gen)))
+	info, err := s.Info(r.t.Context(), jetstream.WithSubjectFilter(wire.JobFilter("*", r.name, r.reply.Gen)))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	queued := make(map[uint64]bool)
 	for subject := range info.State.Subjects {
-		_, _, _, seq, _, err := schema.ParseJobSubject(subject)
+		_, _, _, seq, _, err := wire.ParseJobSubject(subject)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -284,27 +286,27 @@ func (r *reader) work(n int) []uint64 {
 		if err != nil {
 			r.t.Fatalf("job %d of %d: %v", len(done)+1, n, err)
 		}
-		job, _, err := schema.DecodeJob(m.Data())
+		job, _, err := wire.DecodeJob(m.Data())
 		if err != nil {
 			r.t.Fatal(err)
 		}
 		var prev, next, body count
-		if err := errors.Join(schema.Unmarshal(job.Prev, &prev), schema.Unmarshal(job.Next, &next), schema.Unmarshal(job.Body, &body)); err != nil {
+		if err := errors.Join(msgp.Unmarshal(job.Prev, &prev), msgp.Unmarshal(job.Next, &next), msgp.Unmarshal(job.Body, &body)); err != nil {
 			r.t.Fatal(err)
 		}
 		if next.I != prev.I+1 || body.I != prev.I {
 			r.t.Fatalf("job %d: from %d to %d with body %d", job.Seq, prev.I, next.I, body.I)
 		}
 		payload := fmt.Appendf(nil, "batch %d", body.I)
-		res := &schema.Result{Seq: job.Seq, Prev: job.Prev, Next: job.Next, Attempt: ulid.Make().String(), Worker: "w",
-			Deliveries: 1, Digest: schema.Sum(payload), Size: uint64(len(payload))}
-		data, err := schema.AppendResult(nil, res, payload)
+		res := &wire.Result{Seq: job.Seq, Prev: job.Prev, Next: job.Next, Attempt: ulid.Make().String(), Worker: "w",
+			Deliveries: 1, Digest: wire.Sum(payload), Size: uint64(len(payload))}
+		data, err := wire.AppendResult(nil, res, payload)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		_, err = r.js.Publish(r.t.Context(), schema.ResultSubject(r.name, r.reply.Gen, job.Seq), data)
+		_, err = r.js.Publish(r.t.Context(), wire.ResultSubject(r.name, r.reply.Gen, job.Seq), data)
 		var api *jetstream.APIError
-		if err != nil && !(errors.As(err, &api) && schema.IsDuplicate(int(api.ErrorCode), api.Description)) {
+		if err != nil && !(errors.As(err, &api) && topology.IsDuplicate(int(api.ErrorCode), api.Description)) {
 			r.t.Fatal(err)
 		}
 		if err := m.DoubleAck(r.t.Context()); err != nil {
@@ -316,20 +318,20 @@ func (r *reader) work(n int) []uint64 {
 }
 
 // result reads what is stored of seq.
-func (r *reader) result(seq uint64) (*schema.Result, bool) {
+func (r *reader) result(seq uint64) (*wire.Result, bool) {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), topology.ResultsStream(r.name, r.reply.Gen))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	m, err := s.GetLastMsgForSubject(r.t.Context(), schema.ResultSubject(r.name, r.reply.Gen, seq))
+	m, err := s.GetLastMsgForSubject(r.t.Context(), wire.ResultSubject(r.name, r.reply.Gen, seq))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, false
 	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	res, _, err := schema.DecodeResult(m.Data)
+	res, _, err := wire.DecodeResult(m.Data)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -337,7 +339,7 @@ func (r *reader) result(seq uint64) (*schema.Result, bool) {
 }
 
 // waitResult waits for what is stored of seq.
-func (r *reader) waitResult(seq uint64) (res *schema.Result) {
+func (r *reader) waitResult(seq uint64) (res *wire.Result) {
 	r.t.Helper()
 	natstest.Eventually(r.t, fmt.Sprintf("result %d is stored", seq), func() (ok bool) {
 		res, ok = r.result(seq)
@@ -353,13 +355,13 @@ func (r *reader) results() map[uint64]bool {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	info, err := s.Info(r.t.Context(), jetstream.WithSubjectFilter(schema.CommitFilter(r.name, r.reply.Gen)))
+	info, err := s.Info(r.t.Context(), jetstream.WithSubjectFilter(wire.CommitFilter(r.name, r.reply.Gen)))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	stored := make(map[uint64]bool)
 	for subject := range info.State.Subjects {
-		seq, err := schema.ParseResultSeq(subject)
+		seq, err := wire.ParseResultSeq(subject)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -20,9 +21,9 @@ const (
 )
 
 // checkRequest refuses what no client of this module sends.
-func checkRequest(req *schema.SeatRequest) *schema.Fault {
+func checkRequest(req *wire.SeatRequest) *schema.Fault {
 	for what, id := range map[string]string{"reader": req.Reader, "request": req.Request} {
-		if err := schema.CheckName(what, id); err != nil {
+		if err := wire.CheckName(what, id); err != nil {
 			return &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 		}
 	}
@@ -39,7 +40,7 @@ func (c *Coordinator) busy() bool {
 }
 
 // fitting leaves out of an overview what one message cannot hold: the last errors first, then workers.
-func fitting(o schema.Overview, limit int64) schema.Overview {
+func fitting(o wire.Overview, limit int64) wire.Overview {
 	size := func() int64 {
 		data, err := json.Marshal(o)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -31,7 +32,7 @@ func TestTakeoverOfALostStore(t *testing.T) {
 	r.keepUp(4, "the second has begun again", func(s schema.Status) bool {
 		return s.Owner == "second" && s.Gen != before && s.Fed == 12
 	})
-	if got := r.must(schema.ModeSeek, at(4)); !got.Held || got.Gen == before || got.Position != 5 {
+	if got := r.must(wire.ModeSeek, at(4)); !got.Held || got.Gen == before || got.Position != 5 {
 		t.Fatalf("the trainer's state is not held: %+v", got)
 	}
 	r.waitJobs(5, 12)

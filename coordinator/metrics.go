@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/internal/metrics"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -35,7 +36,7 @@ type counters struct {
 }
 
 // heardOf adds what a reader's sums grew by since its last word. What it did before its first word here is not counted.
-func (n *counters) heardOf(c *schema.Credit) {
+func (n *counters) heardOf(c *wire.Credit) {
 	if c.Timing == nil {
 		return
 	}
@@ -106,13 +107,13 @@ func (m *meters) addProcess(t *metrics.Table[Coordinator]) {
 	t.Gauge("jetbatch_coordinator_lease_age_seconds", "Time since the coordinator's own lease was renewed.", func(c *Coordinator) float64 { return c.leaseAge().Seconds() })
 	t.GaugeBy("jetbatch_coordinator_live_workers", "Live workers that serve a data set, at its version here.", "dataset", func(c *Coordinator, say func(float64, ...string)) {
 		for _, k := range c.kinds {
-			workers, _ := c.fleet.serving(schema.KindToken(k.Name, k.Version))
+			workers, _ := c.fleet.serving(wire.KindToken(k.Name, k.Version))
 			say(float64(workers), k.Name)
 		}
 	})
 	t.GaugeBy("jetbatch_coordinator_live_slots", "Slots of those workers.", "dataset", func(c *Coordinator, say func(float64, ...string)) {
 		for _, k := range c.kinds {
-			_, slots := c.fleet.serving(schema.KindToken(k.Name, k.Version))
+			_, slots := c.fleet.serving(wire.KindToken(k.Name, k.Version))
 			say(float64(slots), k.Name)
 		}
 	})
@@ -235,7 +236,7 @@ func (b *batcher) desired(s *schema.Status) int {
 }
 
 // measure takes what a reader says of itself besides its place.
-func (b *batcher) measure(c *schema.Credit) {
+func (b *batcher) measure(c *wire.Credit) {
 	b.count.heardOf(c)
 	if c.Timing != nil {
 		b.need.observe(b.heard, *c.Timing)
@@ -251,7 +252,7 @@ func (b *batcher) measure(c *schema.Credit) {
 
 // follow notes the trace context of the reader's last word: what is fed from now on belongs to it.
 func (b *batcher) follow(trace string) {
-	b.trace = schema.Traceparent(trace)
+	b.trace = wire.Traceparent(trace)
 	if b.gen != nil {
 		b.gen.feed.trace = b.trace
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -26,8 +27,8 @@ func TestMetrics(t *testing.T) {
 	r := c.reader("train")
 	r.start(0)
 	total := schema.Timing{Materialize: time.Second, Wait: 3 * time.Second, WaitQueue: 2 * time.Second, WaitOther: time.Second, Trainer: 4 * time.Second}
-	sums := func(timing schema.Timing, bytes int64) func(*schema.Credit) {
-		return func(c *schema.Credit) { c.Timing, c.Bytes = &timing, bytes }
+	sums := func(timing schema.Timing, bytes int64) func(*wire.Credit) {
+		return func(c *wire.Credit) { c.Timing, c.Bytes = &timing, bytes }
 	}
 	r.credit(0, sums(schema.Timing{Wait: time.Hour, Trainer: time.Hour}, 1<<30)) // from another coordinator's time
 	before := schema.Timing{Wait: time.Hour, Trainer: time.Hour}
@@ -98,8 +99,8 @@ func TestTraceOfJobs(t *testing.T) {
 	c := setup(t)
 	c.coordinate(coordinator.Config{}, new(hooks))
 	r := c.reader("train")
-	r.must(schema.ModeOpen, schema.State{})
-	req := r.request(schema.ModeStart, at(0))
+	r.must(wire.ModeOpen, schema.State{})
+	req := r.request(wire.ModeStart, at(0))
 	req.Trace = trace
 	if reply := r.try(req); reply.Fault != nil {
 		t.Fatal(reply.Fault)
@@ -107,7 +108,7 @@ func TestTraceOfJobs(t *testing.T) {
 	r.waitJobs(1, 1)
 	r.work(1)
 	r.bytes = 1
-	r.credit(1, func(c *schema.Credit) { c.Trace = trace + "\r\nevil: 1" })
+	r.credit(1, func(c *wire.Credit) { c.Trace = trace + "\r\nevil: 1" })
 	r.waitJobs(2, 9)
 	s, err := c.js.Stream(t.Context(), topology.JobsStream)
 	if err != nil {
@@ -126,12 +127,12 @@ func TestTraceOfJobs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		headers = append(headers, m.Header.Get(schema.TraceHeader))
+		headers = append(headers, m.Header.Get(wire.TraceHeader))
 	}
 	if len(headers) != 8 || strings.Join(headers, "") != "" {
 		t.Errorf("jobs fed after a malformed trace context: %q", headers)
 	}
-	req = r.request(schema.ModeStart, at(0))
+	req = r.request(wire.ModeStart, at(0))
 	req.Trace = trace
 	if reply := r.try(req); reply.Fault != nil {
 		t.Fatal(reply.Fault)
@@ -146,7 +147,7 @@ func TestTraceOfJobs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := m.Headers().Get(schema.TraceHeader); got != trace {
+		if got := m.Headers().Get(wire.TraceHeader); got != trace {
 			t.Errorf("trace context of %s: %q", m.Subject(), got)
 		}
 	}

@@ -3,7 +3,7 @@ package coordinator
 import (
 	"time"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // save writes how far the trainer has come and drops the results below the new floor. The record first: a
@@ -15,7 +15,7 @@ func (b *batcher) save() {
 	g := b.gen
 	floor := g.Droppable(retained(b.rec.Settings, g.Limit(), b.rec.BatchBytes))
 	if b.small() {
-		if whole := (floor + 1) / schema.BlockSize * schema.BlockSize; whole > 0 {
+		if whole := (floor + 1) / wire.BlockSize * wire.BlockSize; whole > 0 {
 			floor = max(g.Floor(), whole-1)
 		} else {
 			floor = g.Floor()
@@ -27,7 +27,7 @@ func (b *batcher) save() {
 // saveTo is save with a given floor, which is at most taken.
 func (b *batcher) saveTo(floor uint64) {
 	g := b.gen
-	err := b.update(func(r *schema.Record) {
+	err := b.update(func(r *wire.Record) {
 		r.Taken, r.Floor, r.FloorState, r.BatchBytes = g.Taken(), floor, g.StateAfter(floor), max(r.BatchBytes, b.last.BatchBytes)
 	})
 	if err != nil {
@@ -61,7 +61,7 @@ func (b *batcher) small() bool {
 	if b.kept() {
 		bytes = max(b.last.Stored, bytes/8)
 	}
-	return schema.BlockSize*bytes <= b.windowBytes()/64
+	return wire.BlockSize*bytes <= b.windowBytes()/64
 }
 
 // unrecorded is how far the trainer may be ahead of the record: a window, of batches that are dropped by blocks a block at
@@ -69,7 +69,7 @@ func (b *batcher) small() bool {
 func (b *batcher) unrecorded() uint64 {
 	n := b.gen.Limit()
 	if b.small() {
-		n = max(n, schema.BlockSize)
+		n = max(n, wire.BlockSize)
 	}
 	return uint64(n)
 }

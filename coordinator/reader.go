@@ -8,12 +8,13 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // hearReader takes a credit; as a request it is answered with how things stand.
 func (b *batcher) hearReader(m *nats.Msg) {
-	credit := new(schema.Credit)
+	credit := new(wire.Credit)
 	if len(m.Data) > maxCredit || json.Unmarshal(m.Data, credit) != nil {
 		return // not a credit of this wire version
 	}
@@ -30,12 +31,12 @@ func (b *batcher) hearReader(m *nats.Msg) {
 }
 
 // credit moves the window on. One of another reader, seat or generation moves nothing: P5.
-func (b *batcher) credit(credit *schema.Credit) {
+func (b *batcher) credit(credit *wire.Credit) {
 	if credit.Reader != b.rec.Reader || b.rec.Reader == "" {
 		return
 	}
 	credit.Waiting = credit.Waiting[:min(len(credit.Waiting), maxWaiting)]
-	credit.Lost = credit.Lost[:min(len(credit.Lost), schema.MaxLost)]
+	credit.Lost = credit.Lost[:min(len(credit.Lost), wire.MaxLost)]
 	b.heard = time.Now()
 	b.measure(credit)
 	g := b.gen
@@ -95,7 +96,7 @@ func (b *batcher) finish(taken uint64) {
 	if v == nil || v.Fault != nil || taken < v.Seq || b.rec.Phase != schema.PhaseRunning {
 		return
 	}
-	if err := b.update(func(r *schema.Record) { r.Phase, r.Since = schema.PhaseDone, time.Now() }); err != nil {
+	if err := b.update(func(r *wire.Record) { r.Phase, r.Since = schema.PhaseDone, time.Now() }); err != nil {
 		b.log.Warn("end of the run not recorded yet", "error", err)
 		return
 	}
@@ -104,7 +105,7 @@ func (b *batcher) finish(taken uint64) {
 
 // fail ends the run with an error that its reader met or will be told of.
 func (b *batcher) fail(fault *schema.Fault) {
-	err := b.update(func(r *schema.Record) { r.Phase, r.Error, r.Since = schema.PhaseFailed, fault, time.Now() })
+	err := b.update(func(r *wire.Record) { r.Phase, r.Error, r.Since = schema.PhaseFailed, fault, time.Now() })
 	if err != nil {
 		b.log.Warn("failure not recorded yet", "error", err)
 		return
@@ -117,7 +118,7 @@ func (b *batcher) fail(fault *schema.Fault) {
 
 // hearReport takes a worker's word about the store: that it is full, gone, or holds another result than its own.
 func (b *batcher) hearReport(m *nats.Msg) {
-	report := new(schema.Report)
+	report := new(wire.Report)
 	if err := json.Unmarshal(m.Data, report); err != nil || report.Fault == nil {
 		return // not a report of this wire version
 	}
@@ -138,9 +139,9 @@ func (b *batcher) hearReport(m *nats.Msg) {
 	})
 }
 
-func (b *batcher) creditReply() schema.CreditReply {
+func (b *batcher) creditReply() wire.CreditReply {
 	workers, _ := b.c.fleet.serving(b.kindToken())
-	r := schema.CreditReply{Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, Phase: b.rec.Phase, Workers: workers, Error: b.rec.Error}
+	r := wire.CreditReply{Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, Phase: b.rec.Phase, Workers: workers, Error: b.rec.Error}
 	if b.gen != nil {
 		r.Window = b.gen.Limit()
 		r.Trouble = b.trouble

@@ -12,6 +12,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -48,7 +49,7 @@ func TestRestart(t *testing.T) {
 	if s := r.status(); s.Reissued != 0 || s.Restarts != 0 {
 		t.Fatalf("status: %+v", s)
 	}
-	if got := r.must(schema.ModeSeek, at(1)); !got.Held || got.Position != 2 {
+	if got := r.must(wire.ModeSeek, at(1)); !got.Held || got.Position != 2 {
 		t.Fatalf("look-ups work again: %+v", got)
 	}
 	r.work(5)
@@ -73,7 +74,7 @@ func TestTakeoverBehindTheTrainer(t *testing.T) {
 
 	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
 	r.wait("the second has iterated again", func(s schema.Status) bool { return s.Owner == "second" && s.Fed == 20 })
-	if got := r.must(schema.ModeSeek, at(20)); !got.Held || got.Gen != gen || got.Position != 21 {
+	if got := r.must(wire.ModeSeek, at(20)); !got.Held || got.Gen != gen || got.Position != 21 {
 		t.Fatalf("the trainer's state is not held: %+v", got)
 	}
 	r.waitJobs(21, 28)
@@ -83,11 +84,11 @@ func TestTakeoverBehindTheTrainer(t *testing.T) {
 func TestRestartAtVerdict(t *testing.T) {
 	for name, test := range map[string]struct {
 		then func(int) error // what Next returns at 3 after the restart
-		kind schema.Kind
+		kind wire.Kind
 	}{
-		"the same":            {func(int) error { return io.EOF }, schema.KindEnd},
-		"no longer the same":  {func(int) error { return errors.New("late") }, schema.KindEnd},
-		"no longer an ending": {func(int) error { return nil }, schema.KindEnd},
+		"the same":            {func(int) error { return io.EOF }, wire.KindEnd},
+		"no longer the same":  {func(int) error { return errors.New("late") }, wire.KindEnd},
+		"no longer an ending": {func(int) error { return nil }, wire.KindEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := setup(t)
@@ -168,7 +169,7 @@ func TestHalfMadeGeneration(t *testing.T) {
 			}
 			c.coordinate(coordinator.Config{Name: "same"}, new(hooks))
 			r.wait("the run is set up", func(s schema.Status) bool { return s.Fed == 1 })
-			if got := r.must(schema.ModeSeek, at(7)); got.Position != 1 || !got.Held {
+			if got := r.must(wire.ModeSeek, at(7)); got.Position != 1 || !got.Held {
 				t.Fatalf("got %+v", got)
 			}
 			r.work(1)
@@ -194,7 +195,7 @@ func TestLostStore(t *testing.T) {
 		t.Fatalf("status: %+v", s)
 	}
 	// The reader comes back with its own state, which is where the new generation begins.
-	if seat := r.must(schema.ModeSeek, at(3)); !seat.Held || seat.Gen != got.Gen || seat.Position != 1 {
+	if seat := r.must(wire.ModeSeek, at(3)); !seat.Held || seat.Gen != got.Gen || seat.Position != 1 {
 		t.Fatalf("seat: %+v", seat)
 	}
 	r.waitJobs(1, 8)
@@ -246,8 +247,8 @@ func TestLostPayload(t *testing.T) {
 	r.waitJobs(2, 9)
 	r.work(3)
 	before, _ := r.result(3)
-	lost := func(seq uint64, attempt string) func(*schema.Credit) {
-		return func(c *schema.Credit) { c.Lost = append(c.Lost, schema.Lost{Seq: seq, Attempt: attempt}) }
+	lost := func(seq uint64, attempt string) func(*wire.Credit) {
+		return func(c *wire.Credit) { c.Lost = append(c.Lost, wire.Lost{Seq: seq, Attempt: attempt}) }
 	}
 	taken, _ := r.result(1)
 	r.credit(1, lost(3, "another"), lost(1, taken.Attempt), lost(8, "none"), lost(99, "none"))
@@ -285,7 +286,7 @@ func TestWipedBucket(t *testing.T) {
 	if err := c.js.DeleteStream(t.Context(), topology.BucketStream); err != nil {
 		t.Fatal(err)
 	}
-	got := r.must(schema.ModeSeek, at(2))
+	got := r.must(wire.ModeSeek, at(2))
 	if !got.State.Equal(at(2)) {
 		t.Fatalf("got %+v", got)
 	}
@@ -311,7 +312,7 @@ func TestBrokerRestart(t *testing.T) {
 	srv.Restart()
 	natstest.Eventually(t, "the connection is back", nc.IsConnected)
 	natstest.Eventually(t, "the run began again", func() bool { return r.credit(3, late).Gen != before.Gen })
-	got := r.must(schema.ModeSeek, at(3))
+	got := r.must(wire.ModeSeek, at(3))
 	if !got.State.Equal(at(3)) {
 		t.Fatalf("got %+v", got)
 	}
@@ -380,7 +381,7 @@ func TestDeposedOwner(t *testing.T) {
 		return err == nil
 	})
 	// No credit makes it look, and yet it finds out; then it takes over again, since the ghost's lease stands still.
-	sub, err := c.nc.SubscribeSync(schema.LanePrefix + "." + r.name)
+	sub, err := c.nc.SubscribeSync(wire.LanePrefix + "." + r.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +402,7 @@ func TestOrphansAreCollected(t *testing.T) {
 	r := c.reader("train")
 	r.start(0)
 	first.kill(t)
-	kind := schema.KindToken("count", 1)
+	kind := wire.KindToken("count", 1)
 	if err := topology.CreateGeneration(t.Context(), c.js, kind, r.name, "OLD"); err != nil { // of a batcher that runs
 		t.Fatal(err)
 	}
@@ -411,7 +412,7 @@ func TestOrphansAreCollected(t *testing.T) {
 	if err := c.js.DeleteStream(t.Context(), topology.ResultsStream("gone", "LOST")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.js.Publish(t.Context(), schema.JobSubject(kind, "gone", "LATE", 1, 0), []byte("job")); err != nil {
+	if _, err := c.js.Publish(t.Context(), wire.JobSubject(kind, "gone", "LATE", 1, 0), []byte("job")); err != nil {
 		t.Fatal(err)
 	}
 	c.coordinate(coordinator.Config{Name: "same"}, new(hooks))
@@ -420,7 +421,7 @@ func TestOrphansAreCollected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		info, err := jobs.Info(t.Context(), jetstream.WithSubjectFilter(schema.JobFilter(kind, "gone", "*")))
+		info, err := jobs.Info(t.Context(), jetstream.WithSubjectFilter(wire.JobFilter(kind, "gone", "*")))
 		if err != nil {
 			t.Fatal(err)
 		}

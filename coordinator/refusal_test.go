@@ -10,6 +10,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -20,17 +21,17 @@ func TestDeposedOwnerRefusesNothing(t *testing.T) {
 		op      string
 		request func(*reader) any
 	}{
-		"seek":  {"seat", func(r *reader) any { return r.request(schema.ModeSeek, at(2)) }},
+		"seek":  {"seat", func(r *reader) any { return r.request(wire.ModeSeek, at(2)) }},
 		"stop":  {"stop", func(r *reader) any { return r.stopRequest(false) }},
 		"leave": {"stop", func(r *reader) any { return r.stopRequest(true) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := deposed(t)
-			msg, err := r.nc.Request(schema.CoordinatorPrefix+"."+test.op, mustJSON(t, test.request(r)), 10*time.Second)
+			msg, err := r.nc.Request(wire.CoordinatorPrefix+"."+test.op, mustJSON(t, test.request(r)), 10*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got schema.SeatReply // as far as its fault goes, every reply is one
+			var got wire.SeatReply // as far as its fault goes, every reply is one
 			if err := json.Unmarshal(msg.Data, &got); err != nil {
 				t.Fatal(err)
 			}
@@ -43,12 +44,12 @@ func TestDeposedOwnerRefusesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		credit := schema.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id}
-		if err := r.nc.PublishRequest(schema.ReaderPrefix+"."+r.name, answers.Subject, mustJSON(t, credit)); err != nil {
+		credit := wire.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id}
+		if err := r.nc.PublishRequest(wire.ReaderPrefix+"."+r.name, answers.Subject, mustJSON(t, credit)); err != nil {
 			t.Fatal(err)
 		}
 		natstest.Eventually(t, "it knows that it was deposed", func() bool {
-			return len(ask[schema.Overview](r.cluster, "overview", nil).Batchers) == 0
+			return len(ask[wire.Overview](r.cluster, "overview", nil).Batchers) == 0
 		})
 		if n, _, err := answers.Pending(); n > 0 || err != nil {
 			t.Fatalf("%d answers, %v", n, err)

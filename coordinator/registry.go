@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // leaseState is what is known of another coordinator.
@@ -256,7 +256,7 @@ func parseConsumer(name string) (batcher, gen string, ok bool) {
 // owner may have come, after the generation was deleted.
 func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]bool, error) {
 	stored := make(map[storedGeneration]bool)
-	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(schema.ResultPrefix+".>"))
+	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(wire.ResultPrefix+".>"))
 	for name := range lister.Name() {
 		if batcher, gen, ok := topology.ParseResultsStream(name); ok {
 			stored[storedGeneration{batcher, gen}] = true
@@ -278,12 +278,12 @@ func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]boo
 	if err := consumers.Err(); err != nil {
 		return nil, err
 	}
-	info, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobPrefix+".>"))
+	info, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobPrefix+".>"))
 	if err != nil {
 		return nil, err
 	}
 	for subject := range info.State.Subjects {
-		if _, batcher, gen, _, _, err := schema.ParseJobSubject(subject); err == nil {
+		if _, batcher, gen, _, _, err := wire.ParseJobSubject(subject); err == nil {
 			stored[storedGeneration{batcher, gen}] = true
 		}
 	}

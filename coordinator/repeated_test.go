@@ -7,6 +7,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -18,7 +19,7 @@ func TestRepeatedAfterTakeover(t *testing.T) {
 	r := c.reader("train")
 	r.settings.Retain = 100
 	r.run(4)
-	request := r.request(schema.ModeSeek, at(4))
+	request := r.request(wire.ModeSeek, at(4))
 	if got := r.try(request); !got.Held || got.Position != 5 {
 		t.Fatalf("seated at %+v", got)
 	}
@@ -34,11 +35,11 @@ func TestRepeatedAfterTakeover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg, err := c.nc.Request(schema.CoordinatorPrefix+".seat", data, 10*time.Second)
+	msg, err := c.nc.Request(wire.CoordinatorPrefix+".seat", data, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var early schema.SeatReply
+	var early wire.SeatReply
 	if err := json.Unmarshal(msg.Data, &early); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestRepeatedAfterLostStore(t *testing.T) {
 	r := c.reader("train")
 	r.settings.Retain = 100
 	r.run(4)
-	request := r.request(schema.ModeSeek, at(4))
+	request := r.request(wire.ModeSeek, at(4))
 	seat := r.try(request)
 	if !seat.Held || seat.Position != 5 {
 		t.Fatalf("seated at %+v", seat)

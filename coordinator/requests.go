@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -43,31 +44,31 @@ func (c *Coordinator) handle(m *nats.Msg) {
 		defer c.requests.Add(-1)
 		switch op := lastToken(m.Subject); op {
 		case opSeat:
-			answer(c, m, func(req *schema.SeatRequest) (schema.SeatReply, *schema.Fault) {
+			answer(c, m, func(req *wire.SeatRequest) (wire.SeatReply, *schema.Fault) {
 				if fault := checkRequest(req); fault != nil {
-					return schema.SeatReply{Fault: fault}, fault
+					return wire.SeatReply{Fault: fault}, fault
 				}
 				b, fault := c.route(m, req.Batcher, req)
 				if b == nil {
-					return schema.SeatReply{Fault: fault}, fault
+					return wire.SeatReply{Fault: fault}, fault
 				}
-				return call(b, func() schema.SeatReply { return b.seat(req) })
+				return call(b, func() wire.SeatReply { return b.seat(req) })
 			})
 		case opStop:
-			answer(c, m, func(req *schema.StopRequest) (schema.StopReply, *schema.Fault) {
+			answer(c, m, func(req *wire.StopRequest) (wire.StopReply, *schema.Fault) {
 				b, fault := c.route(m, req.Batcher, nil)
 				if b == nil {
-					return schema.StopReply{Fault: fault}, fault
+					return wire.StopReply{Fault: fault}, fault
 				}
-				return call(b, func() schema.StopReply { return b.stop(req) })
+				return call(b, func() wire.StopReply { return b.stop(req) })
 			})
 		case opStatus:
-			answer(c, m, func(req *schema.StatusRequest) (schema.StatusReply, *schema.Fault) {
+			answer(c, m, func(req *wire.StatusRequest) (wire.StatusReply, *schema.Fault) {
 				b, fault := c.route(m, req.Batcher, nil)
 				if b == nil {
-					return schema.StatusReply{Fault: fault}, fault
+					return wire.StatusReply{Fault: fault}, fault
 				}
-				return call(b, func() schema.StatusReply { return schema.StatusReply{Status: b.status()} })
+				return call(b, func() wire.StatusReply { return wire.StatusReply{Status: b.status()} })
 			})
 		case opOverview:
 			c.respond(m, fitting(c.overview(), c.nc.MaxPayload()))
@@ -80,7 +81,7 @@ var errForwarded = &schema.Fault{Code: "forwarded"}
 
 // faulty is a reply that can say what went wrong.
 type faulty interface {
-	schema.SeatReply | schema.StopReply | schema.StatusReply
+	wire.SeatReply | wire.StopReply | wire.StatusReply
 }
 
 // answer decodes a request, carries it out and responds, unless it was passed on. A fault that carry
@@ -103,8 +104,8 @@ func answer[Q any, R faulty](c *Coordinator, m *nats.Msg, carry func(*Q) (R, *sc
 
 // route returns the actor that owns a batcher, takes the batcher over if its owner is dead, creates it for a
 // seat request if there is none, or passes the message on to the coordinator that owns it.
-func (c *Coordinator) route(m *nats.Msg, name string, seat *schema.SeatRequest) (*batcher, *schema.Fault) {
-	if err := schema.CheckName("batcher", name); err != nil {
+func (c *Coordinator) route(m *nats.Msg, name string, seat *wire.SeatRequest) (*batcher, *schema.Fault) {
+	if err := wire.CheckName("batcher", name); err != nil {
 		return nil, &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 	}
 	for range 3 { // the record may change between reading and writing it
@@ -126,7 +127,7 @@ func unavailable(format string, args ...any) *schema.Fault {
 }
 
 // claim makes one attempt at routing a batcher that is not owned here.
-func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat *schema.SeatRequest) (b *batcher, fault *schema.Fault, again bool) {
+func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat *wire.SeatRequest) (b *batcher, fault *schema.Fault, again bool) {
 	rec, rev, err := c.read(ctx, name)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound) && seat == nil:
@@ -142,7 +143,7 @@ func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat 
 		if strings.Count(m.Subject, ".") > 2 {
 			return nil, unavailable("batcher %s is changing hands", name), false // passed on once already
 		}
-		fwd := &nats.Msg{Subject: schema.CoordinatorPrefix + "." + rec.Owner + "." + lastToken(m.Subject), Reply: m.Reply, Data: m.Data}
+		fwd := &nats.Msg{Subject: wire.CoordinatorPrefix + "." + rec.Owner + "." + lastToken(m.Subject), Reply: m.Reply, Data: m.Data}
 		if err := c.nc.PublishMsg(fwd); err != nil {
 			return nil, unavailable("pass on to coordinator %s: %v", rec.Owner, err), false
 		}
@@ -155,7 +156,7 @@ func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat 
 }
 
 // create makes the record that a seat request asks for. Both results nil: somebody else just made one.
-func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*batcher, *schema.Fault) {
+func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest) (*batcher, *schema.Fault) {
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {
 		return nil, c.unknownDataset(req.Spec.Dataset)
@@ -163,9 +164,9 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*bat
 	if len(c.all()) >= maxBatchers {
 		return nil, unavailable("coordinator %s feeds %d batchers, as many as it takes; stop some, or wait until idle ones are collected", c.cfg.Name, maxBatchers)
 	}
-	rec := schema.Record{
-		Wire: schema.WireVersion, Batcher: req.Batcher, Owner: c.cfg.Name, Phase: schema.PhaseStopped,
-		Spec: schema.Spec{Dataset: k.Name, Version: k.Version, Params: req.Spec.Params}, Settings: req.Settings,
+	rec := wire.Record{
+		Wire: wire.Version, Batcher: req.Batcher, Owner: c.cfg.Name, Phase: schema.PhaseStopped,
+		Spec: wire.Spec{Dataset: k.Name, Version: k.Version, Params: req.Spec.Params}, Settings: req.Settings,
 		Reader: req.Reader, Since: time.Now(),
 	}
 	data, err := json.Marshal(rec)
@@ -187,13 +188,13 @@ func (c *Coordinator) create(ctx context.Context, req *schema.SeatRequest) (*bat
 }
 
 // takeOver makes this coordinator the owner. Both results nil: somebody else was faster.
-func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint64) (*batcher, *schema.Fault) {
+func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64) (*batcher, *schema.Fault) {
 	k := c.kinds[rec.Spec.Dataset]
 	if k == nil {
 		return nil, c.unknownDataset(rec.Spec.Dataset)
 	}
-	if rec.Wire != schema.WireVersion {
-		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, schema.WireVersion)
+	if rec.Wire != wire.Version {
+		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, wire.Version)
 	}
 	if !c.lockClaims(ctx) {
 		return nil, unavailable("record of batcher %s: %v", rec.Batcher, ctx.Err())
@@ -209,7 +210,7 @@ func (c *Coordinator) takeOver(ctx context.Context, rec schema.Record, rev uint6
 		return nil, unavailable("record of batcher %s: %v", rec.Batcher, err)
 	}
 	rev, err = c.kv.Update(ctx, topology.BatcherKey(rec.Batcher), data, rev)
-	if isConflict(err) {
+	if topology.IsConflict(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -238,7 +239,7 @@ func (c *Coordinator) unknownDataset(name string) *schema.Fault {
 }
 
 // read returns a batcher's record as the bucket's leader has it.
-func (c *Coordinator) read(ctx context.Context, name string) (rec schema.Record, rev uint64, err error) {
+func (c *Coordinator) read(ctx context.Context, name string) (rec wire.Record, rev uint64, err error) {
 	entry, err := c.kv.Get(ctx, topology.BatcherKey(name))
 	if err != nil {
 		return rec, 0, err
@@ -249,14 +250,8 @@ func (c *Coordinator) read(ctx context.Context, name string) (rec schema.Record,
 	return rec, entry.Revision(), nil
 }
 
-// isConflict reports whether a compare-and-set failed because the key has another revision.
-func isConflict(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
-}
-
-func (c *Coordinator) overview() schema.Overview {
-	o := schema.Overview{Coordinator: c.cfg.Name, Version: schema.ServiceVersion, Datasets: c.kindTokens(), Workers: c.fleet.list()}
+func (c *Coordinator) overview() wire.Overview {
+	o := wire.Overview{Coordinator: c.cfg.Name, Version: wire.Release, Datasets: c.kindTokens(), Workers: c.fleet.list()}
 	for _, v := range c.views() {
 		o.Batchers = append(o.Batchers, v.Status)
 	}

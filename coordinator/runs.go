@@ -3,7 +3,7 @@ package coordinator
 import (
 	"time"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Bounds of a run of jobs in one message.
@@ -39,7 +39,7 @@ func (r *runs) length(window, slots int) int {
 	if r.mean == 0 || slots == 0 {
 		return 1
 	}
-	return max(1, min(int(runTime/r.mean), window/(runShare*slots), schema.MaxRun))
+	return max(1, min(int(runTime/r.mean), window/(runShare*slots), wire.MaxRun))
 }
 
 // run gathers consecutive jobs for one message.

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 func TestRunLength(t *testing.T) {
@@ -17,7 +17,7 @@ func TestRunLength(t *testing.T) {
 	}{
 		"nothing known":           {0, 1024, 4, 1},
 		"no worker":               {time.Microsecond, 1024, 0, 1},
-		"quick jobs":              {time.Microsecond, 1024, 4, schema.MaxRun},
+		"quick jobs":              {time.Microsecond, 1024, 4, wire.MaxRun},
 		"a quarter millisecond":   {250 * time.Microsecond, 1024, 4, 4},
 		"slow jobs":               {20 * time.Millisecond, 1024, 4, 1},
 		"many slots":              {time.Microsecond, 1024, 64, 8},

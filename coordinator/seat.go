@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -32,12 +33,12 @@ func openFault(err error) *schema.Fault {
 }
 
 // seat answers a request for the right to take.
-func (b *batcher) seat(req *schema.SeatRequest) schema.SeatReply {
+func (b *batcher) seat(req *wire.SeatRequest) wire.SeatReply {
 	reply := b.decide(req)
 	if reply.Fault != nil && reply.Fault.Code != schema.CodeUnavailable {
 		// What is given is in the record. What is refused is only right if nobody else has given it meanwhile.
 		if fault := b.confirm(); fault != nil {
-			return schema.SeatReply{Fault: fault}
+			return wire.SeatReply{Fault: fault}
 		}
 	}
 	return reply
@@ -60,7 +61,7 @@ func (b *batcher) confirm() *schema.Fault {
 	return nil
 }
 
-func (b *batcher) decide(req *schema.SeatRequest) schema.SeatReply {
+func (b *batcher) decide(req *wire.SeatRequest) wire.SeatReply {
 	same := b.rec.Reader == req.Reader
 	switch {
 	case b.overtaken(req.Reader, req.Request):
@@ -69,21 +70,21 @@ func (b *batcher) decide(req *schema.SeatRequest) schema.SeatReply {
 		if r := b.repeated(req); r != nil {
 			return *r
 		}
-	case !same && req.Mode != schema.ModeOpen:
+	case !same && req.Mode != wire.ModeOpen:
 		return refuse(schema.CodeSuperseded, fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader))
 	}
 	b.follow(req.Trace)
-	var reply schema.SeatReply
+	var reply wire.SeatReply
 	switch req.Mode {
-	case schema.ModeOpen:
+	case wire.ModeOpen:
 		reply = b.sit(req)
-	case schema.ModeStart, schema.ModeSeek:
+	case wire.ModeStart, wire.ModeSeek:
 		reply = b.seek(req)
 	default:
 		return refuse(schema.CodeBadRequest, fmt.Sprintf("unknown mode %q", req.Mode))
 	}
 	if reply.Fault == nil {
-		b.heard, b.last = time.Now(), schema.Credit{Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, BatchBytes: b.rec.BatchBytes}
+		b.heard, b.last = time.Now(), wire.Credit{Gen: b.rec.Gen, Seat: b.rec.Seat, Reader: b.rec.Reader, BatchBytes: b.rec.BatchBytes}
 		b.hint(b.notify) // the one who asked hears it by the answer, and should not have to say that it did before
 	}
 	return reply
@@ -95,33 +96,33 @@ func (b *batcher) overtaken(reader, request string) bool {
 	if reader == b.rec.Reader {
 		return request < b.rec.Request
 	}
-	return slices.ContainsFunc(b.rec.Former, func(f schema.Former) bool { return f.Reader == reader && request <= f.Request })
+	return slices.ContainsFunc(b.rec.Former, func(f wire.Former) bool { return f.Reader == reader && request <= f.Request })
 }
 
 // vacate notes in the record that its reader has the seat no more.
-func vacate(r *schema.Record) {
+func vacate(r *wire.Record) {
 	if r.Reader == "" {
 		return
 	}
-	former := append(slices.Clone(r.Former), schema.Former{Reader: r.Reader, Request: r.Request})
-	r.Former = former[max(0, len(former)-schema.MaxFormer):]
+	former := append(slices.Clone(r.Former), wire.Former{Reader: r.Reader, Request: r.Request})
+	r.Former = former[max(0, len(former)-wire.MaxFormer):]
 	r.Reader, r.Request = "", ""
 }
 
 // repeated answers a request that was carried out before and whose answer was lost; nil when it is to be carried out
 // again: the generation that it began could not be set up, or was lost meanwhile and begun again at another state.
-func (b *batcher) repeated(req *schema.SeatRequest) *schema.SeatReply {
+func (b *batcher) repeated(req *wire.SeatRequest) *wire.SeatReply {
 	r := b.seatReply(false)
 	switch {
-	case req.Mode == schema.ModeOpen:
+	case req.Mode == wire.ModeOpen:
 	case b.gen != nil && len(r.State.Data) == 0: // after a takeover, until the run has been iterated again so far
-		r = schema.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
+		r = wire.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
 	case b.gen != nil:
 		if state, fault := b.stateOf(req.State); fault == nil && !bytes.Equal(state, r.State.Data) {
 			return nil
 		}
 	case b.rec.Phase == schema.PhaseFailed:
-		r = schema.SeatReply{Fault: b.rec.Error}
+		r = wire.SeatReply{Fault: b.rec.Error}
 	case b.rec.Phase == schema.PhaseClosed:
 		r = refuse(schema.CodeStopped, fmt.Sprintf("batcher %s was stopped after this request", b.name))
 	default:
@@ -130,13 +131,13 @@ func (b *batcher) repeated(req *schema.SeatRequest) *schema.SeatReply {
 	return &r
 }
 
-func refuse(code, message string) schema.SeatReply {
-	return schema.SeatReply{Fault: &schema.Fault{Code: code, Message: message}}
+func refuse(code, message string) wire.SeatReply {
+	return wire.SeatReply{Fault: &schema.Fault{Code: code, Message: message}}
 }
 
 // sit gives the batcher to a reader without starting it.
-func (b *batcher) sit(req *schema.SeatRequest) schema.SeatReply {
-	spec := schema.Spec{Dataset: req.Spec.Dataset, Version: b.kind.Version, Params: req.Spec.Params}
+func (b *batcher) sit(req *wire.SeatRequest) wire.SeatReply {
+	spec := wire.Spec{Dataset: req.Spec.Dataset, Version: b.kind.Version, Params: req.Spec.Params}
 	differs := spec.Digest() != b.rec.Spec.Digest()
 	var warnings []string
 	if held := b.held() && b.rec.Reader != req.Reader; held && b.rec.Phase != schema.PhaseClosed {
@@ -151,17 +152,17 @@ func (b *batcher) sit(req *schema.SeatRequest) schema.SeatReply {
 	}
 	k := b.c.kinds[spec.Dataset]
 	if k == nil {
-		return schema.SeatReply{Fault: b.c.unknownDataset(spec.Dataset)}
+		return wire.SeatReply{Fault: b.c.unknownDataset(spec.Dataset)}
 	}
 	spec.Version = k.Version
 	inst, release, err := k.Acquire(b.c.ctx, spec.Params)
 	if err != nil {
-		return schema.SeatReply{Fault: openFault(err)}
+		return wire.SeatReply{Fault: openFault(err)}
 	}
 	// A run that ended badly, was stopped, or was of another spec is over; any other goes on.
 	over := differs || b.rec.Phase == schema.PhaseFailed || b.rec.Phase == schema.PhaseClosed
 	before := b.rec.Gen
-	err = b.update(func(r *schema.Record) {
+	err = b.update(func(r *wire.Record) {
 		if r.Reader != req.Reader {
 			vacate(r)
 		}
@@ -176,7 +177,7 @@ func (b *batcher) sit(req *schema.SeatRequest) schema.SeatReply {
 	})
 	if err != nil {
 		release()
-		return schema.SeatReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
+		return wire.SeatReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
 	}
 	if over {
 		if differs && before != "" {
@@ -192,31 +193,31 @@ func (b *batcher) sit(req *schema.SeatRequest) schema.SeatReply {
 }
 
 // seek sits the reader at a state: where it is held, or in a new generation.
-func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
+func (b *batcher) seek(req *wire.SeatRequest) wire.SeatReply {
 	if fault := b.open(); fault != nil {
-		return schema.SeatReply{Fault: fault}
+		return wire.SeatReply{Fault: fault}
 	}
 	state, fault := b.stateOf(req.State)
 	if fault != nil {
-		return schema.SeatReply{Fault: fault}
+		return wire.SeatReply{Fault: fault}
 	}
-	seated := func(r *schema.Record) {
+	seated := func(r *wire.Record) {
 		r.Request, r.Reader, r.Since = req.Request, req.Reader, time.Now()
 		r.Seat++
 	}
-	if b.gen != nil && !b.silent.IsZero() && req.Mode == schema.ModeSeek {
-		return schema.SeatReply{Fault: unavailable("the store of results does not answer")}
+	if b.gen != nil && !b.silent.IsZero() && req.Mode == wire.ModeSeek {
+		return wire.SeatReply{Fault: unavailable("the store of results does not answer")}
 	}
-	if b.gen != nil && !b.gen.settled && req.Mode == schema.ModeSeek {
-		return schema.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
+	if b.gen != nil && !b.gen.settled && req.Mode == wire.ModeSeek {
+		return wire.SeatReply{Fault: unavailable("the run was taken over and is being iterated again from %d", b.gen.Floor())}
 	}
 	if position, ok := b.find(req.Mode, state); ok {
-		err := b.update(func(r *schema.Record) {
+		err := b.update(func(r *wire.Record) {
 			seated(r)
 			r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
 		})
 		if err != nil {
-			return schema.SeatReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
+			return wire.SeatReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
 		}
 		b.gen.saved = position - 1
 		b.cancelJobs(b.gen.Seek(position))
@@ -231,14 +232,14 @@ func (b *batcher) seek(req *schema.SeatRequest) schema.SeatReply {
 		return b.seatReply(true)
 	}
 	if fault := b.begin(state, false, seated); fault != nil {
-		return schema.SeatReply{Fault: fault}
+		return wire.SeatReply{Fault: fault}
 	}
 	return b.seatReply(false)
 }
 
 // find looks a state up in what is held. A start is always a new generation.
-func (b *batcher) find(mode schema.Mode, state []byte) (uint64, bool) {
-	if b.gen == nil || mode == schema.ModeStart {
+func (b *batcher) find(mode wire.Mode, state []byte) (uint64, bool) {
+	if b.gen == nil || mode == wire.ModeStart {
 		return 0, false
 	}
 	return b.gen.Find(state)
@@ -305,8 +306,8 @@ func (b *batcher) cancelJobs(from, to uint64) {
 	}
 }
 
-func (b *batcher) seatReply(held bool, warnings ...string) schema.SeatReply {
-	r := schema.SeatReply{Gen: b.rec.Gen, Seat: b.rec.Seat, Position: b.rec.Position, Phase: b.rec.Phase, Held: held, Warnings: warnings}
+func (b *batcher) seatReply(held bool, warnings ...string) wire.SeatReply {
+	r := wire.SeatReply{Gen: b.rec.Gen, Seat: b.rec.Seat, Position: b.rec.Position, Phase: b.rec.Phase, Held: held, Warnings: warnings}
 	if b.gen != nil {
 		r.Window = b.gen.Limit()
 		r.State = schema.State{Dataset: b.rec.Spec.Dataset, Version: b.rec.Spec.Version, Data: b.gen.StateAfter(b.rec.Position - 1)}
@@ -315,26 +316,26 @@ func (b *batcher) seatReply(held bool, warnings ...string) schema.SeatReply {
 }
 
 // stop ends the run, or lets the reader leave it to another.
-func (b *batcher) stop(req *schema.StopRequest) schema.StopReply {
+func (b *batcher) stop(req *wire.StopRequest) wire.StopReply {
 	seated, overtaken := b.rec.Reader == req.Reader, b.overtaken(req.Reader, req.Request)
 	if !seated || overtaken { // nothing is written, by which a coordinator that was deposed would find out
 		if fault := b.confirm(); fault != nil {
-			return schema.StopReply{Fault: fault}
+			return wire.StopReply{Fault: fault}
 		}
 	}
 	switch {
 	case !seated && (b.rec.Phase == schema.PhaseClosed || b.rec.Reader == ""):
-		return schema.StopReply{Error: b.rec.Error}
+		return wire.StopReply{Error: b.rec.Error}
 	case !seated:
-		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader)}}
+		return wire.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", b.name, b.rec.Reader)}}
 	case overtaken:
-		return schema.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: "this request was overtaken by a later one"}}
+		return wire.StopReply{Fault: &schema.Fault{Code: schema.CodeSuperseded, Message: "this request was overtaken by a later one"}}
 	}
 	if req.Last != nil {
 		b.credit(req.Last)
 	}
 	before, failure := b.rec.Gen, b.rec.Error
-	err := b.update(func(r *schema.Record) {
+	err := b.update(func(r *wire.Record) {
 		r.Since, r.Request = time.Now(), req.Request
 		if b.gen != nil {
 			r.Taken = b.gen.Taken()
@@ -347,7 +348,7 @@ func (b *batcher) stop(req *schema.StopRequest) schema.StopReply {
 		r.Phase, r.Gen, r.Verdict, r.FloorState = schema.PhaseClosed, "", nil, nil
 	})
 	if err != nil {
-		return schema.StopReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
+		return wire.StopReply{Fault: unavailable("record of batcher %s: %v", b.name, err)}
 	}
 	if !req.Leave {
 		b.halt()
@@ -355,5 +356,5 @@ func (b *batcher) stop(req *schema.StopRequest) schema.StopReply {
 		b.log.Info("batcher stopped", "gen", before)
 	}
 	b.notify()
-	return schema.StopReply{Error: failure}
+	return wire.StopReply{Error: failure}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -18,14 +19,14 @@ func TestOpenThenStart(t *testing.T) {
 	c := setup(t)
 	c.coordinate(coordinator.Config{}, new(hooks))
 	r := c.reader("train")
-	opened := r.must(schema.ModeOpen, schema.State{})
+	opened := r.must(wire.ModeOpen, schema.State{})
 	if opened.Phase != schema.PhaseStopped || opened.Gen != "" || opened.Seat == 0 {
 		t.Fatalf("opened: %+v", opened)
 	}
 	if s := r.status(); s.Phase != schema.PhaseStopped || s.Reader != r.id || s.Fed != 0 {
 		t.Fatalf("status: %+v", s)
 	}
-	started := r.must(schema.ModeStart, schema.State{})
+	started := r.must(wire.ModeStart, schema.State{})
 	if !started.State.Equal(at(0)) || started.Position != 1 || started.Seat <= opened.Seat || started.Held {
 		t.Fatalf("started: %+v", started)
 	}
@@ -55,7 +56,7 @@ func TestSeekLooksUp(t *testing.T) {
 	r.waitJobs(4, 11)
 	gen, calls := r.reply.Gen, h.calls.Load()
 
-	forward := r.must(schema.ModeSeek, at(7))
+	forward := r.must(wire.ModeSeek, at(7))
 	if !forward.Held || forward.Gen != gen || forward.Position != 8 || !forward.State.Equal(at(7)) {
 		t.Fatalf("forward: %+v", forward)
 	}
@@ -64,7 +65,7 @@ func TestSeekLooksUp(t *testing.T) {
 		t.Fatalf("Next ran %d times for four more jobs", n)
 	}
 
-	back := r.must(schema.ModeSeek, at(1))
+	back := r.must(wire.ModeSeek, at(1))
 	if !back.Held || back.Gen != gen || back.Position != 2 || back.Seat <= forward.Seat {
 		t.Fatalf("back: %+v", back)
 	}
@@ -89,10 +90,10 @@ func TestSkippedJobsBeyondTheWindowComeBack(t *testing.T) {
 	r.run(1)
 	for i := range 3 { // skip over three windows
 		r.waitJobs(uint64(2+8*i), uint64(9+8*i))
-		r.must(schema.ModeSeek, at(9+8*i))
+		r.must(wire.ModeSeek, at(9+8*i))
 	}
 	r.waitJobs(26, 33)
-	r.must(schema.ModeSeek, at(1))
+	r.must(wire.ModeSeek, at(1))
 	for seq := uint64(2); seq <= 33; seq++ { // without a word about a late head
 		natstest.Eventually(t, "the head is there", func() bool {
 			r.work(len(r.jobs()))
@@ -109,14 +110,14 @@ func TestSeekBeginsANewGeneration(t *testing.T) {
 	r := c.reader("train")
 	r.run(1)
 	before := r.reply
-	got := r.must(schema.ModeSeek, at(1000))
+	got := r.must(wire.ModeSeek, at(1000))
 	if got.Held || got.Gen == before.Gen || got.Position != 1 || got.Seat <= before.Seat || !got.State.Equal(at(1000)) {
 		t.Fatalf("got %+v", got)
 	}
 	r.waitJobs(1, 8)
 	natstest.Eventually(t, "the old generation is deleted", func() bool { return !c.stored(r.name, before.Gen) })
 	// A start is always a new generation, a held state or not.
-	if again := r.must(schema.ModeStart, at(1000)); again.Gen == got.Gen || again.Held {
+	if again := r.must(wire.ModeStart, at(1000)); again.Gen == got.Gen || again.Held {
 		t.Fatalf("started again: %+v", again)
 	}
 }
@@ -126,17 +127,17 @@ func TestRepeatedRequests(t *testing.T) {
 	h := new(hooks)
 	c.coordinate(coordinator.Config{}, h)
 	r := c.reader("train")
-	r.must(schema.ModeOpen, schema.State{})
-	start := r.request(schema.ModeStart, at(0))
+	r.must(wire.ModeOpen, schema.State{})
+	start := r.request(wire.ModeStart, at(0))
 	first := r.try(start)
 	if again := r.try(start); again.Gen != first.Gen || again.Seat != first.Seat || again.Position != 1 || !again.State.Equal(first.State) {
 		t.Fatalf("answered %+v, then %+v", first, again)
 	}
-	r.must(schema.ModeSeek, at(5))
+	r.must(wire.ModeSeek, at(5))
 	expectFault(t, r.try(start).Fault, schema.CodeSuperseded)
 
 	t.Run("after a stop", func(t *testing.T) {
-		start := r.request(schema.ModeStart, at(0))
+		start := r.request(wire.ModeStart, at(0))
 		r.try(start)
 		r.stop(false)
 		expectFault(t, r.try(start).Fault, schema.CodeSuperseded)
@@ -145,9 +146,9 @@ func TestRepeatedRequests(t *testing.T) {
 		}
 	})
 	t.Run("after a failure", func(t *testing.T) {
-		start := r.request(schema.ModeStart, at(0))
+		start := r.request(wire.ModeStart, at(0))
 		r.try(start)
-		r.credit(0, func(c *schema.Credit) { c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Seq: 1} })
+		r.credit(0, func(c *wire.Credit) { c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Seq: 1} })
 		expectFault(t, r.try(start).Fault, schema.CodeMaterialize)
 	})
 }
@@ -160,14 +161,14 @@ func TestOneReader(t *testing.T) {
 	r.waitJobs(2, 9)
 
 	other := c.reader("train")
-	expectFault(t, other.try(other.request(schema.ModeOpen, schema.State{})).Fault, schema.CodeInUse)
-	expectFault(t, other.try(other.request(schema.ModeSeek, at(0))).Fault, schema.CodeSuperseded)
-	differs := other.request(schema.ModeOpen, schema.State{})
+	expectFault(t, other.try(other.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeInUse)
+	expectFault(t, other.try(other.request(wire.ModeSeek, at(0))).Fault, schema.CodeSuperseded)
+	differs := other.request(wire.ModeOpen, schema.State{})
 	differs.Spec.Params, differs.TakeOver = []byte(`{"shift":1}`), true
 	expectFault(t, other.try(differs).Fault, schema.CodeSpecMismatch)
 	expectFault(t, other.stop(false).Fault, schema.CodeSuperseded)
 
-	over := other.request(schema.ModeOpen, schema.State{})
+	over := other.request(wire.ModeOpen, schema.State{})
 	over.TakeOver = true
 	if got := other.try(over); got.Fault != nil || got.Gen != r.reply.Gen || got.Seat <= r.reply.Seat {
 		t.Fatalf("taken over: %+v", got)
@@ -178,11 +179,11 @@ func TestOneReader(t *testing.T) {
 	if s := r.status(); s.Taken != 1 {
 		t.Fatalf("a displaced reader moved the window: %+v", s)
 	}
-	expectFault(t, r.try(r.request(schema.ModeSeek, at(0))).Fault, schema.CodeSuperseded)
-	if got := other.must(schema.ModeSeek, at(1)); !got.Held {
+	expectFault(t, r.try(r.request(wire.ModeSeek, at(0))).Fault, schema.CodeSuperseded)
+	if got := other.must(wire.ModeSeek, at(1)); !got.Held {
 		t.Fatalf("the run goes on: %+v", got)
 	}
-	if got := other.credit(2, func(c *schema.Credit) { c.Seat-- }); got.Seat != other.reply.Seat || r.status().Taken != 1 {
+	if got := other.credit(2, func(c *wire.Credit) { c.Seat-- }); got.Seat != other.reply.Seat || r.status().Taken != 1 {
 		t.Fatal("a credit of an old seat moved the window")
 	}
 }
@@ -193,13 +194,13 @@ func TestSilentReader(t *testing.T) {
 	r := c.reader("train")
 	r.run(1)
 	other := c.reader("train")
-	if got := other.must(schema.ModeOpen, schema.State{}); got.Phase != schema.PhaseRunning || got.Gen != r.reply.Gen {
+	if got := other.must(wire.ModeOpen, schema.State{}); got.Phase != schema.PhaseRunning || got.Gen != r.reply.Gen {
 		t.Fatalf("opened after the lease: %+v", got)
 	}
 	// With other parameters it is another run, and says so.
 	third := c.reader("train")
 	third.params = []byte(`{"shift":1}`)
-	if got := third.must(schema.ModeOpen, schema.State{}); got.Phase != schema.PhaseStopped || got.Gen != "" || len(got.Warnings) != 1 {
+	if got := third.must(wire.ModeOpen, schema.State{}); got.Phase != schema.PhaseStopped || got.Gen != "" || len(got.Warnings) != 1 {
 		t.Fatalf("opened with other parameters: %+v", got)
 	}
 	natstest.Eventually(t, "the old generation is deleted", func() bool { return !c.stored(r.name, r.reply.Gen) })
@@ -230,8 +231,8 @@ func TestStop(t *testing.T) {
 		t.Fatalf("after leaving: %+v", s)
 	}
 	third := c.reader("train")
-	third.must(schema.ModeOpen, schema.State{})
-	if got := third.must(schema.ModeSeek, at(5)); !got.Held || got.Gen != other.reply.Gen {
+	third.must(wire.ModeOpen, schema.State{})
+	if got := third.must(wire.ModeSeek, at(5)); !got.Held || got.Gen != other.reply.Gen {
 		t.Fatalf("the run that was left goes on: %+v", got)
 	}
 }
@@ -244,11 +245,11 @@ func TestLastWord(t *testing.T) {
 	fed := func(s schema.Status) bool { return s.Fed > 0 }
 	end := func(leave bool, gen string, seat uint64) {
 		t.Helper()
-		req := schema.StopRequest{
+		req := wire.StopRequest{
 			Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave,
-			Last: &schema.Credit{Gen: gen, Seat: seat, Reader: r.id, Taken: 1},
+			Last: &wire.Credit{Gen: gen, Seat: seat, Reader: r.id, Taken: 1},
 		}
-		if got := ask[schema.StopReply](c, "stop", req); got.Fault != nil {
+		if got := ask[wire.StopReply](c, "stop", req); got.Fault != nil {
 			t.Fatalf("%+v", got)
 		}
 	}
@@ -293,23 +294,23 @@ func TestRefusals(t *testing.T) {
 	}
 	c.coordinate(coordinator.Config{}, h)
 	for name, test := range map[string]struct {
-		change func(*schema.SeatRequest)
+		change func(*wire.SeatRequest)
 		code   string
 		says   string
 	}{
-		"unknown data set":  {func(q *schema.SeatRequest) { q.Spec.Dataset = "lost" }, schema.CodeUnknownDataset, "count-v1"},
-		"bad name":          {func(q *schema.SeatRequest) { q.Batcher = "a.b" }, schema.CodeBadRequest, "a.b"},
-		"unknown mode":      {func(q *schema.SeatRequest) { q.Mode = "stand" }, schema.CodeBadRequest, "stand"},
-		"unknown parameter": {func(q *schema.SeatRequest) { q.Spec.Params = []byte(`{"m":1}`) }, schema.CodeBadParams, `"m"`},
-		"open fails":        {func(q *schema.SeatRequest) { q.Spec.Params = []byte(`{"shift":7}`) }, schema.CodeIterator, "no such bucket"},
-		"open panics":       {func(q *schema.SeatRequest) { q.Spec.Params = []byte(`{"shift":8}`) }, schema.CodeIterator, "bad index"},
-		"another data set":  {func(q *schema.SeatRequest) { q.State.Dataset = "other" }, schema.CodeWrongState, "other"},
-		"another version":   {func(q *schema.SeatRequest) { q.State.Version = 2 }, schema.CodeWrongState, "version 2"},
-		"Start fails":       {func(q *schema.SeatRequest) { q.State = schema.State{} }, schema.CodeIterator, "no listing"},
+		"unknown data set":  {func(q *wire.SeatRequest) { q.Spec.Dataset = "lost" }, schema.CodeUnknownDataset, "count-v1"},
+		"bad name":          {func(q *wire.SeatRequest) { q.Batcher = "a.b" }, schema.CodeBadRequest, "a.b"},
+		"unknown mode":      {func(q *wire.SeatRequest) { q.Mode = "stand" }, schema.CodeBadRequest, "stand"},
+		"unknown parameter": {func(q *wire.SeatRequest) { q.Spec.Params = []byte(`{"m":1}`) }, schema.CodeBadParams, `"m"`},
+		"open fails":        {func(q *wire.SeatRequest) { q.Spec.Params = []byte(`{"shift":7}`) }, schema.CodeIterator, "no such bucket"},
+		"open panics":       {func(q *wire.SeatRequest) { q.Spec.Params = []byte(`{"shift":8}`) }, schema.CodeIterator, "bad index"},
+		"another data set":  {func(q *wire.SeatRequest) { q.State.Dataset = "other" }, schema.CodeWrongState, "other"},
+		"another version":   {func(q *wire.SeatRequest) { q.State.Version = 2 }, schema.CodeWrongState, "version 2"},
+		"Start fails":       {func(q *wire.SeatRequest) { q.State = schema.State{} }, schema.CodeIterator, "no listing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := c.reader("r" + strings.ToLower(ulid.Make().String()))
-			req := r.request(schema.ModeStart, at(0))
+			req := r.request(wire.ModeStart, at(0))
 			test.change(&req)
 			got := r.try(req)
 			expectFault(t, got.Fault, test.code)
@@ -319,19 +320,19 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 	t.Run("not a request", func(t *testing.T) {
-		m, err := c.nc.Request(schema.CoordinatorPrefix+".seat", []byte("{"), 5*time.Second)
+		m, err := c.nc.Request(wire.CoordinatorPrefix+".seat", []byte("{"), 5*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got schema.SeatReply
+		var got wire.SeatReply
 		if err := json.Unmarshal(m.Data, &got); err != nil {
 			t.Fatal(err)
 		}
 		expectFault(t, got.Fault, schema.CodeBadRequest)
 	})
 	t.Run("no such batcher", func(t *testing.T) {
-		expectFault(t, ask[schema.StatusReply](c, "status", schema.StatusRequest{Batcher: "nobody"}).Fault, schema.CodeStopped)
-		expectFault(t, ask[schema.StopReply](c, "stop", schema.StopRequest{Batcher: "nobody"}).Fault, schema.CodeStopped)
+		expectFault(t, ask[wire.StatusReply](c, "status", wire.StatusRequest{Batcher: "nobody"}).Fault, schema.CodeStopped)
+		expectFault(t, ask[wire.StopReply](c, "stop", wire.StopRequest{Batcher: "nobody"}).Fault, schema.CodeStopped)
 	})
 }
 
@@ -340,7 +341,7 @@ func TestConcurrentFirstRequests(t *testing.T) {
 	c := setup(t)
 	c.coordinate(coordinator.Config{}, new(hooks))
 	r := c.reader("train")
-	req := r.request(schema.ModeStart, at(0))
+	req := r.request(wire.ModeStart, at(0))
 	data, err := json.Marshal(req)
 	if err != nil {
 		t.Fatal(err)
@@ -351,7 +352,7 @@ func TestConcurrentFirstRequests(t *testing.T) {
 	}
 	const n = 16
 	for range n {
-		if err := c.nc.PublishRequest(schema.CoordinatorPrefix+".seat", sub.Subject, data); err != nil {
+		if err := c.nc.PublishRequest(wire.CoordinatorPrefix+".seat", sub.Subject, data); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -360,7 +361,7 @@ func TestConcurrentFirstRequests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got schema.SeatReply
+		var got wire.SeatReply
 		if err := json.Unmarshal(m.Data, &got); err != nil {
 			t.Fatal(err)
 		}

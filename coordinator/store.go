@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Bounds on a store that does not answer. The actor waits for it, so no look takes long.
@@ -94,20 +94,20 @@ func (b *batcher) inspect(ctx context.Context) (lost bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	genesis, err := s.GetLastMsgForSubject(ctx, schema.GenesisSubject(b.name, b.rec.Gen))
+	genesis, err := s.GetLastMsgForSubject(ctx, wire.GenesisSubject(b.name, b.rec.Gen))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return string(genesis.Data) != string(schema.Genesis(b.rec.Gen)), nil
+	return string(genesis.Data) != string(wire.Genesis(b.rec.Gen)), nil
 }
 
 // reach sends the store what it refuses, without asking JetStream, whose answers take an election when the server with
 // the store is gone: then nobody listens to the store's subjects, and every server says so at once.
 func (b *batcher) reach(ctx context.Context) error {
-	probe := nats.NewMsg(schema.GenesisSubject(b.name, b.rec.Gen))
+	probe := nats.NewMsg(wire.GenesisSubject(b.name, b.rec.Gen))
 	probe.Header.Set(jetstream.ExpectedStreamHeader, "none")
 	_, err := b.c.nc.RequestMsgWithContext(ctx, probe)
 	if !errors.Is(err, nats.ErrNoResponders) {
@@ -127,13 +127,13 @@ func (b *batcher) commits(ctx context.Context) (map[uint64]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(b.name, b.rec.Gen)))
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(wire.CommitFilter(b.name, b.rec.Gen)))
 	if err != nil {
 		return nil, err
 	}
 	done := make(map[uint64]bool, len(info.State.Subjects))
 	for subject := range info.State.Subjects {
-		if seq, err := schema.ParseResultSeq(subject); err == nil {
+		if seq, err := wire.ParseResultSeq(subject); err == nil {
 			done[seq] = true
 		}
 	}
@@ -144,9 +144,9 @@ func (b *batcher) commits(ctx context.Context) (map[uint64]bool, error) {
 // store: what a lost request leaves behind is found by sweep.
 func (b *batcher) purge(from, to uint64) error {
 	for seq := from + 1; seq <= to; {
-		block := seq / schema.BlockSize
-		if end := (block+1)*schema.BlockSize - 1; end <= to {
-			if err := b.purgeSubject(schema.BlockFilter(b.name, b.rec.Gen, block)); err != nil {
+		block := seq / wire.BlockSize
+		if end := (block+1)*wire.BlockSize - 1; end <= to {
+			if err := b.purgeSubject(wire.BlockFilter(b.name, b.rec.Gen, block)); err != nil {
 				return err
 			}
 			seq = end + 1
@@ -162,7 +162,7 @@ func (b *batcher) purge(from, to uint64) error {
 
 // purgeOne drops a commit record and all chunks and markers of its sequence number.
 func (b *batcher) purgeOne(seq uint64) error {
-	subject := schema.ResultSubject(b.name, b.rec.Gen, seq)
+	subject := wire.ResultSubject(b.name, b.rec.Gen, seq)
 	if err := b.purgeSubject(subject); err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func removeAttempt(ctx context.Context, s jetstream.Stream, subject, attempt str
 	if err != nil {
 		return false, err
 	}
-	res, _, err := schema.DecodeResult(msg.Data)
+	res, _, err := wire.DecodeResult(msg.Data)
 	if err != nil || res.Attempt != attempt {
 		return false, err
 	}

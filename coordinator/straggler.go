@@ -3,7 +3,7 @@ package coordinator
 import (
 	"time"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // sweepEvery is how often results are looked for that came after they were dropped.
@@ -12,7 +12,7 @@ const sweepEvery = 30 * time.Second
 // backUp gives the job of a head that straggles to a second worker, once: the first result that is stored counts, and
 // the other is refused. The second job waits its turn behind all that are out, so that it takes no slot from them; it is
 // only the head's, and only when there is a second worker. When the head is taken, what is left of its jobs goes.
-func (b *batcher) backUp(credit *schema.Credit) {
+func (b *batcher) backUp(credit *wire.Credit) {
 	g := b.gen
 	if g.backup > 0 && g.Taken() >= g.backup {
 		b.cancelJobs(g.backup, g.backup+1)

@@ -7,10 +7,11 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func straggles(c *schema.Credit) { c.Straggles = true }
+func straggles(c *wire.Credit) { c.Straggles = true }
 
 // tries is how many jobs of seq are queued or running.
 func (r *reader) tries(seq uint64) int {
@@ -19,7 +20,7 @@ func (r *reader) tries(seq uint64) int {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	info, err := s.Info(r.t.Context(), jetstream.WithSubjectFilter(schema.TriesFilter("*", r.name, r.reply.Gen, seq)))
+	info, err := s.Info(r.t.Context(), jetstream.WithSubjectFilter(wire.TriesFilter("*", r.name, r.reply.Gen, seq)))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -28,8 +29,8 @@ func (r *reader) tries(seq uint64) int {
 
 func (c *cluster) beatWorker(name string) {
 	c.t.Helper()
-	beat := schema.WorkerStatus{Worker: name, Kinds: []string{schema.KindToken("count", 1)}, Slots: 1}
-	if err := c.nc.Publish(schema.WorkerPrefix+"."+name, mustJSON(c.t, beat)); err != nil {
+	beat := wire.WorkerStatus{Worker: name, Kinds: []string{wire.KindToken("count", 1)}, Slots: 1}
+	if err := c.nc.Publish(wire.WorkerPrefix+"."+name, mustJSON(c.t, beat)); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -79,11 +80,11 @@ func TestResultThatComesAfterItWasDroppedIsSweptAway(t *testing.T) {
 		r.credit(uint64(i + 1))
 	}
 	r.wait("results are dropped", func(schema.Status) bool { rec, _ := r.record(); return rec.Floor >= 3 })
-	job, err := schema.AppendResult(nil, &schema.Result{Seq: 2, Kind: schema.KindHole, Attempt: "late", Worker: "w"}, nil)
+	job, err := wire.AppendResult(nil, &wire.Result{Seq: 2, Kind: wire.KindHole, Attempt: "late", Worker: "w"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.js.Publish(t.Context(), schema.ResultSubject(r.name, r.reply.Gen, 2), job); err != nil {
+	if _, err := r.js.Publish(t.Context(), wire.ResultSubject(r.name, r.reply.Gen, 2), job); err != nil {
 		t.Fatal(err)
 	}
 	first.stop(t) // the next owner looks at once

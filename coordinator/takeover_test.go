@@ -3,7 +3,7 @@ package coordinator
 import (
 	"testing"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 func TestFedBefore(t *testing.T) {
@@ -17,7 +17,7 @@ func TestFedBefore(t *testing.T) {
 		"all of it was taken":   {7, []uint64{5, 6, 7}, 7},
 		"some came out of turn": {7, []uint64{8, 12}, 12},
 		"one lies far beyond":   {7, []uint64{8, 9, 1 << 40}, 9},
-		"as far as it counts":   {7, []uint64{8, 7 + 2*2 + schema.BlockSize}, 7 + 2*2 + schema.BlockSize},
+		"as far as it counts":   {7, []uint64{8, 7 + 2*2 + wire.BlockSize}, 7 + 2*2 + wire.BlockSize},
 	} {
 		commits := make(map[uint64]bool)
 		for _, seq := range test.commits {

@@ -10,6 +10,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -30,9 +31,9 @@ func TestFullStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.work(5) // 6 to 10
-	report := mustJSON(t, schema.Report{Gen: r.reply.Gen, Fault: &schema.Fault{Code: schema.CodeStoreFull}})
+	report := mustJSON(t, wire.Report{Gen: r.reply.Gen, Fault: &schema.Fault{Code: schema.CodeStoreFull}})
 	for range 5 { // of every worker that was refused
-		if err := c.nc.Publish(schema.ReportPrefix+"."+r.name, report); err != nil {
+		if err := c.nc.Publish(wire.ReportPrefix+"."+r.name, report); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +87,7 @@ func TestNoRoomForTheHeadsJob(t *testing.T) {
 	r.work(8)
 	results, err := c.js.Stream(t.Context(), topology.ResultsStream(r.name, r.reply.Gen))
 	if err == nil {
-		err = results.Purge(t.Context(), jetstream.WithPurgeSubject(schema.ResultSubject(r.name, r.reply.Gen, 5)))
+		err = results.Purge(t.Context(), jetstream.WithPurgeSubject(wire.ResultSubject(r.name, r.reply.Gen, 5)))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +112,7 @@ func TestUnrecordedProgress(t *testing.T) {
 	c.change(topology.BucketStream, func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 1 })
 	rec, _ := r.record()
 	// A credit of so much still lets jobs out, and one of more does not.
-	last := rec.Taken + schema.BlockSize
+	last := rec.Taken + wire.BlockSize
 	fed := last + uint64(r.status().Window)
 	for seq := uint64(5); seq <= fed; seq++ {
 		r.work(1)
@@ -134,7 +135,7 @@ func TestNondeterministic(t *testing.T) {
 	r.run(1)
 	for _, gen := range []string{"another", r.reply.Gen} {
 		fault := &schema.Fault{Code: schema.CodeNondeterministic, Seq: 1, Message: gen}
-		if err := c.nc.Publish(schema.ReportPrefix+"."+r.name, mustJSON(t, schema.Report{Gen: gen, Fault: fault})); err != nil {
+		if err := c.nc.Publish(wire.ReportPrefix+"."+r.name, mustJSON(t, wire.Report{Gen: gen, Fault: fault})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -142,7 +143,7 @@ func TestNondeterministic(t *testing.T) {
 	if s := r.status(); s.Error == nil || s.Error.Message != r.reply.Gen {
 		t.Fatalf("status: %+v", s.Error)
 	}
-	if got := r.must(schema.ModeStart, at(0)); got.Phase != schema.PhaseRunning || r.status().Error != nil {
+	if got := r.must(wire.ModeStart, at(0)); got.Phase != schema.PhaseRunning || r.status().Error != nil {
 		t.Fatalf("started again: %+v", got)
 	}
 }
@@ -171,7 +172,7 @@ func TestTakenResultsAreDropped(t *testing.T) {
 			for n := uint64(0); n < test.taken; {
 				n += uint64(len(r.work(len(r.jobs()))))
 				n = min(n, test.taken)
-				r.credit(n, func(c *schema.Credit) { c.Stored = test.stored })
+				r.credit(n, func(c *wire.Credit) { c.Stored = test.stored })
 			}
 			natstest.Eventually(t, "the record has it", func() bool {
 				rec, _ := r.record()
@@ -187,7 +188,7 @@ func TestTakenResultsAreDropped(t *testing.T) {
 				return true
 			})
 			// The floor's own state is the first that is held.
-			if got := r.must(schema.ModeSeek, at(int(test.floor))); !got.Held || got.Position != test.floor+1 {
+			if got := r.must(wire.ModeSeek, at(int(test.floor))); !got.Held || got.Position != test.floor+1 {
 				t.Fatalf("at the floor: %+v", got)
 			}
 		})
@@ -223,13 +224,13 @@ func TestWindow(t *testing.T) {
 		if got := r.credit(1); got.Window != 1 || got.Workers != 0 {
 			t.Fatalf("without a worker: %+v", got)
 		}
-		worker := schema.WorkerStatus{Worker: "w", Kinds: []string{schema.KindToken("count", 1)}, Slots: 3}
-		if err := c.nc.Publish(schema.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
+		worker := wire.WorkerStatus{Worker: "w", Kinds: []string{wire.KindToken("count", 1)}, Slots: 3}
+		if err := c.nc.Publish(wire.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
 			t.Fatal(err)
 		}
 		r.wait("the window is 2 x 3 + 1", func(s schema.Status) bool { return s.Window == 7 && s.Slots == 3 && s.Fed == 8 })
 		worker.Leaving = true
-		if err := c.nc.Publish(schema.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
+		if err := c.nc.Publish(wire.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
 			t.Fatal(err)
 		}
 		r.wait("the worker has left", func(s schema.Status) bool { return s.Window == 1 && s.Workers == 0 })

@@ -9,6 +9,8 @@ import (
 	"io"
 
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -95,17 +97,17 @@ func (i *instance[S, J, B]) Start() (state []byte, err error) {
 func (i *instance[S, J, B]) Next(state []byte) (job, next []byte, err error) {
 	defer kind.Recover(&err)
 	var s S
-	if err := schema.Unmarshal(state, &s); err != nil {
+	if err := msgp.Unmarshal(state, &s); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", kind.ErrWrongState, err)
 	}
 	j, n, err := i.ds.Next(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	if job, err = schema.Marshal(j); err != nil {
+	if job, err = msgp.Marshal(j); err != nil {
 		return nil, nil, fmt.Errorf("encode job: %w", err)
 	}
-	if next, err = schema.Marshal(n); err != nil {
+	if next, err = msgp.Marshal(n); err != nil {
 		return nil, nil, fmt.Errorf("encode state: %w", err)
 	}
 	if len(next) > schema.MaxState {
@@ -118,14 +120,14 @@ func (i *instance[S, J, B]) Materialize(ctx context.Context, job, scratch []byte
 	grown = scratch // after a panic, too
 	defer kind.Recover(&err)
 	var j J
-	if err := schema.Unmarshal(job, &j); err != nil {
+	if err := msgp.Unmarshal(job, &j); err != nil {
 		return nil, scratch, Permanent(fmt.Errorf("decode job: %w", err))
 	}
 	b, err := i.ds.Materialize(ctx, j)
 	if err != nil {
 		return nil, scratch, err
 	}
-	pieces, grown, err = schema.PayloadPieces(scratch, b)
+	pieces, grown, err = wire.PayloadPieces(scratch, b)
 	if err != nil {
 		return nil, scratch, Permanent(fmt.Errorf("encode batch: %w", err))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -35,7 +36,7 @@ func instanceOf(t *testing.T, ds *squares) kind.Instance {
 
 func encode(t *testing.T, v any) []byte {
 	t.Helper()
-	data, err := schema.Marshal(v)
+	data, err := msgp.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -43,7 +45,7 @@ func (s *suite[S, J, B]) walk() error {
 		case took > maxNext:
 			return fmt.Errorf("step %d: Next took %v; the service gives up after %v\nMove the work to Materialize, or to open.", i, took, maxNext)
 		}
-		body, err := schema.Marshal(job)
+		body, err := msgp.Marshal(job)
 		if err != nil {
 			return fmt.Errorf("step %d: the job cannot travel: %w", i, err)
 		}
@@ -51,7 +53,7 @@ func (s *suite[S, J, B]) walk() error {
 		if err != nil {
 			return fmt.Errorf("step %d: the state after it cannot travel: %w\nKeep exported fields of plain types, and a generator and an index instead of data.", i, err)
 		}
-		message := schema.AppendJob(nil, &schema.Job{Seq: uint64(i + 1), Prev: s.last, Next: after.Data, Body: body})
+		message := wire.AppendJob(nil, &wire.Job{Seq: uint64(i + 1), Prev: s.last, Next: after.Data, Body: body})
 		if len(message) > maxJobMessage {
 			return fmt.Errorf("step %d: a job of %d bytes encoded; with its states it must fit %d\nSend what to load, such as a path and an offset, and not what was loaded.", i, len(body), maxJobMessage)
 		}
@@ -65,10 +67,10 @@ func (s *suite[S, J, B]) walk() error {
 func (s *suite[S, J, B]) unchanged() error {
 	for i := range s.steps {
 		st := &s.steps[i]
-		if now, err := schema.Marshal(st.state); err != nil || !bytes.Equal(now, st.before) {
+		if now, err := msgp.Marshal(st.state); err != nil || !bytes.Equal(now, st.before) {
 			return fmt.Errorf("the state of step %d was changed by a call of Next; it is now %s (error: %v)\nNext must not write to slices, maps or pointers in its state: copy them first (slices.Clone, maps.Clone).", i, show(st.state), err)
 		}
-		if now, err := schema.Marshal(st.job); err != nil || !bytes.Equal(now, st.body) {
+		if now, err := msgp.Marshal(st.job); err != nil || !bytes.Equal(now, st.body) {
 			return fmt.Errorf("the job of step %d was changed by a later call of Next; it is now %s (error: %v)\nA job must not share slices, maps or pointers with the state or the data set: make new ones.", i, show(st.job), err)
 		}
 	}
@@ -129,7 +131,7 @@ func (s *suite[S, J, B]) compareFrom(ds dataset.Dataset[S, J, B], i int, state *
 	st := &s.steps[i]
 	if state == nil {
 		state = new(S)
-		if err := schema.Unmarshal(st.before, state); err != nil {
+		if err := msgp.Unmarshal(st.before, state); err != nil {
 			return fmt.Errorf("the state of step %d does not decode: %w", i, err)
 		}
 	}
@@ -137,11 +139,11 @@ func (s *suite[S, J, B]) compareFrom(ds dataset.Dataset[S, J, B], i int, state *
 	if err != nil {
 		return fmt.Errorf("the state of step %d yields the error %w", i, err)
 	}
-	body, err := schema.Marshal(job)
+	body, err := msgp.Marshal(job)
 	if err != nil {
 		return fmt.Errorf("the state of step %d yields a job that cannot travel: %w", i, err)
 	}
-	after, err := schema.Marshal(next)
+	after, err := msgp.Marshal(next)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the state of step %d yields a state that cannot travel: %w", i, err)
@@ -172,7 +174,7 @@ func (s *suite[S, J, B]) end() error {
 	}
 	ask := func(ds dataset.Dataset[S, J, B]) error {
 		var state S
-		if err := schema.Unmarshal(s.last, &state); err != nil {
+		if err := msgp.Unmarshal(s.last, &state); err != nil {
 			return fmt.Errorf("the state at the end of the data does not decode: %w", err)
 		}
 		if _, _, err := ds.Next(state); err != io.EOF { //nolint:errorlint // exactly io.EOF is the contract

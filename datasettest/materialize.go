@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/dataset"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // outcome is what came of a job: a batch, by its digest, or a skip.
 type outcome struct {
-	digest  schema.Digest
+	digest  wire.Digest
 	size    int
 	skipped bool
 	reason  string
@@ -85,8 +86,8 @@ func (s *suite[S, J, B]) firstOutcomes(picked []int) ([]outcome, error) {
 		}
 		if held != nil {
 			before := outcomes[len(outcomes)-1]
-			payload, err := schema.AppendPayload(nil, *held)
-			if err != nil || schema.Sum(payload) != before.digest {
+			payload, err := wire.AppendPayload(nil, *held)
+			if err != nil || wire.Sum(payload) != before.digest {
 				return nil, fmt.Errorf("a batch was changed by the next call of Materialize, that for step %d (error: %v)\nMaterialize must not reuse the memory of a batch that it returned: allocate, or copy.", at, err)
 			}
 		}
@@ -98,7 +99,7 @@ func (s *suite[S, J, B]) firstOutcomes(picked []int) ([]outcome, error) {
 // again materializes a decoded copy of the job of step at, as a worker does.
 func (s *suite[S, J, B]) again(ds dataset.Dataset[S, J, B], at int) (outcome, error) {
 	var job J
-	if err := schema.Unmarshal(s.steps[at].body, &job); err != nil {
+	if err := msgp.Unmarshal(s.steps[at].body, &job); err != nil {
 		return outcome{}, fmt.Errorf("the job of step %d does not decode: %w", at, err)
 	}
 	o, _, err := run(s, ds, at, job)
@@ -117,19 +118,19 @@ func run[S, J, B any](s *suite[S, J, B], ds dataset.Dataset[S, J, B], at int, jo
 	case err != nil:
 		return o, nil, fmt.Errorf("step %d: Materialize of job %s: %w\nReturn dataset.Skip for a job without a batch.", at, show(job), err)
 	}
-	payload, err := schema.AppendPayload(nil, b)
+	payload, err := wire.AppendPayload(nil, b)
 	if err != nil {
 		return o, nil, fmt.Errorf("step %d: the batch cannot travel: %w", at, err)
 	}
-	decoded, err := schema.DecodePayload[B](payload)
+	decoded, err := wire.DecodePayload[B](payload)
 	if err != nil {
 		return o, nil, fmt.Errorf("step %d: the batch does not decode: %w", at, err)
 	}
-	back, err := schema.AppendPayload(nil, decoded)
+	back, err := wire.AppendPayload(nil, decoded)
 	if err != nil || !bytes.Equal(back, payload) {
 		return o, nil, fmt.Errorf("step %d: the batch, decoded, encodes to other bytes (error: %v)\nThe trainer gets exported fields only; schema.Batch is the type for tensors.", at, err)
 	}
-	return outcome{digest: schema.Sum(payload), size: len(payload)}, &b, nil
+	return outcome{digest: wire.Sum(payload), size: len(payload)}, &b, nil
 }
 
 // spread picks at most most of n steps: the first, the last and evenly between.

@@ -17,6 +17,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -218,7 +219,7 @@ func TestServerOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_, err = nc.RequestWithContext(t.Context(), schema.CoordinatorPrefix+".overview", []byte("{}"))
+	_, err = nc.RequestWithContext(t.Context(), wire.CoordinatorPrefix+".overview", []byte("{}"))
 	if !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("got %v, want no responders", err)
 	}

@@ -11,13 +11,14 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // backUp publishes the second job of seq.
 func (o *owner) backUp(seq uint64) {
 	o.t.Helper()
-	o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, seq, 1), Data: o.job(seq)})
+	o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, seq, 1), Data: o.job(seq)})
 }
 
 // stuck is a data set whose batches of so many values are held up until the channel is closed.
@@ -35,7 +36,7 @@ func stuck(name string, size int, until chan struct{}, running *atomic.Int64) da
 
 func TestBackupRunsOnAnotherWorker(t *testing.T) {
 	t.Parallel()
-	for name, size := range map[string]int{"inline": 1, "chunked": schema.ChunkSize} {
+	for name, size := range map[string]int{"inline": 1, "chunked": wire.ChunkSize} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := natstest.Run(t)
@@ -65,7 +66,7 @@ func TestBackupRunsOnAnotherWorker(t *testing.T) {
 				if err != nil {
 					return false
 				}
-				info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(schema.ResultSubject(o.batcher, o.gen, 1)+".>"))
+				info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(wire.ResultSubject(o.batcher, o.gen, 1)+".>"))
 				return err == nil && len(info.State.Subjects) == int(r.Chunks)
 			})
 		})

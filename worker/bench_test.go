@@ -10,9 +10,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // BenchmarkJobs compares a worker of 4 slots with the least that any worker must do, written with the
@@ -30,16 +31,16 @@ func BenchmarkJobs(b *testing.B) {
 		s := natstest.Run(b)
 		o := newOwner(b, s, "bench", "bench")
 		for seq := range uint64(b.N) {
-			state, err := schema.Marshal(int(seq))
+			state, err := msgp.Marshal(int(seq))
 			if err != nil {
 				b.Fatal(err)
 			}
-			job, err := schema.Marshal(body)
+			job, err := msgp.Marshal(body)
 			if err != nil {
 				b.Fatal(err)
 			}
-			data := schema.AppendJob(nil, &schema.Job{Seq: seq + 1, Prev: state, Next: state, Body: job})
-			if _, err := o.js.PublishMsgAsync(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, seq+1, 0), Data: data}); err != nil {
+			data := wire.AppendJob(nil, &wire.Job{Seq: seq + 1, Prev: state, Next: state, Body: job})
+			if _, err := o.js.PublishMsgAsync(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, seq+1, 0), Data: data}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -89,7 +90,7 @@ func BenchmarkJobs(b *testing.B) {
 		n := 0
 		consume, err := consumer.Consume(func(msg jetstream.Msg) {
 			n++
-			ack, err := js.PublishMsgAsync(&nats.Msg{Subject: schema.ResultPrefix + "." + o.batcher + "." + o.gen + ".0." + strconv.Itoa(n), Data: msg.Data()})
+			ack, err := js.PublishMsgAsync(&nats.Msg{Subject: wire.ResultPrefix + "." + o.batcher + "." + o.gen + ".0." + strconv.Itoa(n), Data: msg.Data()})
 			if err == nil {
 				acks <- pending{msg, ack}
 			}

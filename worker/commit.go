@@ -3,7 +3,7 @@ package worker
 import (
 	"time"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Bounds on commits that are published and not answered. The slot is free once its record is published, so
@@ -19,7 +19,7 @@ const passingDelay = time.Second
 // commit is a record on its way into the store.
 type commit struct {
 	job    *job
-	result *schema.Result
+	result *wire.Result
 	record *buffer
 	size   int
 	began  time.Time // of storing it
@@ -27,13 +27,13 @@ type commit struct {
 
 // commit stores a result and consumes its payload. A large one is kept for the reader, or stored as chunks, before the
 // record that says so. It returns when the record is published; the answer to it decides what becomes of the job.
-func (w *Worker) commit(j *job, r *schema.Result, payload *product) {
+func (w *Worker) commit(j *job, r *wire.Result, payload *product) {
 	began := time.Now()
 	r.Digest = payload.pieces.Sum()
 	r.Size = uint64(payload.pieces.Size())
 	kept := w.keep(j, r, payload)
-	if kept || r.Size > schema.InlineLimit {
-		r.Chunks = uint32((r.Size + schema.ChunkSize - 1) / schema.ChunkSize)
+	if kept || r.Size > wire.InlineLimit {
+		r.Chunks = uint32((r.Size + wire.ChunkSize - 1) / wire.ChunkSize)
 	}
 	if r.Chunks > 0 && !kept {
 		v := w.upload(j.lane, r.Seq, r.Attempt, payload.pieces)
@@ -46,9 +46,9 @@ func (w *Worker) commit(j *job, r *schema.Result, payload *product) {
 	record := newBuffer()
 	var err error
 	if r.Chunks > 0 {
-		record.data, err = schema.AppendResult(record.data, r)
+		record.data, err = wire.AppendResult(record.data, r)
 	} else {
-		record.data, err = schema.AppendResult(record.data, r, payload.pieces...)
+		record.data, err = wire.AppendResult(record.data, r, payload.pieces...)
 		payload.free()
 	}
 	if err != nil {
@@ -69,7 +69,7 @@ func (w *Worker) commit(j *job, r *schema.Result, payload *product) {
 
 func (w *Worker) publish(c *commit) {
 	w.pub.send(&publication{
-		stream: c.job.lane.store, subject: schema.ResultSubject(c.job.lane.batcher, c.job.lane.gen, c.result.Seq),
+		stream: c.job.lane.store, subject: wire.ResultSubject(c.job.lane.batcher, c.job.lane.gen, c.result.Seq),
 		header: c.job.header(), data: c.record.data,
 		done: func(a *pubAck) { w.settle(c, a) },
 	})
@@ -111,7 +111,7 @@ func (w *Worker) settled(c *commit) {
 	done := w.dropLocked(c.job) && c.job.endLocked()
 	w.releaseLocked(c)
 	w.done++
-	if c.result.Kind == schema.KindError {
+	if c.result.Kind == wire.KindError {
 		w.failed++
 		w.lastError = clip(c.result.Fault.Message, 256)
 	}

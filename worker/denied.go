@@ -4,7 +4,7 @@ import (
 	"cmp"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // PermissionError names the subject that the NATS server refused.
@@ -17,12 +17,12 @@ var ErrPermission = topology.ErrPermission
 // needs are what a worker cannot do without. That it shows up in lists of services is not among them.
 var needs = topology.Needs{
 	Publish: []string{
-		schema.ResultPrefix + ".", schema.WorkerPrefix + ".", schema.ReportPrefix + ".",
+		wire.ResultPrefix + ".", wire.WorkerPrefix + ".", wire.ReportPrefix + ".",
 		"$JS.ACK." + topology.JobsStream + ".", "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + ".",
 		"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
 		"$JS.API.STREAM.MSG.GET." + topology.ResultsPrefix, "$JS.API.STREAM.PURGE." + topology.ResultsPrefix,
 	},
-	Subscribe: []string{schema.LanePrefix + ".", schema.UploadPrefix + "."},
+	Subscribe: []string{wire.LanePrefix + ".", wire.UploadPrefix + "."},
 }
 
 // denied returns the last refusal of a subject that the worker needs.

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -79,11 +80,11 @@ func TestLaneFlood(t *testing.T) {
 	o := newOwner(t, s, "train", "plain")
 	w, _ := start(t, s, Config{Name: "w1", Slots: 1}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 8) }))
 	for i := range 20_000 {
-		lane, err := json.Marshal(schema.Lane{Batcher: fmt.Sprint("none-", i), Gen: "GEN", Kind: schema.KindToken("plain", 1)})
+		lane, err := json.Marshal(wire.Lane{Batcher: fmt.Sprint("none-", i), Gen: "GEN", Kind: wire.KindToken("plain", 1)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := o.nc.Publish(schema.LanePrefix+".any", lane); err != nil {
+		if err := o.nc.Publish(wire.LanePrefix+".any", lane); err != nil {
 			t.Fatal(err)
 		}
 	}

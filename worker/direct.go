@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/shelf"
 )
@@ -75,7 +76,7 @@ func (w *Worker) openKeeper() (*keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for readers: %w", err)
 	}
-	k := &keeper{listener: l, address: l.Addr().String(), least: schema.InlineLimit, shelf: shelf.New[*lane, *product](w.cfg.KeepBytes), conns: make(map[net.Conn]bool)}
+	k := &keeper{listener: l, address: l.Addr().String(), least: wire.InlineLimit, shelf: shelf.New[*lane, *product](w.cfg.KeepBytes), conns: make(map[net.Conn]bool)}
 	if direct.IsInProcess(k.address) {
 		k.least = pipeLimit
 	}
@@ -110,7 +111,7 @@ func (w *Worker) startKeeper() {
 
 // keep puts a large payload on the shelf, whose it is from then on, and says so in the result. It reports false where the
 // payload has to be stored, in its record or apart from it.
-func (w *Worker) keep(j *job, r *schema.Result, payload *product) bool {
+func (w *Worker) keep(j *job, r *wire.Result, payload *product) bool {
 	k := w.keeper.Load()
 	if k == nil || r.Size <= k.least || w.now() < j.lane.avoid.Load() {
 		return false
@@ -120,13 +121,13 @@ func (w *Worker) keep(j *job, r *schema.Result, payload *product) bool {
 	k.mu.Unlock()
 	free(freed)
 	if ok {
-		r.Direct = &schema.Direct{Address: k.address, Pin: k.listener.Pin}
+		r.Direct = &wire.Direct{Address: k.address, Pin: k.listener.Pin}
 	}
 	return ok
 }
 
 // forget takes an attempt's payload off the shelf.
-func (w *Worker) forget(r *schema.Result) {
+func (w *Worker) forget(r *wire.Result) {
 	if k := w.keeper.Load(); k != nil && r.Direct != nil {
 		k.drop(func(s *shelf.Shelf[*lane, *product]) []*product { return s.Drop(r.Attempt) })
 	}
@@ -210,12 +211,12 @@ func (k *keeper) serve(conn net.Conn) {
 		}
 		it, ok := k.get(attempt)
 		if !ok {
-			if send(conn, schema.AppendAnswer(nil, false, 0), nil) != nil {
+			if send(conn, wire.AppendAnswer(nil, false, 0), nil) != nil {
 				return
 			}
 			continue
 		}
-		err = send(conn, schema.AppendAnswer(nil, true, uint64(it.Value.pieces.Size())), it.Value.pieces)
+		err = send(conn, wire.AppendAnswer(nil, true, uint64(it.Value.pieces.Size())), it.Value.pieces)
 		k.mu.Lock()
 		freed := k.shelf.Done(it, err == nil)
 		if err == nil {
@@ -235,11 +236,11 @@ func readFetch(conn net.Conn, patience time.Duration) (string, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
-	var head [schema.FetchHead]byte
+	var head [wire.FetchHead]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return "", err
 	}
-	n, err := schema.ParseFetchHead(head)
+	n, err := wire.ParseFetchHead(head)
 	if err != nil {
 		return "", err
 	}
@@ -249,7 +250,7 @@ func readFetch(conn net.Conn, patience time.Duration) (string, error) {
 }
 
 // send writes head and payload in parts, each of which the reader must take in time.
-func send(conn net.Conn, head []byte, payload schema.Pieces) error {
+func send(conn net.Conn, head []byte, payload wire.Pieces) error {
 	size := payload.Size()
 	for sent := 0; ; sent += partSize {
 		part := net.Buffers(payload.Range(sent, min(sent+partSize, size)))
@@ -270,7 +271,7 @@ func send(conn net.Conn, head []byte, payload schema.Pieces) error {
 
 // onUpload stores a payload that a reader cannot fetch.
 func (w *Worker) onUpload(msg *nats.Msg) {
-	var request schema.Upload
+	var request wire.Upload
 	if json.Unmarshal(msg.Data, &request) != nil || !topology.Answerable(msg.Reply) {
 		return // of another wire version, or nobody's who waits
 	}
@@ -288,8 +289,8 @@ func (w *Worker) onUpload(msg *nats.Msg) {
 	})
 }
 
-func (w *Worker) respondUpload(msg *nats.Msg, request *schema.Upload) {
-	var reply schema.UploadReply
+func (w *Worker) respondUpload(msg *nats.Msg, request *wire.Upload) {
+	var reply wire.UploadReply
 	k := w.keeper.Load()
 	if it, ok := k.get(request.Attempt); ok {
 		if request.Avoid > 0 {
@@ -297,7 +298,7 @@ func (w *Worker) respondUpload(msg *nats.Msg, request *schema.Upload) {
 		}
 		reply.Fault = w.unload(k, it)
 	} else {
-		reply.Fault = &schema.Fault{Code: schema.CodeNotKept, Worker: w.cfg.Name}
+		reply.Fault = &schema.Fault{Code: wire.CodeNotKept, Worker: w.cfg.Name}
 	}
 	data, err := json.Marshal(reply)
 	if err == nil {

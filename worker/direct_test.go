@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -21,7 +22,7 @@ type reader struct {
 	conn net.Conn
 }
 
-func newReader(t *testing.T, d *schema.Direct) *reader {
+func newReader(t *testing.T, d *wire.Direct) *reader {
 	t.Helper()
 	conn, err := direct.Dial(t.Context(), d.Address, d.Pin, false)
 	if err != nil {
@@ -34,14 +35,14 @@ func newReader(t *testing.T, d *schema.Direct) *reader {
 // fetch returns a payload; nil when the worker does not have it.
 func (r *reader) fetch(attempt string) []byte {
 	r.t.Helper()
-	if _, err := r.conn.Write(schema.AppendFetch(nil, attempt)); err != nil {
+	if _, err := r.conn.Write(wire.AppendFetch(nil, attempt)); err != nil {
 		r.t.Fatal(err)
 	}
-	var head [schema.AnswerHead]byte
+	var head [wire.AnswerHead]byte
 	if _, err := io.ReadFull(r.conn, head[:]); err != nil {
 		r.t.Fatal(err)
 	}
-	here, size, err := schema.ParseAnswer(head)
+	here, size, err := wire.ParseAnswer(head)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestFetch(t *testing.T) {
 			r = newReader(t, res.Direct)
 		}
 		for range 2 { // it stays for readers that come back
-			if got, want := r.fetch(res.Attempt), payloadOf(t, int(seq), large); !bytes.Equal(got, want) || schema.Sum(got) != res.Digest {
+			if got, want := r.fetch(res.Attempt), payloadOf(t, int(seq), large); !bytes.Equal(got, want) || wire.Sum(got) != res.Digest {
 				t.Fatalf("%d bytes of batch %d, want %d", len(got), seq, len(want))
 			}
 		}
@@ -154,15 +155,15 @@ func TestFetchNonsense(t *testing.T) {
 // upload asks a worker to store a payload.
 func (o *owner) upload(worker, attempt string, avoid time.Duration) *schema.Fault {
 	o.t.Helper()
-	body, err := json.Marshal(schema.Upload{Attempt: attempt, Avoid: int64(avoid)})
+	body, err := json.Marshal(wire.Upload{Attempt: attempt, Avoid: int64(avoid)})
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	msg, err := o.nc.Request(schema.UploadSubject(worker), body, 10*time.Second)
+	msg, err := o.nc.Request(wire.UploadSubject(worker), body, 10*time.Second)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	var reply schema.UploadReply
+	var reply wire.UploadReply
 	if err := json.Unmarshal(msg.Data, &reply); err != nil {
 		o.t.Fatal(err)
 	}
@@ -189,7 +190,7 @@ func TestUpload(t *testing.T) {
 		t.Fatal(fault)
 	}
 	check(1)
-	if fault := o.upload("w1", first.Attempt, 0); fault == nil || fault.Code != schema.CodeNotKept {
+	if fault := o.upload("w1", first.Attempt, 0); fault == nil || fault.Code != wire.CodeNotKept {
 		t.Fatalf("stored, and kept: %v", fault)
 	}
 	// One who cannot reach the worker at all gets the next ones by the store.
@@ -268,12 +269,12 @@ func TestRefusedIsNotKept(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "large")
-	r := &schema.Result{Seq: 1, Attempt: "other", Worker: "w0", Digest: schema.Sum(payloadOf(t, 1, large)), Prev: []byte{1}, Next: []byte{2}}
-	data, err := schema.AppendResult(nil, r, nil)
+	r := &wire.Result{Seq: 1, Attempt: "other", Worker: "w0", Digest: wire.Sum(payloadOf(t, 1, large)), Prev: []byte{1}, Next: []byte{2}}
+	data, err := wire.AppendResult(nil, r, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.js.Publish(t.Context(), schema.ResultSubject(o.batcher, o.gen, 1), data); err != nil {
+	if _, err := o.js.Publish(t.Context(), wire.ResultSubject(o.batcher, o.gen, 1), data); err != nil {
 		t.Fatal(err)
 	}
 	w, _ := start(t, s, Config{Slots: 1}, nil, define("large", largeBatches()))

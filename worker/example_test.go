@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/dataset"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/worker"
 )
 
@@ -51,7 +51,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	beats, err := nc.SubscribeSync(schema.WorkerPrefix + ".w1")
+	beats, err := nc.SubscribeSync(wire.WorkerPrefix + ".w1")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -66,7 +66,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	var status schema.WorkerStatus
+	var status wire.WorkerStatus
 	if err := json.Unmarshal(beat.Data, &status); err != nil {
 		fmt.Println(err)
 		return

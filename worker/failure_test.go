@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -23,16 +24,16 @@ func TestErrors(t *testing.T) {
 	boom := errors.New("boom")
 	for name, test := range map[string]struct {
 		f        func(call int) error
-		kind     schema.Kind
+		kind     wire.Kind
 		attempts int
 		message  string
 		stack    bool
 	}{
-		"always":    {func(int) error { return boom }, schema.KindError, 5, "boom", false},
-		"twice":     {func(call int) error { return map[bool]error{true: boom}[call <= 2] }, schema.KindBatch, 3, "", false},
-		"permanent": {func(int) error { return dataset.Permanent(boom) }, schema.KindError, 1, "boom", false},
-		"skip":      {func(int) error { return dataset.Skip("no labels") }, schema.KindHole, 1, "no labels", false},
-		"panic":     {func(int) error { panic("ouch") }, schema.KindError, 5, "panic: ouch", true},
+		"always":    {func(int) error { return boom }, wire.KindError, 5, "boom", false},
+		"twice":     {func(call int) error { return map[bool]error{true: boom}[call <= 2] }, wire.KindBatch, 3, "", false},
+		"permanent": {func(int) error { return dataset.Permanent(boom) }, wire.KindError, 1, "boom", false},
+		"skip":      {func(int) error { return dataset.Skip("no labels") }, wire.KindHole, 1, "no labels", false},
+		"panic":     {func(int) error { panic("ouch") }, wire.KindError, 5, "panic: ouch", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,13 +59,13 @@ func TestErrors(t *testing.T) {
 			if r.Kind != test.kind || calls.Load() != int64(test.attempts) {
 				t.Fatalf("%v after %d calls, want %v after %d", r.Kind, calls.Load(), test.kind, test.attempts)
 			}
-			if test.kind != schema.KindBatch && !strings.Contains(r.Fault.Message, test.message) {
+			if test.kind != wire.KindBatch && !strings.Contains(r.Fault.Message, test.message) {
 				t.Fatalf("fault %+v", r.Fault)
 			}
-			if test.kind == schema.KindError && (r.Fault.Code != schema.CodeMaterialize || r.Fault.Attempts != test.attempts || r.Fault.Seq != 1 || len(r.Next) != 0) {
+			if test.kind == wire.KindError && (r.Fault.Code != schema.CodeMaterialize || r.Fault.Attempts != test.attempts || r.Fault.Seq != 1 || len(r.Next) != 0) {
 				t.Fatalf("fault %+v, state after %x", r.Fault, r.Next)
 			}
-			if test.kind == schema.KindHole && len(r.Next) == 0 {
+			if test.kind == wire.KindHole && len(r.Next) == 0 {
 				t.Fatal("a hole without a state after it")
 			}
 			if test.stack != (r.Fault != nil && strings.Contains(r.Fault.Stack, "failure_test.go")) {
@@ -97,7 +98,7 @@ func TestBadParamsAreNotRetried(t *testing.T) {
 	o.begin()
 	start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
 	o.feed(1, 1)
-	if r, _ := o.result(1); r.Kind != schema.KindError || r.Fault.Code != schema.CodeBadParams || r.Fault.Attempts != 1 {
+	if r, _ := o.result(1); r.Kind != wire.KindError || r.Fault.Code != schema.CodeBadParams || r.Fault.Attempts != 1 {
 		t.Fatalf("result %+v, fault %+v", r, r.Fault)
 	}
 }
@@ -107,10 +108,10 @@ func TestMalformedJob(t *testing.T) {
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "plain")
 	start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
-	o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, 1, 0), Data: []byte{0xdf, 0xff, 0xff, 0xff, 0xff}})
-	o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, 2, 0), Data: o.job(7)})
+	o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, 1, 0), Data: []byte{0xdf, 0xff, 0xff, 0xff, 0xff}})
+	o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, 2, 0), Data: o.job(7)})
 	for seq := uint64(1); seq <= 2; seq++ {
-		if r, _ := o.result(seq); r.Kind != schema.KindError || !strings.Contains(r.Fault.Message, schema.ErrMalformed.Error()) {
+		if r, _ := o.result(seq); r.Kind != wire.KindError || !strings.Contains(r.Fault.Message, schema.ErrMalformed.Error()) {
 			t.Fatalf("result %+v, fault %+v", r, r.Fault)
 		}
 	}
@@ -136,7 +137,7 @@ func TestDeadline(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the context ended with %v", err)
 	}
-	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries != 2 {
+	if r, _ := o.result(1); r.Kind != wire.KindBatch || r.Deliveries != 2 {
 		t.Fatalf("result %+v", r)
 	}
 }
@@ -166,7 +167,7 @@ func TestErrorAfterSleep(t *testing.T) {
 		return len(w.held) == 1
 	})
 	close(release)
-	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries != 2 {
+	if r, _ := o.result(1); r.Kind != wire.KindBatch || r.Deliveries != 2 {
 		t.Fatalf("result %+v", r)
 	}
 }
@@ -187,7 +188,7 @@ func TestLostSlot(t *testing.T) {
 	}))
 	o.feed(1, 1)
 	natstest.Eventually(t, "the slot counts as lost", func() bool { return w.Status().Slots == 1 })
-	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries < 2 {
+	if r, _ := o.result(1); r.Kind != wire.KindBatch || r.Deliveries < 2 {
 		t.Fatalf("result %+v", r)
 	}
 	if st := w.Status(); st.LastError == "" || st.Oldest == nil || st.Oldest.Batcher != "train" || st.Oldest.Seq != 1 || st.Oldest.For < 50*time.Millisecond {
@@ -231,7 +232,7 @@ func TestPoisonAndItsNeighbours(t *testing.T) {
 	o.deliver(suspectAfter, 6)
 	// Job 3 was started alone three times, by workers that never came back.
 	for k := 1; k <= maxStarts; k++ {
-		if _, err := o.js.Publish(t.Context(), schema.StartSubject(o.batcher, o.gen, 3, k), []byte("w")); err != nil {
+		if _, err := o.js.Publish(t.Context(), wire.StartSubject(o.batcher, o.gen, 3, k), []byte("w")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,15 +251,15 @@ func TestPoisonAndItsNeighbours(t *testing.T) {
 	for seq := uint64(1); seq <= 6; seq++ {
 		r, _ := o.result(seq)
 		if seq == 3 {
-			if r.Kind != schema.KindError || r.Fault.Code != schema.CodePoison {
+			if r.Kind != wire.KindError || r.Fault.Code != schema.CodePoison {
 				t.Fatalf("the poison job's result is %+v, %+v", r, r.Fault)
 			}
 			continue
 		}
-		if r.Kind != schema.KindBatch || r.Deliveries != suspectAfter+1 {
+		if r.Kind != wire.KindBatch || r.Deliveries != suspectAfter+1 {
 			t.Fatalf("an innocent's result is %+v, %+v", r, r.Fault)
 		}
-		if o.stored(schema.StartSubject(o.batcher, o.gen, seq, 1)) == nil {
+		if o.stored(wire.StartSubject(o.batcher, o.gen, seq, 1)) == nil {
 			t.Errorf("suspect %d started without a marker", seq)
 		}
 	}
@@ -295,7 +296,7 @@ func TestSupersededGenerationIsCutOff(t *testing.T) {
 	o.feed(1, 3)
 	o.waitEmpty()
 	for seq := uint64(1); seq <= 3; seq++ {
-		if r, _ := o.result(seq); r.Kind != schema.KindBatch {
+		if r, _ := o.result(seq); r.Kind != wire.KindBatch {
 			t.Fatalf("result %+v", r)
 		}
 	}

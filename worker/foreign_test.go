@@ -10,6 +10,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -36,7 +37,7 @@ func TestForeignJobIsHandedBack(t *testing.T) {
 			if err := topology.CreateGeneration(t.Context(), o.js, foreign, o.batcher, o.gen); err != nil {
 				t.Fatal(err)
 			}
-			subject := schema.JobFilter(foreign, o.batcher, o.gen)
+			subject := wire.JobFilter(foreign, o.batcher, o.gen)
 			subject = strings.TrimSuffix(subject, ">") + "1.0"
 			if _, err := o.js.Publish(t.Context(), subject, o.job(1)); err != nil {
 				t.Fatal(err)
@@ -74,20 +75,20 @@ func TestRecordOfAnotherWireVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rewrite(t, kv, o, schema.WireVersion+1)
+	rewrite(t, kv, o, wire.Version+1)
 	if err := w.follow(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 	if w.lane("b") {
 		t.Fatal("the worker serves a run of another wire version")
 	}
-	rewrite(t, kv, o, schema.WireVersion)
+	rewrite(t, kv, o, wire.Version)
 	natstest.Eventually(t, "the lane is open again", func() bool { return w.lane("b") })
 }
 
-func rewrite(t *testing.T, kv jetstream.KeyValue, o *owner, wire int) {
+func rewrite(t *testing.T, kv jetstream.KeyValue, o *owner, version int) {
 	t.Helper()
-	data, err := json.Marshal(schema.Record{Wire: wire, Batcher: o.batcher, Gen: o.gen, Phase: schema.PhaseRunning, Spec: o.spec})
+	data, err := json.Marshal(wire.Record{Wire: version, Batcher: o.batcher, Gen: o.gen, Phase: schema.PhaseRunning, Spec: o.spec})
 	if err != nil {
 		t.Fatal(err)
 	}

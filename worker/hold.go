@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // handBackAfter is how long a job may wait for a slot before another worker gets the chance.
@@ -116,7 +116,7 @@ func (w *Worker) separate(j *job) {
 // single is the subject of the job by itself.
 func (j *job) single() string {
 	run := j.subject[:strings.LastIndexByte(j.subject, '.')]
-	return run[:strings.LastIndexByte(run, '.')+1] + strconv.FormatUint(j.seq, 10) + "." + strconv.Itoa(schema.TryFirst)
+	return run[:strings.LastIndexByte(run, '.')+1] + strconv.FormatUint(j.seq, 10) + "." + strconv.Itoa(wire.TryFirst)
 }
 
 // nak is the answer that gives a job back, to be handed out again after delay.
@@ -225,5 +225,5 @@ func (d *delivery) header() nats.Header {
 	if d.trace == "" {
 		return nil
 	}
-	return nats.Header{schema.TraceHeader: []string{d.trace}}
+	return nats.Header{wire.TraceHeader: []string{d.trace}}
 }

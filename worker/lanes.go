@@ -15,6 +15,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -84,8 +85,8 @@ func (l *lane) close(cause error) {
 
 // onLane hears that a batcher has jobs.
 func (w *Worker) onLane(msg *nats.Msg) {
-	var hint schema.Lane
-	if json.Unmarshal(msg.Data, &hint) != nil || w.kinds[hint.Kind] == nil || schema.CheckName("batcher", hint.Batcher) != nil {
+	var hint wire.Lane
+	if json.Unmarshal(msg.Data, &hint) != nil || w.kinds[hint.Kind] == nil || wire.CheckName("batcher", hint.Batcher) != nil {
 		return // for other workers, or from another version
 	}
 	w.mu.Lock()
@@ -178,7 +179,7 @@ func (w *Worker) follow(ctx context.Context, batcher string) error {
 	if !live(rec) || !w.hasStore(ctx, batcher, rec.Gen) {
 		return nil
 	}
-	k := w.kinds[schema.KindToken(rec.Spec.Dataset, rec.Spec.Version)]
+	k := w.kinds[wire.KindToken(rec.Spec.Dataset, rec.Spec.Version)]
 	if k == nil {
 		return nil
 	}
@@ -186,11 +187,11 @@ func (w *Worker) follow(ctx context.Context, batcher string) error {
 }
 
 // live reports whether a record's generation may have jobs. One of another wire version is for other workers.
-func live(rec *schema.Record) bool {
-	return rec != nil && rec.Wire == schema.WireVersion && rec.Gen != "" && rec.Phase != schema.PhaseStopped && rec.Phase != schema.PhaseClosed
+func live(rec *wire.Record) bool {
+	return rec != nil && rec.Wire == wire.Version && rec.Gen != "" && rec.Phase != schema.PhaseStopped && rec.Phase != schema.PhaseClosed
 }
 
-func (w *Worker) openLane(rec *schema.Record, k *kind.Kind) error {
+func (w *Worker) openLane(rec *wire.Record, k *kind.Kind) error {
 	consumer := topology.Consumer(rec.Batcher, rec.Gen)
 	l := &lane{
 		batcher: rec.Batcher, gen: rec.Gen,
@@ -248,7 +249,7 @@ func (w *Worker) closeLane(l *lane, cause error) {
 }
 
 // record reads a batcher's record from the leader; nil without an error when there is none.
-func (w *Worker) record(ctx context.Context, batcher string) (*schema.Record, error) {
+func (w *Worker) record(ctx context.Context, batcher string) (*wire.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	w.mu.Lock()
@@ -271,7 +272,7 @@ func (w *Worker) record(ctx context.Context, batcher string) (*schema.Record, er
 	if err != nil {
 		return nil, fmt.Errorf("record of %s: %w", batcher, err)
 	}
-	rec := new(schema.Record)
+	rec := new(wire.Record)
 	if err := json.Unmarshal(entry.Value(), rec); err != nil {
 		return nil, fmt.Errorf("record of %s: %w", batcher, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -27,7 +28,7 @@ func TestConfig(t *testing.T) {
 		defs int
 		want error
 	}{
-		"name":     {Config{Name: "a.b"}, 1, schema.ErrBadName},
+		"name":     {Config{Name: "a.b"}, 1, wire.ErrBadName},
 		"slots":    {Config{Slots: -1}, 1, ErrConfig},
 		"timeout":  {Config{JobTimeout: -1}, 1, ErrConfig},
 		"drain":    {Config{DrainTimeout: -1}, 1, ErrConfig},
@@ -66,7 +67,7 @@ func TestClosedConnectionEndsRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	beats, err := s.Connect().SubscribeSync(schema.WorkerPrefix + ".*")
+	beats, err := s.Connect().SubscribeSync(wire.WorkerPrefix + ".*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func TestDrain(t *testing.T) {
 		<-release
 		return values(n, 1)
 	}))
-	beats, err := o.nc.SubscribeSync(schema.WorkerPrefix + ".w1")
+	beats, err := o.nc.SubscribeSync(wire.WorkerPrefix + ".w1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestDrain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var st schema.WorkerStatus
+		var st wire.WorkerStatus
 		if err := json.Unmarshal(msg.Data, &st); err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +154,7 @@ func TestDrainTimeout(t *testing.T) {
 		t.Fatalf("Run returned %v", err)
 	}
 	_, _ = start(t, s, Config{Name: "w2", Slots: 1}, nil, define("slow", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
-	if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Worker != "w2" || r.Deliveries != 2 {
+	if r, _ := o.result(1); r.Kind != wire.KindBatch || r.Worker != "w2" || r.Deliveries != 2 {
 		t.Fatalf("result %+v", r)
 	}
 	o.waitEmpty()
@@ -259,18 +260,18 @@ func TestServiceAndTrace(t *testing.T) {
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "plain")
 	start(t, s, Config{Name: "w1", Slots: 3}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
-	msg := &nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, 1, 0), Data: o.job(1), Header: nats.Header{}}
+	msg := &nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, 1, 0), Data: o.job(1), Header: nats.Header{}}
 	msg.Header["traceparent"] = []string{"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 	o.feedMsg(msg)
 	o.waitEmpty()
-	if got := o.stored(schema.ResultSubject(o.batcher, o.gen, 1)).Header.Get("traceparent"); got != msg.Header["traceparent"][0] {
+	if got := o.stored(wire.ResultSubject(o.batcher, o.gen, 1)).Header.Get("traceparent"); got != msg.Header["traceparent"][0] {
 		t.Errorf("trace context of the result: %q", got)
 	}
 	reply, err := o.nc.RequestWithContext(t.Context(), StatusPrefix+".w1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var st schema.WorkerStatus
+	var st wire.WorkerStatus
 	if err := json.Unmarshal(reply.Data, &st); err != nil || st.Worker != "w1" || st.Slots != 3 || len(st.Kinds) != 1 {
 		t.Errorf("status %+v, %v", st, err)
 	}
@@ -278,7 +279,7 @@ func TestServiceAndTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := string(reply.Data); !strings.Contains(text, `"worker":"w1"`) || !strings.Contains(text, schema.ServiceVersion) {
+	if text := string(reply.Data); !strings.Contains(text, `"worker":"w1"`) || !strings.Contains(text, wire.Release) {
 		t.Errorf("service statistics %s", text)
 	}
 }

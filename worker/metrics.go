@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/internal/metrics"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // counters is what a worker counts of one data set, with Prometheus or without.
@@ -31,7 +31,7 @@ const (
 
 // snapshot is the worker at one moment, apart from the counters of data sets.
 type snapshot struct {
-	schema.WorkerStatus
+	wire.WorkerStatus
 	held, lost, unsettledBytes int
 	keptBytes                  int64
 	fetched, fetchedBytes      uint64
@@ -130,9 +130,9 @@ func (w *Worker) observe(l *lane, stage string, d time.Duration) {
 func (w *Worker) countStored(c *commit) {
 	n := w.count(c.job.lane)
 	switch c.result.Kind {
-	case schema.KindBatch:
+	case wire.KindBatch:
 		n.batches.Add(1)
-	case schema.KindHole:
+	case wire.KindHole:
 		n.holes.Add(1)
 	default:
 		n.errors.Add(1)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -89,13 +90,13 @@ func TestTraceReachesMaterialize(t *testing.T) {
 	}))
 	for seq, header := range []string{trace, "not-" + trace} {
 		n := uint64(seq + 1)
-		o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, n, 0), Data: o.job(n), Header: nats.Header{schema.TraceHeader: []string{header}}})
+		o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, n, 0), Data: o.job(n), Header: nats.Header{wire.TraceHeader: []string{header}}})
 	}
 	o.waitEmpty()
 	if first, second := <-got, <-got; first != trace || second != "" {
 		t.Errorf("Materialize saw %q and %q", first, second)
 	}
-	if h := o.stored(schema.ResultSubject(o.batcher, o.gen, 2)).Header.Get(schema.TraceHeader); h != "" {
+	if h := o.stored(wire.ResultSubject(o.batcher, o.gen, 2)).Header.Get(wire.TraceHeader); h != "" {
 		t.Errorf("a malformed trace context went on: %q", h)
 	}
 }

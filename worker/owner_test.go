@@ -14,8 +14,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -52,7 +54,7 @@ type owner struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	batcher string
-	spec    schema.Spec
+	spec    wire.Spec
 
 	mu    sync.Mutex
 	floor uint64
@@ -63,7 +65,7 @@ type owner struct {
 func newOwner(t testing.TB, s *natstest.Server, batcher, dataset string) *owner {
 	t.Helper()
 	nc, js := s.JetStream()
-	o := &owner{t: t, nc: nc, js: js, batcher: batcher, spec: schema.Spec{Dataset: dataset, Version: 1}}
+	o := &owner{t: t, nc: nc, js: js, batcher: batcher, spec: wire.Spec{Dataset: dataset, Version: 1}}
 	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,7 @@ func newOwner(t testing.TB, s *natstest.Server, batcher, dataset string) *owner 
 	return o
 }
 
-func (o *owner) kind() string { return schema.KindToken(o.spec.Dataset, o.spec.Version) }
+func (o *owner) kind() string { return wire.KindToken(o.spec.Dataset, o.spec.Version) }
 
 // begin makes the record, store and consumer of a new generation.
 func (o *owner) begin() {
@@ -107,7 +109,7 @@ func (o *owner) record(phase schema.Phase) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	data, err := json.Marshal(schema.Record{Wire: schema.WireVersion, Batcher: o.batcher, Gen: o.gen, Phase: phase, Spec: o.spec})
+	data, err := json.Marshal(wire.Record{Wire: wire.Version, Batcher: o.batcher, Gen: o.gen, Phase: phase, Spec: o.spec})
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -118,20 +120,20 @@ func (o *owner) record(phase schema.Phase) {
 
 func (o *owner) announce() {
 	o.mu.Lock()
-	lane := schema.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor}
+	lane := wire.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor}
 	o.mu.Unlock()
 	data, err := json.Marshal(lane)
 	if err != nil {
 		panic(err)
 	}
-	_ = o.nc.Publish(schema.LanePrefix+"."+o.batcher, data) // said again in a moment
+	_ = o.nc.Publish(wire.LanePrefix+"."+o.batcher, data) // said again in a moment
 }
 
 // feed publishes the jobs of seqs from to to.
 func (o *owner) feed(from, to uint64) {
 	o.t.Helper()
 	for seq := from; seq <= to; seq++ {
-		o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, seq, 0), Data: o.job(seq)})
+		o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, seq, 0), Data: o.job(seq)})
 	}
 }
 
@@ -145,13 +147,13 @@ func (o *owner) feedMsg(msg *nats.Msg) {
 func (o *owner) job(seq uint64) []byte {
 	o.t.Helper()
 	encode := func(v any) []byte {
-		data, err := schema.Marshal(v)
+		data, err := msgp.Marshal(v)
 		if err != nil {
 			o.t.Fatal(err)
 		}
 		return data
 	}
-	return schema.AppendJob(nil, &schema.Job{
+	return wire.AppendJob(nil, &wire.Job{
 		Seq: seq, Prev: encode(int(seq)), Next: encode(int(seq + 1)), Body: encode(input{int(seq)}), Iterate: time.Microsecond,
 	})
 }
@@ -170,14 +172,14 @@ func (o *owner) stored(subject string) *jetstream.RawStreamMsg {
 }
 
 // result waits for the commit record of seq.
-func (o *owner) result(seq uint64) (*schema.Result, []byte) {
+func (o *owner) result(seq uint64) (*wire.Result, []byte) {
 	o.t.Helper()
 	var msg *jetstream.RawStreamMsg
 	natstest.Eventually(o.t, "a result is stored", func() bool {
-		msg = o.stored(schema.ResultSubject(o.batcher, o.gen, seq))
+		msg = o.stored(wire.ResultSubject(o.batcher, o.gen, seq))
 		return msg != nil
 	})
-	r, payload, err := schema.DecodeResult(msg.Data)
+	r, payload, err := wire.DecodeResult(msg.Data)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -190,7 +192,7 @@ func (o *owner) queued() int {
 	if err != nil {
 		return -1
 	}
-	info, err := stream.Info(o.t.Context(), jetstream.WithSubjectFilter(schema.JobFilter("*", o.batcher, o.gen)))
+	info, err := stream.Info(o.t.Context(), jetstream.WithSubjectFilter(wire.JobFilter("*", o.batcher, o.gen)))
 	if err != nil {
 		return -1
 	}

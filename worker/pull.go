@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/schedule"
 )
@@ -47,11 +48,11 @@ type delivery struct {
 type job struct {
 	*delivery
 	seq    uint64
-	work   *schema.Job // nil when the message is at fault
-	data   []byte      // work, encoded
-	fault  error       // why there is no work
-	marker string      // subject of the start marker of a suspect
-	index  int         // in Worker.held; -1 when no longer held
+	work   *wire.Job // nil when the message is at fault
+	data   []byte    // work, encoded
+	fault  error     // why there is no work
+	marker string    // subject of the start marker of a suspect
+	index  int       // in Worker.held; -1 when no longer held
 
 	// Set when execution starts, under Worker.mu.
 	deadline int64 // instant on the worker's clock; 0 before
@@ -64,14 +65,14 @@ func (d *delivery) suspect() bool { return d.deliveries > suspectAfter }
 
 // unpack reads the jobs of a delivery. Where one of them cannot be read, the first stands for all.
 func (w *Worker) unpack(d *delivery, data []byte) {
-	token, _, _, seq, try, err := schema.ParseJobSubject(d.subject)
+	token, _, _, seq, try, err := wire.ParseJobSubject(d.subject)
 	switch {
 	case err != nil:
 		err = dataset.Permanent(err)
 	case w.kinds[token] != d.lane.data.kind:
 		err = fmt.Errorf("%w: it is of %s", errForeign, token)
 	default:
-		if err = d.decode(seq, schema.RunLength(try), data); err == nil {
+		if err = d.decode(seq, wire.RunLength(try), data); err == nil {
 			return
 		}
 	}
@@ -82,7 +83,7 @@ func (d *delivery) decode(seq uint64, n int, data []byte) error {
 	jobs := make([]job, n)
 	d.jobs = make([]*job, n)
 	for i := range jobs {
-		work, rest, err := schema.DecodeJob(data)
+		work, rest, err := wire.DecodeJob(data)
 		if err != nil {
 			return dataset.Permanent(err)
 		}
@@ -137,7 +138,7 @@ func (w *Worker) onDelivery(l *lane, msg *nats.Msg) {
 		beaten: now,
 	}
 	if msg.Header != nil {
-		d.trace = schema.Traceparent(msg.Header.Get(schema.TraceHeader))
+		d.trace = wire.Traceparent(msg.Header.Get(wire.TraceHeader))
 	}
 	w.unpack(d, msg.Data)
 	d.open = len(d.jobs)

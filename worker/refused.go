@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -18,7 +19,7 @@ func (w *Worker) refused(c *commit, v verdict) {
 		w.compare(c)
 		return
 	}
-	if v == tooLarge && c.result.Kind != schema.KindError {
+	if v == tooLarge && c.result.Kind != wire.KindError {
 		w.release(c)
 		w.tooLarge(c.job, c.result)
 		return
@@ -28,7 +29,7 @@ func (w *Worker) refused(c *commit, v verdict) {
 }
 
 // unstored lets go of a job whose result the store did not take.
-func (w *Worker) unstored(j *job, r *schema.Result, v verdict) {
+func (w *Worker) unstored(j *job, r *wire.Result, v verdict) {
 	if w.hard.Err() != nil {
 		return // the worker stops, and hands back everything it holds
 	}
@@ -37,7 +38,7 @@ func (w *Worker) unstored(j *job, r *schema.Result, v verdict) {
 		w.storeGone(j, r)
 		return
 	case tooLarge:
-		if r.Kind != schema.KindError {
+		if r.Kind != wire.KindError {
 			w.tooLarge(j, r)
 			return
 		}
@@ -62,7 +63,7 @@ func (w *Worker) storeFull(l *lane, seq uint64, size int) {
 }
 
 // tooLarge commits an error in the place of a result that no server setting here will ever take.
-func (w *Worker) tooLarge(j *job, r *schema.Result) {
+func (w *Worker) tooLarge(j *job, r *wire.Result) {
 	w.discard(j, r)
 	failed := *r
 	failed.Chunks, failed.Size, failed.Direct = 0, 0, nil
@@ -71,7 +72,7 @@ func (w *Worker) tooLarge(j *job, r *schema.Result) {
 
 // storeGone stops serving a generation until its store is there again, since what its jobs make would be lost, and tells
 // the owner. The record says whether the generation is over.
-func (w *Worker) storeGone(j *job, r *schema.Result) {
+func (w *Worker) storeGone(j *job, r *wire.Result) {
 	w.mu.Lock()
 	w.storeless[j.lane.batcher] = j.lane.gen
 	w.mu.Unlock()
@@ -140,8 +141,8 @@ func (w *Worker) compare(c *commit) {
 
 // contradict reports whether two results of one job cannot both be right. An error contradicts nothing:
 // it may have been the machine's.
-func contradict(a, b *schema.Result) bool {
-	if a.Kind == schema.KindError || b.Kind == schema.KindError {
+func contradict(a, b *wire.Result) bool {
+	if a.Kind == wire.KindError || b.Kind == wire.KindError {
 		return false
 	}
 	return a.Kind != b.Kind || a.Digest != b.Digest
@@ -153,10 +154,10 @@ var (
 )
 
 // storedResult reads a commit record from the stream's leader.
-func (w *Worker) storedResult(ctx context.Context, l *lane, seq uint64) (*schema.Result, error) {
+func (w *Worker) storedResult(ctx context.Context, l *lane, seq uint64) (*wire.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	request, err := json.Marshal(map[string]string{"last_by_subj": schema.ResultSubject(l.batcher, l.gen, seq)})
+	request, err := json.Marshal(map[string]string{"last_by_subj": wire.ResultSubject(l.batcher, l.gen, seq)})
 	if err != nil {
 		return nil, err
 	}
@@ -177,23 +178,23 @@ func (w *Worker) storedResult(ctx context.Context, l *lane, seq uint64) (*schema
 		return nil, err
 	}
 	if e := reply.Error; e != nil {
-		switch e.ErrCode {
-		case codeNoMessage:
+		switch {
+		case topology.IsNoMessage(e.ErrCode):
 			return nil, errNotStored
-		case codeStreamNotFound:
+		case topology.IsNoStream(e.ErrCode):
 			return nil, errNoStream
 		}
 		return nil, fmt.Errorf("%s (%d)", e.Description, e.ErrCode)
 	}
-	r, _, err := schema.DecodeResult(reply.Message.Data)
+	r, _, err := wire.DecodeResult(reply.Message.Data)
 	return r, err
 }
 
 // report tells the owner something about its store. It is a hint; the owner looks for itself.
 func (w *Worker) report(l *lane, f *schema.Fault) {
-	data, err := json.Marshal(schema.Report{Gen: l.gen, Fault: f})
+	data, err := json.Marshal(wire.Report{Gen: l.gen, Fault: f})
 	if err == nil {
-		err = w.nc.Publish(schema.ReportPrefix+"."+l.batcher, data)
+		err = w.nc.Publish(wire.ReportPrefix+"."+l.batcher, data)
 	}
 	if err != nil {
 		w.log.Warn("report not sent", "batcher", l.batcher, "gen", l.gen, "error", err)
@@ -201,10 +202,10 @@ func (w *Worker) report(l *lane, f *schema.Fault) {
 }
 
 // discard removes what this attempt, and no other, stored beside its record or keeps for readers.
-func (w *Worker) discard(j *job, r *schema.Result) {
+func (w *Worker) discard(j *job, r *wire.Result) {
 	w.forget(r)
 	if r.Chunks > 0 && r.Direct == nil {
-		w.purge(j.lane, schema.ResultSubject(j.lane.batcher, j.lane.gen, r.Seq)+"."+r.Attempt+".>")
+		w.purge(j.lane, wire.ResultSubject(j.lane.batcher, j.lane.gen, r.Seq)+"."+r.Attempt+".>")
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -150,8 +151,8 @@ func (w *Worker) run(j *job) {
 }
 
 // result begins the result of a job. Of one that cannot be read only the place is known.
-func (w *Worker) result(j *job) *schema.Result {
-	r := &schema.Result{Seq: j.seq, Attempt: rand.Text(), Worker: w.cfg.Name, Deliveries: j.deliveries}
+func (w *Worker) result(j *job) *wire.Result {
+	r := &wire.Result{Seq: j.seq, Attempt: rand.Text(), Worker: w.cfg.Name, Deliveries: j.deliveries}
 	if j.work != nil {
 		r.Prev, r.Next, r.Iterate = j.work.Prev, j.work.Next, j.work.Iterate
 	}
@@ -175,7 +176,7 @@ func (w *Worker) foreign(j *job, seq uint64, err error) {
 }
 
 // abandon gives up a job whose context has ended.
-func (w *Worker) abandon(j *job, r *schema.Result, cause error) {
+func (w *Worker) abandon(j *job, r *wire.Result, cause error) {
 	w.count(j.lane).abandoned.Add(1)
 	w.log.Warn("job abandoned", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "deliveries", j.deliveries, "cause", cause)
 	switch {
@@ -192,17 +193,17 @@ func (w *Worker) abandon(j *job, r *schema.Result, cause error) {
 }
 
 // fail commits an error, or a hole.
-func (w *Worker) fail(j *job, r *schema.Result, attempts int, err error) {
-	r.Kind = schema.KindError
+func (w *Worker) fail(j *job, r *wire.Result, attempts int, err error) {
+	r.Kind = wire.KindError
 	r.Fault = w.fault(j, r.Seq, attempts, err)
 	if reason, ok := dataset.SkipReason(err); ok {
 		// A hole is as good as a batch: everybody finds it, and the state after it goes on.
-		r.Kind, r.Fault = schema.KindHole, &schema.Fault{Code: schema.CodeSkipped, Message: clip(reason, maxMessage)}
+		r.Kind, r.Fault = wire.KindHole, &schema.Fault{Code: schema.CodeSkipped, Message: clip(reason, maxMessage)}
 	}
-	if r.Kind == schema.KindError {
+	if r.Kind == wire.KindError {
 		r.Next = nil
 	}
-	if r.Kind == schema.KindError && (!w.ours(j) || !w.confirm(j.lane.ctx, j)) {
+	if r.Kind == wire.KindError && (!w.ours(j) || !w.confirm(j.lane.ctx, j)) {
 		// Nobody knows whether the job is still ours, and an error of this machine's network, or sleep, is not the data's.
 		w.log.Warn("error not committed: the job was not heartbeat for a while", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
 		w.letGo(j)
@@ -301,7 +302,7 @@ func (b *buffer) free() { buffers.Put(b) }
 
 // product is a batch on its way: what is large of it lies where its author left it, the rest in memory that is reused.
 type product struct {
-	pieces  schema.Pieces
+	pieces  wire.Pieces
 	scratch []byte
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -20,7 +21,7 @@ func (o *owner) feedRun(seq uint64, n int) {
 	for i := range n {
 		data = append(data, o.job(seq+uint64(i))...)
 	}
-	o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, seq, n), Data: data})
+	o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, seq, n), Data: data})
 }
 
 // queuedSubject reports whether a job is queued at a subject.
@@ -30,7 +31,7 @@ func (o *owner) queuedSubject(seq uint64, try int) bool {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	_, err = jobs.GetLastMsgForSubject(o.t.Context(), schema.JobSubject(o.kind(), o.batcher, o.gen, seq, try))
+	_, err = jobs.GetLastMsgForSubject(o.t.Context(), wire.JobSubject(o.kind(), o.batcher, o.gen, seq, try))
 	return err == nil
 }
 
@@ -96,9 +97,9 @@ func TestWaitingJobsLeaveTheirRun(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
 	natstest.Eventually(t, "the others are queued by themselves", func() bool {
-		return o.queuedSubject(2, schema.TryFirst) && o.queuedSubject(3, schema.TryFirst)
+		return o.queuedSubject(2, wire.TryFirst) && o.queuedSubject(3, wire.TryFirst)
 	})
-	if !o.queuedSubject(1, 3) || o.queuedSubject(1, schema.TryFirst) {
+	if !o.queuedSubject(1, 3) || o.queuedSubject(1, wire.TryFirst) {
 		t.Fatal("the run ended with a job that runs")
 	}
 	close(until)
@@ -122,8 +123,8 @@ func TestDamagedRun(t *testing.T) {
 		20: append(o.job(20), o.job(22)...),            // not consecutive
 		30: append(append(o.job(30), o.job(31)...), 0), // and more
 	} {
-		o.feedMsg(&nats.Msg{Subject: schema.JobSubject(o.kind(), o.batcher, o.gen, name, 2), Data: data})
-		if r, _ := o.result(name); r.Kind != schema.KindError {
+		o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, name, 2), Data: data})
+		if r, _ := o.result(name); r.Kind != wire.KindError {
 			t.Errorf("result %d: %v", name, r.Kind)
 		}
 	}

@@ -10,20 +10,20 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // beatInterval is how often a worker says that it is alive.
 const beatInterval = time.Second
 
-// StatusPrefix is where a worker answers requests with its schema.WorkerStatus as JSON: StatusPrefix.<name>.
+// StatusPrefix is where a worker answers requests with its wire.WorkerStatus as JSON: StatusPrefix.<name>.
 const StatusPrefix = "jetbatch.worker-status"
 
 // Status returns how the worker stands.
-func (w *Worker) Status() schema.WorkerStatus {
+func (w *Worker) Status() wire.WorkerStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := schema.WorkerStatus{
+	s := wire.WorkerStatus{
 		Worker: w.cfg.Name, Kinds: w.tokens(), Slots: w.sched.Slots(), Running: w.sched.Running(),
 		Done: w.done, Failed: w.failed, Retried: w.retried, Leaving: w.draining, LastError: w.lastError,
 		Oldest: w.oldest(), Now: time.Now(),
@@ -38,7 +38,7 @@ func (w *Worker) Status() schema.WorkerStatus {
 }
 
 // oldest is the job that was begun first of those that are not stored yet, if there are any. w.mu is held.
-func (w *Worker) oldest() *schema.Running {
+func (w *Worker) oldest() *wire.Running {
 	var first *job
 	for _, j := range w.held {
 		if j.deadline > 0 && (first == nil || j.deadline < first.deadline) {
@@ -48,12 +48,12 @@ func (w *Worker) oldest() *schema.Running {
 	if first == nil {
 		return nil
 	}
-	_, _, _, seq, _, err := schema.ParseJobSubject(first.subject)
+	_, _, _, seq, _, err := wire.ParseJobSubject(first.subject)
 	if err != nil {
 		return nil // it ends as an error by itself
 	}
 	ran := w.now() - first.deadline + int64(w.cfg.JobTimeout)
-	return &schema.Running{Batcher: first.lane.batcher, Seq: seq, For: time.Duration(max(ran, 0))}
+	return &wire.Running{Batcher: first.lane.batcher, Seq: seq, For: time.Duration(max(ran, 0))}
 }
 
 func (w *Worker) tokens() []string {
@@ -72,7 +72,7 @@ func (w *Worker) beat() {
 	}
 	data, err := json.Marshal(w.Status())
 	if err == nil {
-		err = w.nc.Publish(schema.WorkerPrefix+"."+w.cfg.Name, data)
+		err = w.nc.Publish(wire.WorkerPrefix+"."+w.cfg.Name, data)
 	}
 	if err != nil {
 		w.log.Warn("beat not sent", "error", err)
@@ -90,7 +90,7 @@ func (w *Worker) announce() {
 // serve registers the micro service jetbatch-worker.
 func (w *Worker) serve() (micro.Service, error) {
 	service, err := micro.AddService(w.nc, micro.Config{
-		Name: "jetbatch-worker", Version: schema.ServiceVersion, Description: "materializes jetbatch jobs",
+		Name: "jetbatch-worker", Version: wire.Release, Description: "materializes jetbatch jobs",
 		Metadata:     map[string]string{"worker": w.cfg.Name},
 		StatsHandler: func(*micro.Endpoint) any { return w.Status() },
 	})

@@ -13,29 +13,30 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 const large = 5<<20/4 + 1 // float32 in 5 MiB and a bit
 
 // reports collects what workers report about a batcher.
-func (o *owner) reports() func() []schema.Report {
+func (o *owner) reports() func() []wire.Report {
 	o.t.Helper()
-	sub, err := o.nc.SubscribeSync(schema.ReportPrefix + "." + o.batcher)
+	sub, err := o.nc.SubscribeSync(wire.ReportPrefix + "." + o.batcher)
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	if err := o.nc.Flush(); err != nil {
 		o.t.Fatal(err)
 	}
-	var all []schema.Report
-	return func() []schema.Report {
+	var all []wire.Report
+	return func() []wire.Report {
 		for n, _, _ := sub.Pending(); n > 0; n-- {
 			msg, err := sub.NextMsgWithContext(o.t.Context())
 			if err != nil {
 				o.t.Fatal(err)
 			}
-			var r schema.Report
+			var r wire.Report
 			if err := json.Unmarshal(msg.Data, &r); err != nil {
 				o.t.Fatal(err)
 			}
@@ -50,7 +51,7 @@ func (o *owner) chunks(seq uint64, attempt string, n int) (int, []byte) {
 	var data []byte
 	found := 0
 	for k := range n {
-		if msg := o.stored(schema.ChunkSubject(o.batcher, o.gen, seq, attempt, k)); msg != nil {
+		if msg := o.stored(wire.ChunkSubject(o.batcher, o.gen, seq, attempt, k)); msg != nil {
 			found++
 			data = append(data, msg.Data...)
 		}
@@ -64,7 +65,7 @@ func payloadOf(t testing.TB, seed, n int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := schema.AppendPayload(nil, b)
+	data, err := wire.AppendPayload(nil, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func TestLargePayloadIsChunked(t *testing.T) {
 		r, inline := o.result(seq)
 		want := payloadOf(t, int(seq), large)
 		n, got := o.chunks(seq, r.Attempt, int(r.Chunks))
-		if inline != nil || r.Chunks != 11 || n != 11 || !bytes.Equal(got, want) || r.Digest != schema.Sum(want) {
+		if inline != nil || r.Chunks != 11 || n != 11 || !bytes.Equal(got, want) || r.Digest != wire.Sum(want) {
 			t.Fatalf("result %+v with %d chunks of %d bytes, want %d", r, n, len(got), len(want))
 		}
 	}
@@ -126,33 +127,33 @@ func TestStoredBefore(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	for name, test := range map[string]struct {
-		digest  schema.Digest
-		kind    schema.Kind
+		digest  wire.Digest
+		kind    wire.Kind
 		reports int
 	}{
-		"same":      {schema.Sum(payloadOf(t, 1, large)), schema.KindBatch, 0},
-		"different": {schema.Sum([]byte("x")), schema.KindBatch, 1},
-		"error":     {schema.Digest{}, schema.KindError, 0},
+		"same":      {wire.Sum(payloadOf(t, 1, large)), wire.KindBatch, 0},
+		"different": {wire.Sum([]byte("x")), wire.KindBatch, 1},
+		"error":     {wire.Digest{}, wire.KindError, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOwner(t, s, name, name)
 			reports := o.reports()
-			chunks, err := o.nc.SubscribeSync(schema.ResultFilter(o.batcher, o.gen))
+			chunks, err := o.nc.SubscribeSync(wire.ResultFilter(o.batcher, o.gen))
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := &schema.Result{Seq: 1, Kind: test.kind, Attempt: "other", Worker: "w0", Digest: test.digest, Prev: []byte{1}}
-			if test.kind == schema.KindError {
+			r := &wire.Result{Seq: 1, Kind: test.kind, Attempt: "other", Worker: "w0", Digest: test.digest, Prev: []byte{1}}
+			if test.kind == wire.KindError {
 				r.Fault = &schema.Fault{Code: schema.CodeMaterialize}
 			} else {
 				r.Next = []byte{2}
 			}
-			data, err := schema.AppendResult(nil, r, nil)
+			data, err := wire.AppendResult(nil, r, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := o.js.Publish(t.Context(), schema.ResultSubject(o.batcher, o.gen, 1), data); err != nil {
+			if _, err := o.js.Publish(t.Context(), wire.ResultSubject(o.batcher, o.gen, 1), data); err != nil {
 				t.Fatal(err)
 			}
 			w, _ := start(t, s, Config{Name: "w1", Direct: DirectOff}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) }))
@@ -243,7 +244,7 @@ func TestFullStore(t *testing.T) {
 				t.Fatal("the job is gone and there is no result")
 			}
 			limit(-1)
-			if r, _ := o.result(1); r.Kind != schema.KindBatch || r.Deliveries < 2 || r.Size != uint64(len(payloadOf(t, 1, size))) {
+			if r, _ := o.result(1); r.Kind != wire.KindBatch || r.Deliveries < 2 || r.Size != uint64(len(payloadOf(t, 1, size))) {
 				t.Fatalf("result %+v", r)
 			}
 		})

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // maxStarts is how many lone starts of a suspect may end without an outcome before it is convicted.
@@ -30,9 +30,9 @@ func (e *unmarkedError) Error() string { return "start not marked" }
 
 // mark stores that a suspect starts now, so that a start which takes the worker down leaves a trace. It
 // returns a *poisonError when there were maxStarts such starts already, or an *unmarkedError. The scheduler runs nothing beside it.
-func (w *Worker) mark(ctx context.Context, j *job, r *schema.Result) error {
+func (w *Worker) mark(ctx context.Context, j *job, r *wire.Result) error {
 	for k := 1; k <= maxStarts; k++ {
-		subject := schema.StartSubject(j.lane.batcher, j.lane.gen, r.Seq, k)
+		subject := wire.StartSubject(j.lane.batcher, j.lane.gen, r.Seq, k)
 		answer := make(chan verdict, 1)
 		w.pub.send(&publication{
 			stream: j.lane.store, subject: subject, data: []byte(w.cfg.Name + " " + r.Attempt),

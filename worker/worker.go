@@ -22,7 +22,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/worker/internal/schedule"
 )
 
@@ -70,7 +70,7 @@ func (c *Config) resolve() error {
 }
 
 func (c *Config) validate() error {
-	if err := schema.CheckName("worker", c.Name); err != nil {
+	if err := wire.CheckName("worker", c.Name); err != nil {
 		return err
 	}
 	switch {
@@ -94,7 +94,7 @@ func (c *Config) validate() error {
 
 func isAddress(s string) bool {
 	_, _, err := net.SplitHostPort(s)
-	return err == nil && len(s) <= schema.MaxAddress
+	return err == nil && len(s) <= wire.MaxAddress
 }
 
 func defaultName() string {
@@ -103,7 +103,7 @@ func defaultName() string {
 		host = "worker"
 	}
 	host = strings.Map(func(r rune) rune {
-		if schema.CheckName("worker", string(r)) != nil {
+		if wire.CheckName("worker", string(r)) != nil {
 			return '-'
 		}
 		return r
@@ -171,10 +171,10 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 	}
 	kinds := make(map[string]*kind.Kind, len(defs))
 	for _, def := range defs {
-		if err := schema.CheckName("data set", def.Name()); err != nil {
+		if err := wire.CheckName("data set", def.Name()); err != nil {
 			return nil, err
 		}
-		token := schema.KindToken(def.Name(), def.Version())
+		token := wire.KindToken(def.Name(), def.Version())
 		if kinds[token] != nil {
 			return nil, fmt.Errorf("%w: %s is given twice", ErrNoDefinitions, token)
 		}
@@ -223,7 +223,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, service.Stop()) }()
 	if w.cfg.Direct != DirectOff {
-		uploads, err := w.nc.Subscribe(schema.UploadSubject(w.cfg.Name), w.onUpload)
+		uploads, err := w.nc.Subscribe(wire.UploadSubject(w.cfg.Name), w.onUpload)
 		if err != nil {
 			return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
 		}
@@ -231,7 +231,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	}
 	w.startKeeper()
 	defer func() { w.keeper.Load().close() }()
-	hints, err := w.nc.Subscribe(schema.LanePrefix+".*", w.onLane)
+	hints, err := w.nc.Subscribe(wire.LanePrefix+".*", w.onLane)
 	if err != nil {
 		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -23,11 +24,11 @@ func TestJobsBecomeResults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := schema.AppendPayload(nil, want)
+		data, err := wire.AppendPayload(nil, want)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Kind != schema.KindBatch || string(payload) != string(data) || r.Digest != schema.Sum(data) || r.Worker != "w1" || r.Deliveries != 1 {
+		if r.Kind != wire.KindBatch || string(payload) != string(data) || r.Digest != wire.Sum(data) || r.Worker != "w1" || r.Deliveries != 1 {
 			t.Fatalf("result %d is %+v with %d bytes of payload", seq, r, len(payload))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -26,7 +27,7 @@ type sequenceParams struct {
 	Salt      uint64 `json:"salt,omitempty"`       // of the content: another salt, other bytes everywhere
 	Size      int    `json:"size,omitempty"`       // payload bytes of a batch; defaults to 64
 	BigEvery  uint64 `json:"big_every,omitempty"`  // every so many positions a batch has BigSize bytes; 0 for never
-	BigSize   int    `json:"big_size,omitempty"`   // over schema.InlineLimit it travels in chunks
+	BigSize   int    `json:"big_size,omitempty"`   // over wire.InlineLimit it travels in chunks
 	DelayUS   int64  `json:"delay_us,omitempty"`   // mean of the exponential time that Materialize takes
 	SlowEvery uint64 `json:"slow_every,omitempty"` // every so many positions it takes SlowUS; 0 for never
 	SlowUS    int64  `json:"slow_us,omitempty"`
@@ -182,11 +183,11 @@ func (o *oracle) check(got schema.Step[schema.Batch], err error) error {
 	case !bytes.Equal(got.Next.Data, want.Next.Data):
 		return &violation{classStale, fmt.Sprintf("label %d: state after it is %v, want %v", is, got.Next, want.Next)}
 	}
-	a, err := schema.AppendPayload(nil, got.Batch)
+	a, err := wire.AppendPayload(nil, got.Batch)
 	if err != nil {
 		return err
 	}
-	b, err := schema.AppendPayload(nil, want.Batch)
+	b, err := wire.AppendPayload(nil, want.Batch)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -24,8 +25,8 @@ type checks struct {
 	mu     sync.Mutex
 	gen    string                         // the generation that was named last for the first time in a record; empty when none is
 	gens   map[string]bool                // all that ever were
-	writes map[string]*schema.Record      // on their way into the bucket, by reply subject
-	views  map[string]*schema.Record      // what each coordinator knows to be stored
+	writes map[string]*wire.Record        // on their way into the bucket, by reply subject
+	views  map[string]*wire.Record        // what each coordinator knows to be stored
 	latest revision                       // of the record, as far as anybody was told
 	jobs   map[string][]place             // delivered, by the role's name and the subject of their acks
 	sent   map[string]sent                // records on their way, by reply subject
@@ -76,7 +77,7 @@ type seek struct{ position, seat uint64 }
 
 func newChecks(w *world) *checks {
 	return &checks{
-		w: w, gens: make(map[string]bool), writes: make(map[string]*schema.Record), views: make(map[string]*schema.Record),
+		w: w, gens: make(map[string]bool), writes: make(map[string]*wire.Record), views: make(map[string]*wire.Record),
 		jobs: make(map[string][]place), sent: make(map[string]sent), parted: make(map[string]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
 		taken: make(map[seatOf]uint64), seeks: make(map[string]seek),
 		former: make(map[string]bool), stored: make(map[storedAt]sent), lost: make(map[sent]bool),
@@ -91,28 +92,28 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch k := f.class(); {
-	case dir == up && f.op == "SUB" && e.role == "client" && strings.HasPrefix(f.subject, schema.ResultPrefix):
+	case dir == up && f.op == "SUB" && e.role == "client" && strings.HasPrefix(f.subject, wire.ResultPrefix):
 		c.breach("I3: a reader listens to what workers publish, stored or not: %s", f.subject)
 	case dir == up && k == classRecord && strings.HasPrefix(f.subject, "$KV."+topology.Bucket+".batcher."):
 		c.seeWrite(f)
 	case dir == down && k == classJob:
 		// A backup may be let go: the job itself is queued still.
-		if _, _, gen, seq, try, err := schema.ParseJobSubject(f.subject); err == nil && try != schema.TryBackup {
+		if _, _, gen, seq, try, err := wire.ParseJobSubject(f.subject); err == nil && try != wire.TryBackup {
 			var places []place
-			for i := range schema.RunLength(try) {
+			for i := range wire.RunLength(try) {
 				places = append(places, place{gen, seq + uint64(i)})
 			}
 			c.jobs[e.name+f.reply] = places
 		}
 	case dir == up && k == classJob && e.role == "worker" && f.reply != "":
-		if _, _, gen, seq, _, err := schema.ParseJobSubject(f.subject); err == nil {
+		if _, _, gen, seq, _, err := wire.ParseJobSubject(f.subject); err == nil {
 			c.parted[f.reply] = place{gen, seq}
 			delete(c.sent, f.reply) // its answer has come: subjects of answers are used again
 		}
 	case dir == up && k == classResult && f.reply != "":
-		if seq, err := schema.ParseResultSeq(f.subject); err == nil {
+		if seq, err := wire.ParseResultSeq(f.subject); err == nil {
 			s := sent{place: place{strings.Split(f.subject, ".")[3], seq}}
-			if r, _, err := schema.DecodeResult(f.body); err == nil {
+			if r, _, err := wire.DecodeResult(f.body); err == nil {
 				s.attempt = r.Attempt
 			}
 			c.sent[f.reply] = s
@@ -121,12 +122,12 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 	case dir == down && k == classReply:
 		c.seeAnswer(e, f)
 	case dir == up && k == classCredit:
-		credit := new(schema.Credit)
+		credit := new(wire.Credit)
 		if json.Unmarshal(f.body, credit) == nil {
 			c.seeCredit(credit)
 		}
 	case dir == up && k == classSeat && e.role == "client":
-		var request schema.StopRequest // of the others no field is read
+		var request wire.StopRequest // of the others no field is read
 		if json.Unmarshal(f.body, &request) == nil && request.Last != nil {
 			c.seeCredit(request.Last)
 		}
@@ -146,7 +147,7 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 }
 
 // seeCredit notes what a reader says that it took.
-func (c *checks) seeCredit(credit *schema.Credit) {
+func (c *checks) seeCredit(credit *wire.Credit) {
 	at := seatOf{credit.Gen, credit.Seat}
 	c.taken[at] = max(c.taken[at], credit.Taken)
 	for _, l := range credit.Lost {
@@ -180,7 +181,7 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 		c.views[e.name] = rec
 		c.seeTaken(e, rec)
 		c.seeStored(e, rec, ack.Seq)
-	case ack.Error == nil && ack.Seq > 0 || ack.Error != nil && schema.IsDuplicate(ack.Error.Code, ack.Error.Description):
+	case ack.Error == nil && ack.Seq > 0 || ack.Error != nil && topology.IsDuplicate(ack.Error.Code, ack.Error.Description):
 		if c.known[e.name] == nil {
 			c.known[e.name] = make(map[place]knowledge)
 		}
@@ -247,7 +248,7 @@ func lastPurged(filter string) uint64 {
 	}
 	seq, err := strconv.ParseUint(tokens[5], 10, 64)
 	if err != nil { // the whole block
-		return (block+1)*schema.BlockSize - 1
+		return (block+1)*wire.BlockSize - 1
 	}
 	return seq
 }
@@ -281,7 +282,7 @@ func (w *world) atRest(ctx context.Context, status schema.Status) error {
 	if err != nil {
 		return err
 	}
-	rec := new(schema.Record)
+	rec := new(wire.Record)
 	if err := json.Unmarshal(entry.Value(), rec); err != nil {
 		return err
 	}
@@ -310,7 +311,7 @@ func (w *world) atRest(ctx context.Context, status schema.Status) error {
 			continue
 		}
 		broken = append(broken, w.stored(rec, r))
-		if before := results[seq-1]; before != nil && before.Kind != schema.KindError && string(before.Next) != string(r.Prev) {
+		if before := results[seq-1]; before != nil && before.Kind != wire.KindError && string(before.Next) != string(r.Prev) {
 			broken = append(broken, fmt.Errorf("I5: the state before batch %d is not the state after the one before", seq))
 		}
 	}
@@ -318,14 +319,14 @@ func (w *world) atRest(ctx context.Context, status schema.Status) error {
 }
 
 // stored checks one stored record against the reference, and the end against the batcher's record.
-func (w *world) stored(rec *schema.Record, r *schema.Result) error {
+func (w *world) stored(rec *wire.Record, r *wire.Result) error {
 	var s position
 	if err := (schema.State{Data: r.Prev}).Decode(&s); err != nil {
 		return err
 	}
 	reference := &sequence{w.plan.Params}
 	job, next, err := reference.Next(s)
-	if r.Kind == schema.KindEnd {
+	if r.Kind == wire.KindEnd {
 		if v := rec.Verdict; v == nil || v.Seq != r.Seq || v.Fault != nil {
 			return fmt.Errorf("I4: the end is stored at %d and not in the record", r.Seq)
 		}
@@ -346,17 +347,17 @@ func (w *world) stored(rec *schema.Record, r *schema.Result) error {
 	}
 	batch, err := reference.batch(job)
 	if err != nil {
-		if r.Kind != schema.KindHole {
+		if r.Kind != wire.KindHole {
 			return fmt.Errorf("P1: %v is stored at %d, where there is a hole", r.Kind, r.Seq)
 		}
 		return nil
 	}
-	payload, err := schema.AppendPayload(nil, batch)
+	payload, err := wire.AppendPayload(nil, batch)
 	if err != nil {
 		return err
 	}
-	if r.Kind != schema.KindBatch || schema.Sum(payload) != r.Digest {
-		return fmt.Errorf("P1: %v %x is stored at %d, want batch %x", r.Kind, r.Digest, r.Seq, schema.Sum(payload))
+	if r.Kind != wire.KindBatch || wire.Sum(payload) != r.Digest {
+		return fmt.Errorf("P1: %v %x is stored at %d, want batch %x", r.Kind, r.Digest, r.Seq, wire.Sum(payload))
 	}
 	return nil
 }
@@ -370,16 +371,16 @@ func (w *world) record(ctx context.Context) (jetstream.KeyValueEntry, error) {
 }
 
 // results reads all commit records of a generation. More than one on a subject breaks I3, and nothing mends that.
-func (w *world) results(ctx context.Context, gen string) (map[uint64]*schema.Result, error) {
+func (w *world) results(ctx context.Context, gen string) (map[uint64]*wire.Result, error) {
 	s, err := w.js.Stream(ctx, topology.ResultsStream(batcherName, gen))
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.CommitFilter(batcherName, gen)))
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(wire.CommitFilter(batcherName, gen)))
 	if err != nil {
 		return nil, err
 	}
-	results := make(map[uint64]*schema.Result)
+	results := make(map[uint64]*wire.Result)
 	for subject, n := range info.State.Subjects {
 		if n > 1 {
 			return nil, &violation{classInvariant, fmt.Sprintf("I3: %d records are stored on %s", n, subject)}
@@ -388,7 +389,7 @@ func (w *world) results(ctx context.Context, gen string) (map[uint64]*schema.Res
 		if err != nil {
 			return nil, err
 		}
-		r, _, err := schema.DecodeResult(msg.Data)
+		r, _, err := wire.DecodeResult(msg.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -403,14 +404,14 @@ func (w *world) jobs(ctx context.Context, gen string) (map[uint64]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter("*", batcherName, gen)))
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter("*", batcherName, gen)))
 	if err != nil {
 		return nil, err
 	}
 	jobs := make(map[uint64]bool)
 	for subject := range info.State.Subjects {
-		if _, _, _, seq, try, err := schema.ParseJobSubject(subject); err == nil {
-			for i := range schema.RunLength(try) {
+		if _, _, _, seq, try, err := wire.ParseJobSubject(subject); err == nil {
+			for i := range wire.RunLength(try) {
 				jobs[seq+uint64(i)] = true
 			}
 		}

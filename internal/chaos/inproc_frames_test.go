@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // frame is one message of the NATS client protocol: a line, and what follows the line of a message.
@@ -97,15 +97,15 @@ var classPrefixes = []struct {
 	class  class
 }{
 	{"_INBOX.", classReply},
-	{schema.JobPrefix + ".", classJob},
+	{wire.JobPrefix + ".", classJob},
 	{"$JS.ACK.", classAck},
-	{schema.ResultPrefix + ".", classResult},
-	{schema.LivePrefix + ".", classLive},
+	{wire.ResultPrefix + ".", classResult},
+	{wire.LivePrefix + ".", classLive},
 	{"$KV.", classRecord},
 	{"$JS.API.CONSUMER.MSG.NEXT.", classPull},
 	{"$JS.", classAPI},
-	{schema.CoordinatorPrefix + ".", classSeat},
-	{schema.ReaderPrefix + ".", classCredit},
+	{wire.CoordinatorPrefix + ".", classSeat},
+	{wire.ReaderPrefix + ".", classCredit},
 }
 
 func (f *frame) class() class {

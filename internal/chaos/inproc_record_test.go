@@ -4,19 +4,20 @@ import (
 	"encoding/json"
 	"maps"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // revision is a record that was stored.
 type revision struct {
 	at  uint64
-	rec *schema.Record // nil when none was, and from the first time on that a fault changed it
-	set bool           // a fault did
+	rec *wire.Record // nil when none was, and from the first time on that a fault changed it
+	set bool         // a fault did
 }
 
 // seeWrite notes a record on its way into the bucket.
 func (c *checks) seeWrite(f *frame) {
-	rec := new(schema.Record)
+	rec := new(wire.Record)
 	if len(f.body) > 0 && json.Unmarshal(f.body, rec) == nil && f.reply != "" {
 		c.writes[f.reply] = rec
 	}
@@ -42,7 +43,7 @@ func (c *checks) forgetGeneration() {
 // seeStored checks that whoever becomes the owner knows what the record was: seats are counted, and so is what is taken in
 // one. Who was deposed and writes what it remembers sets it back. (An owner may write less than it did before in a change
 // that it did not hear to be stored; it has dropped nothing on its account.)
-func (c *checks) seeStored(e *endpoint, rec *schema.Record, at uint64) {
+func (c *checks) seeStored(e *endpoint, rec *wire.Record, at uint64) {
 	if c.latest.set || at < c.latest.at {
 		return
 	}
@@ -54,7 +55,7 @@ func (c *checks) seeStored(e *endpoint, rec *schema.Record, at uint64) {
 }
 
 // seeTaken checks that a record counts as taken only what a reader said that it took since it sat down there: P5.
-func (c *checks) seeTaken(e *endpoint, rec *schema.Record) {
+func (c *checks) seeTaken(e *endpoint, rec *wire.Record) {
 	if rec.Gen == "" {
 		return
 	}

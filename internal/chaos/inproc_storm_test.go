@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // storm injects faults until it is ended. Each kind says why it can happen.
@@ -232,7 +232,7 @@ func (s *storm) heal() {
 func (s *storm) damage(k int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	rec := new(schema.Record)
+	rec := new(wire.Record)
 	entry, err := s.w.record(ctx)
 	if err != nil || json.Unmarshal(entry.Value(), rec) != nil || rec.Gen == "" {
 		return
@@ -292,47 +292,47 @@ func (s *storm) purge(ctx context.Context, stream string) error {
 }
 
 // loseResult removes one record, as a store that was rolled back has.
-func (s *storm) loseResult(ctx context.Context, rec *schema.Record) error {
+func (s *storm) loseResult(ctx context.Context, rec *wire.Record) error {
 	st, err := s.w.js.Stream(ctx, topology.ResultsStream(batcherName, rec.Gen))
 	if err != nil {
 		return err
 	}
 	seq := rec.Taken + 1 + s.rng.Uint64N(8)
-	return st.Purge(ctx, jetstream.WithPurgeSubject(schema.ResultSubject(batcherName, rec.Gen, seq)))
+	return st.Purge(ctx, jetstream.WithPurgeSubject(wire.ResultSubject(batcherName, rec.Gen, seq)))
 }
 
 // forge stores the result of one place at another that is not made yet, as a damaged store or a bug on another machine
 // may: whole, with a digest that fits, and of other states.
-func (s *storm) forge(ctx context.Context, rec *schema.Record) error {
+func (s *storm) forge(ctx context.Context, rec *wire.Record) error {
 	results, err := s.w.results(ctx, rec.Gen)
 	if err != nil {
 		return err
 	}
 	for _, r := range results {
 		seq := rec.Taken + 1 + s.rng.Uint64N(16)
-		if results[seq] != nil || r.Kind != schema.KindBatch || r.Chunks > 0 || r.Seq == seq {
+		if results[seq] != nil || r.Kind != wire.KindBatch || r.Chunks > 0 || r.Seq == seq {
 			continue
 		}
 		st, err := s.w.js.Stream(ctx, topology.ResultsStream(batcherName, rec.Gen))
 		if err != nil {
 			return err
 		}
-		msg, err := st.GetLastMsgForSubject(ctx, schema.ResultSubject(batcherName, rec.Gen, r.Seq))
+		msg, err := st.GetLastMsgForSubject(ctx, wire.ResultSubject(batcherName, rec.Gen, r.Seq))
 		if err != nil {
 			return err
 		}
-		_, payload, err := schema.DecodeResult(msg.Data)
+		_, payload, err := wire.DecodeResult(msg.Data)
 		if err != nil {
 			return err
 		}
 		forged := *r
 		forged.Seq = seq
-		data, err := schema.AppendResult(nil, &forged, payload)
+		data, err := wire.AppendResult(nil, &forged, payload)
 		if err != nil {
 			return err
 		}
 		s.w.checks.forged(rec.Gen, seq)
-		_, err = s.w.js.Publish(ctx, schema.ResultSubject(batcherName, rec.Gen, seq), data)
+		_, err = s.w.js.Publish(ctx, wire.ResultSubject(batcherName, rec.Gen, seq), data)
 		return err
 	}
 	return errors.New("nothing to store elsewhere")

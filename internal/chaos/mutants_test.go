@@ -68,20 +68,20 @@ var mutants = []mutant{
 	{
 		"a reader believes what workers publish", []edit{{
 			"client/session.go",
-			"schema.LiveSubject(", "schema.CommitFilter(",
+			"wire.LiveSubject(", "wire.CommitFilter(",
 		}},
 	},
 	{
 		"results are dropped before the record says so", []edit{{
 			"coordinator/progress.go",
-			"	g := b.gen\n	err := b.update(func(r *schema.Record) {\n		r.Taken, r.Floor,",
-			"	g := b.gen\n	_ = b.purge(g.purged, floor)\n	err := b.update(func(r *schema.Record) {\n		r.Taken, r.Floor,",
+			"	g := b.gen\n	err := b.update(func(r *wire.Record) {\n		r.Taken, r.Floor,",
+			"	g := b.gen\n	_ = b.purge(g.purged, floor)\n	err := b.update(func(r *wire.Record) {\n		r.Taken, r.Floor,",
 		}},
 	},
 	{
 		"a displaced reader takes the seat back", []edit{{
 			"coordinator/seat.go",
-			"	case !same && req.Mode != schema.ModeOpen:", "	case false:",
+			"	case !same && req.Mode != wire.ModeOpen:", "	case false:",
 		}},
 	},
 	{

@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Names of what is shared by all batchers.
@@ -98,25 +98,13 @@ func Shared(cfg Config) []jetstream.StreamConfig {
 			Storage: jetstream.FileStorage, Replicas: replicas,
 		},
 		{
-			Name: JobsStream, Subjects: []string{schema.JobPrefix + ".>"},
+			Name: JobsStream, Subjects: []string{wire.JobPrefix + ".>"},
 			Description: "jetbatch: materialize jobs",
 			// In memory, as results are: jobs that outlived them would be run once more for nothing.
 			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage, Replicas: replicas,
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		},
 	}
-}
-
-// Codes of the server's errors for what it has stored and cannot run: its files are damaged, or of a later version. It
-// stays so until somebody deletes it.
-const (
-	codeStreamOffline   = 10194
-	codeConsumerOffline = 10195
-)
-
-func unreadable(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == codeStreamOffline || api.ErrorCode == codeConsumerOffline)
 }
 
 func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
@@ -150,15 +138,15 @@ func OpenBucket(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue
 // Results is the configuration of a generation's store.
 func Results(batcher, gen string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: ResultsStream(batcher, gen), Subjects: []string{schema.ResultFilter(batcher, gen)},
+		Name: ResultsStream(batcher, gen), Subjects: []string{wire.ResultFilter(batcher, gen)},
 		Description: "jetbatch: results of " + batcher,
 		Storage:     jetstream.MemoryStorage, Replicas: 1,
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		AllowDirect: true,
 		// Readers listen here and not to the subjects that workers publish to, where a refused record is seen too.
 		RePublish: &jetstream.RePublish{
-			Source:      schema.CommitFilter(batcher, gen),
-			Destination: schema.LiveSubject(batcher, gen),
+			Source:      wire.CommitFilter(batcher, gen),
+			Destination: wire.LiveSubject(batcher, gen),
 		},
 	}
 }
@@ -176,7 +164,7 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 	if _, err := js.CreateStream(ctx, Results(batcher, gen)); err != nil {
 		return fmt.Errorf("stream %s: %w", name, err)
 	}
-	if _, err := js.Publish(ctx, schema.GenesisSubject(batcher, gen), schema.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
+	if _, err := js.Publish(ctx, wire.GenesisSubject(batcher, gen), wire.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
 		return fmt.Errorf("stream %s: genesis: %w", name, err)
 	}
 	return nil
@@ -191,7 +179,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
 	// Queued jobs first: a job that is seen here and acked before the consumer is asked costs one consumer, no more.
-	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter(kind, batcher, gen)))
+	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen)))
 	if err != nil {
 		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
@@ -217,7 +205,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 
 func createConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
 	_, err := js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
-		Durable: Consumer(batcher, gen), FilterSubject: schema.JobFilter(kind, batcher, gen),
+		Durable: Consumer(batcher, gen), FilterSubject: wire.JobFilter(kind, batcher, gen),
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
 		// A job that runs out of deliveries would vanish from every count, and one held back by a bound on
 		// pending acks could be the head of the line: neither is limited here.
@@ -241,7 +229,7 @@ func DeleteGeneration(ctx context.Context, js jetstream.JetStream, batcher, gen 
 		if err := jobs.DeleteConsumer(ctx, Consumer(batcher, gen)); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 		}
-		if err := jobs.Purge(ctx, jetstream.WithPurgeSubject(schema.JobFilter("*", batcher, gen))); err != nil {
+		if err := jobs.Purge(ctx, jetstream.WithPurgeSubject(wire.JobFilter("*", batcher, gen))); err != nil {
 			return fmt.Errorf("jobs of %s: %w", batcher, err)
 		}
 	}
@@ -278,13 +266,13 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
-	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(schema.JobFilter(kind, batcher, gen)))
+	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen)))
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
 	for subject := range queued.State.Subjects {
-		_, _, _, seq, try, err := schema.ParseJobSubject(subject)
-		if err != nil || seq < from || seq+uint64(schema.RunLength(try)) > to {
+		_, _, _, seq, try, err := wire.ParseJobSubject(subject)
+		if err != nil || seq < from || seq+uint64(wire.RunLength(try)) > to {
 			continue
 		}
 		job, err := jobs.GetLastMsgForSubject(ctx, subject)
@@ -297,12 +285,3 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 	}
 	return nil
 }
-
-// gone reports whether a message could not be deleted because it was deleted, or acked, before.
-func gone(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeMessageNotFound || api.ErrorCode == msgDeleteFailed)
-}
-
-// msgDeleteFailed is the server's code for a message that is not there to be deleted.
-const msgDeleteFailed jetstream.ErrorCode = 10057

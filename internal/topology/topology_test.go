@@ -15,7 +15,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerLeftovers()...) }
@@ -25,7 +25,7 @@ const (
 	gen     = "01JQZ3V8XK5T9W2M4N6P8R0S1A"
 )
 
-var kindToken = schema.KindToken("ecg", 1)
+var kindToken = wire.KindToken("ecg", 1)
 
 // setup is a server with the bucket and the job stream.
 func setup(t *testing.T) (context.Context, *nats.Conn, jetstream.JetStream) {
@@ -56,7 +56,7 @@ func refused(t *testing.T, ctx context.Context, js jetstream.JetStream, subject 
 	t.Helper()
 	_, err := js.Publish(ctx, subject, []byte("again"))
 	var api *jetstream.APIError
-	if !errors.As(err, &api) || !schema.IsDuplicate(int(api.ErrorCode), api.Description) {
+	if !errors.As(err, &api) || !topology.IsDuplicate(int(api.ErrorCode), api.Description) {
 		t.Fatalf("a second message on %s: %v, want it refused as a duplicate", subject, err)
 	}
 }
@@ -80,15 +80,15 @@ func TestEnsureTwiceKeepsWhatIsThere(t *testing.T) {
 	must(t, err)
 	_, err = kv.Create(ctx, topology.BatcherKey(batcher), []byte("record"))
 	must(t, err)
-	publish(t, ctx, js, schema.JobSubject(kindToken, batcher, gen, 1, 0), "job")
+	publish(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, 1, 0), "job")
 
 	must(t, topology.Ensure(ctx, js, topology.Config{}))
 	entry, err := kv.Get(ctx, topology.BatcherKey(batcher))
 	if err != nil || string(entry.Value()) != "record" {
 		t.Fatalf("got %v, %v; want the record", entry, err)
 	}
-	refused(t, ctx, js, schema.JobSubject(kindToken, batcher, gen, 1, 0))
-	publish(t, ctx, js, schema.JobSubject(kindToken, batcher, gen, 1, 1), "another try")
+	refused(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, 1, 0))
+	publish(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, 1, 1), "another try")
 	if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream, topology.JobsStream}) {
 		t.Fatalf("streams %v", got)
 	}
@@ -162,17 +162,17 @@ func TestFirstWriteWins(t *testing.T) {
 	must(t, topology.CreateGeneration(ctx, js, kindToken, batcher, gen))
 	store, err := js.Stream(ctx, topology.ResultsStream(batcher, gen))
 	must(t, err)
-	genesis, err := store.GetLastMsgForSubject(ctx, schema.GenesisSubject(batcher, gen))
-	if err != nil || string(genesis.Data) != string(schema.Genesis(gen)) || genesis.Sequence != 1 {
+	genesis, err := store.GetLastMsgForSubject(ctx, wire.GenesisSubject(batcher, gen))
+	if err != nil || string(genesis.Data) != string(wire.Genesis(gen)) || genesis.Sequence != 1 {
 		t.Fatalf("got %+v, %v; want genesis first", genesis, err)
 	}
 	for _, subject := range []string{
-		schema.GenesisSubject(batcher, gen),
-		schema.ResultSubject(batcher, gen, 1),
-		schema.ChunkSubject(batcher, gen, 1, "attempt", 0),
-		schema.StartSubject(batcher, gen, 1, 1),
+		wire.GenesisSubject(batcher, gen),
+		wire.ResultSubject(batcher, gen, 1),
+		wire.ChunkSubject(batcher, gen, 1, "attempt", 0),
+		wire.StartSubject(batcher, gen, 1, 1),
 	} {
-		if subject != schema.GenesisSubject(batcher, gen) {
+		if subject != wire.GenesisSubject(batcher, gen) {
 			publish(t, ctx, js, subject, "first")
 		}
 		refused(t, ctx, js, subject)
@@ -190,25 +190,25 @@ func TestFirstWriteWins(t *testing.T) {
 func TestRepublishesStoredCommitsOnly(t *testing.T) {
 	t.Parallel()
 	ctx, nc, js := setup(t)
-	live, err := nc.SubscribeSync(schema.LivePrefix + ".>")
+	live, err := nc.SubscribeSync(wire.LivePrefix + ".>")
 	must(t, err)
 	must(t, topology.CreateGeneration(ctx, js, kindToken, batcher, gen))
-	publish(t, ctx, js, schema.ChunkSubject(batcher, gen, 70, "attempt", 0), "chunk")
-	publish(t, ctx, js, schema.StartSubject(batcher, gen, 70, 1), "marker")
-	publish(t, ctx, js, schema.ResultSubject(batcher, gen, 70), "commit")
-	refused(t, ctx, js, schema.ResultSubject(batcher, gen, 70))
-	publish(t, ctx, js, schema.ResultSubject(batcher, gen, 71), "last")
+	publish(t, ctx, js, wire.ChunkSubject(batcher, gen, 70, "attempt", 0), "chunk")
+	publish(t, ctx, js, wire.StartSubject(batcher, gen, 70, 1), "marker")
+	publish(t, ctx, js, wire.ResultSubject(batcher, gen, 70), "commit")
+	refused(t, ctx, js, wire.ResultSubject(batcher, gen, 70))
+	publish(t, ctx, js, wire.ResultSubject(batcher, gen, 71), "last")
 	for i, want := range []string{"commit", "last"} {
 		msg, err := live.NextMsgWithContext(ctx)
 		must(t, err)
 		if msg.Header.Get(jetstream.SequenceHeader) == "" || msg.Header.Get(jetstream.StreamHeader) != topology.ResultsStream(batcher, gen) {
 			t.Fatalf("heard %v, which names no place in the store", msg.Header)
 		}
-		seq, err := schema.ParseResultSeq(msg.Header.Get(jetstream.SubjectHeader))
+		seq, err := wire.ParseResultSeq(msg.Header.Get(jetstream.SubjectHeader))
 		if err != nil || seq != uint64(70+i) || string(msg.Data) != want {
 			t.Fatalf("heard %s %q (%v), want %d %q", msg.Subject, msg.Data, err, 70+i, want)
 		}
-		if msg.Subject != schema.LiveSubject(batcher, gen) {
+		if msg.Subject != wire.LiveSubject(batcher, gen) {
 			t.Fatalf("heard on %s", msg.Subject)
 		}
 	}
@@ -221,8 +221,8 @@ func TestConsumerHandsOutItsGenerationOnly(t *testing.T) {
 	const other = "01JQZ3V8XK5T9W2M4N6P8R0S1B"
 	must(t, topology.CreateGeneration(ctx, js, kindToken, batcher, other))
 	for seq := uint64(1); seq <= 3; seq++ {
-		publish(t, ctx, js, schema.JobSubject(kindToken, batcher, other, seq, 0), "other")
-		publish(t, ctx, js, schema.JobSubject(kindToken, batcher, gen, seq, 0), fmt.Sprint(seq))
+		publish(t, ctx, js, wire.JobSubject(kindToken, batcher, other, seq, 0), "other")
+		publish(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, seq, 0), fmt.Sprint(seq))
 	}
 	c, err := js.Consumer(ctx, topology.JobsStream, topology.Consumer(batcher, gen))
 	must(t, err)
@@ -254,7 +254,7 @@ func TestEnsureConsumerMakesItAgain(t *testing.T) {
 		t.Fatal("a consumer that was there was made again")
 	}
 
-	publish(t, ctx, js, schema.JobSubject(kindToken, batcher, gen, 1, 0), "job")
+	publish(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, 1, 0), "job")
 	must(t, js.DeleteConsumer(ctx, topology.JobsStream, name))
 	must(t, topology.EnsureConsumer(ctx, js, kindToken, batcher, gen))
 	after, err := js.Consumer(ctx, topology.JobsStream, name)
@@ -276,8 +276,8 @@ func TestDeleteGenerationLeavesNothing(t *testing.T) {
 	const other = "01JQZ3V8XK5T9W2M4N6P8R0S1B"
 	for _, g := range []string{gen, other} {
 		must(t, topology.CreateGeneration(ctx, js, kindToken, batcher, g))
-		publish(t, ctx, js, schema.JobSubject(kindToken, batcher, g, 1, 0), "job")
-		publish(t, ctx, js, schema.ResultSubject(batcher, g, 1), "result")
+		publish(t, ctx, js, wire.JobSubject(kindToken, batcher, g, 1, 0), "job")
+		publish(t, ctx, js, wire.ResultSubject(batcher, g, 1), "result")
 	}
 	for range 2 { // twice is fine
 		must(t, topology.DeleteGeneration(ctx, js, batcher, gen))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -17,7 +18,7 @@ const (
 )
 
 // chunkedFrom is the size from which on a batch does not ride in its record.
-const chunkedFrom = schema.InlineLimit
+const chunkedFrom = wire.InlineLimit
 
 func definitions() []dataset.Definition {
 	return []dataset.Definition{

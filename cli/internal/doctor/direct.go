@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/internal/direct"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 const (
@@ -23,7 +23,7 @@ const (
 // direct tries to reach the workers that large batches are fetched from. It is this machine that tries, which says
 // something about a trainer if that is here, too. secure is whether it insists on TLS.
 func (e *examination) direct(ctx context.Context, secure bool) {
-	var workers []schema.WorkerStatus
+	var workers []wire.WorkerStatus
 	for _, w := range e.state.Workers {
 		if w.Direct != "" && len(workers) < maxDials {
 			workers = append(workers, w)
@@ -59,7 +59,7 @@ func (e *examination) direct(ctx context.Context, secure bool) {
 
 // tryFetch asks a worker for a payload as a trainer would, for one that nobody has. That the port is open is not enough:
 // a proxy may stand before it.
-func tryFetch(ctx context.Context, w schema.WorkerStatus, secure bool) error {
+func tryFetch(ctx context.Context, w wire.WorkerStatus, secure bool) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	conn, err := direct.Dial(ctx, w.Direct, w.DirectPin, secure)
@@ -70,14 +70,14 @@ func tryFetch(ctx context.Context, w schema.WorkerStatus, secure bool) error {
 	if err := conn.SetDeadline(time.Now().Add(fetchTimeout)); err != nil {
 		return err
 	}
-	if _, err := conn.Write(schema.AppendFetch(nil, rand.Text())); err != nil {
+	if _, err := conn.Write(wire.AppendFetch(nil, rand.Text())); err != nil {
 		return err
 	}
-	var head [schema.AnswerHead]byte
+	var head [wire.AnswerHead]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return fmt.Errorf("%s does not answer: %w", w.Direct, err)
 	}
-	if _, _, err := schema.ParseAnswer(head); err != nil {
+	if _, _, err := wire.ParseAnswer(head); err != nil {
 		return fmt.Errorf("whoever listens at %s is no worker: %w", w.Direct, err)
 	}
 	return nil

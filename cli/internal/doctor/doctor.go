@@ -15,7 +15,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Severity says how bad a finding is.
@@ -51,7 +51,7 @@ const callTimeout = 3 * time.Second
 
 // Examine runs all checks, in the order in which one thing needs the other.
 func Examine(ctx context.Context, d Deployment) []Finding {
-	e := &examination{Deployment: d, records: make(map[string]schema.Record)}
+	e := &examination{Deployment: d, records: make(map[string]wire.Record)}
 	js, err := jetstream.New(d.Conn)
 	if err != nil {
 		e.find(Error, "server", err.Error(), "")
@@ -93,10 +93,10 @@ type examination struct {
 	findings []Finding
 
 	info    *jetstream.AccountInfo
-	state   fleet.Status             // what coordinators say
-	records map[string]schema.Record // by batcher
-	ahead   time.Duration            // this machine's clock, against the server's
-	timed   bool                     // ahead is known
+	state   fleet.Status           // what coordinators say
+	records map[string]wire.Record // by batcher
+	ahead   time.Duration          // this machine's clock, against the server's
+	timed   bool                   // ahead is known
 }
 
 func (e *examination) find(s Severity, check, text, fix string) {

@@ -28,6 +28,7 @@ import (
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
 )
@@ -41,10 +42,10 @@ var quiet = nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
 
 // deployment is one with two coordinators and a worker that say what they would if all were well.
 func deployment(nc *nats.Conn) Deployment {
-	return Deployment{Conn: nc, Version: schema.ServiceVersion, Overview: func(context.Context) (fleet.Status, error) {
-		return fleet.Merge([]schema.Overview{
-			{Coordinator: "c1", Version: schema.ServiceVersion, Datasets: []string{"onda-v1-w1"}, Workers: []schema.WorkerStatus{{Worker: "w1", Slots: 2, Kinds: []string{"onda-v1-w1"}}}},
-			{Coordinator: "c2", Version: schema.ServiceVersion, Datasets: []string{"onda-v1-w1"}},
+	return Deployment{Conn: nc, Version: wire.Release, Overview: func(context.Context) (fleet.Status, error) {
+		return fleet.Merge([]wire.Overview{
+			{Coordinator: "c1", Version: wire.Release, Datasets: []string{"onda-v1-w1"}, Workers: []wire.WorkerStatus{{Worker: "w1", Slots: 2, Kinds: []string{"onda-v1-w1"}}}},
+			{Coordinator: "c2", Version: wire.Release, Datasets: []string{"onda-v1-w1"}},
 		}), nil
 	}}
 }
@@ -116,13 +117,13 @@ func TestHealthy(t *testing.T) {
 	d := deployment(nc)
 	d.Role = "all"
 	d.Overview = func(ctx context.Context) (fleet.Status, error) {
-		m, err := nc.RequestWithContext(ctx, schema.CoordinatorPrefix+".overview", nil)
+		m, err := nc.RequestWithContext(ctx, wire.CoordinatorPrefix+".overview", nil)
 		if err != nil {
 			return fleet.Status{}, err
 		}
-		var o schema.Overview
+		var o wire.Overview
 		err = json.Unmarshal(m.Data, &o)
-		return fleet.Merge([]schema.Overview{o}), err
+		return fleet.Merge([]wire.Overview{o}), err
 	}
 	natstest.Eventually(t, "the coordinator hears the worker", func() bool {
 		state, err := d.Overview(ctx)
@@ -186,7 +187,7 @@ func TestLimits(t *testing.T) {
 	}
 	d := deployment(nc)
 	d.Overview = func(context.Context) (fleet.Status, error) {
-		return fleet.Merge([]schema.Overview{{Batchers: []schema.Status{{Batcher: "big", Phase: schema.PhaseRunning, Reader: "r", Window: 9, BatchBytes: 1 << 20, Workers: 1, Slots: 4}}}}), nil
+		return fleet.Merge([]wire.Overview{{Batchers: []schema.Status{{Batcher: "big", Phase: schema.PhaseRunning, Reader: "r", Window: 9, BatchBytes: 1 << 20, Workers: 1, Slots: 4}}}}), nil
 	}
 	findings := Examine(t.Context(), d)
 	expect(t, findings, Warning, "max_payload: a message is at most 600 KiB")
@@ -273,28 +274,28 @@ func TestFleet(t *testing.T) {
 	nc, js := natstest.RunInProcess(t).JetStream(quiet)
 	must(t, topology.Ensure(t.Context(), js, topology.Config{}))
 	sub, err := nc.Subscribe(worker.StatusPrefix+".w1", func(m *nats.Msg) {
-		data, _ := json.Marshal(schema.WorkerStatus{Now: time.Now().Add(-time.Minute)})
+		data, _ := json.Marshal(wire.WorkerStatus{Now: time.Now().Add(-time.Minute)})
 		_ = m.Respond(data)
 	})
 	must(t, err)
 	defer func() { _ = sub.Unsubscribe() }()
 	d := deployment(nc)
 	d.Overview = func(context.Context) (fleet.Status, error) {
-		return fleet.Merge([]schema.Overview{
+		return fleet.Merge([]wire.Overview{
 			{Coordinator: "c1", Version: "0.0.9", Datasets: []string{"onda-v1-w1"}, Batchers: []schema.Status{
 				{Batcher: "lonely", Phase: schema.PhaseRunning, Reader: "r", Dataset: "onda", Version: 2},
 				{Batcher: "narrow", Phase: schema.PhaseRunning, Reader: "r", Dataset: "onda", Version: 1, Window: 3, BatchBytes: 1 << 20, Workers: 2, Slots: 8, Waiting: "batch 7 is not committed"},
 				{Batcher: "slow", Phase: schema.PhaseRunning, Reader: "r", Dataset: "onda", Version: 1, Window: 17, BatchBytes: 1, Workers: 2, Slots: 8, Desired: 6, Timing: schema.Timing{Wait: 2, Trainer: 1}},
 				{Batcher: "broken", Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5}},
 			}},
-			{Coordinator: "c2", Version: schema.ServiceVersion, Datasets: []string{"other-v1-w1"}, Workers: []schema.WorkerStatus{
+			{Coordinator: "c2", Version: wire.Release, Datasets: []string{"other-v1-w1"}, Workers: []wire.WorkerStatus{
 				{Worker: "w1", Kinds: []string{"onda-v1-w1", "onda-v1-w9"}, Slots: 8, Failed: 2},
 				{Worker: "w2", Kinds: []string{"onda-v1-w1"}},
 			}},
 		}), nil
 	}
 	findings := Examine(t.Context(), d)
-	expect(t, findings, Warning, "versions differ: 0.0.9, "+schema.ServiceVersion)
+	expect(t, findings, Warning, "versions differ: 0.0.9, "+wire.Release)
 	expect(t, findings, Error, "they have different data sets: c1 with onda-v1-w1; c2 with other-v1-w1")
 	expect(t, findings, Error, "onda-v2-w1: wanted by lonely; no worker serves it")
 	expect(t, findings, Warning, "onda-v1-w9: served by w1; no coordinator has it")
@@ -389,21 +390,21 @@ func TestDirect(t *testing.T) {
 	shut, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	must(t, shut.Close())
-	look := func(secure bool, workers ...schema.WorkerStatus) []Finding {
+	look := func(secure bool, workers ...wire.WorkerStatus) []Finding {
 		e := &examination{state: fleet.Status{Workers: workers}}
 		e.direct(t.Context(), secure)
 		return e.findings
 	}
-	worker := func(name string, secure bool, answer []byte) schema.WorkerStatus {
+	worker := func(name string, secure bool, answer []byte) wire.WorkerStatus {
 		address, pin := listen(t, secure, answer)
-		return schema.WorkerStatus{Worker: name, Direct: address, DirectPin: pin}
+		return wire.WorkerStatus{Worker: name, Direct: address, DirectPin: pin}
 	}
-	none := schema.AppendAnswer(nil, false, 0)
+	none := wire.AppendAnswer(nil, false, 0)
 	plain, private := worker("plain", false, none), worker("private", true, none)
-	impostor := schema.WorkerStatus{Worker: "impostor", Direct: private.Direct, DirectPin: make([]byte, 32)}
-	nowhere := schema.WorkerStatus{Worker: "nowhere", Direct: shut.Addr().String()}
+	impostor := wire.WorkerStatus{Worker: "impostor", Direct: private.Direct, DirectPin: make([]byte, 32)}
+	nowhere := wire.WorkerStatus{Worker: "nowhere", Direct: shut.Addr().String()}
 
-	if f := look(false, schema.WorkerStatus{Worker: "storing"}); len(f) != 0 {
+	if f := look(false, wire.WorkerStatus{Worker: "storing"}); len(f) != 0 {
 		t.Errorf("a worker that stores everything: %s", list(f))
 	}
 	expect(t, look(false, plain, private), OK, "direct: the ports of 2 workers can be reached")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
 )
@@ -27,7 +28,7 @@ func (e *examination) fleet(ctx context.Context) {
 	err := e.ask(ctx, func(ctx context.Context) (err error) {
 		e.state, err = e.Overview(ctx)
 		return err
-	}, schema.CoordinatorPrefix+".overview")
+	}, wire.CoordinatorPrefix+".overview")
 	var denied *topology.PermissionError
 	if errors.As(err, &denied) {
 		e.failed("coordinators", "batchers and workers", err)
@@ -140,7 +141,7 @@ func (e *examination) clocks(ctx context.Context) {
 	for _, w := range e.state.Workers[:min(len(e.state.Workers), maxWorkerClocks)] {
 		subject := worker.StatusPrefix + "." + w.Worker
 		asked := time.Now()
-		var said schema.WorkerStatus
+		var said wire.WorkerStatus
 		err := e.ask(ctx, func(ctx context.Context) error {
 			m, err := e.Conn.RequestWithContext(ctx, subject, nil)
 			if err == nil {

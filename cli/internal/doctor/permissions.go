@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // probe names what does not exist, so that whoever hears of it has nothing to do with it.
@@ -25,35 +25,35 @@ var needs = map[string]topology.Needs{
 		Publish: []string{
 			"$JS.API.STREAM.CREATE." + probe, "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.DELETE." + probe, "$JS.API.STREAM.PURGE." + probe,
 			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.MSG.DELETE." + probe, "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
-			"$JS.API.CONSUMER.DELETE.jetbatch-jobs." + probe, "$KV.jetbatch." + probe, schema.JobPrefix + "." + probe + ".b.g.1.0",
-			schema.ResultPrefix + "." + probe + ".g.0.1", schema.LanePrefix + "." + probe, schema.NoticePrefix + "." + probe,
+			"$JS.API.CONSUMER.DELETE.jetbatch-jobs." + probe, "$KV.jetbatch." + probe, wire.JobPrefix + "." + probe + ".b.g.1.0",
+			wire.ResultPrefix + "." + probe + ".g.0.1", wire.LanePrefix + "." + probe, wire.NoticePrefix + "." + probe,
 		},
 		Subscribe: []string{
-			schema.CoordinatorPrefix + ".seat", schema.CoordinatorPrefix + "." + probe + ".*", schema.WorkerPrefix + ".*", schema.ReaderPrefix + ".*",
-			schema.ReportPrefix + ".*", "$SRV.PING.jetbatch-coordinator",
+			wire.CoordinatorPrefix + ".seat", wire.CoordinatorPrefix + "." + probe + ".*", wire.WorkerPrefix + ".*", wire.ReaderPrefix + ".*",
+			wire.ReportPrefix + ".*", "$SRV.PING.jetbatch-coordinator",
 		},
 	},
 	"worker": {
 		Publish: []string{
 			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.PURGE." + probe, "$JS.API.CONSUMER.MSG.NEXT.jetbatch-jobs." + probe,
-			"$JS.ACK.jetbatch-jobs." + probe + ".1.1.1.1.0", schema.ResultPrefix + "." + probe + ".g.0.1", schema.WorkerPrefix + "." + probe,
-			schema.ReportPrefix + "." + probe,
+			"$JS.ACK.jetbatch-jobs." + probe + ".1.1.1.1.0", wire.ResultPrefix + "." + probe + ".g.0.1", wire.WorkerPrefix + "." + probe,
+			wire.ReportPrefix + "." + probe,
 		},
-		Subscribe: []string{schema.LanePrefix + ".*", schema.UploadSubject(probe), "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-worker"},
+		Subscribe: []string{wire.LanePrefix + ".*", wire.UploadSubject(probe), "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-worker"},
 	},
 	"client": {
 		Publish: []string{
 			"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
-			"$JS.API.DIRECT.GET." + probe + "." + schema.ResultPrefix + "." + probe + ".g.0.1", schema.CoordinatorPrefix + ".seat",
-			schema.CoordinatorPrefix + ".stop", schema.CoordinatorPrefix + ".status", schema.ReaderPrefix + "." + probe,
-			schema.UploadSubject(probe),
+			"$JS.API.DIRECT.GET." + probe + "." + wire.ResultPrefix + "." + probe + ".g.0.1", wire.CoordinatorPrefix + ".seat",
+			wire.CoordinatorPrefix + ".stop", wire.CoordinatorPrefix + ".status", wire.ReaderPrefix + "." + probe,
+			wire.UploadSubject(probe),
 		},
-		Subscribe: []string{schema.LiveSubject(probe, "g"), schema.NoticePrefix + "." + probe},
+		Subscribe: []string{wire.LiveSubject(probe, "g"), wire.NoticePrefix + "." + probe},
 	},
 	"operator": {
 		Publish: []string{
 			"$JS.API.INFO", "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.NAMES", "$JS.API.STREAM.MSG.GET." + probe,
-			schema.CoordinatorPrefix + ".overview", "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-coordinator", "$SRV.PING.jetbatch-worker",
+			wire.CoordinatorPrefix + ".overview", "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-coordinator", "$SRV.PING.jetbatch-worker",
 		},
 	},
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // The oldest server that has what is used, which is a stream's first sequence number, and the oldest that is tested.
@@ -55,7 +56,7 @@ func parseVersion(v string) (major, minor int) {
 
 // leastPayload is a chunk with its headers; wantedPayload is the server's own default.
 const (
-	leastPayload  = schema.ChunkSize + 16<<10
+	leastPayload  = wire.ChunkSize + 16<<10
 	wantedPayload = 1 << 20
 )
 
@@ -65,7 +66,7 @@ func (e *examination) payload() {
 	fix := "set max_payload: 1MB in the server's configuration"
 	switch {
 	case most < leastPayload:
-		e.find(Error, "max_payload", fmt.Sprintf("%s: batches that encode to more cannot be stored, since pieces have up to %s", text, bytes(schema.ChunkSize)), fix)
+		e.find(Error, "max_payload", fmt.Sprintf("%s: batches that encode to more cannot be stored, since pieces have up to %s", text, bytes(wire.ChunkSize)), fix)
 	case most < wantedPayload:
 		e.find(Warning, "max_payload", text+", and so is a job", fix)
 	default:
@@ -73,21 +74,17 @@ func (e *examination) payload() {
 	}
 }
 
-// Codes of the server's errors.
-const codeNotForAccount = 10039
-
 // account looks at JetStream and its limits and reports whether there is any.
 func (e *examination) account(ctx context.Context) bool {
 	err := e.ask(ctx, func(ctx context.Context) (err error) {
 		e.info, err = e.js.AccountInfo(ctx)
 		return err
 	}, "$JS.API.INFO")
-	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		e.find(Error, "jetstream", "JetStream is off", "put jetstream { store_dir: … } into the server's configuration; deploy/nats/nats.conf has it")
 		return false
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.As(err, &api) && api.ErrorCode == codeNotForAccount:
+	case topology.IsNotForAccount(err):
 		e.find(Error, "jetstream", "JetStream is off for this user's account", "put jetstream: enabled into the account's configuration")
 		return false
 	case err != nil:

@@ -15,7 +15,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/topology"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // remake is the advice for a stream that is not as it has to be.
@@ -187,9 +187,9 @@ func (e *examination) bucket(ctx context.Context) {
 }
 
 func (e *examination) record(batcher string, data []byte) {
-	var rec schema.Record
-	if err := json.Unmarshal(data, &rec); err != nil || rec.Wire != schema.WireVersion {
-		e.find(Error, "records", fmt.Sprintf("the record of batcher %s is of wire version %d, this program speaks %d", batcher, rec.Wire, schema.WireVersion),
+	var rec wire.Record
+	if err := json.Unmarshal(data, &rec); err != nil || rec.Wire != wire.Version {
+		e.find(Error, "records", fmt.Sprintf("the record of batcher %s is of wire version %d, this program speaks %d", batcher, rec.Wire, wire.Version),
 			"replace all roles, or delete the record with: nats kv del jetbatch batcher."+batcher)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -79,7 +80,7 @@ func (s Status) kindOf(b schema.Status) string {
 			}
 		}
 	}
-	return schema.KindToken(b.Dataset, b.Version)
+	return wire.KindToken(b.Dataset, b.Version)
 }
 
 // siblings are the kinds of the same data set.

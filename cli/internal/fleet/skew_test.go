@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -48,12 +49,12 @@ func TestSkew(t *testing.T) {
 			want:    []string{": served by a; no coordinator has it", "-v-w: served by a; no coordinator has it", "-w: served by a; no coordinator has it"},
 		},
 	} {
-		o := schema.Overview{Coordinator: "c1", Datasets: tc.datasets, Batchers: tc.batchers}
+		o := wire.Overview{Coordinator: "c1", Datasets: tc.datasets, Batchers: tc.batchers}
 		for worker, kinds := range tc.workers {
-			o.Workers = append(o.Workers, schema.WorkerStatus{Worker: worker, Kinds: kinds})
+			o.Workers = append(o.Workers, wire.WorkerStatus{Worker: worker, Kinds: kinds})
 		}
 		var got []string
-		for _, s := range Merge([]schema.Overview{o}).Skew {
+		for _, s := range Merge([]wire.Overview{o}).Skew {
 			got = append(got, s.String())
 		}
 		if diff := cmp.Diff(tc.want, got); diff != "" {

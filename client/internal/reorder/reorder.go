@@ -7,7 +7,7 @@ import (
 	"bytes"
 	"iter"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // Outcome is what the head of the line allows.
@@ -30,7 +30,7 @@ func (o Outcome) String() string {
 
 // Entry is a commit record and what the caller keeps with it.
 type Entry[T any] struct {
-	Result *schema.Result
+	Result *wire.Result
 	Value  T
 	Ready  bool // the payload is here
 
@@ -100,11 +100,11 @@ func (b *Buffer[T]) Wants(seq uint64) bool { return b.inRange(seq) && b.held[seq
 
 // Add keeps a record and reports whether it did: not when one is held for that position, nor when the
 // position is behind the head or too far ahead of it. Ready says that the payload came with it.
-func (b *Buffer[T]) Add(r *schema.Result, value T, ready bool) bool {
+func (b *Buffer[T]) Add(r *wire.Result, value T, ready bool) bool {
 	if !b.Wants(r.Seq) {
 		return false
 	}
-	ready = ready || r.Kind != schema.KindBatch
+	ready = ready || r.Kind != wire.KindBatch
 	b.held[r.Seq] = &Entry[T]{Result: r, Value: value, Ready: ready}
 	b.top = max(b.top, r.Seq)
 	if ready {
@@ -112,7 +112,7 @@ func (b *Buffer[T]) Add(r *schema.Result, value T, ready bool) bool {
 	} else {
 		b.apart++
 	}
-	if r.Kind == schema.KindError && (b.fail == 0 || r.Seq < b.fail) {
+	if r.Kind == wire.KindError && (b.fail == 0 || r.Seq < b.fail) {
 		b.fail = r.Seq
 	}
 	return true
@@ -128,11 +128,11 @@ func (b *Buffer[T]) Look() (Entry[T], Outcome) {
 		return *e, Broken
 	}
 	switch e.Result.Kind {
-	case schema.KindHole:
+	case wire.KindHole:
 		return *e, Hole
-	case schema.KindError:
+	case wire.KindError:
 		return *e, Failed
-	case schema.KindEnd:
+	case wire.KindEnd:
 		return *e, End
 	}
 	if !e.Ready {
@@ -169,7 +169,7 @@ func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
 	if seq == b.fail {
 		b.fail = 0
 		for s, e := range b.held {
-			if e.Result.Kind == schema.KindError && (b.fail == 0 || s < b.fail) {
+			if e.Result.Kind == wire.KindError && (b.fail == 0 || s < b.fail) {
 				b.fail = s
 			}
 		}
@@ -181,7 +181,7 @@ func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
 }
 
 // Forget drops r if it is what is held for its position.
-func (b *Buffer[T]) Forget(r *schema.Result) bool {
+func (b *Buffer[T]) Forget(r *wire.Result) bool {
 	if e := b.held[r.Seq]; e == nil || e.Result != r {
 		return false
 	}
@@ -197,7 +197,7 @@ func (b *Buffer[T]) findTop() {
 }
 
 // FirstError returns the error of the lowest position that holds one.
-func (b *Buffer[T]) FirstError() (*schema.Result, bool) {
+func (b *Buffer[T]) FirstError() (*wire.Result, bool) {
 	if b.fail == 0 {
 		return nil, false
 	}
@@ -226,7 +226,7 @@ func (b *Buffer[T]) Claim(limit int64) (Entry[T], bool) {
 }
 
 // Fill completes a claimed record and reports whether it is still wanted: the same record, claimed.
-func (b *Buffer[T]) Fill(r *schema.Result, value T) bool {
+func (b *Buffer[T]) Fill(r *wire.Result, value T) bool {
 	e := b.held[r.Seq]
 	if e == nil || e.Result != r || !e.claimed {
 		return false
@@ -244,7 +244,7 @@ func (b *Buffer[T]) Missing(window int) []uint64 {
 		e := b.held[seq]
 		if e == nil {
 			missing = append(missing, seq)
-		} else if e.Result.Kind == schema.KindEnd {
+		} else if e.Result.Kind == wire.KindEnd {
 			break // nothing can follow
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata")
@@ -27,7 +27,7 @@ type dumb struct {
 }
 
 type dumbEntry struct {
-	result         *schema.Result
+	result         *wire.Result
 	ready, claimed bool
 }
 
@@ -40,11 +40,11 @@ func (d *dumb) find(seq uint64) *dumbEntry {
 	return nil
 }
 
-func (d *dumb) add(r *schema.Result, ready bool) bool {
+func (d *dumb) add(r *wire.Result, ready bool) bool {
 	if r.Seq < d.head || r.Seq >= d.head+d.span || d.find(r.Seq) != nil {
 		return false
 	}
-	d.entries = append(d.entries, &dumbEntry{result: r, ready: ready || r.Kind != schema.KindBatch})
+	d.entries = append(d.entries, &dumbEntry{result: r, ready: ready || r.Kind != wire.KindBatch})
 	return true
 }
 
@@ -59,11 +59,11 @@ func (d *dumb) look() Outcome {
 		return Waiting
 	case string(e.result.Prev) != d.state:
 		return Broken
-	case e.result.Kind == schema.KindHole:
+	case e.result.Kind == wire.KindHole:
 		return Hole
-	case e.result.Kind == schema.KindError:
+	case e.result.Kind == wire.KindError:
 		return Failed
-	case e.result.Kind == schema.KindEnd:
+	case e.result.Kind == wire.KindEnd:
 		return End
 	case !e.ready:
 		return Fetching
@@ -80,7 +80,7 @@ func (d *dumb) bytes() (n int64) {
 	return n
 }
 
-func (d *dumb) claim(limit int64) *schema.Result {
+func (d *dumb) claim(limit int64) *wire.Result {
 	for seq := d.head; seq < d.head+d.span; seq++ {
 		e := d.find(seq)
 		if e == nil || e.ready || e.claimed {
@@ -95,10 +95,10 @@ func (d *dumb) claim(limit int64) *schema.Result {
 	return nil
 }
 
-func (d *dumb) firstError() *schema.Result {
-	var first *schema.Result
+func (d *dumb) firstError() *wire.Result {
+	var first *wire.Result
 	for _, e := range d.entries {
-		if e.result.Kind == schema.KindError && (first == nil || e.result.Seq < first.Seq) {
+		if e.result.Kind == wire.KindError && (first == nil || e.result.Seq < first.Seq) {
 			first = e.result
 		}
 	}
@@ -114,7 +114,7 @@ func (d *dumb) missing(window int) (missing []uint64) {
 		e := d.find(seq)
 		if e == nil {
 			missing = append(missing, seq)
-		} else if e.result.Kind == schema.KindEnd {
+		} else if e.result.Kind == wire.KindEnd {
 			break
 		}
 	}
@@ -122,8 +122,8 @@ func (d *dumb) missing(window int) (missing []uint64) {
 }
 
 // record is what the iterator's nth step gives: states are named after the step that they precede.
-func record(seq uint64, kind schema.Kind, size int) *schema.Result {
-	return &schema.Result{
+func record(seq uint64, kind wire.Kind, size int) *wire.Result {
+	return &wire.Result{
 		Seq: seq, Kind: kind, Size: uint64(size),
 		Prev: []byte(stateAt(seq)), Next: []byte(stateAt(seq + 1)),
 	}
@@ -138,15 +138,15 @@ func TestAgainstDumb(t *testing.T) {
 		var b Buffer[int]
 		b.Reset(1, []byte(stateAt(1)), span)
 		d := &dumb{head: 1, state: stateAt(1), span: uint64(span)}
-		var claimed []*schema.Result
+		var claimed []*wire.Result
 		seqs := rapid.Uint64Range(1, 20)
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
-				kind := rapid.SampledFrom([]schema.Kind{
-					schema.KindBatch, schema.KindBatch, schema.KindBatch, schema.KindHole, schema.KindError, schema.KindEnd,
+				kind := rapid.SampledFrom([]wire.Kind{
+					wire.KindBatch, wire.KindBatch, wire.KindBatch, wire.KindHole, wire.KindError, wire.KindEnd,
 				}).Draw(t, "kind")
 				size := 0
-				if kind == schema.KindBatch {
+				if kind == wire.KindBatch {
 					size = rapid.IntRange(0, 10).Draw(t, "size")
 				}
 				r := record(seqs.Draw(t, "seq"), kind, size)
@@ -197,7 +197,7 @@ func TestAgainstDumb(t *testing.T) {
 				}
 			},
 			"forget": func(t *rapid.T) {
-				r := record(seqs.Draw(t, "seq"), schema.KindBatch, 0)
+				r := record(seqs.Draw(t, "seq"), wire.KindBatch, 0)
 				e := d.find(r.Seq)
 				want := e != nil && rapid.Bool().Draw(t, "the held one")
 				if want {
@@ -301,7 +301,7 @@ func play(t *testing.T, script string) string {
 		case "seek": // seek POSITION
 			fmt.Fprintf(&out, "> dropped %d\n", len(b.Seek(num(1), []byte(stateAt(num(1))))))
 		case "add": // add SEQ KIND [SIZE [apart]] | add SEQ stray
-			kinds := map[string]schema.Kind{"hole": schema.KindHole, "error": schema.KindError, "end": schema.KindEnd}
+			kinds := map[string]wire.Kind{"hole": wire.KindHole, "error": wire.KindError, "end": wire.KindEnd}
 			r := record(num(1), kinds[words[2]], 0)
 			if len(words) > 3 {
 				r.Size = num(3)
