@@ -126,6 +126,13 @@ func unavailable(format string, args ...any) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(format, args...)}
 }
 
+// foreign is why a reader of another wire version gets no seat: what this coordinator's workers store would look damaged
+// to it. A coordinator of its version may answer the next request.
+func (c *Coordinator) foreign(req *wire.SeatRequest) *schema.Fault {
+	return unavailable("the trainer speaks wire version %d and coordinator %s %d: use programs of one release",
+		max(req.Wire, 1), c.cfg.Name, wire.Version)
+}
+
 // claim makes one attempt at routing a batcher that is not owned here.
 func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat *wire.SeatRequest) (b *batcher, fault *schema.Fault, again bool) {
 	rec, rev, err := c.read(ctx, name)
@@ -157,6 +164,9 @@ func (c *Coordinator) claim(ctx context.Context, m *nats.Msg, name string, seat 
 
 // create makes the record that a seat request asks for. Both results nil: somebody else just made one.
 func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest) (*batcher, *schema.Fault) {
+	if req.Wire != wire.Version {
+		return nil, c.foreign(req)
+	}
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {
 		return nil, c.unknownDataset(req.Spec.Dataset)
@@ -189,12 +199,12 @@ func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest) (*batch
 
 // takeOver makes this coordinator the owner. Both results nil: somebody else was faster.
 func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64) (*batcher, *schema.Fault) {
+	if rec.Wire != wire.Version {
+		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, wire.Version)
+	}
 	k := c.kinds[rec.Spec.Dataset]
 	if k == nil {
 		return nil, c.unknownDataset(rec.Spec.Dataset)
-	}
-	if rec.Wire != wire.Version {
-		return nil, unavailable("the record of batcher %s is of wire version %d; this coordinator speaks %d", rec.Batcher, rec.Wire, wire.Version)
 	}
 	if !c.lockClaims(ctx) {
 		return nil, unavailable("record of batcher %s: %v", rec.Batcher, ctx.Err())

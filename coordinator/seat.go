@@ -34,7 +34,11 @@ func openFault(err error) *schema.Fault {
 
 // seat answers a request for the right to take.
 func (b *batcher) seat(req *wire.SeatRequest) wire.SeatReply {
+	if req.Wire != wire.Version {
+		return wire.SeatReply{Fault: b.c.foreign(req)}
+	}
 	reply := b.decide(req)
+	reply.Wire = wire.Version
 	if reply.Fault != nil && reply.Fault.Code != schema.CodeUnavailable {
 		// What is given is in the record. What is refused is only right if nobody else has given it meanwhile.
 		if fault := b.confirm(); fault != nil {

@@ -86,6 +86,7 @@ const (
 // SeatRequest asks for the right to take. It says everything needed to carry it out, so that any
 // coordinator can. Request ids of a reader grow (ULIDs), so that a late duplicate changes nothing.
 type SeatRequest struct {
+	Wire     int          `json:"wire,omitempty"` // the version that the reader speaks; version 1 does not say
 	Batcher  string       `json:"batcher"`
 	Request  string       `json:"request"` // a ULID; the same for a repetition
 	Mode     Mode         `json:"mode"`
@@ -99,6 +100,7 @@ type SeatRequest struct {
 
 // SeatReply is the answer; Fault is nil on success.
 type SeatReply struct {
+	Wire     int           `json:"wire,omitempty"` // the version that the owner speaks; version 1 does not say
 	Fault    *schema.Fault `json:"fault,omitempty"`
 	Gen      string        `json:"gen,omitempty"`
 	Seat     uint64        `json:"seat,omitempty"`

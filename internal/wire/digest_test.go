@@ -41,8 +41,8 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// What a digest stands for must not change unnoticed: workers and trainers of different versions would each find that
-// the other's payloads are damaged. A changed file here is a new [Version].
+// What digests are of must not change unnoticed: a trainer of the one version would find the payloads of workers of the
+// other damaged. A change of this file is a new [Version].
 func TestDigestGolden(t *testing.T) {
 	t.Parallel()
 	payload := make([]byte, 3*digestBlock+1000)

@@ -13,7 +13,7 @@ import (
 // Version is the version of everything in this package that travels or is stored, digests included: whatever changes
 // the bytes, or what they mean, raises it. It is part of every job subject, of every record and of the requests for a
 // seat, so that roles of different versions leave one another's work alone and say so.
-const Version = 1
+const Version = 2
 
 // MaxName is the longest batcher, data set, worker or coordinator name, in bytes.
 const MaxName = 64
@@ -64,6 +64,12 @@ func CheckName(what, name string) error {
 // KindToken is the subject token of jobs of one data set at one version on this wire version.
 func KindToken(dataset string, version uint32) string {
 	return fmt.Sprintf("%s-v%d-w%d", dataset, version, Version)
+}
+
+// SameButWire reports whether two kinds of jobs are of one data set at one version, on different versions of the wire.
+func SameButWire(a, b string) bool {
+	i := strings.LastIndex(a, "-w")
+	return i >= 0 && i == strings.LastIndex(b, "-w") && a[:i] == b[:i] && a != b
 }
 
 // The tries of a job, the last token of its subject. A try of 2 and more is a run: so many consecutive jobs in one

@@ -29,9 +29,9 @@ func TestSubjects(t *testing.T) {
 	t.Parallel()
 	kind := KindToken("ecg", 2)
 	for got, want := range map[string]string{
-		kind:                                    "ecg-v2-w1",
-		JobSubject(kind, "train", "G", 7, 0):    "jetbatch.job.ecg-v2-w1.train.G.7.0",
-		JobFilter(kind, "train", "G"):           "jetbatch.job.ecg-v2-w1.train.G.>",
+		kind:                                    "ecg-v2-w2",
+		JobSubject(kind, "train", "G", 7, 0):    "jetbatch.job.ecg-v2-w2.train.G.7.0",
+		JobFilter(kind, "train", "G"):           "jetbatch.job.ecg-v2-w2.train.G.>",
 		ResultSubject("train", "G", 63):         "jetbatch.result.train.G.0.63",
 		ResultSubject("train", "G", 64):         "jetbatch.result.train.G.1.64",
 		ChunkSubject("train", "G", 64, "A", 3):  "jetbatch.result.train.G.1.64.A.3",
@@ -41,12 +41,24 @@ func TestSubjects(t *testing.T) {
 		CommitFilter("train", "G"):              "jetbatch.result.train.G.*.*",
 		LiveSubject("train", "G"):               "jetbatch.live.train.G",
 		GenesisSubject("train", "G"):            "jetbatch.result.train.G.genesis",
-		string(Genesis("G")):                    "G\x00\x01",
+		string(Genesis("G")):                    "G\x00\x02",
 		JobSubject("k", "b", "g", 1<<64-1, 1):   "jetbatch.job.k.b.g.18446744073709551615.1",
 		ResultSubject("b", "g", math.MaxUint64): "jetbatch.result.b.g.288230376151711743.18446744073709551615",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestSameButWire(t *testing.T) {
+	t.Parallel()
+	for pair, want := range map[[2]string]bool{
+		{"ecg-v2-w1", "ecg-v2-w2"}: true, {"ecg-v2-w2", "ecg-v2-w10"}: true, {"a-w1-v1-w1", "a-w1-v1-w2"}: true,
+		{"ecg-v2-w2", "ecg-v2-w2"}: false, {"ecg-v1-w1", "ecg-v2-w2"}: false, {"ecg-v2-w2", "eeg-v2-w1"}: false, {"a", "b"}: false,
+	} {
+		if got := SameButWire(pair[0], pair[1]); got != want {
+			t.Errorf("%v: %v", pair, got)
 		}
 	}
 }
@@ -76,7 +88,7 @@ func TestParseRefuses(t *testing.T) {
 //   - Parsing what was built gives its parts back, for all names that CheckName accepts.
 //   - Parsing anything else never panics, and what parses as a job is what building it again gives.
 func FuzzSubjects(f *testing.F) {
-	f.Add("ecg-v2-w1", "train", "G", uint64(7), 0, "jetbatch.job.k.b.g.1.0")
+	f.Add("ecg-v2-w2", "train", "G", uint64(7), 0, "jetbatch.job.k.b.g.1.0")
 	f.Add("k", "b", "g", uint64(math.MaxUint64), MaxRun, "jetbatch.result.b.g.1.64")
 	f.Add("", "a.b", ">", uint64(0), -1, "jetbatch.live.b.g.1.64")
 	f.Fuzz(func(t *testing.T, kind, batcher, gen string, seq uint64, try int, any string) {

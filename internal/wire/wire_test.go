@@ -180,7 +180,7 @@ func TestRecordGolden(t *testing.T) {
 // TestStateJSON pins how a state looks to a program that reads requests or checkpoints as JSON.
 func TestStateJSON(t *testing.T) {
 	t.Parallel()
-	req := SeatRequest{Batcher: "train", Request: "01JD0000000000000000000003", Mode: ModeSeek, Reader: "01JD0000000000000000000002",
+	req := SeatRequest{Wire: Version, Batcher: "train", Request: "01JD0000000000000000000003", Mode: ModeSeek, Reader: "01JD0000000000000000000002",
 		Spec: Spec{Dataset: "ecg"}, State: schema.State{Dataset: "ecg", Version: 2, Data: stateA}}
 	data, err := json.MarshalIndent(req, "", "\t")
 	if err != nil {
