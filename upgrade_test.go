@@ -49,7 +49,7 @@ func TestVersionSkew(t *testing.T) {
 	old, next, unknown := wire.KindToken("numbers", 1), wire.KindToken("numbers", 2), "numbers-v1-w99"
 	c := startCluster(t, 0)
 	newer := c.start("worker-v2")
-	beat, err := json.Marshal(wire.WorkerStatus{Worker: "from-the-future", Kinds: []string{unknown}, Slots: 4})
+	beat, err := json.Marshal(schema.WorkerStatus{Worker: "from-the-future", Kinds: []string{unknown}, Slots: 4})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // workerLease is how long a worker that is not heard of still counts; it beats every second.
@@ -25,12 +26,12 @@ type fleet struct {
 }
 
 type heard struct {
-	wire.WorkerStatus
+	schema.WorkerStatus
 	at time.Time
 }
 
 func (f *fleet) hear(m *nats.Msg) {
-	var beat wire.WorkerStatus
+	var beat schema.WorkerStatus
 	if len(m.Data) > maxBeat || json.Unmarshal(m.Data, &beat) != nil || wire.CheckName("worker", beat.Worker) != nil {
 		return // not a heartbeat of this wire version
 	}
@@ -79,13 +80,13 @@ func (f *fleet) serving(kind string) (workers, slots int) {
 	return workers, slots
 }
 
-func (f *fleet) list() []wire.WorkerStatus {
+func (f *fleet) list() []schema.WorkerStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	list := make([]wire.WorkerStatus, 0, len(f.workers))
+	list := make([]schema.WorkerStatus, 0, len(f.workers))
 	for _, h := range f.workers {
 		list = append(list, h.WorkerStatus)
 	}
-	slices.SortFunc(list, func(a, b wire.WorkerStatus) int { return strings.Compare(a.Worker, b.Worker) })
+	slices.SortFunc(list, func(a, b schema.WorkerStatus) int { return strings.Compare(a.Worker, b.Worker) })
 	return list
 }

@@ -29,7 +29,7 @@ func (r *reader) tries(seq uint64) int {
 
 func (c *cluster) beatWorker(name string) {
 	c.t.Helper()
-	beat := wire.WorkerStatus{Worker: name, Kinds: []string{wire.KindToken("count", 1)}, Slots: 1}
+	beat := schema.WorkerStatus{Worker: name, Kinds: []string{wire.KindToken("count", 1)}, Slots: 1}
 	if err := c.nc.Publish(wire.WorkerPrefix+"."+name, mustJSON(c.t, beat)); err != nil {
 		c.t.Fatal(err)
 	}

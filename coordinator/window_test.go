@@ -224,7 +224,7 @@ func TestWindow(t *testing.T) {
 		if got := r.credit(1); got.Window != 1 || got.Workers != 0 {
 			t.Fatalf("without a worker: %+v", got)
 		}
-		worker := wire.WorkerStatus{Worker: "w", Kinds: []string{wire.KindToken("count", 1)}, Slots: 3}
+		worker := schema.WorkerStatus{Worker: "w", Kinds: []string{wire.KindToken("count", 1)}, Slots: 3}
 		if err := c.nc.Publish(wire.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
 			t.Fatal(err)
 		}

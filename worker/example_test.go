@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
 )
 
@@ -66,7 +67,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	var status wire.WorkerStatus
+	var status schema.WorkerStatus
 	if err := json.Unmarshal(beat.Data, &status); err != nil {
 		fmt.Println(err)
 		return

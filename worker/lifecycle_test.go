@@ -110,7 +110,7 @@ func TestDrain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var st wire.WorkerStatus
+		var st schema.WorkerStatus
 		if err := json.Unmarshal(msg.Data, &st); err != nil {
 			t.Fatal(err)
 		}
@@ -271,7 +271,7 @@ func TestServiceAndTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var st wire.WorkerStatus
+	var st schema.WorkerStatus
 	if err := json.Unmarshal(reply.Data, &st); err != nil || st.Worker != "w1" || st.Slots != 3 || len(st.Kinds) != 1 {
 		t.Errorf("status %+v, %v", st, err)
 	}

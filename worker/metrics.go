@@ -9,6 +9,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/metrics"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // counters is what a worker counts of one data set, with Prometheus or without.
@@ -31,7 +32,7 @@ const (
 
 // snapshot is the worker at one moment, apart from the counters of data sets.
 type snapshot struct {
-	wire.WorkerStatus
+	schema.WorkerStatus
 	held, lost, unsettledBytes int
 	keptBytes                  int64
 	fetched, fetchedBytes      uint64

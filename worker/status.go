@@ -11,19 +11,20 @@ import (
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // beatInterval is how often a worker says that it is alive.
 const beatInterval = time.Second
 
-// StatusPrefix is where a worker answers requests with its wire.WorkerStatus as JSON: StatusPrefix.<name>.
+// StatusPrefix is where a worker answers requests with its schema.WorkerStatus as JSON: StatusPrefix.<name>.
 const StatusPrefix = "jetbatch.worker-status"
 
 // Status returns how the worker stands.
-func (w *Worker) Status() wire.WorkerStatus {
+func (w *Worker) Status() schema.WorkerStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := wire.WorkerStatus{
+	s := schema.WorkerStatus{
 		Worker: w.cfg.Name, Kinds: w.tokens(), Slots: w.sched.Slots(), Running: w.sched.Running(),
 		Done: w.done, Failed: w.failed, Retried: w.retried, Leaving: w.draining, LastError: w.lastError,
 		Oldest: w.oldest(), Now: time.Now(),
@@ -38,7 +39,7 @@ func (w *Worker) Status() wire.WorkerStatus {
 }
 
 // oldest is the job that was begun first of those that are not stored yet, if there are any. w.mu is held.
-func (w *Worker) oldest() *wire.Running {
+func (w *Worker) oldest() *schema.Running {
 	var first *job
 	for _, j := range w.held {
 		if j.deadline > 0 && (first == nil || j.deadline < first.deadline) {
@@ -53,7 +54,7 @@ func (w *Worker) oldest() *wire.Running {
 		return nil // it ends as an error by itself
 	}
 	ran := w.now() - first.deadline + int64(w.cfg.JobTimeout)
-	return &wire.Running{Batcher: first.lane.batcher, Seq: seq, For: time.Duration(max(ran, 0))}
+	return &schema.Running{Batcher: first.lane.batcher, Seq: seq, For: time.Duration(max(ran, 0))}
 }
 
 func (w *Worker) tokens() []string {

@@ -183,35 +183,11 @@ type StatusReply struct {
 
 // Overview is what one coordinator knows: its batchers and the workers that it hears.
 type Overview struct {
-	Coordinator string          `json:"coordinator"`
-	Version     string          `json:"version"`
-	Datasets    []string        `json:"datasets"` // kind tokens
-	Batchers    []schema.Status `json:"batchers"`
-	Workers     []WorkerStatus  `json:"workers"`
-}
-
-// WorkerStatus is a worker's heartbeat, sent every second and at once when it joins or leaves.
-type WorkerStatus struct {
-	Worker    string    `json:"worker"`
-	Kinds     []string  `json:"kinds"` // kind tokens that it serves
-	Slots     int       `json:"slots"` // concurrent materializations; 0 while it drains
-	Running   int       `json:"running"`
-	Done      uint64    `json:"done"`
-	Failed    uint64    `json:"failed"`
-	Retried   uint64    `json:"retried"`
-	Leaving   bool      `json:"leaving,omitempty"`
-	LastError string    `json:"last_error,omitempty"`
-	Oldest    *Running  `json:"oldest,omitempty"`     // what it has been at for longest
-	Direct    string    `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
-	DirectPin []byte    `json:"direct_pin,omitempty"` // as Direct.Pin
-	Now       time.Time `json:"now,omitzero"`         // when it said so, by its own clock
-}
-
-// Running is a job that is being materialized, or whose result is being stored.
-type Running struct {
-	Batcher string        `json:"batcher"`
-	Seq     uint64        `json:"seq"`
-	For     time.Duration `json:"for"` // so far
+	Coordinator string                `json:"coordinator"`
+	Version     string                `json:"version"`
+	Datasets    []string              `json:"datasets"` // kind tokens
+	Batchers    []schema.Status       `json:"batchers"`
+	Workers     []schema.WorkerStatus `json:"workers"`
 }
 
 // Lane tells workers that a batcher has a consumer of jobs to pull from. It is a hint, sent every second

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"testing"
+
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // controls are all that is sent or stored as JSON.
@@ -11,7 +13,7 @@ var controls = []func() any{
 	func() any { return new(Record) }, func() any { return new(SeatRequest) }, func() any { return new(SeatReply) },
 	func() any { return new(Credit) }, func() any { return new(CreditReply) }, func() any { return new(StopRequest) },
 	func() any { return new(StopReply) }, func() any { return new(StatusRequest) }, func() any { return new(StatusReply) },
-	func() any { return new(Overview) }, func() any { return new(WorkerStatus) }, func() any { return new(Lane) },
+	func() any { return new(Overview) }, func() any { return new(schema.WorkerStatus) }, func() any { return new(Lane) },
 	func() any { return new(Report) },
 }
 

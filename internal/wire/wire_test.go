@@ -194,7 +194,7 @@ func TestControlRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, v := range []any{
 		new(Record), new(SeatRequest), new(SeatReply), new(Credit), new(CreditReply), new(StopRequest), new(StopReply),
-		new(StatusRequest), new(StatusReply), new(Overview), new(WorkerStatus), new(Lane), new(Report),
+		new(StatusRequest), new(StatusReply), new(Overview), new(schema.WorkerStatus), new(Lane), new(Report),
 	} {
 		zero := reflect.New(reflect.TypeOf(v).Elem()).Interface()
 		roundTrip(t, zero)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 // direct tries to reach the workers that large batches are fetched from. It is this machine that tries, which says
 // something about a trainer if that is here, too. secure is whether it insists on TLS.
 func (e *examination) direct(ctx context.Context, secure bool) {
-	var workers []wire.WorkerStatus
+	var workers []schema.WorkerStatus
 	for _, w := range e.state.Workers {
 		if w.Direct != "" && len(workers) < maxDials {
 			workers = append(workers, w)
@@ -59,7 +60,7 @@ func (e *examination) direct(ctx context.Context, secure bool) {
 
 // tryFetch asks a worker for a payload as a trainer would, for one that nobody has. That the port is open is not enough:
 // a proxy may stand before it.
-func tryFetch(ctx context.Context, w wire.WorkerStatus, secure bool) error {
+func tryFetch(ctx context.Context, w schema.WorkerStatus, secure bool) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	conn, err := direct.Dial(ctx, w.Direct, w.DirectPin, secure)

@@ -44,7 +44,7 @@ var quiet = nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
 func deployment(nc *nats.Conn) Deployment {
 	return Deployment{Conn: nc, Version: wire.Release, Overview: func(context.Context) (fleet.Status, error) {
 		return fleet.Merge([]wire.Overview{
-			{Coordinator: "c1", Version: wire.Release, Datasets: []string{"onda-v1-w2"}, Workers: []wire.WorkerStatus{{Worker: "w1", Slots: 2, Kinds: []string{"onda-v1-w2"}}}},
+			{Coordinator: "c1", Version: wire.Release, Datasets: []string{"onda-v1-w2"}, Workers: []schema.WorkerStatus{{Worker: "w1", Slots: 2, Kinds: []string{"onda-v1-w2"}}}},
 			{Coordinator: "c2", Version: wire.Release, Datasets: []string{"onda-v1-w2"}},
 		}), nil
 	}}
@@ -274,7 +274,7 @@ func TestFleet(t *testing.T) {
 	nc, js := natstest.RunInProcess(t).JetStream(quiet)
 	must(t, topology.Ensure(t.Context(), js, topology.Config{}))
 	sub, err := nc.Subscribe(worker.StatusPrefix+".w1", func(m *nats.Msg) {
-		data, _ := json.Marshal(wire.WorkerStatus{Now: time.Now().Add(-time.Minute)})
+		data, _ := json.Marshal(schema.WorkerStatus{Now: time.Now().Add(-time.Minute)})
 		_ = m.Respond(data)
 	})
 	must(t, err)
@@ -288,7 +288,7 @@ func TestFleet(t *testing.T) {
 				{Batcher: "slow", Phase: schema.PhaseRunning, Reader: "r", Dataset: "onda", Version: 1, Window: 17, BatchBytes: 1, Workers: 2, Slots: 8, Desired: 6, Timing: schema.Timing{Wait: 2, Trainer: 1}},
 				{Batcher: "broken", Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5}},
 			}},
-			{Coordinator: "c2", Version: wire.Release, Datasets: []string{"other-v1-w2"}, Workers: []wire.WorkerStatus{
+			{Coordinator: "c2", Version: wire.Release, Datasets: []string{"other-v1-w2"}, Workers: []schema.WorkerStatus{
 				{Worker: "w1", Kinds: []string{"onda-v1-w2", "onda-v1-w9"}, Slots: 8, Failed: 2},
 				{Worker: "w2", Kinds: []string{"onda-v1-w2"}},
 			}},
@@ -390,21 +390,21 @@ func TestDirect(t *testing.T) {
 	shut, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	must(t, shut.Close())
-	look := func(secure bool, workers ...wire.WorkerStatus) []Finding {
+	look := func(secure bool, workers ...schema.WorkerStatus) []Finding {
 		e := &examination{state: fleet.Status{Workers: workers}}
 		e.direct(t.Context(), secure)
 		return e.findings
 	}
-	worker := func(name string, secure bool, answer []byte) wire.WorkerStatus {
+	worker := func(name string, secure bool, answer []byte) schema.WorkerStatus {
 		address, pin := listen(t, secure, answer)
-		return wire.WorkerStatus{Worker: name, Direct: address, DirectPin: pin}
+		return schema.WorkerStatus{Worker: name, Direct: address, DirectPin: pin}
 	}
 	none := wire.AppendAnswer(nil, false, 0)
 	plain, private := worker("plain", false, none), worker("private", true, none)
-	impostor := wire.WorkerStatus{Worker: "impostor", Direct: private.Direct, DirectPin: make([]byte, 32)}
-	nowhere := wire.WorkerStatus{Worker: "nowhere", Direct: shut.Addr().String()}
+	impostor := schema.WorkerStatus{Worker: "impostor", Direct: private.Direct, DirectPin: make([]byte, 32)}
+	nowhere := schema.WorkerStatus{Worker: "nowhere", Direct: shut.Addr().String()}
 
-	if f := look(false, wire.WorkerStatus{Worker: "storing"}); len(f) != 0 {
+	if f := look(false, schema.WorkerStatus{Worker: "storing"}); len(f) != 0 {
 		t.Errorf("a worker that stores everything: %s", list(f))
 	}
 	expect(t, look(false, plain, private), OK, "direct: the ports of 2 workers can be reached")

@@ -141,7 +141,7 @@ func (e *examination) clocks(ctx context.Context) {
 	for _, w := range e.state.Workers[:min(len(e.state.Workers), maxWorkerClocks)] {
 		subject := worker.StatusPrefix + "." + w.Worker
 		asked := time.Now()
-		var said wire.WorkerStatus
+		var said schema.WorkerStatus
 		err := e.ask(ctx, func(ctx context.Context) error {
 			m, err := e.Conn.RequestWithContext(ctx, subject, nil)
 			if err == nil {

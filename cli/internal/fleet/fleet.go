@@ -15,10 +15,10 @@ import (
 
 // Status is what all coordinators say together, sorted by name.
 type Status struct {
-	Coordinators []Coordinator       `json:"coordinators"`
-	Batchers     []schema.Status     `json:"batchers"`
-	Workers      []wire.WorkerStatus `json:"workers"`
-	Skew         []Skew              `json:"skew,omitempty"` // versions that do not fit together
+	Coordinators []Coordinator         `json:"coordinators"`
+	Batchers     []schema.Status       `json:"batchers"`
+	Workers      []schema.WorkerStatus `json:"workers"`
+	Skew         []Skew                `json:"skew,omitempty"` // versions that do not fit together
 }
 
 // Coordinator is one that answered.
@@ -42,10 +42,10 @@ func Merge(answers []wire.Overview) Status {
 		return cmp.Or(strings.Compare(a.Batcher, b.Batcher), cmp.Compare(b.Seat, a.Seat))
 	})
 	s.Batchers = slices.CompactFunc(s.Batchers, func(a, b schema.Status) bool { return a.Batcher == b.Batcher })
-	slices.SortStableFunc(s.Workers, func(a, b wire.WorkerStatus) int {
+	slices.SortStableFunc(s.Workers, func(a, b schema.WorkerStatus) int {
 		return cmp.Or(strings.Compare(a.Worker, b.Worker), cmp.Compare(b.Done, a.Done))
 	})
-	s.Workers = slices.CompactFunc(s.Workers, func(a, b wire.WorkerStatus) bool { return a.Worker == b.Worker })
+	s.Workers = slices.CompactFunc(s.Workers, func(a, b schema.WorkerStatus) bool { return a.Worker == b.Worker })
 	s.Skew = skews(s)
 	return s
 }

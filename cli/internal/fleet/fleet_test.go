@@ -12,8 +12,8 @@ import (
 func TestMerge(t *testing.T) {
 	t.Parallel()
 	s := Merge([]wire.Overview{
-		{Coordinator: "b", Batchers: []schema.Status{{Batcher: "t", Seat: 1}, {Batcher: "v", Seat: 1}}, Workers: []wire.WorkerStatus{{Worker: "w", Done: 1}}},
-		{Coordinator: "a", Batchers: []schema.Status{{Batcher: "t", Seat: 2}}, Workers: []wire.WorkerStatus{{Worker: "w", Done: 2}}},
+		{Coordinator: "b", Batchers: []schema.Status{{Batcher: "t", Seat: 1}, {Batcher: "v", Seat: 1}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 1}}},
+		{Coordinator: "a", Batchers: []schema.Status{{Batcher: "t", Seat: 2}}, Workers: []schema.WorkerStatus{{Worker: "w", Done: 2}}},
 	})
 	if len(s.Coordinators) != 2 || s.Coordinators[0].Coordinator != "a" || len(s.Batchers) != 2 || s.Batchers[0].Seat != 2 || len(s.Workers) != 1 || s.Workers[0].Done != 2 {
 		t.Errorf("merged to %+v", s)

@@ -51,7 +51,7 @@ func TestSkew(t *testing.T) {
 	} {
 		o := wire.Overview{Coordinator: "c1", Datasets: tc.datasets, Batchers: tc.batchers}
 		for worker, kinds := range tc.workers {
-			o.Workers = append(o.Workers, wire.WorkerStatus{Worker: worker, Kinds: kinds})
+			o.Workers = append(o.Workers, schema.WorkerStatus{Worker: worker, Kinds: kinds})
 		}
 		var got []string
 		for _, s := range Merge([]wire.Overview{o}).Skew {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
-	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -107,7 +106,7 @@ func (m *Model) watch(at time.Time, s fleet.Status, first bool) {
 		}
 	}
 	for _, w := range s.Workers {
-		was := find(m.status.Workers, func(x wire.WorkerStatus) bool { return x.Worker == w.Worker })
+		was := find(m.status.Workers, func(x schema.WorkerStatus) bool { return x.Worker == w.Worker })
 		if w.LastError != "" && (w.LastError != was.LastError || w.Failed > was.Failed) {
 			note(w.Worker, "%s", w.LastError)
 		}
@@ -117,7 +116,7 @@ func (m *Model) watch(at time.Time, s fleet.Status, first bool) {
 		return find(m.status.Coordinators, func(x fleet.Coordinator) bool { return x.Coordinator == c.Coordinator }).Coordinator != ""
 	})
 	for _, was := range m.status.Workers {
-		if same && find(s.Workers, func(x wire.WorkerStatus) bool { return x.Worker == was.Worker }).Worker == "" {
+		if same && find(s.Workers, func(x schema.WorkerStatus) bool { return x.Worker == was.Worker }).Worker == "" {
 			note(was.Worker, "the worker is gone")
 		}
 	}

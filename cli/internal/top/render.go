@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
-	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -351,7 +350,7 @@ func (v *view) workerTable(rows int, pages bool) {
 }
 
 // at is the job that a worker has been at for longest; where there is no room for more, for how long.
-func at(r *wire.Running, width int) string {
+func at(r *schema.Running, width int) string {
 	if r == nil {
 		return "–"
 	}

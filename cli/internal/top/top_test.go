@@ -16,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
-	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -50,9 +49,9 @@ func look(n int) fleet.Status {
 				},
 			},
 		},
-		Workers: []wire.WorkerStatus{
+		Workers: []schema.WorkerStatus{
 			{Worker: "gpu-box-1", Kinds: []string{"images-v3-w2", "onda-v1-w2"}, Slots: 2, Running: 2, Done: uint64(1000 + 3*n), Retried: 2,
-				Oldest: &wire.Running{Batcher: "train-large", Seq: uint64(n*2 + 1), For: 1700 * time.Millisecond}},
+				Oldest: &schema.Running{Batcher: "train-large", Seq: uint64(n*2 + 1), For: 1700 * time.Millisecond}},
 			{Worker: "gpu-box-2", Kinds: []string{"images-v3-w2", "onda-v1-w2"}, Slots: 2, Running: 1, Done: uint64(900 + 2*n), Failed: uint64(n / 30), LastError: lastError(n)},
 		},
 	}
@@ -78,8 +77,8 @@ func TestRender(t *testing.T) {
 	many := observed(60)
 	crowd := look(61)
 	for i := range 40 {
-		crowd.Workers = append(crowd.Workers, wire.WorkerStatus{Worker: fmt.Sprintf("node-%02d", i), Slots: 8, Running: i % 9, Done: uint64(i) * 12345,
-			Oldest: &wire.Running{Batcher: "a-trial-with-a-name-that-goes-on", Seq: 1234567, For: time.Duration(i) * 7 * time.Second}})
+		crowd.Workers = append(crowd.Workers, schema.WorkerStatus{Worker: fmt.Sprintf("node-%02d", i), Slots: 8, Running: i % 9, Done: uint64(i) * 12345,
+			Oldest: &schema.Running{Batcher: "a-trial-with-a-name-that-goes-on", Seq: 1234567, For: time.Duration(i) * 7 * time.Second}})
 		crowd.Batchers = append(crowd.Batchers, schema.Status{Batcher: fmt.Sprintf("trial-%02d", i), Phase: schema.PhaseRunning, Reader: "r", Window: 17, Fed: uint64(i)})
 	}
 	many.Observe(began.Add(61*time.Second), crowd, nil)
