@@ -140,12 +140,19 @@ type cluster struct {
 // startCluster starts a server, a coordinator and workers of 2 slots.
 func startCluster(t *testing.T, workers int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, addr: proctest.FreeAddr(t), dir: t.TempDir()}
-	c.startServer()
+	c := startEmpty(t)
 	c.start("coordinator")
 	for range workers {
 		c.start("worker")
 	}
+	return c
+}
+
+// startEmpty starts a server alone.
+func startEmpty(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t, addr: proctest.FreeAddr(t), dir: t.TempDir()}
+	c.startServer()
 	return c
 }
 

@@ -29,30 +29,33 @@ const (
 // allowed. A folder stands for the packages below it that have no line of their own.
 var layers = map[string][]string{
 	"deploy":            {},
-	"schema":            {},
 	"internal/kind":     {},
 	"internal/model":    {},
 	"internal/chaos":    {},
 	"internal/direct":   {},
+	"internal/golden":   {},
 	"internal/metrics":  {},
+	"internal/msgp":     {},
 	"internal/natstest": {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
-	"internal/topology": {"schema"},
+	"schema":            {"internal/msgp"},
+	"internal/wire":     {"schema", "internal/msgp"},
+	"internal/topology": {"internal/wire"},
 
-	"dataset":     {"schema", "internal/kind"},
-	"datasettest": {"schema", "dataset"},
+	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/wire"},
+	"datasettest": {"schema", "dataset", "internal/msgp", "internal/wire"},
 	"onda":        {"schema", "dataset"},
 
-	"client/internal":      {"schema"},
-	"coordinator/internal": {"schema"},
-	"worker/internal":      {"schema"},
+	"client/internal":      {"internal/wire"},
+	"coordinator/internal": {"schema", "internal/wire"},
+	"worker/internal":      {},
 
-	"client":      {"schema", "internal/direct", "internal/metrics", "internal/topology", "client/internal"},
-	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "coordinator/internal"},
-	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "worker/internal"},
+	"client":      {"schema", "internal/direct", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
+	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "coordinator/internal"},
+	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
-	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/topology", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
+	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
 	"cmd":      {"dataset", "onda", "cli"},
 	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},
 }
@@ -86,7 +89,7 @@ var rules = []rule{
 		why: "a trainer names a data set and does not link it, nor a broker",
 	},
 	{
-		in: []string{"schema", "internal/topology"}, never: []string{natsServer}, deep: true,
+		in: []string{"schema", "internal/msgp", "internal/wire", "internal/topology"}, never: []string{natsServer}, deep: true,
 		why: "every role links the wire contract",
 	},
 	{
@@ -106,16 +109,16 @@ var rules = []rule{
 		why: "same input, same output: a pure core has no clock, no goroutine and no chance in it, and so needs no such thing in its tests",
 	},
 	{
-		in: append([]string{"schema", "dataset", "datasettest", "onda", "internal/direct", "internal/kind", "cli/internal/fleet", "cli/internal/top"}, pureCores...), never: []string{natsAny}, deep: true,
+		in: append([]string{"schema", "internal/msgp", "internal/wire", "dataset", "datasettest", "onda", "internal/direct", "internal/kind", "cli/internal/fleet", "cli/internal/top"}, pureCores...), never: []string{natsAny}, deep: true,
 		why: "an author's code, the codec, the pure cores and what is shown of them are used and tested without NATS",
 	},
 	{
-		in: []string{"..."}, except: []string{"datasettest", "internal/natstest", "internal/proctest"},
-		never: []string{"testing", "./internal/natstest/...", "./internal/proctest/...", "./datasettest/..."}, deep: true,
+		in: []string{"..."}, except: []string{"datasettest", "internal/golden", "internal/natstest", "internal/proctest"},
+		never: []string{"testing", "./internal/golden/...", "./internal/natstest/...", "./internal/proctest/...", "./datasettest/..."}, deep: true,
 		why: "test helpers stay out of binaries",
 	},
 	{
-		in: []string{"..."}, except: []string{"cli", "examples", "internal/proctest"}, never: []string{"flag", "os/signal", "github.com/alecthomas/kong"},
+		in: []string{"..."}, except: []string{"cli", "examples", "internal/golden", "internal/proctest"}, never: []string{"flag", "os/signal", "github.com/alecthomas/kong"},
 		why: "flags and signals belong to the program: libraries take a Config and a context",
 	},
 }
@@ -284,7 +287,10 @@ func TestImportRulesBite(t *testing.T) {
 		{pkg{ImportPath: own("client"), Imports: []string{own("schema"), "context", "time"}}, ""},
 		{pkg{ImportPath: own("client"), Imports: []string{own("dataset")}}, "client is not above it"},
 		{pkg{ImportPath: own("client"), Deps: []string{own("internal/kind")}}, "does not link it"},
-		{pkg{ImportPath: own("schema"), Imports: []string{own("dataset")}}, "schema is not above it"},
+		{pkg{ImportPath: own("schema"), Imports: []string{own("internal/wire")}}, "schema is not above it"},
+		{pkg{ImportPath: own("internal/wire"), Imports: []string{own("schema"), own("internal/msgp")}}, ""},
+		{pkg{ImportPath: own("internal/wire"), Deps: []string{"github.com/nats-io/nats.go"}}, "without NATS"},
+		{pkg{ImportPath: own("examples/trainer"), Imports: []string{own("internal/wire")}}, "examples is not above it"},
 		{pkg{ImportPath: own("coordinator"), Deps: []string{own("client/internal/reorder")}}, "meet on the wire"},
 		{pkg{ImportPath: own("coordinator/internal/window"), Imports: []string{"time"}}, "pure core"},
 		{pkg{ImportPath: own("coordinator/internal/window"), Imports: []string{"bytes", "timeless"}}, ""},

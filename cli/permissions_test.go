@@ -28,15 +28,15 @@ var actions = []struct {
 	may     []string
 }{
 	// Jobs.
-	{publish: "jetbatch.job.onda-v1-w1.train.GEN.1.0", may: []string{coord, work}},
-	{publish: "jetbatch.job.onda-v1-w1.train.GEN.1.1", may: []string{coord}},
-	{publish: "jetbatch.job.onda-v1-w1.train.GEN.1.16", may: []string{coord}},
+	{publish: "jetbatch.job.onda-v1-w2.train.GEN.1.0", may: []string{coord, work}},
+	{publish: "jetbatch.job.onda-v1-w2.train.GEN.1.1", may: []string{coord}},
+	{publish: "jetbatch.job.onda-v1-w2.train.GEN.1.16", may: []string{coord}},
 	{publish: "$JS.API.CONSUMER.MSG.NEXT.jetbatch-jobs.jetbatch-train-GEN", may: []string{work}},
 	{publish: "$JS.ACK.jetbatch-jobs.jetbatch-train-GEN.1.1.1.1.0", may: []string{work}},
 	{publish: "$JS.ACK.domain.account.jetbatch-jobs.jetbatch-train-GEN.1.1.1.1.0", may: []string{work}},
 	{publish: "$JS.ACK.KV_jetbatch.any.1.1.1.1.0"},
 	{publish: "$JS.API.CONSUMER.MSG.NEXT.KV_jetbatch.any"},
-	{publish: "$JS.API.CONSUMER.CREATE.jetbatch-jobs.jetbatch-train-GEN.jetbatch.job.onda-v1-w1.train.GEN.>", may: []string{coord}},
+	{publish: "$JS.API.CONSUMER.CREATE.jetbatch-jobs.jetbatch-train-GEN.jetbatch.job.onda-v1-w2.train.GEN.>", may: []string{coord}},
 	{publish: "$JS.API.CONSUMER.CREATE.jetbatch-jobs", may: nil},
 	{publish: "$JS.API.CONSUMER.CREATE.KV_jetbatch.spy"},
 	{publish: "$JS.API.CONSUMER.CREATE.jetbatch-results-train-GEN.spy"},
@@ -66,7 +66,7 @@ var actions = []struct {
 	{publish: "jetbatch.result.train.GEN.genesis", may: []string{coord}},
 	{publish: "jetbatch.live.train.GEN"},
 	{publish: "$JS.API.DIRECT.GET.jetbatch-results-train-GEN.jetbatch.result.train.GEN.0.1", may: []string{coord, train}},
-	{publish: "$JS.API.DIRECT.GET.jetbatch-jobs.jetbatch.job.onda-v1-w1.train.GEN.1.0"},
+	{publish: "$JS.API.DIRECT.GET.jetbatch-jobs.jetbatch.job.onda-v1-w2.train.GEN.1.0"},
 	{publish: "$JS.API.STREAM.MSG.GET.jetbatch-results-train-GEN", may: []string{coord, work, look}},
 	{listen: "jetbatch.result.>"},
 	{listen: "jetbatch.live.train.GEN", may: []string{train, look}},

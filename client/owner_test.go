@@ -45,11 +45,12 @@ type owner struct {
 	last     *wire.Credit // of the latest request to stop or to leave
 	remake   bool         // what readers say is lost is made again
 
-	make   func(o *owner, seq uint64) (*wire.Result, []byte) // the result of a position; nil for batch()
-	onSeat func(*wire.SeatRequest) *wire.SeatReply           // answers instead, unless it returns nil
+	make    func(o *owner, seq uint64) (*wire.Result, []byte) // the result of a position; nil for batch()
+	foreign bool                                              // it speaks version 1 of the wire
+	onSeat  func(*wire.SeatRequest) *wire.SeatReply           // answers instead, unless it returns nil
 }
 
-const kindToken = "count-v1-w1"
+const kindToken = "count-v1-w2"
 
 func newOwner(t testing.TB) *owner {
 	t.Helper()
@@ -142,11 +143,17 @@ func (o *owner) seat(m *nats.Msg) {
 	}
 	if o.onSeat != nil {
 		if reply := o.onSeat(&req); reply != nil {
+			reply.Wire = wire.Version
 			o.respond(m, reply)
 			return
 		}
 	}
-	o.respond(m, o.sit(&req))
+	reply := o.sit(&req)
+	reply.Wire = wire.Version
+	if o.foreign {
+		reply.Wire = 0 // which did not say so
+	}
+	o.respond(m, reply)
 }
 
 // sit is what a coordinator does. Called with mu held.

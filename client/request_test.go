@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -305,4 +307,22 @@ func TestRequestIdsGrow(t *testing.T) {
 		}
 		last = id
 	}
+}
+
+// A seat with a coordinator of another wire version is none: what its workers store would look damaged.
+func TestCoordinatorOfAnotherWireVersion(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.foreign = true
+	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	cfg := Config{Name: o.name, Dataset: "count", Logger: slog.New(slog.DiscardHandler)}
+	_, err := Open[[]byte](short, o.srv.Connect(), cfg)
+	says := fmt.Sprintf("coordinator speaks wire version 1 and this trainer %d", wire.Version)
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), says) {
+		t.Fatalf("%v", err)
+	}
+	o.locked(func() { o.foreign = false }) // replaced
+	b, _ := setup(t, o, func(cfg *Config) { cfg.TakeOver = true })
+	take(t, b, schema.State{}, 3)
 }

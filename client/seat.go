@@ -179,7 +179,7 @@ func (r *reader) repair(ctx context.Context) error {
 // requestSeat asks until a coordinator answers, ctx ends or the handle is stopped.
 func (r *reader) requestSeat(ctx context.Context, want sitting) (wire.SeatReply, error) {
 	req := wire.SeatRequest{
-		Batcher: r.cfg.Name, Request: r.nextRequest().String(), Mode: want.mode, Reader: r.id, TakeOver: want.takeOver,
+		Wire: wire.Version, Batcher: r.cfg.Name, Request: r.nextRequest().String(), Mode: want.mode, Reader: r.id, TakeOver: want.takeOver,
 		Spec: r.cfg.spec(), Settings: r.cfg.settings(), State: want.state,
 	}
 	r.mu.Lock()
@@ -197,6 +197,9 @@ func (r *reader) requestSeat(ctx context.Context, want sitting) (wire.SeatReply,
 	err := r.ask(ctx, life, "seat", &req, limit, want.repair, func(data []byte) (*schema.Fault, error) {
 		reply = wire.SeatReply{}
 		err := json.Unmarshal(data, &reply)
+		if err == nil && reply.Fault == nil && reply.Wire != wire.Version {
+			return foreign(reply.Wire), nil
+		}
 		return reply.Fault, err
 	})
 	if err != nil {
@@ -206,4 +209,12 @@ func (r *reader) requestSeat(ctx context.Context, want sitting) (wire.SeatReply,
 		r.cfg.Logger.Warn(w, "gen", reply.Gen)
 	}
 	return reply, nil
+}
+
+// foreign is why a seat with a coordinator of another wire version is no seat: what its workers store would look damaged.
+// One of this version may answer the next request.
+func foreign(version int) *schema.Fault {
+	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(
+		"the batcher's coordinator speaks wire version %d and this trainer %d: use programs of one release",
+		max(version, 1), wire.Version)}
 }

@@ -227,7 +227,11 @@ func (b *batcher) answer(token owner.Token, reply any) {
 
 // seat asks for the seat; answer is called once, by the actor, unless it ends before.
 func (b *batcher) seat(req *wire.SeatRequest, key wire.Digest, answer func(wire.SeatReply)) {
-	b.step(owner.SeatAsked{Token: b.expect(func(r any) { answer(r.(wire.SeatReply)) }), Request: req, Key: key})
+	b.step(owner.SeatAsked{Token: b.expect(func(r any) {
+		reply := r.(wire.SeatReply)
+		reply.Wire = wire.Version
+		answer(reply)
+	}), Request: req, Key: key})
 }
 
 // stop asks for the end of the run, or of a reader's part in it.

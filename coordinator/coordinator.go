@@ -234,20 +234,13 @@ func (c *Coordinator) answering(ctx context.Context) error {
 	}
 }
 
-// Errors of JetStream that may go away: it has no leader for now, or knows fewer servers than there are to be replicas.
-const (
-	statusUnavailable = 503
-	codeNoPeers       = 10005
-)
-
 // passing reports whether an error of JetStream may go away by itself. A cluster without a leader, or that is not
 // complete yet, says so; a server without JetStream needs somebody to change its configuration.
 func passing(err error) bool {
-	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return false
-	case errors.As(err, &api) && (api.Code == statusUnavailable || api.ErrorCode == codeNoPeers):
+	case topology.IsPassing(err):
 		return true
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||

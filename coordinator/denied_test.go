@@ -67,7 +67,7 @@ func TestAnswersGoToInboxesOnly(t *testing.T) {
 	c := &cluster{t: t, srv: natstest.RunInProcess(t)}
 	c.nc, c.js = c.srv.JetStream()
 	c.coordinate(coordinator.Config{}, new(hooks))
-	for _, hostile := range []string{"$KV.jetbatch.batcher.victim", "jetbatch.job.any-v1-w1.victim.GEN.1.0"} {
+	for _, hostile := range []string{"$KV.jetbatch.batcher.victim", "jetbatch.job.any-v1-w2.victim.GEN.1.0"} {
 		for _, subject := range []string{"jetbatch.coordinator.overview", "jetbatch.coordinator.status", "jetbatch.coordinator.seat", "jetbatch.reader.victim"} {
 			if err := c.nc.PublishRequest(subject, hostile, []byte("{}")); err != nil {
 				t.Fatal(err)

@@ -127,7 +127,7 @@ func ask[R any](c *cluster, op string, req any) R {
 }
 
 func (r *reader) request(mode wire.Mode, state schema.State) wire.SeatRequest {
-	return wire.SeatRequest{Batcher: r.name, Request: ulid.Make().String(), Mode: mode, Reader: r.id,
+	return wire.SeatRequest{Wire: wire.Version, Batcher: r.name, Request: ulid.Make().String(), Mode: mode, Reader: r.id,
 		Spec: wire.Spec{Dataset: "count", Params: r.params}, Settings: r.settings, State: state}
 }
 

@@ -241,7 +241,7 @@ func (c *Coordinator) bury(ctx context.Context) error {
 			continue
 		}
 		err := c.kv.Purge(ctx, topology.CoordinatorKey(id), jetstream.LastRevision(rev))
-		if err != nil && !isConflict(err) {
+		if err != nil && !topology.IsConflict(err) {
 			failed = errors.Join(failed, err)
 		}
 	}

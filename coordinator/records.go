@@ -119,7 +119,7 @@ func (r *records) create(ctx context.Context, rec wire.Record) (uint64, error) {
 		return 0, err
 	}
 	rev, err := r.kv.Create(ctx, topology.BatcherKey(rec.Batcher), data)
-	if errors.Is(err, jetstream.ErrKeyExists) || isConflict(err) {
+	if errors.Is(err, jetstream.ErrKeyExists) || topology.IsConflict(err) {
 		return 0, errConflict
 	}
 	return rev, err
@@ -132,7 +132,7 @@ func (r *records) update(ctx context.Context, rec wire.Record, rev uint64) (uint
 		return 0, err
 	}
 	rev, err = r.kv.Update(ctx, topology.BatcherKey(rec.Batcher), data, rev)
-	if isConflict(err) {
+	if topology.IsConflict(err) {
 		return 0, errConflict
 	}
 	return rev, err
@@ -199,7 +199,7 @@ func (r *records) mine(ctx context.Context, batcher string, cause error) (rev ui
 // remove deletes the record at one revision, whose owner is dead.
 func (r *records) remove(ctx context.Context, batcher string, rev uint64) error {
 	err := r.kv.Delete(ctx, topology.BatcherKey(batcher), jetstream.LastRevision(rev))
-	if isConflict(err) {
+	if topology.IsConflict(err) {
 		return errConflict
 	}
 	return err
@@ -239,14 +239,6 @@ func (r *records) sweep(ctx context.Context, key string) error {
 		return nil // it is there again
 	}
 	return r.stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(m.Sequence+1))
-}
-
-// isConflict reports whether a compare-and-set failed because the key has another revision. A replicated bucket has a
-// code of its own for it.
-func isConflict(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
-		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // unanswered reports whether nobody said what became of a change.

@@ -17,17 +17,6 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// A compare-and-set that loses on a replicated bucket has a code of its own.
-func TestConflictCodes(t *testing.T) {
-	t.Parallel()
-	for code, want := range map[jetstream.ErrorCode]bool{10071: true, 10164: true, 10077: false, 10059: false} {
-		err := fmt.Errorf("update: %w", &jetstream.APIError{Code: 400, ErrorCode: code})
-		if got := isConflict(err); got != want {
-			t.Errorf("%d: %v", code, got)
-		}
-	}
-}
-
 func goodRecord() wire.Record {
 	return wire.Record{
 		Wire: wire.Version, Batcher: "b", Owner: "me", Gen: "G1", Phase: schema.PhaseRunning,

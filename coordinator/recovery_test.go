@@ -192,9 +192,7 @@ func TestLostStore(t *testing.T) {
 	if got.Seat != before.Seat || got.Reader != r.id || got.Phase != schema.PhaseRunning {
 		t.Fatalf("got %+v", got)
 	}
-	if s := r.status(); s.Restarts != 1 || s.Taken != 0 {
-		t.Fatalf("status: %+v", s)
-	}
+	r.wait("the new generation is fed", func(s schema.Status) bool { return s.Restarts == 1 && s.Taken == 0 })
 	// The reader comes back with its own state, which is where the new generation begins.
 	if seat := r.must(wire.ModeSeek, at(3)); !seat.Held || seat.Gen != got.Gen || seat.Position != 1 {
 		t.Fatalf("seat: %+v", seat)

@@ -2,6 +2,8 @@ package coordinator_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +57,39 @@ func TestDeposedOwnerRefusesNothing(t *testing.T) {
 			t.Fatalf("%d answers, %v", n, err)
 		}
 	})
+}
+
+// A reader of another wire version gets no seat, neither in a batcher that is fed here nor in a new one: what workers of
+// this version store would look damaged to it.
+func TestReaderOfAnotherWireVersion(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{Name: "c"}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	for _, name := range []string{"train", "new"} {
+		old := c.reader(name)
+		req := old.request(wire.ModeOpen, schema.State{})
+		req.Wire, req.TakeOver = 0, true // version 1 did not say
+		msg, err := c.nc.Request(wire.CoordinatorPrefix+".seat", mustJSON(t, req), 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got wire.SeatReply
+		if err := json.Unmarshal(msg.Data, &got); err != nil {
+			t.Fatal(err)
+		}
+		expectFault(t, got.Fault, schema.CodeUnavailable)
+		want := fmt.Sprintf("the trainer speaks wire version 1 and coordinator c %d", wire.Version)
+		if !strings.Contains(got.Fault.Message, want) {
+			t.Errorf("%s: %q does not say %q", name, got.Fault.Message, want)
+		}
+	}
+	if rec, _ := r.record(); rec.Reader != r.id {
+		t.Errorf("the seat is %s's", rec.Reader)
+	}
+	if o := ask[wire.Overview](c, "overview", nil); len(o.Batchers) != 1 {
+		t.Errorf("%d batchers, want the one that was there", len(o.Batchers))
+	}
 }
 
 // deposed is a reader to whom another owner gave the seat, and the only coordinator does not know of either.

@@ -92,7 +92,11 @@ type plan struct {
 }
 
 func (c *Coordinator) planSeat(req *wire.SeatRequest) (plan, *schema.Fault) {
-	return planChange(opSeat, req.Batcher, req.Reader, req.Request)
+	planned, fault := planChange(opSeat, req.Batcher, req.Reader, req.Request)
+	if fault == nil && req.Wire != wire.Version {
+		fault = c.foreign(req)
+	}
+	return planned, fault
 }
 
 func (c *Coordinator) planStop(req *wire.StopRequest) (plan, *schema.Fault) {
@@ -260,6 +264,13 @@ func (c *Coordinator) route(f *flight, name string, seat *wire.SeatRequest) (*ba
 
 func unavailable(format string, args ...any) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(format, args...)}
+}
+
+// foreign is why a reader of another wire version gets no seat: what this coordinator's workers store would look damaged
+// to it. A coordinator of its version may answer the next request.
+func (c *Coordinator) foreign(req *wire.SeatRequest) *schema.Fault {
+	return unavailable("the trainer speaks wire version %d and coordinator %s %d: use programs of one release",
+		max(req.Wire, 1), c.cfg.Name, wire.Version)
 }
 
 // claim makes one attempt at routing a batcher that is not owned here.

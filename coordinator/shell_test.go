@@ -487,7 +487,7 @@ func TestOwnersThatDie(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := wire.Record{Batcher: "train", Owner: "dead", Gen: "G1", Phase: schema.PhaseRunning, Taken: 3, Spec: wire.Spec{Dataset: "count"}}
-	rec.Takeovers = &schema.Takeovers{Count: 5, Gen: "G1", Taken: 3, At: time.Now()}
+	rec.Takeovers = &wire.Takeovers{Count: 5, Gen: "G1", Taken: 3, At: time.Now()}
 	c.put(kv, rec)
 	var opened sync.Map
 	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, &hooks{open: func(params) error { opened.Store("here", true); return nil }})

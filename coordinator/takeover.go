@@ -183,9 +183,9 @@ func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
 func (c *Coordinator) unfit(rec *wire.Record) string {
 	switch {
 	case rec.Wire != wire.Version:
-		return fmt.Sprintf("no coordinator speaks wire version %d", rec.Wire)
+		return fmt.Sprintf("the record of batcher %s is of wire version %d; no coordinator speaks it", rec.Batcher, rec.Wire)
 	case c.kinds[rec.Spec.Dataset] == nil:
-		return fmt.Sprintf("no coordinator has data set %s", rec.Spec.Dataset)
+		return fmt.Sprintf("the record of batcher %s is of data set %s; no coordinator has it", rec.Batcher, rec.Spec.Dataset)
 	}
 	return ""
 }
@@ -223,7 +223,7 @@ func (c *Coordinator) removeStray(ctx context.Context, name string, rev uint64) 
 // takeOver makes this coordinator the owner. Both results nil: another coordinator was faster.
 func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64) (*batcher, *schema.Fault) {
 	if why := c.unfit(&rec); why != "" {
-		return nil, c.strayFault(rec.Batcher, why)
+		return nil, c.strayFault(&rec, why)
 	}
 	unlock, ok := c.claims.lock(ctx, rec.Batcher)
 	if !ok {
@@ -278,7 +278,7 @@ func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 	if rec.Phase != schema.PhaseRunning || !died {
 		return false
 	}
-	n := schema.Takeovers{Gen: rec.Gen, Taken: rec.Taken, At: now}
+	n := wire.Takeovers{Gen: rec.Gen, Taken: rec.Taken, At: now}
 	if before := rec.Takeovers; before != nil && !before.Progressed(rec) && now.Sub(before.At) < forgiven {
 		n.Count = before.Count
 	}
@@ -294,9 +294,12 @@ func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 }
 
 // strayFault answers a request for a batcher that this coordinator cannot take over.
-func (c *Coordinator) strayFault(name, why string) *schema.Fault {
-	f := &schema.Fault{Code: schema.CodeUnknownDataset, Message: fmt.Sprintf("batcher %s: %s", name, why)}
-	if _, left, ok := c.directory.strayOf(name, time.Now()); ok {
+func (c *Coordinator) strayFault(rec *wire.Record, why string) *schema.Fault {
+	f := &schema.Fault{Code: schema.CodeUnknownDataset, Message: why}
+	if rec.Wire != wire.Version {
+		f.Code = schema.CodeUnavailable // a coordinator of its version may come
+	}
+	if _, left, ok := c.directory.strayOf(rec.Batcher, time.Now()); ok {
 		f.Message += fmt.Sprintf("; its record is deleted in %v", left.Round(time.Second))
 	}
 	return f

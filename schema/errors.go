@@ -1,20 +1,28 @@
 package schema
 
-import "errors"
+import (
+	"errors"
 
+	"github.com/jetbatch/jetbatch/internal/msgp"
+)
+
+// Errors of the encoding, which whatever reads or writes states and batches returns.
 var (
 	// ErrMalformed is returned for bytes that are not what they claim to be: cut off, nested too deep, lengths that do
 	// not fit, bytes left over, tensors outside their payload. The bytes were damaged, or never came from here.
-	ErrMalformed = errors.New("malformed bytes")
+	ErrMalformed = msgp.ErrMalformed
 
 	// ErrEncode is returned for a value that has no canonical encoding: channels, functions, values nested deeper than
-	// [MaxDepth], msgpack extensions other than timestamps.
-	ErrEncode = errors.New("value cannot be encoded")
+	// 64 levels, msgpack extensions other than timestamps.
+	ErrEncode = msgp.ErrEncode
 
 	// ErrDecode is returned for sound bytes that do not fit the Go type they are decoded into. Sender and receiver
 	// were most likely built from different versions of that type.
-	ErrDecode = errors.New("bytes do not fit the type")
+	ErrDecode = msgp.ErrDecode
+)
 
+// Errors of states, tensors and batches.
+var (
 	// ErrStateNotCanonical is returned by [NewState] for a value that does not come back as the same bytes, so that
 	// two equal positions in the data could look different.
 	ErrStateNotCanonical = errors.New("state does not survive encoding")
@@ -39,7 +47,4 @@ var (
 	// ErrBadBatch is returned for a batch that cannot be encoded: too many tensors, a name that is empty, too long or
 	// used twice.
 	ErrBadBatch = errors.New("invalid batch")
-
-	// ErrBadDigest is returned by [ParseDigest] for text that is not 32 hexadecimal digits.
-	ErrBadDigest = errors.New("not a digest")
 )

@@ -44,20 +44,9 @@ func ExampleBatch() {
 		fmt.Println(err)
 		return
 	}
-	batch := schema.Batch{{Name: "x", Tensor: x}}
+	batch := schema.Batch{{Name: "x", Tensor: x}} // what Materialize returns, and Take
 
-	// A worker writes the payload; a trainer reads it where it lies.
-	payload, err := schema.AppendBatch(schema.AlignedBuffer(schema.EncodedSize(batch))[:0], batch)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	got, err := schema.DecodeBatch(payload)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	x, _ = got.Get("x")
+	x, _ = batch.Get("x")
 	values, err := schema.View[float32](x)
 	fmt.Println(x.DType, x.Shape, values, err)
 	// Output: float32 [2 3] [1 2 3 4 5 6] <nil>

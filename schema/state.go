@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/jetbatch/jetbatch/internal/msgp"
 )
 
 // MaxState is the most bytes that [State.Data] may hold: 16 KiB.
@@ -32,7 +34,7 @@ type State struct {
 // keys are not strings. What v keeps in unexported fields is not seen, unless v encodes itself. More than [MaxState]
 // bytes are [ErrStateTooLarge].
 func NewState(v any) (State, error) {
-	data, foreignKeys, err := marshal(v)
+	data, foreignKeys, err := msgp.MarshalKeys(v)
 	if err != nil {
 		return State{}, fmt.Errorf("%w: %w", ErrStateNotCanonical, err)
 	}
@@ -48,10 +50,10 @@ func NewState(v any) (State, error) {
 		return State{Data: data}, nil
 	}
 	fresh := reflect.New(reflect.TypeOf(v))
-	if err := Unmarshal(data, fresh.Interface()); err != nil {
+	if err := msgp.Unmarshal(data, fresh.Interface()); err != nil {
 		return State{}, fmt.Errorf("%w: it cannot be decoded again: %w", ErrStateNotCanonical, err)
 	}
-	again, err := Marshal(fresh.Elem().Interface())
+	again, err := msgp.Marshal(fresh.Elem().Interface())
 	if err != nil {
 		return State{}, fmt.Errorf("%w: it cannot be encoded again: %w", ErrStateNotCanonical, err)
 	}
@@ -61,8 +63,10 @@ func NewState(v any) (State, error) {
 	return State{Data: data}, nil
 }
 
-// Decode decodes Data into the value that v points to, which should be zero. See [Unmarshal] for its errors.
-func (s State) Decode(v any) error { return Unmarshal(s.Data, v) }
+// Decode decodes Data into the value that v points to, which should be zero: slices are reused and maps are filled.
+// Unknown fields are ignored. Errors wrap [ErrMalformed] when the bytes are at fault and [ErrDecode] when they do not
+// fit the type; neither ever wraps io.EOF.
+func (s State) Decode(v any) error { return msgp.Unmarshal(s.Data, v) }
 
 // Equal reports whether s and o are the same position of the same data set and version.
 func (s State) Equal(o State) bool {

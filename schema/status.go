@@ -42,6 +42,30 @@ type Status struct {
 	Backups    uint64        `json:"backups,omitempty"`  // jobs given to a second worker because the first was late
 }
 
+// WorkerStatus is a worker's heartbeat, sent every second and at once when it joins or leaves.
+type WorkerStatus struct {
+	Worker    string    `json:"worker"`
+	Kinds     []string  `json:"kinds"` // that it serves, each a data set, its version and that of the wire: onda-v1-w2
+	Slots     int       `json:"slots"` // concurrent materializations; 0 while it drains
+	Running   int       `json:"running"`
+	Done      uint64    `json:"done"`
+	Failed    uint64    `json:"failed"`
+	Retried   uint64    `json:"retried"`
+	Leaving   bool      `json:"leaving,omitempty"`
+	LastError string    `json:"last_error,omitempty"`
+	Oldest    *Running  `json:"oldest,omitempty"`     // what it has been at for longest
+	Direct    string    `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
+	DirectPin []byte    `json:"direct_pin,omitempty"` // SHA-256 of the certificate that it shows there; empty where no TLS is spoken
+	Now       time.Time `json:"now,omitzero"`         // when it said so, by its own clock
+}
+
+// Running is a job that is being materialized, or whose result is being stored.
+type Running struct {
+	Batcher string        `json:"batcher"`
+	Seq     uint64        `json:"seq"`
+	For     time.Duration `json:"for"` // so far
+}
+
 // Step is one batch and its place in the sequence.
 type Step[B any] struct {
 	Seq        uint64 // from 1 within a generation; not a checkpoint

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/jetbatch/jetbatch/internal/msgp"
 )
 
 func mustTensor[T Element](t testing.TB, data []T, shape ...int) Tensor {
@@ -133,7 +135,7 @@ func TestTensorAsField(t *testing.T) {
 	in := sample{X: x, More: []Tensor{x, mustTensor(t, []bool{}, 0)}, Last: &x}
 	data := mustMarshal(t, in)
 	var out sample
-	if err := Unmarshal(data, &out); err != nil {
+	if err := msgp.Unmarshal(data, &out); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(in, out); diff != "" {
@@ -149,15 +151,18 @@ func TestTensorAsField(t *testing.T) {
 	}
 }
 
-func TestAlignedBuffer(t *testing.T) {
+// States and tensors that are not sound are neither written nor read.
+func TestFieldsRefuse(t *testing.T) {
 	t.Parallel()
-	for n := range 300 {
-		b := AlignedBuffer(n)
-		if len(b) != n || cap(b) != n {
-			t.Errorf("%d: len %d, cap %d", n, len(b), cap(b))
-		}
-		if p := uintptr(unsafe.Pointer(unsafe.SliceData(b))); p%Alignment != 0 {
-			t.Errorf("%d: address %x", n, p)
-		}
+	data, err := msgp.Marshal(struct{ T Tensor }{Tensor{DType: Float32, Shape: []int{2}}})
+	if !errors.Is(err, ErrEncode) || data != nil {
+		t.Errorf("invalid tensor: %x, %v", data, err)
+	}
+	err = msgp.Unmarshal([]byte{0x93, 1, 0x91, 2, 0xc0}, new(Tensor))
+	if !errors.Is(err, ErrBadTensor) || !errors.Is(err, ErrDecode) {
+		t.Errorf("tensor without data: %v", err)
+	}
+	if err := msgp.Unmarshal([]byte{0x92, 0xa0, 0}, new(State)); !errors.Is(err, ErrDecode) {
+		t.Errorf("state of 2 fields: %v", err)
 	}
 }

@@ -76,6 +76,6 @@ func Example() {
 	cancel()
 	fmt.Println("drained:", <-done)
 	// Output:
-	// w1 2 [squares-v1-w1]
+	// w1 2 [squares-v1-w2]
 	// drained: <nil>
 }

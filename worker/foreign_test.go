@@ -3,9 +3,12 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
@@ -25,7 +28,7 @@ func never(t *testing.T) func(context.Context, int) (schema.Batch, error) {
 // A job of a version that the worker does not have is handed back, never run and never judged, however it came here.
 func TestForeignJobIsHandedBack(t *testing.T) {
 	t.Parallel()
-	for _, foreign := range []string{"count-v1-w2", "count-v2-w1", "other-v1-w1"} {
+	for _, foreign := range []string{"count-v1-w1", "count-v2-w2", "other-v1-w2"} {
 		t.Run(foreign, func(t *testing.T) {
 			t.Parallel()
 			s := natstest.RunInProcess(t)
@@ -84,6 +87,47 @@ func TestRecordOfAnotherWireVersion(t *testing.T) {
 	}
 	rewrite(t, kv, o, wire.Version)
 	natstest.Eventually(t, "the lane is open again", func() bool { return w.lane("b") })
+}
+
+// lines collects log lines.
+type lines struct {
+	mu   sync.Mutex
+	text string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text += string(p)
+	return len(p), nil
+}
+
+func (l *lines) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text, s)
+}
+
+// The log of a worker says once why it leaves the jobs of another wire version alone.
+func TestLaneOfAnotherWireVersion(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunInProcess(t)
+	log := new(lines)
+	cfg := Config{Slots: 1, Logger: slog.New(slog.NewTextHandler(log, nil))}
+	w, _ := start(t, s, cfg, nil, define("count", never(t)))
+	for _, kind := range []string{"count-v1-w1", "count-v1-w1", "count-v2-w1", "other-v1-w1"} {
+		lane, err := json.Marshal(wire.Lane{Batcher: "old", Gen: "G", Kind: kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.onLane(&nats.Msg{Data: lane})
+	}
+	if n := log.count("another wire version"); n != 1 || log.count("count-v1-w1") != 1 {
+		t.Fatalf("said %d times:\n%s", n, log.text)
+	}
+	if w.lane("old") {
+		t.Fatal("the worker serves a run of another wire version")
+	}
 }
 
 func rewrite(t *testing.T, kv jetstream.KeyValue, o *owner, version int) {

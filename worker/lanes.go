@@ -83,11 +83,32 @@ func (l *lane) close(cause error) {
 	l.data.close()
 }
 
+// leave says once of each kind that there are jobs of it on another wire version. They are for other workers.
+func (w *Worker) leave(hint wire.Lane) {
+	for own := range w.kinds {
+		if !wire.SameButWire(own, hint.Kind) {
+			continue
+		}
+		w.mu.Lock()
+		said := w.left[own]
+		w.left[own] = true
+		w.mu.Unlock()
+		if !said {
+			w.log.Warn("jobs of another wire version are left to other workers: use programs of one release",
+				"batcher", hint.Batcher, "kind", hint.Kind, "served", own)
+		}
+	}
+}
+
 // onLane hears that a batcher has jobs.
 func (w *Worker) onLane(msg *nats.Msg) {
 	var hint wire.Lane
-	if json.Unmarshal(msg.Data, &hint) != nil || w.kinds[hint.Kind] == nil || wire.CheckName("batcher", hint.Batcher) != nil {
-		return // for other workers, or from another version
+	if json.Unmarshal(msg.Data, &hint) != nil || wire.CheckName("batcher", hint.Batcher) != nil {
+		return // from another version
+	}
+	if w.kinds[hint.Kind] == nil {
+		w.leave(hint)
+		return
 	}
 	w.mu.Lock()
 	l := w.lanes[hint.Batcher]

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,14 +16,6 @@ const (
 	answerTimeout = 2 * time.Second // after which a publication is sent again
 	maxTries      = 30              // of one publication before its job is handed back
 	maxBackoff    = 2 * time.Second // between tries that the server refused for now
-)
-
-// Codes of JetStream errors that decide what becomes of a publication.
-const (
-	codeNoMessage       = 10037
-	codeMessageTooLarge = 10054
-	codeStreamNotFound  = 10059
-	codeStoreFailed     = 10077
 )
 
 // refusal is why a publication was not stored.
@@ -85,9 +76,9 @@ func (a *pubAck) verdict(stream string) verdict {
 		return exists
 	case topology.IsFull(code, why):
 		return full
-	case code == codeMessageTooLarge, code == codeStoreFailed && strings.Contains(why, "too large"):
+	case topology.IsTooLarge(code, why):
 		return tooLarge
-	case code == codeStreamNotFound:
+	case topology.IsNoStream(code):
 		return gone
 	}
 	return passing // 429 too many requests, no leader, and whatever the future brings
@@ -161,7 +152,7 @@ func (p *publisher) publish(x *publication) error {
 // other is mended by sending again when the connection is back.
 func (p *publisher) failed(x *publication, err error) {
 	if err == nats.ErrMaxPayload && p.take(x.token) != nil {
-		x.done(&pubAck{Error: &refusal{ErrCode: codeMessageTooLarge, Description: err.Error()}})
+		x.done(&pubAck{Error: &refusal{ErrCode: topology.CodeTooLarge, Description: err.Error()}})
 	}
 }
 

@@ -178,10 +178,10 @@ func (w *Worker) storedResult(ctx context.Context, l *lane, seq uint64) (*wire.R
 		return nil, err
 	}
 	if e := reply.Error; e != nil {
-		switch e.ErrCode {
-		case codeNoMessage:
+		switch {
+		case topology.IsNoMessage(e.ErrCode):
 			return nil, errNotStored
-		case codeStreamNotFound:
+		case topology.IsNoStream(e.ErrCode):
 			return nil, errNoStream
 		}
 		return nil, fmt.Errorf("%s (%d)", e.Description, e.ErrCode)

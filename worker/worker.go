@@ -143,6 +143,7 @@ type Worker struct {
 	lanes          map[string]*lane  // by batcher
 	checking       map[string]*check // by batcher, whose record is being read
 	storeless      map[string]string // by batcher, the generation whose store was not there
+	left           map[string]bool   // by kind, whether jobs of another wire version were heard of
 	held           []*job            // delivered and neither acked nor handed back
 	separating     int               // jobs being taken out of runs
 	unsettled      int               // commits published and not answered
@@ -187,7 +188,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 	w := &Worker{
 		cfg: cfg, log: cfg.Logger.With("worker", cfg.Name), kinds: kinds, nc: nc, js: js, began: time.Now(),
 		sleep: sleep, tick: topology.AckWait / 4, lostAfter: topology.AckWait, changed: make(chan struct{}, 1),
-		sched: schedule.New[*lane, *job](cfg.Slots), lanes: make(map[string]*lane), checking: make(map[string]*check), storeless: make(map[string]string),
+		sched: schedule.New[*lane, *job](cfg.Slots), lanes: make(map[string]*lane), checking: make(map[string]*check), storeless: make(map[string]string), left: make(map[string]bool),
 	}
 	w.ready.L, w.room.L = &w.mu, &w.mu
 	w.counts = w.newCounts()

@@ -36,8 +36,8 @@ var mutants = []mutant{
 	},
 	{
 		"generations share a name", []edit{{
-			"coordinator/generation.go",
-			"gen, before := ulid.Make().String(), b.rec.Gen", "gen, before := ulid.Make().String()[:0]+\"G\", b.rec.Gen",
+			"coordinator/effects.go",
+			"func newGen() string { return ulid.Make().String() }", "func newGen() string { return ulid.Make().String()[:0] + \"G\" }",
 		}},
 	},
 	{
@@ -55,14 +55,14 @@ var mutants = []mutant{
 	},
 	{
 		"a deposed owner writes the record", []edit{{
-			"coordinator/batcher.go",
-			"rev, err := b.c.kv.Update(ctx, key, data, b.rev)", "rev, err := b.c.kv.Put(ctx, key, data)",
+			"coordinator/records.go",
+			"rev, err = r.kv.Update(ctx, topology.BatcherKey(rec.Batcher), data, rev)", "rev, err = r.kv.Put(ctx, topology.BatcherKey(rec.Batcher), data)",
 		}},
 	},
 	{
 		"credits of an earlier seat count", []edit{{
-			"coordinator/reader.go",
-			"credit.Gen != b.rec.Gen || credit.Seat != b.rec.Seat || g == nil", "credit.Gen != b.rec.Gen || g == nil",
+			"coordinator/internal/owner/credit.go",
+			"credit.Gen != o.rec.Gen || credit.Seat != o.rec.Seat || g == nil", "credit.Gen != o.rec.Gen || g == nil",
 		}},
 	},
 	{
@@ -73,21 +73,20 @@ var mutants = []mutant{
 	},
 	{
 		"results are dropped before the record says so", []edit{{
-			"coordinator/progress.go",
-			"	g := b.gen\n	err := b.update(func(r *wire.Record) {\n		r.Taken, r.Floor,",
-			"	g := b.gen\n	_ = b.purge(g.purged, floor)\n	err := b.update(func(r *wire.Record) {\n		r.Taken, r.Floor,",
+			"coordinator/internal/owner/write.go",
+			"		o.record(toSave, nil,", "		o.emit(Purge{o.rec.Gen, g.purged, floor})\n		o.record(toSave, nil,",
 		}},
 	},
 	{
 		"a displaced reader takes the seat back", []edit{{
-			"coordinator/seat.go",
+			"coordinator/internal/owner/seat.go",
 			"	case !same && req.Mode != wire.ModeOpen:", "	case false:",
 		}},
 	},
 	{
 		"a late head is not looked after", []edit{{
-			"coordinator/generation.go",
-			"if g == nil || time.Since(g.looked) < g.pause {", "if g == nil || g.pause >= 0 {",
+			"coordinator/internal/owner/store.go",
+			"if g == nil || now.Sub(g.looked) < g.pause {", "if g == nil || g.pause >= 0 {",
 		}},
 	},
 	{
@@ -116,8 +115,8 @@ var mutants = []mutant{
 	},
 	{
 		"a payload that was lost is not made again", []edit{{
-			"coordinator/generation.go",
-			"	if !b.silent.IsZero() {\n		return // the reader says it again", "	if g != nil {\n		return // the reader says it again",
+			"coordinator/internal/owner/store.go",
+			"	if !o.silent.IsZero() {\n		return // the reader says it again", "	if g != nil {\n		return // the reader says it again",
 		}},
 	},
 	{
@@ -134,8 +133,8 @@ var mutants = []mutant{
 	},
 	{
 		"the collector deletes what the record names", []edit{{
-			"coordinator/registry.go",
-			"if err == nil && rec.Gen == g.gen {", "if err == nil && rec.Gen == g.gen && false {",
+			"coordinator/collector.go",
+			"	case rec.Gen == g.gen:", "	case rec.Gen == g.gen && false:",
 		}},
 	},
 }

@@ -23,7 +23,8 @@ import (
 	"time"
 )
 
-const roleEnv = "JETBATCH_TEST_ROLE"
+// RoleEnv is the variable that tells a test binary which role to run.
+const RoleEnv = "JETBATCH_TEST_ROLE"
 
 // terminateTimeout is above the time that a worker drains for.
 const terminateTimeout = 40 * time.Second
@@ -33,7 +34,7 @@ type Role func(ctx context.Context, log *slog.Logger) error
 
 // Main runs the role that the environment asks for, and exits; without one it returns at once.
 func Main(roles map[string]Role) {
-	name := os.Getenv(roleEnv)
+	name := os.Getenv(RoleEnv)
 	if name == "" {
 		return
 	}
@@ -57,7 +58,7 @@ func Main(roles map[string]Role) {
 }
 
 // IsRole reports whether this process runs the role of that name.
-func IsRole(name string) bool { return os.Getenv(roleEnv) == name }
+func IsRole(name string) bool { return os.Getenv(RoleEnv) == name }
 
 // Process is a role that runs, or ran. Its methods are for the goroutine of the test.
 type Process struct {
@@ -73,24 +74,38 @@ type Process struct {
 // shown if the test failed. A data race that it found fails the test.
 func Start(t testing.TB, role string, env ...string) *Process {
 	t.Helper()
-	return start(t, role, nil, env)
+	return start(t, role, own(t, role, env), nil)
+}
+
+// StartCommand is Start for any other program, such as the roles of an earlier release.
+func StartCommand(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	return start(t, cmd.String(), cmd, nil)
 }
 
 // StartLines is Start for a role that speaks: line is called with each line of its standard output, from one goroutine,
 // and the process counts as ended only after the last call.
 func StartLines(t testing.TB, role string, line func([]byte), env ...string) *Process {
 	t.Helper()
-	return start(t, role, line, env)
+	return start(t, role, own(t, role, env), line)
 }
 
-func start(t testing.TB, role string, line func([]byte), env []string) *Process {
+// own is a role of this test binary.
+func own(t testing.TB, role string, env []string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{t: t, role: role, cmd: exec.Command(exe), ended: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), roleEnv+"="+role), env...)
+	cmd := exec.Command(exe)
+	cmd.Env = append(append(os.Environ(), RoleEnv+"="+role), env...)
+	return cmd
+}
+
+func start(t testing.TB, role string, cmd *exec.Cmd, line func([]byte)) *Process {
+	t.Helper()
+	var err error
+	p := &Process{t: t, role: role, cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	var stdout io.ReadCloser
 	if line != nil {

@@ -108,18 +108,6 @@ func Shared(cfg Config) []jetstream.StreamConfig {
 	}
 }
 
-// Codes of the server's errors for what it has stored and cannot run: its files are damaged, or of a later version. It
-// stays so until somebody deletes it.
-const (
-	codeStreamOffline   = 10194
-	codeConsumerOffline = 10195
-)
-
-func unreadable(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == codeStreamOffline || api.ErrorCode == codeConsumerOffline)
-}
-
 func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
 	_, err := js.Stream(ctx, cfg.Name)
 	if unreadable(err) { // as good as lost: all that is stored can be derived again
@@ -303,15 +291,6 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 	}
 	return group.Wait()
 }
-
-// gone reports whether a message could not be deleted because it was deleted, or acked, before.
-func gone(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeMessageNotFound || api.ErrorCode == msgDeleteFailed)
-}
-
-// msgDeleteFailed is the server's code for a message that is not there to be deleted.
-const msgDeleteFailed jetstream.ErrorCode = 10057
 
 // deletesAtOnce is how many jobs are deleted at a time: one round trip for each would take seconds for some thousands.
 const deletesAtOnce = 64

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
@@ -73,21 +74,17 @@ func (e *examination) payload() {
 	}
 }
 
-// Codes of the server's errors.
-const codeNotForAccount = 10039
-
 // account looks at JetStream and its limits and reports whether there is any.
 func (e *examination) account(ctx context.Context) bool {
 	err := e.ask(ctx, func(ctx context.Context) (err error) {
 		e.info, err = e.js.AccountInfo(ctx)
 		return err
 	}, "$JS.API.INFO")
-	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		e.find(Error, "jetstream", "JetStream is off", "put jetstream { store_dir: … } into the server's configuration; deploy/nats/nats.conf has it")
 		return false
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.As(err, &api) && api.ErrorCode == codeNotForAccount:
+	case topology.IsNotForAccount(err):
 		e.find(Error, "jetstream", "JetStream is off for this user's account", "put jetstream: enabled into the account's configuration")
 		return false
 	case err != nil:

@@ -95,7 +95,7 @@ func siblings(kind string, of map[string][]string) []string {
 	return found
 }
 
-// datasetOf cuts "-v1-w1" off, or what is there of it. A data set's own name may have anything before that.
+// datasetOf cuts "-v1-w2" off, or what is there of it. A data set's own name may have anything before that.
 func datasetOf(kind string) string {
 	name := kind
 	for _, mark := range []string{"-w", "-v"} {

@@ -20,24 +20,24 @@ func TestSkew(t *testing.T) {
 		want     []string
 	}{
 		"all is well": {
-			datasets: []string{"my-video-v1-w1", "idle-v1-w1"}, batchers: []schema.Status{running, closed},
-			workers: map[string][]string{"a": {"my-video-v1-w1"}},
+			datasets: []string{"my-video-v1-w2", "idle-v1-w2"}, batchers: []schema.Status{running, closed},
+			workers: map[string][]string{"a": {"my-video-v1-w2"}},
 		},
 		"no worker": {
-			datasets: []string{"my-video-v1-w1"}, batchers: []schema.Status{running},
-			want: []string{"my-video-v1-w1: wanted by train; no worker serves it"},
+			datasets: []string{"my-video-v1-w2"}, batchers: []schema.Status{running},
+			want: []string{"my-video-v1-w2: wanted by train; no worker serves it"},
 		},
 		"side by side": {
-			datasets: []string{"my-video-v1-w1"}, batchers: []schema.Status{running},
-			workers: map[string][]string{"a": {"my-video-v1-w1"}, "b": {"my-video-v2-w1"}},
-			want:    []string{"my-video-v2-w1: served by b; no coordinator has it, but my-video-v1-w1"},
+			datasets: []string{"my-video-v1-w2"}, batchers: []schema.Status{running},
+			workers: map[string][]string{"a": {"my-video-v1-w2"}, "b": {"my-video-v2-w2"}},
+			want:    []string{"my-video-v2-w2: served by b; no coordinator has it, but my-video-v1-w2"},
 		},
 		"unknown wire": {
-			datasets: []string{"my-video-v1-w1"}, batchers: []schema.Status{running},
-			workers: map[string][]string{"b": {"my-video-v1-w2"}, "c": {"my-video-v1-w2"}},
+			datasets: []string{"my-video-v1-w2"}, batchers: []schema.Status{running},
+			workers: map[string][]string{"b": {"my-video-v1-w3"}, "c": {"my-video-v1-w3"}},
 			want: []string{
-				"my-video-v1-w1: wanted by train; no worker serves it, but my-video-v1-w2",
-				"my-video-v1-w2: served by b, c; no coordinator has it, but my-video-v1-w1",
+				"my-video-v1-w2: wanted by train; no worker serves it, but my-video-v1-w3",
+				"my-video-v1-w3: served by b, c; no coordinator has it, but my-video-v1-w2",
 			},
 		},
 		"coordinator of another wire": {

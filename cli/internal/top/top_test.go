@@ -28,7 +28,7 @@ var began = time.Date(2026, 11, 23, 1, 30, 0, 0, time.UTC)
 func look(n int) fleet.Status {
 	s := time.Duration(n) * time.Second
 	return fleet.Status{
-		Coordinators: []fleet.Coordinator{{Coordinator: "c-1", Version: "0.1.0", Datasets: []string{"onda-v1-w1"}}},
+		Coordinators: []fleet.Coordinator{{Coordinator: "c-1", Version: "0.1.0", Datasets: []string{"onda-v1-w2"}}},
 		Batchers: []schema.Status{
 			{Batcher: "eval-2026-11-22", Phase: schema.PhaseDone, Dataset: "onda", Version: 1, Gen: "a", Taken: 1250, Fed: 1250},
 			{
@@ -50,9 +50,9 @@ func look(n int) fleet.Status {
 			},
 		},
 		Workers: []schema.WorkerStatus{
-			{Worker: "gpu-box-1", Kinds: []string{"images-v3-w1", "onda-v1-w1"}, Slots: 2, Running: 2, Done: uint64(1000 + 3*n), Retried: 2,
+			{Worker: "gpu-box-1", Kinds: []string{"images-v3-w2", "onda-v1-w2"}, Slots: 2, Running: 2, Done: uint64(1000 + 3*n), Retried: 2,
 				Oldest: &schema.Running{Batcher: "train-large", Seq: uint64(n*2 + 1), For: 1700 * time.Millisecond}},
-			{Worker: "gpu-box-2", Kinds: []string{"images-v3-w1", "onda-v1-w1"}, Slots: 2, Running: 1, Done: uint64(900 + 2*n), Failed: uint64(n / 30), LastError: lastError(n)},
+			{Worker: "gpu-box-2", Kinds: []string{"images-v3-w2", "onda-v1-w2"}, Slots: 2, Running: 1, Done: uint64(900 + 2*n), Failed: uint64(n / 30), LastError: lastError(n)},
 		},
 	}
 }

@@ -1,0 +1,226 @@
+package wire
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Control messages and the batcher's record are JSON, so that the nats CLI can read them; only jobs and
+// results, which are many and large, are msgpack.
+
+// Spec names what a batcher iterates.
+type Spec struct {
+	Dataset string          `json:"dataset"`
+	Version uint32          `json:"version"` // of the data set's Definition; the coordinator fills it in
+	Params  json.RawMessage `json:"params,omitempty"`
+}
+
+// Digest identifies the spec; equal digests mean the same data set, version and parameters.
+func (s Spec) Digest() Digest {
+	data, _ := json.Marshal(s) // a RawMessage that came from json cannot fail to marshal
+	return Sum(data)
+}
+
+// Settings are what a client asks of its batcher. Zero values mean the defaults.
+type Settings struct {
+	Window      int           `json:"window,omitempty"`       // batches in flight; defaults to 2 x worker slots + 1
+	WindowBytes int64         `json:"window_bytes,omitempty"` // bound on window x largest batch; defaults to 1 GiB
+	Retain      int           `json:"retain,omitempty"`       // taken batches kept for look-up; defaults to half the window; -1 for none
+	IdleTimeout time.Duration `json:"idle_timeout,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
+}
+
+// Record is the truth about a batcher: one key of the bucket, changed by its owner only, by compare-and-set.
+type Record struct {
+	Wire     int          `json:"wire"`
+	Batcher  string       `json:"batcher"`
+	Owner    string       `json:"owner"` // coordinator id
+	Gen      string       `json:"gen,omitempty"`
+	Phase    schema.Phase `json:"phase"`
+	Spec     Spec         `json:"spec"`
+	Settings Settings     `json:"settings"`
+
+	Seat     uint64    `json:"seat"`               // counts every start, re-seat, look-up, take-over and leave
+	Reader   string    `json:"reader,omitempty"`   // who holds the seat; empty when nobody does
+	Request  string    `json:"request,omitempty"`  // the last seat request carried out
+	Former   []Former  `json:"former,omitempty"`   // readers before, the latest last; at most MaxFormer
+	Position uint64    `json:"position,omitempty"` // the sequence number that the seat began at
+	Since    time.Time `json:"since"`              // of the last change of phase or seat
+
+	Floor      uint64 `json:"floor"`                 // results up to here are dropped
+	FloorState []byte `json:"floor_state,omitempty"` // the state after Floor; iteration goes on from here
+	Taken      uint64 `json:"taken"`                 // the trainer has these
+	BatchBytes int64  `json:"batch_bytes,omitempty"` // largest payload seen
+
+	Verdict *Verdict      `json:"verdict,omitempty"` // the coordinator's word on where the sequence ends
+	Error   *schema.Fault `json:"error,omitempty"`   // why the phase is failed
+
+	Takeovers *Takeovers `json:"takeovers,omitempty"` // from owners that died; nil for none
+}
+
+// Takeovers counts the owners of a batcher that died one after the other while its trainer stood still.
+type Takeovers struct {
+	Count int       `json:"count"`
+	Gen   string    `json:"gen"`   // of the last takeover
+	Taken uint64    `json:"taken"` // as it was recorded then
+	At    time.Time `json:"at"`
+}
+
+// Progressed reports whether the trainer has come further since the last takeover, as the record has it. A new
+// generation counts from 0.
+func (t *Takeovers) Progressed(r *Record) bool {
+	if r.Gen != t.Gen {
+		return r.Taken > 0
+	}
+	return r.Taken > t.Taken
+}
+
+// MaxFormer is how many former readers a record remembers.
+const MaxFormer = 8
+
+// Former is a reader that lost or left its seat, and its last request: what it asked up to then is over, however
+// late it comes.
+type Former struct {
+	Reader  string `json:"reader"`
+	Request string `json:"request"`
+}
+
+// Verdict is how the iterator ended: at Seq there is no batch but the end or an error.
+type Verdict struct {
+	Seq   uint64        `json:"seq"`
+	Fault *schema.Fault `json:"fault,omitempty"` // nil: the data ended
+}
+
+// Mode says what a SeatRequest wants.
+type Mode string
+
+// The modes of a seat request.
+const (
+	ModeOpen  Mode = "open"  // hold the batcher, without starting it
+	ModeStart Mode = "start" // a new generation at State
+	ModeSeek  Mode = "seek"  // sit at State: by look-up where it is held, else by a new generation
+)
+
+// SeatRequest asks for the right to take. It says everything needed to carry it out, so that any
+// coordinator can. Request ids of a reader grow (ULIDs), so that a late duplicate changes nothing.
+type SeatRequest struct {
+	Wire     int          `json:"wire,omitempty"` // the version that the reader speaks; version 1 does not say
+	Batcher  string       `json:"batcher"`
+	Request  string       `json:"request"` // a ULID; the same for a repetition
+	Mode     Mode         `json:"mode"`
+	Reader   string       `json:"reader"`
+	TakeOver bool         `json:"take_over,omitempty"`
+	Spec     Spec         `json:"spec"` // version 0
+	Settings Settings     `json:"settings"`
+	State    schema.State `json:"state"`
+	Trace    string       `json:"trace,omitempty"` // W3C traceparent of the Take or Start that asks
+}
+
+// SeatReply is the answer; Fault is nil on success.
+type SeatReply struct {
+	Wire     int           `json:"wire,omitempty"` // the version that the owner speaks; version 1 does not say
+	Fault    *schema.Fault `json:"fault,omitempty"`
+	Gen      string        `json:"gen,omitempty"`
+	Seat     uint64        `json:"seat,omitempty"`
+	Position uint64        `json:"position,omitempty"` // the sequence number of the batch that follows State
+	State    schema.State  `json:"state"`              // the state at Position, never the zero state; with ModeOpen empty
+	Window   int           `json:"window,omitempty"`
+	Phase    schema.Phase  `json:"phase"`
+	Held     bool          `json:"held,omitempty"` // found by look-up
+	Warnings []string      `json:"warnings,omitempty"`
+}
+
+// Credit tells the owner how far the reader has come. It is cumulative and sent again every second, so
+// that any may be lost; as a request it is answered with a CreditReply.
+type Credit struct {
+	Gen        string         `json:"gen"`
+	Seat       uint64         `json:"seat"`
+	Reader     string         `json:"reader"`
+	Taken      uint64         `json:"taken"`
+	BatchBytes int64          `json:"batch_bytes,omitempty"` // largest payload seen
+	Stored     int64          `json:"stored,omitempty"`      // largest payload that came by way of the store; 0 for BatchBytes
+	Bytes      int64          `json:"bytes,omitempty"`       // taken in all, by this reader
+	Waiting    string         `json:"waiting,omitempty"`     // what Take waits for now
+	Late       bool           `json:"late,omitempty"`        // Take has waited so long that the owner should look
+	Straggles  bool           `json:"straggles,omitempty"`   // the batch after Taken is behind later ones for longer than jobs take
+	Failed     *schema.Fault  `json:"failed,omitempty"`      // the error that Take returned
+	Timing     *schema.Timing `json:"timing,omitempty"`      // summed over the batches taken by this reader; not in every credit
+	Trace      string         `json:"trace,omitempty"`       // W3C traceparent of the last Take
+	Lost       []Lost         `json:"lost,omitempty"`        // results whose payloads cannot be had; at most MaxLost
+}
+
+// Lost is a result whose payload its worker does not have any more, nor the store: it has to be made again.
+type Lost struct {
+	Seq     uint64 `json:"seq"`
+	Attempt string `json:"attempt"`
+}
+
+// MaxLost is how many lost results a Credit names; the others are named once these are made again.
+const MaxLost = 32
+
+// CreditReply says how things stand: a reader that finds another seat than its own has been displaced.
+type CreditReply struct {
+	Gen     string        `json:"gen"`
+	Seat    uint64        `json:"seat"`
+	Reader  string        `json:"reader"`
+	Phase   schema.Phase  `json:"phase"`
+	Window  int           `json:"window"`
+	Workers int           `json:"workers"` // live workers that serve the data set
+	Error   *schema.Fault `json:"error,omitempty"`
+	Trouble string        `json:"trouble,omitempty"` // what the owner cannot do for now, for people
+}
+
+// StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
+type StopRequest struct {
+	Batcher string `json:"batcher"`
+	Request string `json:"request"` // as in SeatRequest
+	Reader  string `json:"reader"`
+	Leave   bool   `json:"leave,omitempty"`
+
+	// Last is how far the trainer came. Credits travel by another subject, and may arrive after a request that ends
+	// their seat, or not at all.
+	Last *Credit `json:"last,omitempty"`
+}
+
+// StopReply answers a StopRequest. Error is the failure that the run had, if it had one.
+type StopReply struct {
+	Fault *schema.Fault `json:"fault,omitempty"`
+	Error *schema.Fault `json:"error,omitempty"`
+}
+
+// StatusRequest asks for one batcher.
+type StatusRequest struct {
+	Batcher string `json:"batcher"`
+}
+
+// StatusReply answers it.
+type StatusReply struct {
+	Fault  *schema.Fault `json:"fault,omitempty"`
+	Status schema.Status `json:"status"`
+}
+
+// Overview is what one coordinator knows: its batchers and the workers that it hears.
+type Overview struct {
+	Coordinator string                `json:"coordinator"`
+	Version     string                `json:"version"`
+	Datasets    []string              `json:"datasets"` // kind tokens
+	Batchers    []schema.Status       `json:"batchers"`
+	Workers     []schema.WorkerStatus `json:"workers"`
+}
+
+// Lane tells workers that a batcher has a consumer of jobs to pull from. It is a hint, sent every second
+// and on every change: the Record is read before the first pull.
+type Lane struct {
+	Batcher string `json:"batcher"`
+	Gen     string `json:"gen"`
+	Kind    string `json:"kind"`            // kind token
+	Floor   uint64 `json:"floor,omitempty"` // results up to here are of no use to anybody
+	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
+}
+
+// Report is a worker's word that its result contradicts the stored one.
+type Report struct {
+	Gen   string        `json:"gen"`
+	Fault *schema.Fault `json:"fault"`
+}

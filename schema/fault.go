@@ -1,0 +1,42 @@
+package schema
+
+// Fault is an error on the wire.
+type Fault struct {
+	Code     string `json:"code"`
+	Message  string `json:"message,omitempty"`
+	Stack    string `json:"stack,omitempty"`
+	Worker   string `json:"worker,omitempty"`
+	Gen      string `json:"gen,omitempty"`
+	Seq      uint64 `json:"seq,omitempty"`
+	Attempts int    `json:"attempts,omitempty"`
+}
+
+func (f *Fault) Error() string {
+	if f.Message == "" {
+		return f.Code
+	}
+	return f.Message
+}
+
+// Codes of faults; package client has a sentinel for each that a caller can meet.
+const (
+	CodeInUse            = "in_use"
+	CodeSpecMismatch     = "spec_mismatch"
+	CodeSuperseded       = "superseded"
+	CodeUnknownDataset   = "unknown_dataset"
+	CodeBadParams        = "bad_params"
+	CodeWrongState       = "wrong_state"
+	CodeStateTooLarge    = "state_too_large"
+	CodeJobTooLarge      = "job_too_large"
+	CodeIteratorStalled  = "iterator_stalled"
+	CodeIterator         = "iterator"
+	CodeMaterialize      = "materialize"
+	CodePoison           = "poison"
+	CodeNondeterministic = "nondeterministic"
+	CodeStoreFull        = "store_full"
+	CodeStoreGone        = "store_gone"
+	CodeSkipped          = "skipped" // a hole
+	CodeStopped          = "stopped"
+	CodeBadRequest       = "bad_request"
+	CodeUnavailable      = "unavailable" // passing: ask again
+)
