@@ -183,9 +183,9 @@ func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
 func (c *Coordinator) unfit(rec *wire.Record) string {
 	switch {
 	case rec.Wire != wire.Version:
-		return fmt.Sprintf("the record of batcher %s is of wire version %d; no coordinator speaks it", rec.Batcher, rec.Wire)
+		return fmt.Sprintf("no coordinator speaks wire version %d", rec.Wire)
 	case c.kinds[rec.Spec.Dataset] == nil:
-		return fmt.Sprintf("the record of batcher %s is of data set %s; no coordinator has it", rec.Batcher, rec.Spec.Dataset)
+		return fmt.Sprintf("no coordinator has data set %s", rec.Spec.Dataset)
 	}
 	return ""
 }
@@ -295,9 +295,9 @@ func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 
 // strayFault answers a request for a batcher that this coordinator cannot take over.
 func (c *Coordinator) strayFault(rec *wire.Record, why string) *schema.Fault {
-	f := &schema.Fault{Code: schema.CodeUnknownDataset, Message: why}
-	if rec.Wire != wire.Version {
-		f.Code = schema.CodeUnavailable // a coordinator of its version may come
+	f := &schema.Fault{Code: schema.CodeUnknownDataset, Message: fmt.Sprintf("batcher %s: %s", rec.Batcher, why)}
+	if rec.Wire != wire.Version { // a coordinator of its version may come
+		f = unavailable("the record of batcher %s is of wire version %d; coordinator %s speaks %d", rec.Batcher, rec.Wire, c.cfg.Name, wire.Version)
 	}
 	if _, left, ok := c.directory.strayOf(rec.Batcher, time.Now()); ok {
 		f.Message += fmt.Sprintf("; its record is deleted in %v", left.Round(time.Second))
