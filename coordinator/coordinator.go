@@ -202,8 +202,8 @@ func (c *Coordinator) ensure(ctx context.Context) error {
 // askAgain is between two questions to who may have no leader.
 const askAgain = 100 * time.Millisecond
 
-// answering asks for JetStream, the bucket and the job stream, and returns the first answer. What is asked while they have
-// no leader is not answered when they have one, so it is asked again meanwhile.
+// answering asks for JetStream, the bucket and the job stream, and returns the first answer. What is asked while they
+// have no leader is not answered when they have one, so it is asked again meanwhile.
 func (c *Coordinator) answering(ctx context.Context) error {
 	answers := make(chan error)
 	tick := time.NewTicker(askAgain)
@@ -243,8 +243,15 @@ func passing(err error) bool {
 	case topology.IsPassing(err):
 		return true
 	}
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
-		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrConnectionReconnecting)
+	for _, passes := range []error{
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
+		nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+	} {
+		if errors.Is(err, passes) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {

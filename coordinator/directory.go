@@ -85,6 +85,9 @@ func (d *directory) due(now time.Time, dead func(owner string, read time.Time) b
 
 // rest is how long a record is not read again.
 func (e *entry) rest() time.Duration {
+	if e.damaged {
+		return beat * 9 / 10 // most of it is no parameters
+	}
 	return beat*9/10 + time.Duration(e.size)*time.Second/bytesPerRecord
 }
 

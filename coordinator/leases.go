@@ -183,16 +183,18 @@ func (c *Coordinator) resign() {
 
 // judge looks at all leases once.
 func (c *Coordinator) judge(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	listing, cancel := context.WithTimeout(ctx, recordTimeout) // without a leader the answer never comes
 	defer cancel()
 	listed := time.Now()
-	ids, err := c.records.names(ctx, topology.CoordinatorKey(""))
+	ids, err := c.records.names(listing, topology.CoordinatorKey(""))
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // the store was wiped: make it again, readers do the rest
 		return errors.Join(c.ensure(ctx), c.renew(ctx))
 	}
 	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithTimeout(ctx, 2*recordTimeout)
+	defer stop()
 	slices.Sort(ids)
 	var mu sync.Mutex
 	revisions := make(map[string]uint64, len(ids))

@@ -28,7 +28,7 @@ const (
 	maxServed   = 256       // data sets of one worker
 	maxError    = 4 << 10   // bytes kept of a worker's last error
 	maxAddress  = 256       // bytes of where a worker is reached, and of what it is known by there
-	maxLeases   = 256       // read at a time; of more, as many in turn
+	maxLeases   = 64        // read at a time; of more, as many in turn
 	maxStrays   = 256       // shown in an overview
 )
 
@@ -76,5 +76,7 @@ func fitting(o wire.Overview, limit int64) wire.Overview {
 }
 
 func tooLarge(bytes int) *schema.Fault {
-	return &schema.Fault{Code: schema.CodeBadRequest, Message: fmt.Sprintf("request of %d bytes; at most %d", bytes, maxRequest)}
+	return &schema.Fault{
+		Code: schema.CodeBadRequest, Message: fmt.Sprintf("request of %d bytes; at most %d", bytes, maxRequest),
+	}
 }

@@ -50,6 +50,13 @@ type waiter struct {
 	timer *time.Timer
 }
 
+// plan is what a request takes of the places.
+type plan struct {
+	id     string // by which a repetition is known; empty where it is carried out again
+	stage  string // what is done first, for people
+	bounds []bound
+}
+
 // bound is a share that a request takes a place of.
 type bound struct {
 	key  string
@@ -59,17 +66,17 @@ type bound struct {
 
 // enter gives the request a place, or joins it to the same one under way (flight nil, fault nil), or says why it has to
 // be asked again.
-func (p *places) enter(m *nats.Msg, id, stage string, bounds []bound, late func(*flight, *waiter)) (*flight, *schema.Fault) {
+func (p *places) enter(m *nats.Msg, plan plan, late func(*flight, *waiter)) (*flight, *schema.Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f := p.joint[id]; f != nil && id != "" && bytes.Equal(f.data, m.Data) {
+	if f := p.joint[plan.id]; f != nil && plan.id != "" && bytes.Equal(f.data, m.Data) {
 		return nil, f.join(m, late)
 	}
 	if p.taken >= maxRequests {
 		return nil, unavailable("%d requests are being carried out; ask again", maxRequests)
 	}
 	now := time.Now()
-	for _, b := range bounds {
+	for _, b := range plan.bounds {
 		if s := p.shares[b.key]; s != nil && s.n >= b.max {
 			return nil, unavailable("%s has %d requests under way, the first since %v; ask again",
 				b.what, s.n, now.Sub(s.first).Round(100*time.Millisecond))
@@ -78,9 +85,9 @@ func (p *places) enter(m *nats.Msg, id, stage string, bounds []bound, late func(
 	if p.shares == nil {
 		p.shares, p.joint = make(map[string]*share), make(map[string]*flight)
 	}
-	f := &flight{id: id, data: m.Data, began: now, stage: stage, fast: true}
+	f := &flight{id: plan.id, data: m.Data, began: now, stage: plan.stage, fast: true}
 	p.taken++
-	for _, b := range bounds {
+	for _, b := range plan.bounds {
 		s := p.shares[b.key]
 		if s == nil {
 			s = &share{first: now}
@@ -89,8 +96,8 @@ func (p *places) enter(m *nats.Msg, id, stage string, bounds []bound, late func(
 		s.n++
 		f.shares = append(f.shares, b.key)
 	}
-	if id != "" {
-		p.joint[id] = f
+	if plan.id != "" {
+		p.joint[plan.id] = f
 	}
 	return f, f.join(m, late)
 }

@@ -20,8 +20,8 @@ func TestPlaces(t *testing.T) {
 	late := func(*flight, *waiter) {}
 	enter := func(id, batcher, reader string) (*flight, string) {
 		t.Helper()
-		f, fault := p.enter(message([]byte(id)), id, "it is busy", []bound{
-			{"batcher/" + batcher, maxShare, "batcher " + batcher}, {"reader/" + reader, maxAsked, "reader " + reader}}, late)
+		f, fault := p.enter(message([]byte(id)), plan{id, "it is busy", []bound{
+			{"batcher/" + batcher, maxShare, "batcher " + batcher}, {"reader/" + reader, maxAsked, "reader " + reader}}}, late)
 		if fault != nil {
 			return nil, fault.Message
 		}
@@ -93,7 +93,7 @@ func TestSlowRequestsAreAnswered(t *testing.T) {
 			}
 		}
 		enter := func() *flight {
-			f, fault := p.enter(message(nil), "id", "data set d of batcher b is being opened", nil, late)
+			f, fault := p.enter(message(nil), plan{"id", "data set d of batcher b is being opened", nil}, late)
 			if fault != nil {
 				t.Fatal(fault)
 			}

@@ -79,7 +79,11 @@ func parseRecord(batcher string, data []byte) (rec wire.Record, err error) {
 		return rec, fmt.Errorf("%d bytes; at most %d", len(data), maxRecord)
 	}
 	if err := json.Unmarshal(data, &rec); err != nil {
-		return rec, err
+		var head struct{ Wire int }
+		if json.Unmarshal(data, &head) != nil || head.Wire == wire.Version || head.Wire <= 0 {
+			return rec, err
+		}
+		rec.Wire = head.Wire // the rest of it may be anything
 	}
 	if rec.Batcher != batcher {
 		return rec, fmt.Errorf("it is of batcher %.64q", rec.Batcher)
@@ -224,8 +228,8 @@ func (r *records) names(ctx context.Context, prefix string) ([]string, error) {
 	return names, nil
 }
 
-// sweep removes the marker that a deletion leaves, which would be listed and read from then on. A value that was written
-// meanwhile has a later sequence number and stays.
+// sweep removes the marker that a deletion leaves, which would be listed and read from then on. A value that was
+// written meanwhile has a later sequence number and stays.
 func (r *records) sweep(ctx context.Context, key string) error {
 	subject := bucketPrefix + key
 	m, err := r.stream.GetLastMsgForSubject(ctx, subject)

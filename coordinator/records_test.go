@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestParseRecord(t *testing.T) {
 		want   string // in the error; empty for none
 	}{
 		"good":            {func(*wire.Record) {}, ""},
-		"never started":   {func(r *wire.Record) { r.Gen, r.Reader, r.Request, r.Phase = "", "", "", schema.PhaseStopped }, ""},
+		"never started":   {func(r *wire.Record) { r.Gen, r.Request, r.Phase = "", "", schema.PhaseStopped }, ""},
 		"another wire":    {func(r *wire.Record) { r.Wire, r.Phase = 99, "napping" }, ""},
 		"of another":      {func(r *wire.Record) { r.Batcher = "c" }, "of batcher"},
 		"no owner":        {func(r *wire.Record) { r.Owner = "" }, "owner"},
@@ -74,7 +75,8 @@ func FuzzParseRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if wire.CheckName("owner", rec.Owner) != nil || rec.Wire == wire.Version && strings.ContainsAny(rec.Gen, ".*> ") {
+		spoken := rec.Wire == wire.Version
+		if wire.CheckName("owner", rec.Owner) != nil || spoken && strings.ContainsAny(rec.Gen, ".*> ") {
 			t.Fatalf("accepted: %+v", rec)
 		}
 		again, err := json.Marshal(rec)
@@ -235,6 +237,13 @@ func TestRecordsInRotation(t *testing.T) {
 	}
 	if len(reads) != 100 || bytes > 20*(bytesPerBeat+450_000) || bytes > 2*100*450_000 {
 		t.Errorf("%d of 100 large records were read, %d MB in 20 turns", len(reads), bytes/1_000_000)
+	}
+	if due := d.due(now, alive); slices.Contains(due, "b7") {
+		t.Error("a large record is read without need")
+	}
+	d.doubt([]*batcher{{name: "b7"}, {name: "not listed"}})
+	if due := d.due(now, alive); due[0] != "b7" {
+		t.Errorf("%v come before one that another coordinator may have taken", due[:1])
 	}
 }
 

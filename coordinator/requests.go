@@ -76,19 +76,13 @@ func (c *Coordinator) handle(m *nats.Msg) {
 		})
 	case opOverview:
 		plan := func(*struct{}) (plan, *schema.Fault) {
-			return plan{stage: "the overview is being put together", bounds: []bound{{opOverview, maxViews, "the overview"}}}, nil
+			bounds := []bound{{opOverview, maxViews, "the overview"}}
+			return plan{stage: "the overview is being put together", bounds: bounds}, nil
 		}
 		answer(c, m, plan, func(*flight, *struct{}) (wire.Overview, error) {
 			return fitting(c.overview(), c.nc.MaxPayload()), nil
 		})
 	}
-}
-
-// plan is what a request takes of the places.
-type plan struct {
-	id     string // by which a repetition is known; empty where it is carried out again
-	stage  string
-	bounds []bound
 }
 
 func (c *Coordinator) planSeat(req *wire.SeatRequest) (plan, *schema.Fault) {
@@ -155,7 +149,9 @@ func carry[R any](b *batcher, f func(answer func(R))) (R, error) {
 
 // answer decodes a request, gives it a place and carries it out. All messages that ask for it meanwhile are answered,
 // or passed on when do says that another coordinator answers.
-func answer[Q, R any](c *Coordinator, m *nats.Msg, planned func(*Q) (plan, *schema.Fault), do func(*flight, *Q) (R, error)) {
+func answer[Q, R any](
+	c *Coordinator, m *nats.Msg, planned func(*Q) (plan, *schema.Fault), do func(*flight, *Q) (R, error),
+) {
 	req := new(Q)
 	if len(m.Data) > 0 {
 		if err := json.Unmarshal(m.Data, req); err != nil {
@@ -168,7 +164,7 @@ func answer[Q, R any](c *Coordinator, m *nats.Msg, planned func(*Q) (plan, *sche
 		c.refuse(m, fault)
 		return
 	}
-	f, fault := c.places.enter(m, plan.id, plan.stage, plan.bounds, c.late)
+	f, fault := c.places.enter(m, plan, c.late)
 	if fault != nil {
 		c.refuse(m, fault)
 	}
@@ -306,7 +302,9 @@ func (c *Coordinator) claim(ctx context.Context, name string, seat *wire.SeatReq
 
 // claimDamaged is claim for a record that cannot be used. Its owner, if one lives, writes it anew; else a seat request
 // begins a new record in its place, and there is nothing to stop.
-func (c *Coordinator) claimDamaged(ctx context.Context, seat *wire.SeatRequest, size int, d *damagedError) (*batcher, error) {
+func (c *Coordinator) claimDamaged(
+	ctx context.Context, seat *wire.SeatRequest, size int, d *damagedError,
+) (*batcher, error) {
 	since, owner := c.directory.note(d.batcher, seen{rev: d.revision, size: size}, true, time.Now())
 	switch state := c.damagedOwner(ctx, owner, since); {
 	case state == leaseLive:
@@ -330,7 +328,8 @@ func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest, rev uin
 		return nil, c.unknownDataset(req.Spec.Dataset)
 	}
 	if len(c.all()) >= maxBatchers {
-		return nil, unavailable("coordinator %s feeds %d batchers, as many as it takes; stop some, or wait until idle ones are collected", c.cfg.Name, maxBatchers)
+		return nil, unavailable("coordinator %s feeds %d batchers, as many as it takes; "+
+			"stop some, or wait until idle ones are collected", c.cfg.Name, maxBatchers)
 	}
 	rec := wire.Record{
 		Wire: wire.Version, Batcher: req.Batcher, Owner: c.cfg.Name, Phase: schema.PhaseStopped,
@@ -373,16 +372,22 @@ func (c *Coordinator) specKey(spec wire.Spec) (wire.Digest, *schema.Fault) {
 }
 
 func (c *Coordinator) unknownDataset(name string) *schema.Fault {
-	return &schema.Fault{Code: schema.CodeUnknownDataset,
-		Message: fmt.Sprintf("coordinator %s has no data set %q, only %s", c.cfg.Name, name, strings.Join(c.kindTokens(), ", "))}
+	return &schema.Fault{Code: schema.CodeUnknownDataset, Message: fmt.Sprintf(
+		"coordinator %s has no data set %q, only %s", c.cfg.Name, name, strings.Join(c.kindTokens(), ", "))}
 }
 
 func (c *Coordinator) overview() wire.Overview {
-	o := wire.Overview{Coordinator: c.cfg.Name, Version: wire.Release, Datasets: c.kindTokens(), Workers: c.fleet.list()}
+	o := wire.Overview{
+		Coordinator: c.cfg.Name, Version: wire.Release, Datasets: c.kindTokens(), Workers: c.fleet.list(),
+	}
 	for _, v := range c.views() {
 		o.Batchers = append(o.Batchers, v.Status)
 	}
-	o.Batchers = append(o.Batchers, c.directory.strays(time.Now(), 2*c.cfg.Lease)...)
+	for _, s := range c.directory.strays(time.Now(), 2*c.cfg.Lease) {
+		if c.owner(s.Batcher) == nil {
+			o.Batchers = append(o.Batchers, s)
+		}
+	}
 	slices.SortFunc(o.Batchers, func(a, b schema.Status) int { return strings.Compare(a.Batcher, b.Batcher) })
 	return o
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// claims are the batchers of which this coordinator is becoming the owner, from the change of the record until the actor
-// is there: a record that names this coordinator and has no actor is taken for one that it let go of.
+// claims are the batchers of which this coordinator is becoming the owner, from the change of the record until the
+// actor is there: a record that names this coordinator and has no actor is taken for one that it let go of.
 type claims struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // closed when the claim ends
@@ -120,6 +120,7 @@ func (c *Coordinator) look(ctx context.Context, name string) error {
 	}
 	c.directory.note(name, seen{rev, size, rec.Owner}, false, time.Now())
 	if b != nil {
+		c.directory.found(name)
 		if rec.Owner != c.cfg.Name {
 			// Read after the actor began, so another coordinator thought this one dead: without credits to save, the
 			// actor would never find out.
@@ -148,6 +149,7 @@ func (c *Coordinator) lookDamaged(ctx context.Context, b *batcher, size int, d *
 	now := time.Now()
 	since, owner := c.directory.note(d.batcher, seen{rev: d.revision, size: size}, true, now)
 	if b != nil {
+		c.directory.found(d.batcher)
 		b.hint(b.mend)
 		return nil
 	}
@@ -164,19 +166,23 @@ func (c *Coordinator) lookDamaged(ctx context.Context, b *batcher, size int, d *
 	return nil
 }
 
-// damagedOwner is the state of the owner of a damaged record that has stood since a moment. Where it is not known which
-// coordinator that was, one that lives would have written the record anew before long.
+// damagedOwner is the state of the owner of a damaged record that has stood since a moment. A living owner writes the
+// record anew before long, so in the end there is none, even if the coordinator that is remembered lives.
 func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time.Time) leaseState {
-	switch {
-	case owner != "":
-		return c.leaseOf(ctx, owner)
-	case time.Since(since) > c.damagedPatience():
+	stood, patience := time.Since(since), c.damagedPatience()
+	if owner != "" {
+		if state := c.leaseOf(ctx, owner); state != leaseLive || stood <= 10*patience {
+			return state
+		}
+	}
+	if stood > patience {
 		return leaseDead
 	}
 	return leaseUnknown
 }
 
-// damagedPatience is with an owner, not known by name, that finds a damaged record within two seconds and writes it anew.
+// damagedPatience is with an owner, not known by name, that finds a damaged record within two seconds and writes it
+// anew.
 func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
 
 // unfit says why this coordinator cannot take a batcher over; empty when it can.
