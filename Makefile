@@ -28,7 +28,7 @@ demo: ## the demo
 	$(GO) run ./cmd/jetbatch demo
 
 bench: ## every figure beside its floor; minutes, on a machine of its own
-	$(GO) run ./cmd/jetbatch bench
+	$(GO) run ./bench
 
 image: ## docker image jetbatch:local
 	docker build -t jetbatch:local .

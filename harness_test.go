@@ -1,14 +1,9 @@
 package jetbatch_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -19,7 +14,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/proctest"
-	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -36,96 +31,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// numbers is the data set of these tests: pseudo-random batches with every kind of trouble on request.
-type numbers struct{ numbersParams }
-
-type numbersParams struct {
-	N         uint64 `json:"n"`                     // batches; 0 for endless
-	Size      int    `json:"size,omitempty"`        // float32 values per batch; defaults to 16
-	DelayMS   int    `json:"delay_ms,omitempty"`    // of Materialize
-	IterErrAt uint64 `json:"iter_err_at,omitempty"` // position at which Next fails
-	StallAt   uint64 `json:"stall_at,omitempty"`    // position at which Next never returns
-	ErrAt     uint64 `json:"err_at,omitempty"`      // position at which Materialize fails for good
-	EOFAt     uint64 `json:"eof_at,omitempty"`      // position at which Materialize fails with io.EOF
-	PanicAt   uint64 `json:"panic_at,omitempty"`    // position at which Materialize panics
-	PoisonAt  uint64 `json:"poison_at,omitempty"`   // position at which Materialize kills its process
-	SkipEvery uint64 `json:"skip_every,omitempty"`  // every so many positions are holes
-}
-
-// position is the state: where in the sequence, and a generator to carry along.
-type position struct {
-	I    uint64 `msgpack:"i"`
-	Seed uint64 `msgpack:"seed"`
-}
-
-type numbersJob struct {
-	At   uint64 `msgpack:"at"`
-	Seed uint64 `msgpack:"seed"`
-}
-
-func numbersDefinition() dataset.Definition {
-	return dataset.Define("numbers", func(_ context.Context, p numbersParams) (*numbers, error) {
-		if p.Size < 0 {
-			return nil, errors.New("size is negative")
-		}
-		return &numbers{p}, nil
-	})
-}
-
-func (d *numbers) Start() (position, error) { return position{Seed: 7}, nil }
-
-func (d *numbers) Next(s position) (numbersJob, position, error) {
-	at := s.I + 1
-	switch {
-	case d.N > 0 && s.I >= d.N:
-		return numbersJob{}, position{}, io.EOF
-	case at == d.IterErrAt:
-		return numbersJob{}, position{}, fmt.Errorf("shard %d is not listed", at)
-	case at == d.StallAt:
-		select {}
-	}
-	return numbersJob{at, s.Seed}, position{at, s.Seed*6364136223846793005 + 1442695040888963407}, nil
-}
-
-func (d *numbers) Materialize(ctx context.Context, j numbersJob) (schema.Batch, error) {
-	if d.DelayMS > 0 {
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(time.Duration(d.DelayMS) * time.Millisecond):
-		}
-	}
-	switch {
-	case j.At == d.ErrAt:
-		return nil, dataset.Permanent(fmt.Errorf("shard %d is corrupt", j.At))
-	case j.At == d.EOFAt:
-		return nil, dataset.Permanent(io.EOF)
-	case j.At == d.PanicAt:
-		panic(fmt.Sprintf("bad index at %d", j.At))
-	case j.At == d.PoisonAt && proctest.IsRole("worker"):
-		os.Exit(3)
-	case d.SkipEvery > 0 && j.At%d.SkipEvery == 0:
-		return nil, dataset.Skip("every so many")
-	}
-	n := d.Size
-	if n == 0 {
-		n = 16
-	}
-	data := make([]float32, n)
-	r := rand.NewPCG(j.Seed, j.At)
-	for i := range data {
-		data[i] = float32(r.Uint64()>>40) / (1 << 24)
-	}
-	x, err := schema.NewTensor([]int{1, n}, data)
-	if err != nil {
-		return nil, err
-	}
-	y, err := schema.NewTensor([]int{1}, []uint64{j.At})
-	if err != nil {
-		return nil, err
-	}
-	return schema.Batch{{Name: "x", Tensor: x}, {Name: "y", Tensor: y}}, nil
-}
+// numbersDefinition is the data set of these tests.
+func numbersDefinition() dataset.Definition { return testset.Define("numbers", nil) }
 
 // cluster is a server with its roles, each a process.
 type cluster struct {
@@ -191,8 +98,8 @@ func (c *cluster) connect() *nats.Conn {
 	return nil
 }
 
-// open opens a batcher of the data set numbers.
-func (c *cluster) open(name string, p numbersParams, change ...func(*client.Config)) *client.Batcher[schema.Batch] {
+// open opens a batcher of the data set.
+func (c *cluster) open(name string, p testset.Params, change ...func(*client.Config)) *client.Batcher[schema.Batch] {
 	c.t.Helper()
 	b, err := c.tryOpen(name, p, change...)
 	if err != nil {
@@ -201,7 +108,7 @@ func (c *cluster) open(name string, p numbersParams, change ...func(*client.Conf
 	return b
 }
 
-func (c *cluster) tryOpen(name string, p numbersParams, change ...func(*client.Config)) (*client.Batcher[schema.Batch], error) {
+func (c *cluster) tryOpen(name string, p testset.Params, change ...func(*client.Config)) (*client.Batcher[schema.Batch], error) {
 	c.t.Helper()
 	cfg := client.Config{Name: name, Dataset: "numbers", Params: p, Logger: slog.New(slog.NewTextHandler(&testWriter{c.t}, nil))}
 	for _, f := range change {
@@ -221,16 +128,19 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// oracle checks what a trainer takes against the single-process reference.
+// oracle fails a test where a trainer takes what the single-process reference does not yield.
 type oracle struct {
-	t     *testing.T
-	ref   *dataset.Reference[schema.Batch]
-	state schema.State // where the trainer is
-	taken int
+	*testset.Oracle
+	t *testing.T
 }
 
-func newOracle(t *testing.T, p numbersParams, from schema.State) *oracle {
-	return &oracle{t: t, ref: dataset.Sequential(&numbers{p}), state: from}
+func newOracle(t *testing.T, p testset.Params, from schema.State) *oracle {
+	t.Helper()
+	o, err := testset.NewOracle(numbersDefinition(), p, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &oracle{o, t}
 }
 
 // take takes n batches from where the oracle is and fails the test at the first difference.
@@ -243,53 +153,21 @@ func (o *oracle) take(b *client.Batcher[schema.Batch], n int) {
 
 func (o *oracle) one(b *client.Batcher[schema.Batch]) schema.Step[schema.Batch] {
 	o.t.Helper()
-	ctx := within(o.t)
-	want, err := o.ref.Take(ctx, o.state)
-	if err != nil {
-		o.t.Fatalf("reference after %d batches: %v", o.taken, err)
-	}
-	got, err := b.Take(ctx, o.state)
-	if err != nil {
-		o.t.Fatalf("Take after %d batches: %v", o.taken, err)
-	}
-	if !bytes.Equal(encode(o.t, got.Batch), encode(o.t, want.Batch)) {
-		o.t.Fatalf("batch %d differs: label %d, want %d", o.taken+1, label(got.Batch), label(want.Batch))
-	}
-	if !bytes.Equal(got.Next.Data, want.Next.Data) {
-		o.t.Fatalf("state after batch %d differs: %v, want %v", o.taken+1, got.Next, want.Next)
+	got, err := b.Take(within(o.t), o.State)
+	if err := o.Check(got, err); err != nil {
+		o.t.Fatalf("after %d batches: %v", o.Taken, err)
 	}
 	got.Release()
-	o.state = got.Next
-	o.taken++
 	return got
 }
 
 // eof checks that both end here.
 func (o *oracle) eof(b *client.Batcher[schema.Batch]) {
 	o.t.Helper()
-	if _, err := o.ref.Take(within(o.t), o.state); err != io.EOF {
-		o.t.Fatalf("reference: %v, want io.EOF", err)
+	got, err := b.Take(within(o.t), o.State)
+	if err := o.Check(got, err); err != io.EOF {
+		o.t.Fatalf("got %v, want io.EOF", err)
 	}
-	if _, err := b.Take(within(o.t), o.state); err != io.EOF {
-		o.t.Fatalf("Take: %v, want io.EOF", err)
-	}
-}
-
-func encode(t *testing.T, b schema.Batch) []byte {
-	t.Helper()
-	data, err := wire.AppendPayload(nil, b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-func label(b schema.Batch) uint64 {
-	y, ok := b.Get("y")
-	if !ok || len(y.Data) != 8 {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(y.Data)
 }
 
 // eventually waits until ok or fails the test.

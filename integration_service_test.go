@@ -2,7 +2,6 @@ package jetbatch_test
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -32,7 +32,7 @@ func (c *cluster) killCoordinators(but *proctest.Process) {
 func TestP4Bounded(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	p := numbersParams{}
+	p := testset.Params{}
 	const window = 8
 	b := c.open("train", p, func(cfg *client.Config) { cfg.Window, cfg.Retain = window, -1 })
 	js, err := jetstream.New(c.connect())
@@ -66,7 +66,7 @@ func TestP4Bounded(t *testing.T) {
 func TestP4LargeBatch(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
-	p := numbersParams{N: 2, Size: 25 << 20}
+	p := testset.Params{N: 2, Size: 100 << 20}
 	b := c.open("large", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(b, 2)
@@ -77,7 +77,7 @@ func TestP4LargeBatch(t *testing.T) {
 func TestP5TakeOver(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	p := numbersParams{}
+	p := testset.Params{}
 	first := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(first, 20)
@@ -85,17 +85,17 @@ func TestP5TakeOver(t *testing.T) {
 		t.Fatalf("second Open: %v, want ErrInUse", err)
 	}
 	takeOver := func(cfg *client.Config) { cfg.TakeOver = true }
-	if _, err := c.tryOpen("train", numbersParams{N: 5}, takeOver); !errors.Is(err, client.ErrSpecMismatch) {
+	if _, err := c.tryOpen("train", testset.Params{N: 5}, takeOver); !errors.Is(err, client.ErrSpecMismatch) {
 		t.Fatalf("Open with other parameters: %v, want ErrSpecMismatch", err)
 	}
 	o.take(first, 5)
 	second := c.open("train", p, takeOver)
-	o2 := newOracle(t, p, o.state)
+	o2 := newOracle(t, p, o.State)
 	o2.take(second, 20)
 	eventually(t, "the first is superseded", func() bool {
-		_, err := first.Take(within(t), o.state)
+		_, err := first.Take(within(t), o.State)
 		if err == nil {
-			o.state = schema.State{}
+			o.State = schema.State{}
 		}
 		return errors.Is(err, client.ErrSuperseded)
 	})
@@ -107,7 +107,7 @@ func TestP5PausedRolesDoNoHarm(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
 	sleeper := c.start("worker")
-	p := numbersParams{DelayMS: 5}
+	p := testset.Params{Delay: 5 * time.Millisecond}
 	b := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(b, 30)
@@ -120,7 +120,7 @@ func TestP5PausedRolesDoNoHarm(t *testing.T) {
 	paused.Pause()
 	c.start("coordinator")
 	o.take(b, 50)
-	unknown, err := schema.NewState(position{I: 500, Seed: 3})
+	unknown, err := schema.NewState(testset.Position{I: 500, Seed: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestP5PausedRolesDoNoHarm(t *testing.T) {
 func TestP6Elastic(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
-	p := numbersParams{DelayMS: 3}
+	p := testset.Params{Delay: 3 * time.Millisecond}
 	b := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(b, 20)
@@ -154,7 +154,7 @@ func TestP6Elastic(t *testing.T) {
 func TestP7SaidPlainly(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
-	p := numbersParams{DelayMS: 50}
+	p := testset.Params{Delay: 50 * time.Millisecond}
 	b := c.open("train", p)
 	var sum schema.Timing
 	var state schema.State
@@ -186,44 +186,39 @@ func TestP7SaidPlainly(t *testing.T) {
 func TestManyBatchers(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	slow := c.open("slow", numbersParams{DelayMS: 200})
+	slow := c.open("slow", testset.Params{Delay: 200 * time.Millisecond})
 	if err := slow.Start(within(t), schema.State{}); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	for _, p := range []numbersParams{{N: 60}, {N: 60, DelayMS: 1}, {N: 40, Size: 300000}, {N: 60, SkipEvery: 3}} {
-		name := []string{"train", "valid", "large", "holes"}[slices.Index([]numbersParams{{N: 60}, {N: 60, DelayMS: 1}, {N: 40, Size: 300000}, {N: 60, SkipEvery: 3}}, p)]
+	for name, p := range map[string]testset.Params{
+		"train": {N: 60}, "valid": {N: 60, Delay: time.Millisecond}, "large": {N: 40, Size: 1_200_000}, "holes": {N: 60, HoleEvery: 3},
+	} {
 		b := c.open(name, p)
 		wg.Go(func() {
 			o := newOracle(t, p, schema.State{})
 			n := int(p.N)
-			if p.SkipEvery > 0 {
-				n -= n / int(p.SkipEvery)
+			if p.HoleEvery > 0 {
+				n -= n / int(p.HoleEvery)
 			}
 			for range n {
-				want, err := o.ref.Take(t.Context(), o.state)
-				if err != nil {
-					t.Error(err)
+				got, err := b.Take(within(t), o.State)
+				if err := o.Check(got, err); err != nil {
+					t.Errorf("batcher %s: %v", name, err)
 					return
 				}
-				got, err := b.Take(within(t), o.state)
-				if err != nil || label(got.Batch) != label(want.Batch) {
-					t.Errorf("batcher %s: label %d, %v, want %d", name, label(got.Batch), err, label(want.Batch))
-					return
-				}
-				o.state = got.Next
 			}
 		})
 	}
 	wg.Wait()
-	newOracle(t, numbersParams{}, schema.State{}).take(slow, 3)
+	newOracle(t, testset.Params{}, schema.State{}).take(slow, 3)
 }
 
 // The store is deleted under way: the run goes on from what the trainer has.
 func TestP1StoreDeleted(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	p := numbersParams{DelayMS: 1}
+	p := testset.Params{Delay: 1 * time.Millisecond}
 	b := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(b, 30)

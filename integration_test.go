@@ -7,8 +7,10 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -16,13 +18,13 @@ import (
 func TestP1OrderAndIdentity(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
-	p := numbersParams{N: 300, SkipEvery: 17}
+	p := testset.Params{N: 300, HoleEvery: 17}
 	b := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	for i := 0; ; i++ {
-		if want, err := o.ref.Take(within(t), o.state); err == io.EOF {
+		if _, err := o.Want(); err == io.EOF {
 			break
-		} else if err != nil || want.Seq == 0 {
+		} else if err != nil {
 			t.Fatal(err)
 		}
 		o.one(b)
@@ -40,7 +42,7 @@ func TestP1OrderAndIdentity(t *testing.T) {
 // P1 under the death of every role.
 func TestP1SurvivesDeaths(t *testing.T) {
 	t.Parallel()
-	p := numbersParams{DelayMS: 2}
+	p := testset.Params{Delay: 2 * time.Millisecond}
 	t.Run("worker", func(t *testing.T) {
 		t.Parallel()
 		c := startCluster(t, 1)
@@ -84,7 +86,7 @@ func TestP2Resume(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
 	const n = 24
-	p := numbersParams{N: n}
+	p := testset.Params{N: n}
 	b := c.open("first", p)
 	o := newOracle(t, p, schema.State{})
 	states := []schema.State{{}}
@@ -123,7 +125,7 @@ func TestP2Resume(t *testing.T) {
 func TestP2Reseat(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	p := numbersParams{}
+	p := testset.Params{}
 	b := c.open("train", p, func(cfg *client.Config) { cfg.Window, cfg.Retain = 16, 16 })
 	o := newOracle(t, p, schema.State{})
 	states := []schema.State{{}}
@@ -142,7 +144,7 @@ func TestP2Reseat(t *testing.T) {
 	if now := c.generation(t, b); now == gen {
 		t.Fatal("back to a state that is not held: the generation is the same")
 	}
-	unknown, err := schema.NewState(position{I: 1000, Seed: 99}) // never handed out
+	unknown, err := schema.NewState(testset.Position{I: 1000, Seed: 99}) // never handed out
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +164,7 @@ func (c *cluster) generation(t *testing.T, b *client.Batcher[schema.Batch]) stri
 func TestP2StopTodayResumeTomorrow(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	p := numbersParams{}
+	p := testset.Params{}
 	b := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(b, 30)
@@ -171,10 +173,10 @@ func TestP2StopTodayResumeTomorrow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := b.Take(within(t), o.state); !errors.Is(err, client.ErrStopped) {
+	if _, err := b.Take(within(t), o.State); !errors.Is(err, client.ErrStopped) {
 		t.Fatalf("Take after Stop: %v, want ErrStopped", err)
 	}
-	if err := b.Start(within(t), o.state); err != nil {
+	if err := b.Start(within(t), o.State); err != nil {
 		t.Fatal(err)
 	}
 	o.take(b, 10)
@@ -194,25 +196,25 @@ func TestP3ErrorsReachTake(t *testing.T) {
 	c.start("worker")
 	for _, tt := range []struct {
 		name   string
-		params numbersParams
+		params testset.Params
 		at     int // batches before it
 		is     error
 		text   string
 		stack  string
 	}{
-		{name: "iterator", params: numbersParams{IterErrAt: 6}, at: 5, text: "shard 6 is not listed"},
-		{name: "iterator-stalled", params: numbersParams{StallAt: 4}, at: 3, is: client.ErrIteratorStalled},
-		{name: "worker", params: numbersParams{ErrAt: 8}, at: 7, text: "shard 8 is corrupt"},
-		{name: "panic", params: numbersParams{PanicAt: 3}, at: 2, text: "bad index at 3", stack: "integration"},
-		{name: "eof-is-not-the-end", params: numbersParams{EOFAt: 4}, at: 3, text: "EOF"},
+		{name: "iterator", params: testset.Params{IterFailAt: 6}, at: 5, text: "shard 6 is not listed"},
+		{name: "iterator-stalled", params: testset.Params{StallAt: 4}, at: 3, is: client.ErrIteratorStalled},
+		{name: "worker", params: testset.Params{FailAt: 8}, at: 7, text: "shard 8 is corrupt"},
+		{name: "panic", params: testset.Params{PanicAt: 3}, at: 2, text: "bad index at 3", stack: "integration"},
+		{name: "eof-is-not-the-end", params: testset.Params{EOFAt: 4}, at: 3, text: "EOF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := &cluster{t: t, addr: c.addr}
 			b := c.open(tt.name, tt.params, func(cfg *client.Config) { cfg.OnError = client.InOrder })
-			o := newOracle(t, numbersParams{}, schema.State{})
+			o := newOracle(t, testset.Params{}, schema.State{})
 			o.take(b, tt.at)
-			_, err := b.Take(within(t), o.state)
+			_, err := b.Take(within(t), o.State)
 			var job *client.JobError
 			if !errors.As(err, &job) {
 				t.Fatalf("Take: %v, want a JobError", err)
@@ -226,7 +228,7 @@ func TestP3ErrorsReachTake(t *testing.T) {
 			if tt.name == "panic" && !strings.Contains(job.Stack, "Materialize") {
 				t.Fatalf("no stack of Materialize: %q", job.Stack)
 			}
-			if _, again := b.Take(within(t), o.state); !errors.As(again, &job) {
+			if _, again := b.Take(within(t), o.State); !errors.As(again, &job) {
 				t.Fatalf("Take again: %v, want the same error", again)
 			}
 			eventually(t, "the batcher is failed", func() bool {
@@ -236,7 +238,7 @@ func TestP3ErrorsReachTake(t *testing.T) {
 			if err := b.Start(within(t), schema.State{}); err != nil {
 				t.Fatal(err)
 			}
-			newOracle(t, numbersParams{}, schema.State{}).take(b, tt.at)
+			newOracle(t, testset.Params{}, schema.State{}).take(b, tt.at)
 		})
 	}
 }
@@ -261,11 +263,11 @@ func TestP3PoisonJob(t *testing.T) {
 			}
 		}()
 	}
-	p := numbersParams{PoisonAt: 5}
+	p := testset.Params{ExitAt: 5}
 	b := c.open("poison", p, func(cfg *client.Config) { cfg.OnError = client.InOrder })
-	o := newOracle(t, numbersParams{}, schema.State{})
+	o := newOracle(t, testset.Params{}, schema.State{})
 	o.take(b, 4)
-	_, err := b.Take(within(t), o.state)
+	_, err := b.Take(within(t), o.State)
 	if !errors.Is(err, client.ErrPoisonJob) {
 		t.Fatalf("Take: %v, want ErrPoisonJob", err)
 	}
@@ -275,7 +277,7 @@ func TestP3PoisonJob(t *testing.T) {
 func TestP3WaitsAreNamed(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 0)
-	p := numbersParams{N: 10}
+	p := testset.Params{N: 10}
 	b := c.open("train", p)
 	ctx, cancel := context.WithTimeout(t.Context(), waitBeforeWorkers)
 	defer cancel()
@@ -297,7 +299,7 @@ func TestP3WaitsAreNamed(t *testing.T) {
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
-	p := numbersParams{N: 20}
+	p := testset.Params{N: 20}
 	b := c.open("good", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(b, 5)
@@ -315,8 +317,8 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("unknown parameter: %v", err)
 	}
 	for _, state := range []schema.State{
-		{Dataset: "letters", Version: 1, Data: o.state.Data},
-		{Dataset: "numbers", Version: 2, Data: o.state.Data},
+		{Dataset: "letters", Version: 1, Data: o.State.Data},
+		{Dataset: "numbers", Version: 2, Data: o.State.Data},
 		{Dataset: "numbers", Version: 1, Data: []byte{0xc1, 0xff}},
 	} {
 		other := c.open(fmt.Sprintf("state-%s-%d-%d", state.Dataset, state.Version, len(state.Data)), p)

@@ -20,6 +20,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -64,7 +65,7 @@ func TestVersionSkew(t *testing.T) {
 	})
 
 	// Nobody serves version 1 yet. The others take nothing, and the wait has a name.
-	p := numbersParams{}
+	p := testset.Params{}
 	b := c.open("train", p, func(cfg *client.Config) { cfg.Window = 8 })
 	if err := b.Start(within(t), schema.State{}); err != nil {
 		t.Fatal(err)
@@ -133,7 +134,7 @@ func TestRollingReplacement(t *testing.T) {
 		})
 	}
 	fleet(4)
-	p := numbersParams{DelayMS: 5}
+	p := testset.Params{Delay: 5 * time.Millisecond}
 	b := c.open("train", p)
 	o := newOracle(t, p, schema.State{})
 	var longest time.Duration
@@ -174,7 +175,7 @@ func TestRollingReplacement(t *testing.T) {
 	if longest > coordinator.DefaultLease {
 		t.Fatalf("a batch came after %v, later than the lease of %v", longest, coordinator.DefaultLease)
 	}
-	t.Logf("%d batches; the longest wait was %v", o.taken, longest)
+	t.Logf("%d batches; the longest wait was %v", o.Taken, longest)
 	if s, err := b.Status(within(t)); err != nil || s.Restarts != 0 {
 		t.Fatalf("status %+v, %v: want a run that never began again", s, err)
 	}
@@ -248,7 +249,7 @@ func TestBesideLastRelease(t *testing.T) {
 	t.Parallel()
 	old := buildLastRelease(t)
 	oldKind, kind := fmt.Sprintf("numbers-v1-w%d", old.wire), wire.KindToken("numbers", 1)
-	p := numbersParams{Size: 50000}
+	p := testset.Params{Size: 50000}
 	if old.wire == wire.Version {
 		c := startCluster(t, 0)
 		c.startOld(old, "worker")

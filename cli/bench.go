@@ -1,77 +1,132 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
+	"path/filepath"
+	"runtime"
+	"time"
 
-	"github.com/jetbatch/jetbatch/cli/internal/bench"
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/onda"
 )
 
 type benchCmd struct {
-	Case       []string `help:"Cases to run; \"list\" says which there are. Defaults to all but the soak." placeholder:"NAME"`
-	Rounds     int      `help:"Rounds per figure, of which the median counts." default:"5"`
-	Quick      bool     `help:"Fewer and shorter measurements, enough for --gate."`
-	Gate       bool     `help:"Exit with 1 if a ratio is worse than it may be: a check that holds on any machine."`
-	Data       string   `help:"Folder with labelled Onda signals to use. Defaults to small ones that are made up." type:"path" placeholder:"DIR"`
-	CPUProfile string   `name:"cpuprofile" help:"Write a CPU profile of every process into this folder." type:"path" placeholder:"DIR"`
-	JSON       bool     `name:"json" env:"JETBATCH_JSON" help:"Print one JSON object per case."`
+	Server string `help:"NATS server of the deployment to measure; several are separated by commas. Defaults to a service in this process." env:"JETBATCH_SERVER,NATS_URL" placeholder:"URL" group:"NATS"`
+	loginFlags
+	Dataset   string        `help:"Data set. Defaults to the one in this binary, and to onda with --data." placeholder:"NAME"`
+	Params    string        `help:"Its parameters as JSON, or @FILE with them." placeholder:"JSON"`
+	Data      string        `help:"Folder with labelled Onda signals, whose parameters are guessed." type:"path" placeholder:"DIR"`
+	Batches   int           `short:"n" help:"Batches that are timed in a round; a quarter more go before them." default:"200"`
+	Rounds    int           `help:"Rounds, in which the loop and the service take turns; medians count." default:"3"`
+	Workers   int           `help:"Workers of the service in this process." default:"1"`
+	Slots     int           `help:"Batches that one of these materializes at a time. Defaults to the number of CPUs."`
+	Window    int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
+	TrainTime time.Duration `help:"Pretend to train so long on every batch." placeholder:"DURATION"`
+	AtLeast   float64       `help:"Exit with 1 if the service makes fewer batches per second than so many times the loop." placeholder:"RATIO"`
+	JSON      bool          `name:"json" env:"JETBATCH_JSON" help:"Print one JSON object."`
 }
 
-// Run measures and prints case by case.
+// Run measures and prints the comparison.
 func (c *benchCmd) Run(ctx context.Context, a *app) (err error) {
-	if len(c.Case) == 1 && c.Case[0] == "list" {
-		for _, k := range bench.Cases() {
-			if _, err := fmt.Fprintf(a.out, "%-8s %s\n", k.Name, k.What); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if c.Rounds < 1 {
-		return fmt.Errorf("%w: --rounds is %d", errUsage, c.Rounds)
-	}
-	if c.CPUProfile != "" {
-		if err := os.MkdirAll(c.CPUProfile, 0o755); err != nil {
-			return err
-		}
-	}
-	dir, err := os.MkdirTemp("", "jetbatch-bench-")
-	if err != nil {
+	b := &comparison{cmd: c, app: a}
+	if b.params, err = c.choose(ctx, a); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	var failed []string
-	err = bench.Run(ctx, bench.Options{
-		Cases: c.Case, Rounds: c.Rounds, Quick: c.Quick, Data: c.Data, ProfileDir: c.CPUProfile, TempDir: dir,
-		RoleArgs: []string{benchRole}, Stderr: a.err, Log: a.log,
-	}, func(r *bench.Report) error {
-		failed = append(failed, r.Failed()...)
-		if c.JSON {
-			return printJSON(a.out, r)
+	for _, d := range a.defs {
+		if d.Name() == c.Dataset {
+			b.def, b.defined = d, true
 		}
-		_, err := fmt.Fprintln(a.out, r)
-		return err
-	})
-	switch {
-	case errors.Is(err, bench.ErrNoCase):
-		return fmt.Errorf("%w: --case: %w", errUsage, err)
-	case err != nil:
+	}
+	if !b.defined && (c.Server == "" || c.AtLeast > 0) {
+		return fmt.Errorf("%w: data set %q is not in this binary", errUsage, c.Dataset)
+	}
+	var done func() error
+	if b.nc, b.deployment, done, err = c.deployment(ctx, a); err != nil {
 		return interrupted(ctx, err)
-	case c.Gate && len(failed) > 0:
-		return fmt.Errorf("slower than it may be:\n  %s", strings.Join(failed, "\n  "))
 	}
-	return nil
+	defer func() { err = errors.Join(err, done()) }()
+	report, err := b.run(ctx)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	if c.JSON {
+		err = printJSON(a.out, report)
+	} else {
+		_, err = fmt.Fprint(a.out, report)
+	}
+	if ratio := report.Service[0].Ratio; err == nil && ratio < c.AtLeast {
+		err = fmt.Errorf("the service makes %.2f times the batches of the loop, and not %.2f times", ratio, c.AtLeast)
+	}
+	return err
 }
 
-// benchRole is the command by which the benchmark starts its processes.
-const benchRole = "bench-role"
+// choose checks the flags, fills in the data set and returns its parameters.
+func (c *benchCmd) choose(ctx context.Context, a *app) (json.RawMessage, error) {
+	switch {
+	case c.Batches < 4 || c.Rounds < 1 || c.Workers < 1:
+		return nil, fmt.Errorf("%w: --batches is at least 4, --rounds and --workers at least 1", errUsage)
+	case c.Slots < 0 || c.Window < 0 || c.TrainTime < 0 || c.AtLeast < 0:
+		return nil, fmt.Errorf("%w: --slots, --window, --train-time and --at-least are not negative", errUsage)
+	case c.Data != "" && (c.Params != "" || cmp.Or(c.Dataset, onda.Name) != onda.Name):
+		return nil, fmt.Errorf("%w: --data is of the data set %s, with parameters of its own", errUsage, onda.Name)
+	case c.Data != "":
+		c.Dataset = onda.Name
+		return guessOnda(ctx, c.Data)
+	case c.Dataset == "" && len(a.defs) == 1:
+		c.Dataset = a.defs[0].Name()
+	case c.Dataset == "":
+		return nil, fmt.Errorf("%w: which data set? --dataset NAME, or --data DIR", errUsage)
+	}
+	return readParams(c.Params)
+}
 
-type benchRoleCmd struct{}
+func guessOnda(ctx context.Context, dir string) (json.RawMessage, error) {
+	params, err := onda.GuessContext(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --data: %w", errUsage, err)
+	}
+	if params.Dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	params.Seed = 1
+	return json.Marshal(params)
+}
 
-// Run serves the benchmark that started this process.
-func (*benchRoleCmd) Run(ctx context.Context, a *app) error {
-	return bench.ServeRole(ctx, os.Stdin, a.out, a.log)
+// deployment is what is measured, in words too: the one at --server, or one in this process.
+func (c *benchCmd) deployment(ctx context.Context, a *app) (nc *nats.Conn, what string, done func() error, err error) {
+	if c.Server != "" {
+		f := natsFlags{Server: c.Server, loginFlags: c.loginFlags}
+		nc, err := f.connect(ctx, a.log, "jetbatch-bench", 10*time.Second)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		return nc, "the service at " + client.Redact(c.Server), func() error { nc.Close(); return nil }, nil
+	}
+	c.Slots = cmp.Or(c.Slots, runtime.GOMAXPROCS(0))
+	cfg := embedded.Config{Workers: c.Workers, Slots: c.Slots, Logger: a.log}
+	s, err := embedded.Start(context.WithoutCancel(ctx), cfg, a.defs...)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	what = fmt.Sprintf("a service in this process, workers: %d, slots of each: %d", c.Workers, c.Slots)
+	return s.Conn(), what, s.Close, nil
+}
+
+// comparison is a benchmark under way.
+type comparison struct {
+	cmd        *benchCmd
+	app        *app
+	params     json.RawMessage
+	def        dataset.Definition
+	defined    bool // def is in this binary
+	nc         *nats.Conn
+	deployment string
 }

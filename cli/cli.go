@@ -61,8 +61,7 @@ type grammar struct {
 	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`
 	Check       checkCmd       `cmd:"" help:"Say what is wrong with a deployment, and what to do. Exits with 1 if something does not work."`
 	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
-	Bench       benchCmd       `cmd:"" help:"Measure the service beside the least that this machine can do at all: each figure with its floor, in processes of their own."`
-	BenchRole   benchRoleCmd   `cmd:"" hidden:""`
+	Bench       benchCmd       `cmd:"" help:"Measure a data set on a deployment, or in this process, beside the plain loop in one process: the pace, what a trainer waits for, and large batches straight from workers and through NATS. Exits with 3 if the two do not come to the same state."`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }
 
@@ -129,8 +128,8 @@ func (g *grammar) logger(w io.Writer, command string) *slog.Logger {
 		_ = level.UnmarshalText([]byte(g.LogLevel)) // kong let only levels through
 	case command == "up" || command == "coordinator" || command == "worker":
 		level = slog.LevelInfo
-	case command == "demo", command == benchRole:
-		level = slog.LevelError // the worker that is killed, or is the only one, is part of the story
+	case command == "demo", command == "bench":
+		level = slog.LevelError // the worker that is killed, or is the only one, is part of it
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if g.LogFormat == "json" {

@@ -22,7 +22,12 @@ import (
 
 // natsFlags say how to reach NATS. A password is never a flag, since others can read a process's command line.
 type natsFlags struct {
-	Server         string        `help:"NATS server; several are separated by commas." default:"nats://127.0.0.1:4222" env:"JETBATCH_SERVER,NATS_URL" placeholder:"URL" group:"NATS"`
+	Server string `help:"NATS server; several are separated by commas." default:"nats://127.0.0.1:4222" env:"JETBATCH_SERVER,NATS_URL" placeholder:"URL" group:"NATS"`
+	loginFlags
+}
+
+// loginFlags say who connects.
+type loginFlags struct {
 	Creds          string        `help:"Credentials file." type:"path" placeholder:"FILE" group:"NATS"`
 	NKey           string        `name:"nkey" help:"File with an nkey seed." type:"path" placeholder:"FILE" group:"NATS"`
 	User           string        `help:"User; the password is in JETBATCH_PASSWORD or --password-file." group:"NATS"`
@@ -37,7 +42,7 @@ type natsFlags struct {
 // passwordEnv has the password of natsFlags.User.
 const passwordEnv = "JETBATCH_PASSWORD"
 
-func (f *natsFlags) options(log *slog.Logger, name string) ([]nats.Option, error) {
+func (f *loginFlags) options(log *slog.Logger, name string) ([]nats.Option, error) {
 	opts := []nats.Option{nats.Name(name), nats.ErrorHandler(logOnce(log))}
 	if f.Creds != "" {
 		opts = append(opts, nats.UserCredentials(f.Creds))

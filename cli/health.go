@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 type healthCmd struct {
@@ -39,7 +40,7 @@ var healthNeeds = topology.Needs{Publish: []string{"$JS.API.INFO", "$SRV.PING"}}
 
 // denied puts the server's refusal, if there was one, in the place of the silence that it looked like.
 func (r *healthReport) denied(nc *nats.Conn, err error) error {
-	var p *topology.PermissionError
+	var p *schema.PermissionError
 	if errors.As(topology.Denied(nc, healthNeeds), &p) {
 		r.Denied = p.Subject
 		return p

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -17,13 +17,15 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/onda"
 )
 
 // TestMain lets the scripts of testdata run this test binary as jetbatch, in processes of its own.
 func TestMain(m *testing.M) {
 	testscript.Main(leakless{m}, map[string]func(){
-		"jetbatch": func() { Main(onda.Definition(), counting, flaky) },
+		"jetbatch": func() { Main(onda.Definition(), counting, flaky, impure) },
+		"another":  func() { Main(onda.Definition(), lossy) }, // with other data sets
 	})
 }
 
@@ -114,46 +116,20 @@ func exitOf(ts *testscript.TestScript, args []string) string {
 	return ""
 }
 
-type countParams struct {
-	Batches uint64 `json:"batches"`
-}
-
-// counting gives the numbers from 0 on, as text.
-var counting = dataset.Define("counting", func(_ context.Context, p countParams) (dataset.Dataset[uint64, uint64, string], error) {
-	return startAtZero{dataset.Funcs[uint64, uint64, string]{
-		NextFunc: func(n uint64) (uint64, uint64, error) {
-			if n == p.Batches {
-				return 0, 0, io.EOF
-			}
-			return n, n + 1, nil
-		},
-		MaterializeFunc: func(_ context.Context, n uint64) (string, error) {
-			if n%10 == 7 {
-				return "", dataset.Skip("a seven")
-			}
-			return fmt.Sprintf("batch %d", n), nil
-		},
-	}}, nil
+// lossy is a data set whose jobs would lose what is in them.
+var lossy = dataset.Define("lossy", func(context.Context, struct{}) (dataset.Funcs[int, struct{ at int }, int], error) {
+	return dataset.Funcs[int, struct{ at int }, int]{
+		NextFunc:        func(i int) (struct{ at int }, int, error) { return struct{ at int }{i}, i + 1, nil },
+		MaterializeFunc: func(_ context.Context, job struct{ at int }) (int, error) { return job.at, nil },
+	}, nil
 })
 
-// flaky gives, after three good batches, others to every process that makes them.
-var flaky = dataset.Define("flaky", func(context.Context, struct{}) (dataset.Dataset[uint64, uint64, string], error) {
-	return startAtZero{dataset.Funcs[uint64, uint64, string]{
-		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
-		MaterializeFunc: func(_ context.Context, n uint64) (string, error) {
-			if n == 5 {
-				return "", dataset.Permanent(fmt.Errorf("number %d is broken", n))
-			}
-			if n < 3 {
-				return "good", nil
-			}
-			return fmt.Sprint("process ", os.Getpid()), nil
-		},
-	}}, nil
-})
-
-type startAtZero struct {
-	dataset.Funcs[uint64, uint64, string]
-}
-
-func (startAtZero) Start() (uint64, error) { return 0, nil }
+// The data sets of the scripts: two names for what testset gives, and one whose iterator never says the same twice.
+var (
+	counting = testset.Define("counting", nil)
+	flaky    = testset.Define("flaky", nil)
+	impure   = testset.Define("impure", &testset.Hooks{Next: func(_ testset.Position, _ *testset.Job, next *testset.Position) error {
+		next.Seed = rand.Uint64()
+		return nil
+	}})
+)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -133,8 +134,8 @@ func served(t *testing.T) map[string]bool {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	b, err := client.Open[string](ctx, service.Conn(), client.Config{
-		Name: "train", Dataset: "counting", Params: countParams{Batches: 20}, Registerer: reg, Logger: slog.New(slog.DiscardHandler),
+	b, err := client.Open[[]byte](ctx, service.Conn(), client.Config{
+		Name: "train", Dataset: "counting", Params: testset.Params{N: 20, HoleEvery: 10}, Registerer: reg, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

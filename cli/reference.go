@@ -16,6 +16,7 @@ import (
 
 // reference is dataset.Sequential on bytes: it verifies any data set that is compiled in, whatever its types.
 type reference struct {
+	kind  *kind.Kind
 	inst  kind.Instance
 	state []byte
 	n     int
@@ -26,11 +27,14 @@ func (a *app) openReference(ctx context.Context, name string, params json.RawMes
 	var k *kind.Kind
 	for _, d := range a.defs {
 		if d.Name() == name {
-			k = d.Kind()
+			if err := d.Validate(); err != nil {
+				return nil, nil, err
+			}
+			k = kind.Of(d)
 		}
 	}
 	if k == nil {
-		return nil, nil, fmt.Errorf("%w: --verify: data set %q is not in this binary", errUsage, name)
+		return nil, nil, fmt.Errorf("%w: data set %q is not in this binary", errUsage, name)
 	}
 	if !state.IsZero() && (state.Dataset != "" && state.Dataset != k.Name || state.Version != 0 && state.Version != k.Version) {
 		return nil, nil, fmt.Errorf("%w: it is of %s@%d, and this is %s@%d", kind.ErrWrongState, state.Dataset, state.Version, k.Name, k.Version)
@@ -39,7 +43,7 @@ func (a *app) openReference(ctx context.Context, name string, params json.RawMes
 	if err != nil {
 		return nil, nil, fmt.Errorf("reference: %w", err)
 	}
-	ref = &reference{inst: inst, state: state.Data}
+	ref = &reference{kind: k, inst: inst, state: state.Data}
 	if state.IsZero() {
 		if ref.state, err = inst.Start(); err != nil {
 			release()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/deploy"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -139,48 +141,27 @@ func (l *lockedLog) String() string {
 	return l.b.String()
 }
 
-type wideParams struct {
-	Size int    `json:"size"`
-	Slow uint64 `json:"slow"` // this one takes until a second worker is asked for it
-	Test string `json:"test"` // whose slow batches these are
-}
-
 // slow says of the slow batches, by their parameters, how a second worker lets the first one go on. All workers of the tests
 // are in this process.
 var slow sync.Map
 
-// wide gives batches of any size.
-var wide = dataset.Define("wide", func(_ context.Context, p wideParams) (dataset.Dataset[uint64, uint64, []byte], error) {
-	return wideBatches(p), nil
-})
-
-func wideBatches(p wideParams) dataset.Dataset[uint64, uint64, []byte] {
-	return struct {
-		dataset.Funcs[uint64, uint64, []byte]
-		startsAtZero
-	}{Funcs: dataset.Funcs[uint64, uint64, []byte]{
-		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
-		MaterializeFunc: func(ctx context.Context, n uint64) ([]byte, error) {
-			if n > 0 && n == p.Slow {
-				second := make(chan struct{})
-				if goOn, begun := slow.LoadOrStore(p, sync.OnceFunc(func() { close(second) })); begun {
-					goOn.(func())()
-				} else {
-					select {
-					case <-second:
-					case <-ctx.Done():
-						return nil, context.Cause(ctx)
-					}
-				}
-			}
-			return bytes.Repeat([]byte{byte(n)}, p.Size), nil
-		},
-	}}
-}
-
-type startsAtZero struct{}
-
-func (startsAtZero) Start() (uint64, error) { return 0, nil }
+// wide is a data set whose batch at SlowEvery takes until a second worker is asked for it.
+var wide = testset.Define("wide", &testset.Hooks{Materialize: func(ctx context.Context, p testset.Params, j testset.Job) error {
+	if j.At != p.SlowEvery {
+		return nil
+	}
+	second := make(chan struct{})
+	if goOn, begun := slow.LoadOrStore(p, sync.OnceFunc(func() { close(second) })); begun {
+		goOn.(func())()
+		return nil
+	}
+	select {
+	case <-second:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}})
 
 // The whole service under the shipped permissions: seats, jobs, small and large batches, a straggler, going back, the
 // end, status, health. Nobody is denied anything, and no secret is in a log or in an answer.
@@ -193,32 +174,37 @@ func TestSecuredService(t *testing.T) {
 	var denials lockedLog
 	for _, size := range []int{100, 3 << 20} {
 		nc := s.connect("client", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { fmt.Fprintln(&denials, err) }))
-		b, err := client.Open[[]byte](ctx, nc, client.Config{Name: fmt.Sprint("train-", size), Dataset: "wide", Params: wideParams{size, 30, s.dir}, Window: 9, Logger: slog.New(slog.DiscardHandler)})
+		p := testset.Params{Size: size, SlowEvery: 31, Salt: uint64(crc32.ChecksumIEEE([]byte(s.dir)))} // slow in each test
+		b, err := client.Open[schema.Batch](ctx, nc, client.Config{
+			Name: fmt.Sprint("train-", size), Dataset: "wide", Params: p, Window: 9, Logger: slog.New(slog.DiscardHandler),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var states []schema.State
-		take := func(state schema.State, n uint64) schema.State {
+		o, err := testset.NewOracle(testset.Define("wide", nil), p, schema.State{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		states := []schema.State{{}} // before each position
+		take := func() {
 			t.Helper()
-			step, err := b.Take(ctx, state)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := bytes.Repeat([]byte{byte(n)}, size); !bytes.Equal(step.Batch, want) {
-				t.Fatalf("batch %d of %d bytes differs", n, size)
+			step, err := b.Take(ctx, o.State)
+			if err := o.Check(step, err); err != nil {
+				t.Fatalf("batches of %d bytes: %v", size, err)
 			}
 			step.Release()
-			return step.Next
 		}
-		for n := range uint64(40) {
-			states = append(states, take(append([]schema.State{{}}, states...)[n], n))
+		for range 40 {
+			take()
+			states = append(states, o.State)
 		}
 		if status, err := b.Status(ctx); err != nil || status.Backups == 0 {
 			t.Errorf("no second worker was asked for the slow one: %+v, %v", status, err)
 		}
-		take(states[38], 39)    // looked up
-		take(states[0], 1)      // a new generation, or looked up
-		take(schema.State{}, 0) // likewise
+		for _, back := range []int{39, 1, 0} { // looked up; a new generation, or looked up; likewise
+			o.State = states[back]
+			take()
+		}
 		if err := b.Stop(ctx); err != nil {
 			t.Error(err)
 		}
@@ -266,20 +252,22 @@ func TestSecuredReplies(t *testing.T) {
 	s.start("worker")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cfg := client.Config{Name: "train", Dataset: "wide", Params: wideParams{Size: 64}, Window: 1, Logger: slog.New(slog.DiscardHandler)}
-	b, err := client.Open[[]byte](ctx, s.connect("client"), cfg)
+	cfg := client.Config{Name: "train", Dataset: "wide", Window: 1, Logger: slog.New(slog.DiscardHandler)}
+	b, err := client.Open[schema.Batch](ctx, s.connect("client"), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	var state schema.State
+	o, err := testset.NewOracle(testset.Define("wide", nil), testset.Params{}, schema.State{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	worker, other := s.connect("worker"), s.connect("client")
-	for n := range uint64(40) {
-		step, err := b.Take(ctx, state)
-		if err != nil || !bytes.Equal(step.Batch, bytes.Repeat([]byte{byte(n)}, 64)) {
-			t.Fatalf("batch %d: %v, %v", n, step.Batch, err)
+	for range 40 {
+		step, err := b.Take(ctx, o.State)
+		if err := o.Check(step, err); err != nil {
+			t.Fatalf("after %d batches: %v", o.Taken, err)
 		}
-		state = step.Next
 		status, err := b.Status(ctx)
 		if err != nil {
 			t.Fatal(err)

@@ -18,12 +18,13 @@ import (
 type takeCmd struct {
 	natsFlags
 	observeFlags
-	Name        string        `help:"Name of the batcher; one process at a time has it." required:""`
+	Name        string        `help:"Name of the batcher; one process at a time has it. Needed but with --one."`
 	Dataset     string        `help:"Data set." required:""`
 	Params      string        `help:"Its parameters as JSON, or @FILE with them." placeholder:"JSON"`
 	Batches     int           `short:"n" help:"How many to take. Defaults to all, until the data ends."`
 	StateFile   string        `help:"File to begin from, if it is there, and to keep the place in." type:"path" placeholder:"FILE"`
 	SaveEvery   int           `help:"Batches from one saving of the state to the next; it is saved at the end too." default:"10"`
+	One         string        `help:"Make the one batch that follows this state, in this process and without a service, and show it: a token as in a state file, @FILE, or start." placeholder:"STATE"`
 	Verify      bool          `help:"Make every batch here too, and compare bytes and states; exit with 3 if they differ."`
 	Stop        bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
 	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
@@ -68,6 +69,12 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	params, err := readParams(c.Params)
 	if err != nil {
 		return err
+	}
+	switch {
+	case c.One != "":
+		return interrupted(ctx, c.one(ctx, a, params))
+	case c.Name == "":
+		return fmt.Errorf("%w: missing flags: --name=STRING", errUsage)
 	}
 	t := &taking{cmd: c, app: a}
 	if c.StateFile != "" {

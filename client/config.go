@@ -54,6 +54,10 @@ type Config struct {
 	// IdleTimeout is how long a batcher that nobody holds is kept. Defaults to 10 min.
 	IdleTimeout time.Duration
 
+	// NoDirect has large batches stored by NATS and read from there, as if no worker could be reached. Defaults to
+	// false: they are fetched from the workers that made them.
+	NoDirect bool
+
 	// TakeOver makes Open and Start take the batcher from a process that still holds it. Defaults to false.
 	TakeOver bool
 

@@ -45,6 +45,7 @@ var (
 // fetcher fetches payloads from the workers that keep them. It is safe for concurrent use.
 type fetcher struct {
 	secure bool // the connection to NATS is
+	off    bool // no worker is tried: Config.NoDirect
 
 	mu     sync.Mutex
 	idle   map[string][]net.Conn // by address
@@ -58,9 +59,9 @@ type avoidance struct {
 	pause time.Duration
 }
 
-func newFetcher(nc *nats.Conn) *fetcher {
+func newFetcher(nc *nats.Conn, off bool) *fetcher {
 	_, err := nc.TLSConnectionState()
-	return &fetcher{secure: err == nil, idle: make(map[string][]net.Conn), avoid: make(map[string]avoidance)}
+	return &fetcher{secure: err == nil, off: off, idle: make(map[string][]net.Conn), avoid: make(map[string]avoidance)}
 }
 
 // avoids reports whether a worker is not to be tried now.
@@ -200,7 +201,9 @@ func extend(ctx context.Context, conn net.Conn) error {
 func (s *session) direct(res *wire.Result, buf []byte) error {
 	f := s.r.fetcher
 	var avoid time.Duration
-	if !f.avoids(res.Worker) {
+	if f.off {
+		avoid = mostAvoid
+	} else if !f.avoids(res.Worker) {
 		digest, err := f.fetch(s.ctx, res, buf)
 		if err == nil && digest != res.Digest {
 			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)

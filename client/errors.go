@@ -50,8 +50,8 @@ var (
 	// ErrUnavailable is matched by every *WaitError: the caller's context ended first.
 	ErrUnavailable = errors.New("not available in time")
 
-	// ErrPermission is matched by every *PermissionError: the NATS server refused a subject to this user.
-	ErrPermission = topology.ErrPermission
+	// ErrPermission is matched by every *schema.PermissionError: the NATS server refused a subject to this user.
+	ErrPermission = schema.ErrPermission
 
 	// ErrDisconnected is returned when a NATS connection is closed for good.
 	ErrDisconnected = errors.New("connection to NATS is closed")
@@ -157,11 +157,7 @@ func (e *WaitError) Error() string {
 // Unwrap makes the error match ErrUnavailable and the cause.
 func (e *WaitError) Unwrap() []error { return []error{ErrUnavailable, e.Cause} }
 
-// PermissionError names the subject that the NATS server refused. Without it a denial would look like a
-// timeout.
-type PermissionError = topology.PermissionError
-
-// refusal returns a *PermissionError if the last thing that the server said on nc was that it refuses one
+// refusal returns a *schema.PermissionError if the last thing that the server said on nc was that it refuses one
 // of the subjects, or the inbox that an answer would come to. The server does not answer a refused request, so this is asked after a timeout.
 func refusal(nc *nats.Conn, subjects ...string) error {
 	return topology.Denied(nc, topology.Needs{Publish: subjects, Subscribe: subjects})

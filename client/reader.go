@@ -134,7 +134,7 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 		r.cancel()
 		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
 	}
-	r.fetcher = newFetcher(nc)
+	r.fetcher = newFetcher(nc, cfg.NoDirect)
 	if err := r.hold(ctx); err != nil {
 		r.cancel()
 		r.data.Close()

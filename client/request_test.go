@@ -222,7 +222,7 @@ func TestPermission(t *testing.T) {
 				o.locked(func() { o.manual = true })
 				_, err = b.Take(deadline(t), schema.State{})
 			}
-			var denied *PermissionError
+			var denied *schema.PermissionError
 			if !errors.As(err, &denied) || !errors.Is(err, ErrPermission) || !strings.HasPrefix(denied.Subject, strings.TrimRight(subject, ">")) {
 				t.Fatalf("%v", err)
 			}

@@ -35,7 +35,7 @@ type Config struct {
 	Stall time.Duration
 	// Replicas of the bucket and the job stream, when they are created. Defaults to 1.
 	Replicas int
-	// Logger defaults to discarding.
+	// Logger is told what changes. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer is given the coordinator's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
 	Registerer prometheus.Registerer
@@ -47,9 +47,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.ReaderLease = cmp.Or(c.ReaderLease, DefaultReaderLease)
 	c.Stall = cmp.Or(c.Stall, DefaultStall)
 	c.Replicas = cmp.Or(c.Replicas, 1)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if err := wire.CheckName("coordinator", c.Name); err != nil {
 		return c, err
 	}

@@ -82,13 +82,13 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher),
 	}
 	for _, d := range defs {
-		if err := wire.CheckName("data set", d.Name()); err != nil {
+		if err := d.Validate(); err != nil {
 			return nil, err
 		}
 		if c.kinds[d.Name()] != nil {
 			return nil, fmt.Errorf("coordinator: data set %q is defined twice", d.Name())
 		}
-		c.kinds[d.Name()] = d.Kind()
+		c.kinds[d.Name()] = kind.Of(d)
 	}
 	c.fleet.changed, c.fleet.answered = c.fleetChanged, make(chan struct{}, 1)
 	c.leases.init(cfg.Lease)
@@ -98,7 +98,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 
 // Run feeds batchers until ctx ends and then lets go of them: their records stay, and another coordinator, or
 // this one started again, goes on. The error is nil after ctx ended, else why the coordinator could not run: a
-// *PermissionError when the server denies it a subject that it needs, ErrRan when it was called before.
+// *schema.PermissionError when the server denies it a subject that it needs, ErrRan when it was called before.
 func (c *Coordinator) Run(ctx context.Context) error {
 	if !c.ran.CompareAndSwap(false, true) {
 		return ErrRan

@@ -5,13 +5,6 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// PermissionError names the subject that the NATS server refused.
-type PermissionError = topology.PermissionError
-
-// ErrPermission is matched by every *PermissionError: Run ends with one when the NATS server refuses a subject that the
-// coordinator needs. One that kept its lease and could not feed would keep its batchers from every other.
-var ErrPermission = topology.ErrPermission
-
 // needs are what a coordinator cannot do without. That it shows up in lists of services is not among them.
 var needs = topology.Needs{
 	Publish: []string{

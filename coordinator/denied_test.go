@@ -50,8 +50,8 @@ func TestDenied(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = coord.Run(t.Context())
-			var denied *coordinator.PermissionError
-			if !errors.Is(err, coordinator.ErrPermission) || !errors.As(err, &denied) {
+			var denied *schema.PermissionError
+			if !errors.Is(err, schema.ErrPermission) || !errors.As(err, &denied) {
 				t.Fatalf("Run: %v", err)
 			}
 			if c.subject != "" && !strings.EqualFold(denied.Subject, c.subject) {

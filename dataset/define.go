@@ -11,13 +11,26 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/travel"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Definition is a named kind of data set, to be given to coordinators, workers, embedded.Start or cli.Main.
+// Definition is a named kind of data set, to be given to coordinators, workers, embedded.Start or cli.Main. Its zero
+// value defines nothing: they refuse it.
 type Definition struct {
-	kind *kind.Kind
+	handle
+	author *author
+}
+
+// handle keeps the kind from users and not from the roles, which ask kind.Of.
+type handle = kind.Handle
+
+// author is what a definition knows of the author's types.
+type author struct {
+	open    func(context.Context, json.RawMessage) (anyLoop, error)
+	batch   reflect.Type
+	invalid error // why values of the types cannot travel
 }
 
 // Define names a kind of data set. open is called with the parameters that the trainer sent, once per
@@ -26,40 +39,88 @@ type Definition struct {
 //
 // Parameters travel as JSON: P has json tags, and fields that P does not have are an error. The name is 1
 // to 64 letters, digits, '-' and '_'; the version is 1 until WithVersion.
+//
+// S, J and B must be types whose values come back from another process as they were: [Definition.Validate], and with it
+// every role, refuses others.
 func Define[P, S, J, B any, D Dataset[S, J, B]](name string, open func(context.Context, P) (D, error)) Definition {
-	openBytes := func(ctx context.Context, raw json.RawMessage) (kind.Instance, error) {
+	openTyped := func(ctx context.Context, raw json.RawMessage) (Dataset[S, J, B], error) {
 		var params P
 		if err := decodeParams(raw, &params); err != nil {
 			return nil, err
 		}
-		ds, err := open(ctx, params)
+		return open(ctx, params)
+	}
+	openBytes := func(ctx context.Context, raw json.RawMessage) (kind.Instance, error) {
+		ds, err := openTyped(ctx, raw)
 		if err != nil {
 			return nil, err
 		}
 		return &instance[S, J, B]{ds: ds}, nil
 	}
-	return Definition{&kind.Kind{Name: name, Version: 1, OpenFunc: openBytes, NormalFunc: normalParams[P]}}
+	openLoop := func(ctx context.Context, raw json.RawMessage) (anyLoop, error) {
+		ds, err := openTyped(ctx, raw)
+		if err != nil {
+			return nil, err
+		}
+		return &loop[S, J, B]{ds: ds}, nil
+	}
+	return Definition{
+		handle: kind.NewHandle(&kind.Kind{Name: name, Version: 1, OpenFunc: openBytes, NormalFunc: normalParams[P]}),
+		author: &author{open: openLoop, batch: reflect.TypeFor[B](), invalid: checkTypes[S, J, B]()},
+	}
+}
+
+// checkTypes reports why values of a data set's types cannot travel.
+func checkTypes[S, J, B any]() error {
+	for _, t := range []struct {
+		reflect.Type
+		name string
+	}{{reflect.TypeFor[S](), "state"}, {reflect.TypeFor[J](), "job"}, {reflect.TypeFor[B](), "batch"}} {
+		if err := travel.Check(t.Type, t.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // WithVersion returns the definition under another version. Raise it when the same state would yield
 // other jobs or batches than before: states of another version are refused.
 func (d Definition) WithVersion(version uint32) Definition {
-	return Definition{&kind.Kind{Name: d.kind.Name, Version: version, OpenFunc: d.kind.OpenFunc, NormalFunc: d.kind.NormalFunc}}
-}
-
-// Name returns the data set's name; empty for the zero Definition, which coordinators and workers refuse.
-func (d Definition) Name() string {
-	if d.kind == nil {
-		return ""
+	k := kind.Of(d)
+	if k == nil {
+		return d
 	}
-	return d.kind.Name
+	return Definition{kind.NewHandle(&kind.Kind{Name: k.Name, Version: version, OpenFunc: k.OpenFunc, NormalFunc: k.NormalFunc}), d.author}
 }
 
-// Version returns the data set's version.
-func (d Definition) Version() uint32 { return d.kind.Version }
+// Name returns the data set's name; empty for the zero Definition.
+func (d Definition) Name() string {
+	if k := kind.Of(d); k != nil {
+		return k.Name
+	}
+	return ""
+}
 
-// Kind is what coordinator and worker see of the definition.
-func (d Definition) Kind() *kind.Kind { return d.kind }
+// Version returns the data set's version; 0 for the zero Definition.
+func (d Definition) Version() uint32 {
+	if k := kind.Of(d); k != nil {
+		return k.Version
+	}
+	return 0
+}
+
+// Validate reports why coordinators and workers refuse the definition: wire.ErrBadName for a bad name or the zero
+// Definition, ErrType with the field's name for a state, job or batch that would not come back from another process as
+// it was.
+func (d Definition) Validate() error {
+	if err := wire.CheckName("data set", d.Name()); err != nil {
+		return err
+	}
+	if d.author.invalid != nil {
+		return fmt.Errorf("data set %s: %w", d.Name(), d.author.invalid)
+	}
+	return nil
+}
 
 // normalParams writes parameters as P does: the order of keys does not show, nor whether a field with its zero value was
 // left out. A P that does not read again what it wrote keeps the form that was sent.

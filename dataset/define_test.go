@@ -13,22 +13,33 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/testset"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// instanceOf opens ds by way of a Definition.
-func instanceOf(t *testing.T, ds *squares) kind.Instance {
+// instanceOf opens a set by way of a Definition.
+func instanceOf(t *testing.T, p params, hooks testset.Hooks) kind.Instance {
 	t.Helper()
-	def := dataset.Define("squares", func(context.Context, params) (*squares, error) { return ds, nil })
-	inst, release, err := def.Kind().Acquire(t.Context(), nil)
+	closed := 0
+	hooks.Close = func() error {
+		closed++
+		return nil
+	}
+	raw, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	def := define(hooks)
+	inst, release, err := kind.Of(def).Acquire(t.Context(), raw)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		release()
-		def.Kind().CloseIdle()
-		if ds.closed != 1 {
-			t.Errorf("closed %d times, want once", ds.closed)
+		kind.Of(def).CloseIdle()
+		if closed != 1 {
+			t.Errorf("closed %d times, want once", closed)
 		}
 	})
 	return inst
@@ -46,36 +57,36 @@ func encode(t *testing.T, v any) []byte {
 // The type parameters of all three are inferred, from a pointer, from a value, from Funcs and from the interface.
 func TestInference(t *testing.T) {
 	t.Parallel()
-	funcs := dataset.Funcs[position, int, string]{
-		NextFunc:        (&squares{length: 2}).Next,
-		MaterializeFunc: (&squares{}).Materialize,
-	}
-	dataset.Sequential(&squares{})
+	set := open(t, params{N: 2}, testset.Hooks{})
+	type funcsOf = dataset.Funcs[position, testset.Job, schema.Batch]
+	type datasetOf = dataset.Dataset[position, testset.Job, schema.Batch]
+	funcs := funcsOf{NextFunc: set.Next, MaterializeFunc: set.Materialize}
+	dataset.Sequential(set)
 	for _, def := range []dataset.Definition{
-		dataset.Define("pointer", openSquares),
-		dataset.Define("funcs", func(context.Context, struct{}) (dataset.Funcs[position, int, string], error) { return funcs, nil }),
-		dataset.Define("interface", func(context.Context, struct{}) (dataset.Dataset[position, int, string], error) { return funcs, nil }),
+		dataset.Define("pointer", func(context.Context, params) (*testset.Set, error) { return set, nil }),
+		dataset.Define("funcs", func(context.Context, struct{}) (funcsOf, error) { return funcs, nil }),
+		dataset.Define("interface", func(context.Context, struct{}) (datasetOf, error) { return funcs, nil }),
 	} {
-		if _, release, err := def.Kind().Acquire(t.Context(), nil); err != nil {
+		if _, release, err := kind.Of(def).Acquire(t.Context(), nil); err != nil {
 			t.Errorf("%s: %v", def.Name(), err)
 		} else {
 			release()
 		}
 	}
-	step, err := dataset.Sequential(funcs).Take(t.Context(), schema.State{Data: encode(t, position{1})})
-	if err != nil || step.Batch != "1" {
-		t.Errorf("got %q, %v", step.Batch, err)
+	step, err := dataset.Sequential(funcs).Take(t.Context(), schema.State{Data: encode(t, position{I: 1})})
+	if err != nil || testset.Label(step.Batch) != 2 {
+		t.Errorf("got %v, %v", step.Batch, err)
 	}
 }
 
 func TestWithVersion(t *testing.T) {
 	t.Parallel()
-	one := dataset.Define("squares", openSquares)
+	one := define(testset.Hooks{})
 	two := one.WithVersion(2)
-	if one.Name() != "squares" || one.Version() != 1 || two.Name() != "squares" || two.Version() != 2 || two.Kind().Version != 2 {
+	if one.Name() != "toy" || one.Version() != 1 || two.Name() != "toy" || two.Version() != 2 || kind.Of(two).Version != 2 {
 		t.Fatalf("got %s@%d and %s@%d", one.Name(), one.Version(), two.Name(), two.Version())
 	}
-	if again := one.Kind(); again != one.Kind() || again == two.Kind() {
+	if again := kind.Of(one); again != kind.Of(one) || again == kind.Of(two) {
 		t.Fatal("a definition is one kind, and each version its own")
 	}
 }
@@ -90,22 +101,22 @@ func TestParams(t *testing.T) {
 		{raw: ``},
 		{raw: `null`},
 		{raw: `{}`},
-		{raw: `{"length":3,"name":"x"}`, want: params{3, "x"}},
-		{raw: ` {"length":3} `, want: params{Length: 3}},
-		{raw: `{"lenght":3}`, err: kind.ErrBadParams},
-		{raw: `{"length":"3"}`, err: kind.ErrBadParams},
-		{raw: `{"length":3`, err: kind.ErrBadParams},
-		{raw: `{"length":3}{"length":4}`, err: kind.ErrBadParams},
-		{raw: `{"length":3}]`, err: kind.ErrBadParams},
+		{raw: `{"n":3,"salt":7}`, want: params{N: 3, Salt: 7}},
+		{raw: ` {"n":3} `, want: params{N: 3}},
+		{raw: `{"nn":3}`, err: kind.ErrBadParams},
+		{raw: `{"n":"3"}`, err: kind.ErrBadParams},
+		{raw: `{"n":3`, err: kind.ErrBadParams},
+		{raw: `{"n":3}{"n":4}`, err: kind.ErrBadParams},
+		{raw: `{"n":3}]`, err: kind.ErrBadParams},
 		{raw: `[]`, err: kind.ErrBadParams},
-		{raw: `{"length":-1}`, want: params{Length: -1}, err: errOpen},
+		{raw: `{"slow":1}`, want: params{Slow: 1}, err: errOpen},
 	} {
 		var got params
-		def := dataset.Define("squares", func(ctx context.Context, p params) (*squares, error) {
+		def := define(testset.Hooks{Open: func(ctx context.Context, p params) error {
 			got = p
-			return openSquares(ctx, p)
-		})
-		_, release, err := def.Kind().Acquire(t.Context(), json.RawMessage(tc.raw))
+			return refusing.Open(ctx, p)
+		}})
+		_, release, err := kind.Of(def).Acquire(t.Context(), json.RawMessage(tc.raw))
 		if err == nil {
 			release()
 		}
@@ -117,7 +128,7 @@ func TestParams(t *testing.T) {
 
 func TestInstance(t *testing.T) {
 	t.Parallel()
-	inst := instanceOf(t, &squares{length: 1})
+	inst := instanceOf(t, params{N: 1}, testset.Hooks{})
 	start, err := inst.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -127,8 +138,15 @@ func TestInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	scratch := []byte("before ")
-	if out, grown, err := inst.Materialize(t.Context(), job, scratch); err != nil || string(bytes.Join(out, nil)) != "\xa10" || &grown[0] != &scratch[0] {
-		t.Fatalf("got %q, %v; want the batch, in scratch", out, err)
+	out, _, err := inst.Materialize(t.Context(), job, scratch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if batch, err := wire.DecodePayload[schema.Batch](bytes.Join(out, nil)); err != nil || testset.Label(batch) != 1 {
+		t.Fatalf("got %v, %v; want the batch", batch, err)
+	}
+	if _, grown, _ := inst.Materialize(t.Context(), job, make([]byte, 4096)); cap(grown) != 4096 {
+		t.Fatalf("scratch of 4096 bytes was not used: %d", cap(grown))
 	}
 	if _, _, err := inst.Next(next); err != io.EOF { //nolint:errorlint // exactly io.EOF is the contract
 		t.Fatalf("got %v, want exactly io.EOF", err)
@@ -146,11 +164,11 @@ func TestInstanceWithoutStart(t *testing.T) {
 	def := dataset.Define("funcs", func(context.Context, struct{}) (dataset.Funcs[position, int, string], error) {
 		return dataset.Funcs[position, int, string]{}, nil
 	})
-	inst, release, err := def.Kind().Acquire(t.Context(), nil)
+	inst, release, err := kind.Of(def).Acquire(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer def.Kind().CloseIdle() // Funcs has nothing to close
+	defer kind.Of(def).CloseIdle() // Funcs has nothing to close
 	defer release()
 	if _, err := inst.Start(); !errors.Is(err, kind.ErrNoStart) {
 		t.Fatalf("got %v", err)
@@ -160,13 +178,13 @@ func TestInstanceWithoutStart(t *testing.T) {
 // Everything of the author's that panics becomes an error that shows where.
 func TestPanics(t *testing.T) {
 	t.Parallel()
-	inst := instanceOf(t, &squares{
-		next:  func(position) (int, position, error) { panic(io.EOF) },
-		batch: func(context.Context, int) (string, error) { panic(dataset.Skip("never")) },
+	inst := instanceOf(t, params{}, testset.Hooks{
+		Next:        func(position, *testset.Job, *position) error { panic(io.EOF) },
+		Materialize: func(context.Context, params, testset.Job) error { panic(dataset.Skip("never")) },
 	})
 	_, _, err := inst.Next(encode(t, position{}))
 	wantPanic(t, err)
-	_, _, err = inst.Materialize(t.Context(), encode(t, 1), nil)
+	_, _, err = inst.Materialize(t.Context(), encode(t, testset.Job{At: 1}), nil)
 	wantPanic(t, err)
 	if _, ok := dataset.SkipReason(err); ok || errors.Is(err, io.EOF) {
 		t.Fatal("a panic passes for a skip or for the end of the data")
@@ -176,7 +194,7 @@ func TestPanics(t *testing.T) {
 func wantPanic(t *testing.T, err error) {
 	t.Helper()
 	var p *kind.PanicError
-	if !errors.As(err, &p) || !strings.Contains(string(p.Stack), "squares") {
+	if !errors.As(err, &p) || !strings.Contains(string(p.Stack), "testset.(*Set)") {
 		t.Fatalf("got %v, want a PanicError with the author's stack", err)
 	}
 }
@@ -186,7 +204,7 @@ func TestStateTooLarge(t *testing.T) {
 	def := dataset.Define("large", func(context.Context, struct{}) (dataset.Funcs[[]byte, int, string], error) {
 		return dataset.Funcs[[]byte, int, string]{NextFunc: func([]byte) (int, []byte, error) { return 0, make([]byte, schema.MaxState), nil }}, nil
 	})
-	inst, release, err := def.Kind().Acquire(t.Context(), nil)
+	inst, release, err := kind.Of(def).Acquire(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,60 +3,44 @@ package dataset_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/testset"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type params struct {
-	Length int    `json:"length"`
-	Name   string `json:"name,omitempty"`
-}
+type params = testset.Params
 
-// position is the state of squares.
-type position struct{ I int }
+type position = testset.Position
 
-// squares is a data set of 0, 1, 4, 9 …, as concrete as an author would write it.
-type squares struct {
-	length int
-	next   func(position) (int, position, error)
-	batch  func(ctx context.Context, job int) (string, error)
-	closed int
-}
+var errOpen = errors.New("no such set")
 
-var errOpen = errors.New("no such squares")
-
-func openSquares(_ context.Context, p params) (*squares, error) {
-	if p.Length < 0 {
-		return nil, errOpen
+// refusing does not open a set that is slow.
+var refusing = testset.Hooks{Open: func(_ context.Context, p params) error {
+	if p.Slow > 0 {
+		return errOpen
 	}
-	return &squares{length: p.Length}, nil
-}
-
-func (s *squares) Start() (position, error) { return position{}, nil }
-
-func (s *squares) Next(p position) (int, position, error) {
-	if s.next != nil {
-		return s.next(p)
-	}
-	if p.I >= s.length {
-		return 0, p, io.EOF
-	}
-	return p.I, position{p.I + 1}, nil
-}
-
-func (s *squares) Materialize(ctx context.Context, job int) (string, error) {
-	if s.batch != nil {
-		return s.batch(ctx, job)
-	}
-	return fmt.Sprint(job * job), nil
-}
-
-func (s *squares) Close() error {
-	s.closed++
 	return nil
+}}
+
+func define(hooks testset.Hooks) dataset.Definition { return testset.Define("toy", &hooks) }
+
+func open(t *testing.T, p params, hooks testset.Hooks) *testset.Set {
+	t.Helper()
+	set, err := testset.Open(t.Context(), p, &hooks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// sequential is the reference of a set, which has no name.
+func sequential(t *testing.T, p params, hooks testset.Hooks) *dataset.Reference[schema.Batch] {
+	t.Helper()
+	return dataset.Sequential(open(t, p, hooks))
 }

@@ -12,10 +12,13 @@ package datasettest
 
 import (
 	"context"
+	"errors"
 	"io"
+	"reflect"
 	"testing"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/travel"
 )
 
 // Bounds of what [Run] looks at.
@@ -27,11 +30,13 @@ const (
 // Run opens the data set twice with params, follows Next for up to [MaxSteps] steps from start, materializes up to
 // [MaxMaterialized] of the jobs, and fails t, in one subtest per rule, where the data set does not keep to a rule:
 //
+//   - types: values of state, job and batch come back from another process as they were; see dataset.Definition.Validate
 //   - walk: Next yields jobs and states that can be encoded, with states of at most schema.MaxState bytes and jobs
 //     of at most one message of 1 MiB, each within 10 s
 //   - unchanged: no call changes a state or a job that was handed out or given before
 //   - pure: the same state yields the same bytes again, in any order, from several goroutines, and from a second opening
-//   - roundtrip: a state that was encoded and decoded yields what the original yields
+//   - roundtrip: a state or a job that was encoded and decoded is what it was, and the state yields what the original
+//     yields
 //   - end: the end of the data is exactly io.EOF, again and again
 //   - start: Start, if there is one, always yields the same state, and Next takes it
 //   - materialize: a job yields the same bytes again, encoded and decoded, concurrently, and in a second opening; a job
@@ -68,6 +73,12 @@ func Run[P, S, J, B any, D dataset.Dataset[S, J, B]](t *testing.T, open func(P) 
 	}
 }
 
+// types looks at the types alone.
+func (s *suite[S, J, B]) types() error {
+	return errors.Join(
+		travel.Check(reflect.TypeFor[S](), "state"), travel.Check(reflect.TypeFor[J](), "job"), travel.Check(reflect.TypeFor[B](), "batch"))
+}
+
 // suite is one conformance run: two openings of a data set and what was seen of them.
 type suite[S, J, B any] struct {
 	ctx      context.Context
@@ -77,6 +88,7 @@ type suite[S, J, B any] struct {
 	steps []step[S, J]
 	ended bool   // the walk came to the end of the data
 	last  []byte // the encoded state that the walk ended at
+	lost  error  // the first state or job that decodes to another value
 }
 
 // step is one call of Next. The values are kept to see whether later calls change them.
@@ -94,6 +106,7 @@ type rule struct {
 // rules are in order: all but start need the walk, and pure trusts states only if they are unchanged.
 func (s *suite[S, J, B]) rules() []rule {
 	return []rule{
+		{"types", s.types},
 		{"walk", s.walk},
 		{"unchanged", s.unchanged},
 		{"pure", s.pure},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -25,13 +25,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type position struct {
 	I       int
 	History []int
-	hidden  int
+	Hidden  int `msgpack:"-"`
 }
 
 type job struct {
 	I      int
 	Data   []byte
-	hidden int
+	Hidden int `msgpack:"-"`
+	Odd    lossy
+}
+
+// values is a batch.
+type values struct {
+	N       int
+	Text    string
+	Numbers []int
+	Odd     lossy
 }
 
 // numbers is a good data set whose parts a test replaces by bad ones.
@@ -39,7 +48,7 @@ type numbers struct {
 	length int
 	start  func() (position, error)
 	next   func(position) (job, position, error)
-	batch  func(job) (any, error)
+	batch  func(job) (values, error)
 
 	opening int // 1, 2
 	calls   atomic.Int64
@@ -61,12 +70,12 @@ func (n *numbers) good(p position) (job, position, error) {
 	return job{I: p.I}, position{I: p.I + 1, History: append(slices.Clone(p.History), p.I)}, nil
 }
 
-func (n *numbers) Materialize(_ context.Context, j job) (any, error) {
+func (n *numbers) Materialize(_ context.Context, j job) (values, error) {
 	n.calls.Add(1)
 	if n.batch != nil {
 		return n.batch(j)
 	}
-	return fmt.Sprint(j.I), nil
+	return values{Text: fmt.Sprint(j.I)}, nil
 }
 
 type starting struct{ *numbers }
@@ -74,9 +83,9 @@ type starting struct{ *numbers }
 func (s starting) Start() (position, error) { return s.start() }
 
 // check runs all rules over two openings and returns what they found, as "rule: message".
-func check(t *testing.T, open func(opening int) dataset.Dataset[position, job, any]) []string {
+func check(t *testing.T, open func(opening int) dataset.Dataset[position, job, values]) []string {
 	t.Helper()
-	s := suite[position, job, any]{ctx: t.Context(), one: open(1), two: open(2)}
+	s := suite[position, job, values]{ctx: t.Context(), one: open(1), two: open(2)}
 	var found []string
 	for _, r := range s.rules() {
 		if err := r.check(); err != nil {
@@ -102,7 +111,7 @@ func TestFindings(t *testing.T) {
 			n.start = func() (position, error) { return position{I: 2}, nil }
 		}},
 		"good, skips": {spoil: func(n *numbers) {
-			n.batch = func(j job) (any, error) { return nil, dataset.Skip(fmt.Sprint(j.I)) }
+			n.batch = func(j job) (values, error) { return values{}, dataset.Skip(fmt.Sprint(j.I)) }
 		}},
 
 		"a counter outside of the state": {func(n *numbers) {
@@ -163,11 +172,11 @@ func TestFindings(t *testing.T) {
 				return j, next, err
 			}
 		}, []string{"unchanged", "the job of step 0"}},
-		"an unexported field in the state": {func(n *numbers) {
+		"a field that is left out of the state": {func(n *numbers) {
 			n.next = func(p position) (job, position, error) {
 				j, next, err := n.good(p)
-				j.I += p.hidden
-				next.hidden = 7
+				j.I += p.Hidden
+				next.Hidden = 7
 				return j, next, err
 			}
 		}, []string{"roundtrip", "the state of step 1 yields another job"}},
@@ -219,45 +228,52 @@ func TestFindings(t *testing.T) {
 		}, []string{"start", "disk on fire"}},
 
 		"random batches": {func(n *numbers) {
-			n.batch = func(job) (any, error) { return n.calls.Load(), nil }
+			n.batch = func(job) (values, error) { return values{N: int(n.calls.Load())}, nil }
 		}, []string{"materialize", "called again, the job of step 0 yields another batch"}},
 		"batches that differ between openings": {func(n *numbers) {
-			n.batch = func(job) (any, error) { return n.opening, nil }
+			n.batch = func(job) (values, error) { return values{N: n.opening}, nil }
 		}, []string{"materialize", "in a second opening"}},
 		"skips that differ": {func(n *numbers) {
-			n.batch = func(job) (any, error) { return nil, dataset.Skip(fmt.Sprint(n.calls.Load())) }
+			n.batch = func(job) (values, error) { return values{}, dataset.Skip(fmt.Sprint(n.calls.Load())) }
 		}, []string{"materialize", "skipped: "}},
-		"an unexported field in the job": {func(n *numbers) {
+		"a field that is left out of the job": {func(n *numbers) {
 			n.next = func(p position) (job, position, error) {
 				j, next, err := n.good(p)
-				j.hidden = 7
+				j.Hidden = 7
 				return j, next, err
 			}
-			n.batch = func(j job) (any, error) { return j.hidden, nil }
+			n.batch = func(j job) (values, error) { return values{N: j.Hidden}, nil }
 		}, []string{"materialize", "exported fields of the job"}},
+		"a job that decodes to another": {func(n *numbers) {
+			n.next = func(p position) (job, position, error) {
+				j, next, err := n.good(p)
+				j.Odd.n = 7
+				return j, next, err
+			}
+		}, []string{"roundtrip", "step 0: the job, decoded, is another: job.Odd"}},
 		"batches in one buffer": {func(n *numbers) {
 			var mu sync.Mutex
 			buffer := make([]int, 2)
-			n.batch = func(j job) (any, error) {
+			n.batch = func(j job) (values, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				buffer[0] = j.I
-				return buffer, nil
+				return values{Numbers: buffer}, nil
 			}
 		}, []string{"materialize", "must not reuse the memory"}},
 		"a truncated file": {func(n *numbers) {
-			n.batch = func(job) (any, error) { return nil, fmt.Errorf("samples: %w", io.EOF) }
+			n.batch = func(job) (values, error) { return values{}, fmt.Errorf("samples: %w", io.EOF) }
 		}, []string{"materialize", "io.ErrUnexpectedEOF"}},
 		"a job that fails": {func(n *numbers) {
-			n.batch = func(job) (any, error) { return nil, disk }
+			n.batch = func(job) (values, error) { return values{}, disk }
 		}, []string{"materialize", "disk on fire"}},
 		"a batch that cannot be encoded": {func(n *numbers) {
-			n.batch = func(job) (any, error) { return make(chan int), nil }
+			n.batch = func(job) (values, error) { return values{Odd: lossy{bad: true}}, nil }
 		}, []string{"materialize", "cannot travel"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			found := check(t, func(opening int) dataset.Dataset[position, job, any] {
+			found := check(t, func(opening int) dataset.Dataset[position, job, values] {
 				n := &numbers{length: 6, opening: opening}
 				tc.spoil(n)
 				if n.start != nil {
@@ -278,9 +294,17 @@ func TestFindings(t *testing.T) {
 }
 
 // lossy decodes to another value than was encoded.
-type lossy struct{ n byte }
+type lossy struct {
+	n   byte
+	bad bool
+}
 
-func (l lossy) MarshalBinary() ([]byte, error) { return []byte{l.n}, nil }
+func (l lossy) MarshalBinary() ([]byte, error) {
+	if l.bad {
+		return nil, errors.New("bad")
+	}
+	return []byte{l.n}, nil
+}
 
 func (l *lossy) UnmarshalBinary([]byte) error { return nil }
 
@@ -288,13 +312,13 @@ func TestBatchMustTravel(t *testing.T) {
 	t.Parallel()
 	ds := dataset.Funcs[int, int, lossy]{
 		NextFunc:        func(i int) (int, int, error) { return i, i + 1, nil },
-		MaterializeFunc: func(context.Context, int) (lossy, error) { return lossy{7}, nil },
+		MaterializeFunc: func(context.Context, int) (lossy, error) { return lossy{n: 7}, nil },
 	}
 	s := suite[int, int, lossy]{ctx: t.Context(), one: ds, two: ds}
 	if err := s.walk(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.materialize(); err == nil || !strings.Contains(err.Error(), "encodes to other bytes") {
+	if err := s.materialize(); err == nil || !strings.Contains(err.Error(), "the batch, decoded, is another: batch: sent") {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -302,7 +326,7 @@ func TestBatchMustTravel(t *testing.T) {
 func TestSlowNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := suite[position, job, any]{ctx: t.Context(), one: &numbers{next: func(p position) (job, position, error) {
+		s := suite[position, job, values]{ctx: t.Context(), one: &numbers{next: func(p position) (job, position, error) {
 			time.Sleep(11 * time.Second) // of the bubble's clock
 			return job{}, p, nil
 		}}}
@@ -310,6 +334,20 @@ func TestSlowNext(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	})
+}
+
+// Values whose encoding says less than they do: encodings agree with one another, and values do not.
+func TestTypesMustTravel(t *testing.T) {
+	t.Parallel()
+	type hides struct{ name string }
+	ds := dataset.Funcs[int, hides, int]{
+		NextFunc:        func(i int) (hides, int, error) { return hides{"x"}, i + 1, nil },
+		MaterializeFunc: func(_ context.Context, j hides) (int, error) { return len(j.name), nil },
+	}
+	s := suite[int, hides, int]{ctx: t.Context(), one: ds, two: ds}
+	if err := s.rules()[0].check(); !errors.Is(err, dataset.ErrType) || !strings.Contains(err.Error(), "job.name (string)") {
+		t.Fatalf("got %v", err)
+	}
 }
 
 func TestStartStateMustTravel(t *testing.T) {
@@ -339,33 +377,18 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// tensors is a data set as a user writes it, with a generator in its state and an io.Closer.
-type tensors struct{ closed *atomic.Int64 }
-
-type draw struct{ PCG rand.PCG }
-
-func (tensors) Start() (draw, error) { return draw{*rand.NewPCG(3, 4)}, nil }
-
-func (tensors) Next(s draw) (uint64, draw, error) {
-	seed := s.PCG.Uint64()
-	return seed, s, nil
-}
-
-func (tensors) Materialize(_ context.Context, seed uint64) (schema.Batch, error) {
-	x, err := schema.NewTensor([]int{2, 2}, []uint64{seed, 1, 2, 3})
-	return schema.Batch{{Name: "x", Tensor: x}}, err
-}
-
-func (t tensors) Close() error {
-	t.closed.Add(1)
-	return nil
-}
-
+// A good data set keeps to all rules, and both of its openings are closed.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	var closed atomic.Int64
 	t.Run("good", func(t *testing.T) {
-		Run(t, func(closed *atomic.Int64) (tensors, error) { return tensors{closed}, nil }, &closed, draw{*rand.NewPCG(1, 2)})
+		open := func(p testset.Params) (*testset.Set, error) {
+			return testset.Open(t.Context(), p, &testset.Hooks{Close: func() error {
+				closed.Add(1)
+				return nil
+			}})
+		}
+		Run(t, open, testset.Params{N: 40, HoleEvery: 7}, testset.Position{Seed: 1})
 	})
 	if closed.Load() != 2 {
 		t.Fatalf("closed %d times, want both openings once", closed.Load())

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/travel"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -52,6 +53,11 @@ func (s *suite[S, J, B]) walk() error {
 		after, err := schema.NewState(next)
 		if err != nil {
 			return fmt.Errorf("step %d: the state after it cannot travel: %w\nKeep exported fields of plain types, and a generator and an index instead of data.", i, err)
+		}
+		if s.lost == nil { // seen now: a later call may change what was returned, which is another rule
+			if err := errors.Join(cameBack(job, body, "job"), cameBack(next, after.Data, "state after it")); err != nil {
+				s.lost = fmt.Errorf("step %d: %w", i, err)
+			}
 		}
 		message := wire.AppendJob(nil, &wire.Job{Seq: uint64(i + 1), Prev: s.last, Next: after.Data, Body: body})
 		if len(message) > maxJobMessage {
@@ -155,14 +161,30 @@ func (s *suite[S, J, B]) compareFrom(ds dataset.Dataset[S, J, B], i int, state *
 	return nil
 }
 
-// roundTrip compares what the walk saw, on states as they were returned, with what decoded ones yield.
+// roundTrip reports what the walk saw come back as another value, and compares what it saw, on states as they were
+// returned, with what decoded ones yield.
 func (s *suite[S, J, B]) roundTrip() error {
+	if s.lost != nil {
+		return s.lost
+	}
 	for i := range s.steps {
 		err := s.compareFrom(s.one, i, nil)
 		if err == nil || s.compareFrom(s.one, i, &s.steps[i].state) != nil {
 			continue // pure has reported what differs every time
 		}
 		return fmt.Errorf("after encoding and decoding, %w\nEverything that Next looks at must be in exported fields of the state without a msgpack:\"-\" tag, or the state must encode itself (encoding.BinaryMarshaler).", err)
+	}
+	return nil
+}
+
+// cameBack compares a value with what its encoding decodes to.
+func cameBack[V any](v V, encoded []byte, name string) error {
+	var decoded V
+	if err := msgp.Unmarshal(encoded, &decoded); err != nil {
+		return fmt.Errorf("the %s does not decode: %w", name, err)
+	}
+	if d := travel.Diff(v, decoded, name); d != "" {
+		return fmt.Errorf("the %s, decoded, is another: %s\nIts own encoder and decoder must agree, and keep all of it.", name, d)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/travel"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
@@ -125,6 +126,9 @@ func run[S, J, B any](s *suite[S, J, B], ds dataset.Dataset[S, J, B], at int, jo
 	decoded, err := wire.DecodePayload[B](payload)
 	if err != nil {
 		return o, nil, fmt.Errorf("step %d: the batch does not decode: %w", at, err)
+	}
+	if d := travel.Diff(b, decoded, "batch"); d != "" {
+		return o, nil, fmt.Errorf("step %d: the batch, decoded, is another: %s\nIts own encoder and decoder must agree, and keep all of it.", at, d)
 	}
 	back, err := wire.AppendPayload(nil, decoded)
 	if err != nil || !bytes.Equal(back, payload) {

@@ -3,7 +3,6 @@ package embedded_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
 )
@@ -39,48 +39,41 @@ func (d *delays) sleep(t time.Duration) {
 	d.slept.Add(int64(time.Since(began)))
 }
 
-func (d *delays) fed(n int) {
+func (d *delays) fed(at uint64) {
 	if d.queues {
-		d.made.Store(n, time.Now())
+		d.made.Store(at, time.Now())
 	}
 }
 
-func (d *delays) began(n int) {
-	if at, ok := d.made.Load(n); ok {
-		d.slept.Add(int64(time.Since(at.(time.Time))))
+func (d *delays) began(at uint64) {
+	if from, ok := d.made.Load(at); ok {
+		d.slept.Add(int64(time.Since(from.(time.Time))))
 	}
 }
 
 // delayed is a data set without an end whose stages take as long as they are told to.
 func delayed(name string, d *delays) dataset.Definition {
-	return dataset.Define(name, func(context.Context, struct{}) (starting, error) {
-		return starting{dataset.Funcs[int, int, []byte]{
-			NextFunc: func(n int) (int, int, error) {
-				d.sleep(d.next)
-				d.fed(n)
-				return n, n + 1, nil
-			},
-			MaterializeFunc: func(_ context.Context, n int) ([]byte, error) {
-				d.began(n)
-				d.sleep(d.materialize)
-				return make([]byte, d.size), nil
-			},
-		}}, nil
+	return testset.Define(name, &testset.Hooks{
+		Next: func(_ testset.Position, j *testset.Job, _ *testset.Position) error {
+			d.sleep(d.next)
+			d.fed(j.At)
+			return nil
+		},
+		Materialize: func(_ context.Context, _ testset.Params, j testset.Job) error {
+			d.began(j.At)
+			d.sleep(d.materialize)
+			return nil
+		},
 	})
 }
-
-type starting struct {
-	dataset.Funcs[int, int, []byte]
-}
-
-func (starting) Start() (int, error) { return 0, nil }
 
 // measured takes two batches, and n more of which it returns the sum of their timings.
 func measured(t *testing.T, nc *nats.Conn, name string, d *delays, n int) schema.Timing {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	b, err := client.Open[[]byte](ctx, nc, client.Config{Name: name, Dataset: name, Window: 1})
+	cfg := client.Config{Name: name, Dataset: name, Window: 1, Params: testset.Params{Size: d.size}}
+	b, err := client.Open[[]byte](ctx, nc, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,20 +298,10 @@ func throttle(t *testing.T, server string, rate int, d *delays) (address string)
 func TestTraceEndToEnd(t *testing.T) {
 	t.Parallel()
 	seen := make(chan string, 64)
-	def := dataset.Define("traced", func(context.Context, struct{}) (starting, error) {
-		return starting{dataset.Funcs[int, int, []byte]{
-			NextFunc: func(n int) (int, int, error) {
-				if n == 8 {
-					return 0, 0, io.EOF
-				}
-				return n, n + 1, nil
-			},
-			MaterializeFunc: func(ctx context.Context, n int) ([]byte, error) {
-				seen <- fmt.Sprint(n, " ", dataset.TraceParent(ctx))
-				return nil, nil
-			},
-		}}, nil
-	})
+	def := testset.Define("traced", &testset.Hooks{Materialize: func(ctx context.Context, _ testset.Params, j testset.Job) error {
+		seen <- fmt.Sprint(j.At, " ", dataset.TraceParent(ctx))
+		return nil
+	}})
 	s, err := embedded.Start(t.Context(), embedded.Config{Slots: 1}, def)
 	if err != nil {
 		t.Fatal(err)
@@ -332,10 +315,13 @@ func TestTraceEndToEnd(t *testing.T) {
 	defer cancel()
 	n := 0
 	span := func(n int) string { return fmt.Sprintf("00-4bf92f3577b34da6a3ce929d0e0e4736-%016x-01", n) }
-	b, err := client.Open[[]byte](ctx, s.Conn(), client.Config{Name: "train", Dataset: "traced", Window: 1, Trace: func(context.Context) string {
-		n++
-		return span(n)
-	}})
+	b, err := client.Open[[]byte](ctx, s.Conn(), client.Config{
+		Name: "train", Dataset: "traced", Params: testset.Params{N: 8}, Window: 1,
+		Trace: func(context.Context) string {
+			n++
+			return span(n)
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +335,7 @@ func TestTraceEndToEnd(t *testing.T) {
 		if want := span(max(taken-1, 1)); step.Trace != want {
 			t.Errorf("batch %d was let out by %q, want %q", taken, step.Trace, want)
 		}
-		if got, want := <-seen, fmt.Sprint(taken-1, " ", step.Trace); got != want {
+		if got, want := <-seen, fmt.Sprint(taken, " ", step.Trace); got != want {
 			t.Errorf("Materialize saw %q, want %q", got, want)
 		}
 	}

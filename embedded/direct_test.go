@@ -1,9 +1,6 @@
 package embedded_test
 
 import (
-	"bytes"
-	"context"
-	"encoding/binary"
 	"log/slog"
 	"testing"
 
@@ -11,25 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/jetbatch/jetbatch/client"
-	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
-
-// blocks yields batches of Size bytes that begin with their number and end with it.
-type blocks struct {
-	Size int `json:"size"`
-}
-
-func (b blocks) Start() (uint64, error)                      { return 0, nil }
-func (b blocks) Next(i uint64) (job, next uint64, err error) { return i, i + 1, nil }
-
-func (b blocks) Materialize(_ context.Context, i uint64) ([]byte, error) {
-	block := make([]byte, b.Size)
-	binary.BigEndian.PutUint64(block, i)
-	binary.BigEndian.PutUint64(block[b.Size-8:], i)
-	return block, nil
-}
 
 // fetched says by way of a reader's metrics where its payloads came from.
 func fetched(t *testing.T, reg *prometheus.Registry, from string) float64 {
@@ -57,8 +39,7 @@ func TestLargeBatches(t *testing.T) {
 	for name, listen := range map[string]string{"by TCP": "127.0.0.1:0", "in process": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			def := dataset.Define("blocks", func(_ context.Context, b blocks) (blocks, error) { return b, nil })
-			svc, err := embedded.Start(t.Context(), embedded.Config{Listen: listen, Workers: 3, Slots: 2}, def)
+			svc, err := embedded.Start(t.Context(), embedded.Config{Listen: listen, Workers: 3, Slots: 2}, definition())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,35 +55,22 @@ func TestLargeBatches(t *testing.T) {
 				}
 				defer nc.Close()
 			}
-			params, reg := blocks{3 << 20}, prometheus.NewRegistry()
-			b, err := client.Open[[]byte](t.Context(), nc, client.Config{
-				Name: "train", Dataset: "blocks", Params: params, Registerer: reg, Logger: slog.New(slog.DiscardHandler),
+			p, reg := testset.Params{Size: 3 << 20}, prometheus.NewRegistry()
+			b, err := client.Open[schema.Batch](t.Context(), nc, client.Config{
+				Name: "train", Dataset: "toy", Params: p, Registerer: reg, Logger: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer b.Close()
-			reference := dataset.Sequential(params)
-			var state schema.State
+			o := oracle(t, p)
 			for i := range 60 {
 				if i == 20 || i == 40 { // with payloads that nobody has fetched yet
 					if err := svc.KillWorker(map[int]string{20: "embedded-1", 40: "embedded-2"}[i]); err != nil {
 						t.Fatal(err)
 					}
 				}
-				want, err := reference.Take(t.Context(), state)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, err := b.Take(t.Context(), state)
-				if err != nil {
-					t.Fatalf("batch %d: %v", i, err)
-				}
-				if !bytes.Equal(got.Batch, want.Batch) || !bytes.Equal(got.Next.Data, want.Next.Data) {
-					t.Fatalf("batch %d differs", i)
-				}
-				state = got.Next
-				got.Release()
+				take(t, b, o)
 			}
 			if direct := fetched(t, reg, "worker"); direct < 50 {
 				t.Errorf("%v of 60 batches came straight from their workers", direct)
@@ -111,5 +79,21 @@ func TestLargeBatches(t *testing.T) {
 				t.Errorf("metrics: %v, %v", problems, err)
 			}
 		})
+	}
+}
+
+// A reader that wants none of it has every large batch by way of the store.
+func TestNoDirect(t *testing.T) {
+	t.Parallel()
+	svc := start(t, embedded.Config{Slots: 2})
+	p, reg := testset.Params{Size: 1 << 20}, prometheus.NewRegistry()
+	b := open(t, svc, p, func(cfg *client.Config) { cfg.NoDirect, cfg.Registerer = true, reg })
+	defer b.Close()
+	o := oracle(t, p)
+	for range 20 {
+		take(t, b, o)
+	}
+	if direct, stored := fetched(t, reg, "worker"), fetched(t, reg, "store"); direct > 0 || stored < 20 {
+		t.Errorf("%v batches came straight from their workers, and %v by way of the store", direct, stored)
 	}
 }

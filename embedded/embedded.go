@@ -31,6 +31,9 @@ import (
 // startTimeout bounds how long the server may take to come up.
 const startTimeout = 20 * time.Second
 
+// atOnce is a worker's DrainTimeout that is over when it begins; 0 would be the worker's own default.
+const atOnce = time.Nanosecond
+
 // Config of a Service; the zero value runs one worker with a slot per CPU, without a port, in a temporary folder.
 type Config struct {
 	// Listen is the address that other processes can connect to, as host:port; port 0 takes a free one.
@@ -46,7 +49,11 @@ type Config struct {
 	Slots int
 	// JobTimeout bounds one job. Defaults to the worker's default.
 	JobTimeout time.Duration
-	// Logger defaults to discarding.
+	// DrainTimeout is how long Close, or the end of the context that Start was given, lets running jobs go on before
+	// their contexts end. Results end with the server, so that there is nothing to wait for unless a job must not be
+	// cut off. Code that ignores the end of its context is left running after another second. Defaults to none.
+	DrainTimeout time.Duration
+	// Logger is told what changes. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer is given the metrics of the coordinator and of every worker while they run. Defaults to none.
 	Registerer prometheus.Registerer
@@ -74,9 +81,7 @@ type Service struct {
 func Start(ctx context.Context, cfg Config, defs ...dataset.Definition) (*Service, error) {
 	cfg.Workers = cmp.Or(cfg.Workers, 1)
 	cfg.Slots = cmp.Or(cfg.Slots, runtime.GOMAXPROCS(0))
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	s := &Service{cfg: cfg, defs: defs, workers: make(map[string]context.CancelFunc)}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	if err := s.start(); err != nil {
@@ -189,7 +194,8 @@ func (s *Service) AddWorker() (name string, err error) {
 		return "", err
 	}
 	cfg := worker.Config{
-		Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
+		Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, DrainTimeout: cmp.Or(s.cfg.DrainTimeout, atOnce),
+		Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
 	}
 	if host, _, err := net.SplitHostPort(s.cfg.Listen); err == nil && host != "" { // where other processes come
 		cfg.Direct = net.JoinHostPort(host, "0")
@@ -230,7 +236,8 @@ func (s *Service) KillWorker(name string) error {
 	return nil
 }
 
-// Close stops everything and returns what went wrong on the way. Twice is fine.
+// Close stops everything and returns what went wrong on the way: running jobs are cancelled, after
+// Config.DrainTimeout if there is one. Twice is fine.
 func (s *Service) Close() error {
 	s.cancel()
 	s.roles.Wait()

@@ -3,7 +3,6 @@ package embedded_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -14,34 +13,19 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.ServerLeftovers()...) }
 
-// squares yields 1, 4, 9 … up to N².
-type squares struct {
-	N int `json:"n"`
-}
-
-func (s squares) Start() (int, error) { return 1, nil }
-
-func (s squares) Next(i int) (job, next int, err error) {
-	if i > s.N {
-		return 0, 0, io.EOF
-	}
-	return i, i + 1, nil
-}
-
-func (s squares) Materialize(_ context.Context, i int) (int, error) { return i * i, nil }
-
-func definition() dataset.Definition {
-	return dataset.Define("squares", func(_ context.Context, s squares) (squares, error) { return s, nil })
-}
+func definition() dataset.Definition { return testset.Define("toy", nil) }
 
 func start(t *testing.T, cfg embedded.Config) *embedded.Service {
 	t.Helper()
@@ -53,46 +37,40 @@ func start(t *testing.T, cfg embedded.Config) *embedded.Service {
 	return svc
 }
 
-func open(t *testing.T, svc *embedded.Service, n int) *client.Batcher[int] {
+type batcher = client.Batcher[schema.Batch]
+
+func open(t *testing.T, svc *embedded.Service, p testset.Params, change ...func(*client.Config)) *batcher {
 	t.Helper()
-	b, err := client.Open[int](t.Context(), svc.Conn(), client.Config{
-		Name: "train", Dataset: "squares", Params: squares{n}, Logger: slog.New(slog.DiscardHandler),
-	})
+	cfg := client.Config{Name: "train", Dataset: "toy", Params: p, Logger: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&cfg)
+	}
+	b, err := client.Open[schema.Batch](t.Context(), svc.Conn(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func Example() {
-	ctx := context.Background()
-	svc, err := embedded.Start(ctx, embedded.Config{Workers: 2}, definition())
+// oracle is what must be taken from the start.
+func oracle(t *testing.T, p testset.Params) *testset.Oracle {
+	t.Helper()
+	o, err := testset.NewOracle(definition(), p, schema.State{})
 	if err != nil {
-		fmt.Println(err)
-		return
+		t.Fatal(err)
 	}
-	defer svc.Close()
-	b, err := client.Open[int](ctx, svc.Conn(), client.Config{
-		Name: "train", Dataset: "squares", Params: squares{N: 5}, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
+	return o
+}
+
+// take takes one batch, which must be the right one.
+func take(t *testing.T, b *batcher, o *testset.Oracle) schema.Timing {
+	t.Helper()
+	step, err := b.Take(t.Context(), o.State)
+	if err := o.Check(step, err); err != nil {
+		t.Fatalf("after %d batches: %v", o.Taken, err)
 	}
-	defer b.Close()
-	for step, err := range b.All(ctx, schema.State{}) {
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
-		fmt.Println(step.Batch)
-	}
-	// Output:
-	// 1
-	// 4
-	// 9
-	// 16
-	// 25
+	step.Release()
+	return step.Timing
 }
 
 func TestNoPortUnlessAsked(t *testing.T) {
@@ -112,14 +90,10 @@ func TestNoPortUnlessAsked(t *testing.T) {
 func TestKilledWorkerIsReplaced(t *testing.T) {
 	t.Parallel()
 	svc := start(t, embedded.Config{Workers: 2, Slots: 1})
-	b := open(t, svc, 200)
-	var state schema.State
+	p := testset.Params{N: 200}
+	b, o := open(t, svc, p), oracle(t, p)
 	for i := 1; i <= 200; i++ {
-		step, err := b.Take(t.Context(), state)
-		if err != nil || step.Batch != i*i {
-			t.Fatalf("batch %d: %d, %v", i, step.Batch, err)
-		}
-		state = step.Next
+		take(t, b, o)
 		if i == 50 {
 			if err := svc.KillWorker("embedded-1"); err != nil {
 				t.Fatal(err)
@@ -129,7 +103,8 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 			}
 		}
 	}
-	if _, err := b.Take(t.Context(), state); err != io.EOF {
+	step, err := b.Take(t.Context(), o.State)
+	if err := o.Check(step, err); err != io.EOF {
 		t.Fatalf("after the last: %v, want io.EOF", err)
 	}
 	if err := svc.KillWorker("embedded-1"); err == nil {
@@ -145,25 +120,20 @@ func TestDirIsKept(t *testing.T) {
 	t.Parallel()
 	cfg := embedded.Config{Dir: t.TempDir()}
 	svc := start(t, cfg)
-	b := open(t, svc, 100)
-	step, err := b.Take(t.Context(), schema.State{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := testset.Params{N: 100}
+	b, o := open(t, svc, p), oracle(t, p)
+	take(t, b, o)
 	if err := errors.Join(b.Close(), svc.Close()); err != nil {
 		t.Fatal(err)
 	}
 	again := start(t, cfg)
-	b = open(t, again, 100)
+	b = open(t, again, p)
 	defer b.Close()
 	s, err := b.Status(t.Context())
 	if err != nil || s.Phase != schema.PhaseRunning {
 		t.Fatalf("status %+v, %v, want a batcher that runs", s, err)
 	}
-	step, err = b.Take(t.Context(), step.Next)
-	if err != nil || step.Batch != 4 {
-		t.Fatalf("batch %d, %v, want 4", step.Batch, err)
-	}
+	take(t, b, o)
 }
 
 func TestStartFailsPlainly(t *testing.T) {
@@ -187,10 +157,32 @@ func TestStartFailsPlainly(t *testing.T) {
 	}
 }
 
+// A data set whose values would be lost on their way is refused by every role, with the name of the field.
+func TestTypesThatDoNotTravel(t *testing.T) {
+	t.Parallel()
+	type hides struct{ name string }
+	def := dataset.Define("hides", func(context.Context, struct{}) (dataset.Funcs[int, hides, int], error) {
+		return dataset.Funcs[int, hides, int]{
+			NextFunc:        func(i int) (hides, int, error) { return hides{"x"}, i + 1, nil },
+			MaterializeFunc: func(_ context.Context, job hides) (int, error) { return len(job.name), nil },
+		}, nil
+	})
+	svc := start(t, embedded.Config{Workers: -1})
+	_, asCoordinator := coordinator.New(svc.Conn(), coordinator.Config{}, def)
+	_, asWorker := worker.New(svc.Conn(), worker.Config{}, def)
+	_, both := embedded.Start(t.Context(), embedded.Config{}, def)
+	for role, err := range map[string]error{"coordinator": asCoordinator, "worker": asWorker, "embedded": both} {
+		if !errors.Is(err, dataset.ErrType) || !strings.Contains(err.Error(), "data set hides: ") ||
+			!strings.Contains(err.Error(), "job.name (string)") {
+			t.Errorf("%s: got %v", role, err)
+		}
+	}
+}
+
 func TestCloseEndsWaits(t *testing.T) {
 	t.Parallel()
 	svc := start(t, embedded.Config{Workers: -1})
-	b := open(t, svc, 3)
+	b := open(t, svc, testset.Params{N: 3})
 	taken := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -225,5 +217,90 @@ func TestServerOnly(t *testing.T) {
 	}
 	if err := svc.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Close does not wait for running jobs, which are told that their time is up, unless the configuration says how long.
+func TestCloseAndRunningJobs(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		drain time.Duration
+		let   bool // the job is let through once Close was called
+	}{
+		"by default": {},
+		"drained":    {drain: time.Minute, let: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			running, let := make(chan struct{}), make(chan struct{})
+			ended := make(chan error, 1) // why the first job ended
+			def := testset.Define("toy", &testset.Hooks{Materialize: func(ctx context.Context, _ testset.Params, j testset.Job) error {
+				if j.At > 1 {
+					return nil
+				}
+				close(running)
+				var err error
+				select {
+				case <-let:
+				case <-ctx.Done():
+					err = context.Cause(ctx)
+				}
+				ended <- err
+				return err
+			}})
+			log := make(said, 64)
+			cfg := embedded.Config{DrainTimeout: tc.drain, Slots: 1, Logger: slog.New(log)}
+			svc, err := embedded.Start(t.Context(), cfg, def)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := open(t, svc, testset.Params{})
+			if err := b.Start(t.Context(), schema.State{}); err != nil {
+				t.Fatal(errors.Join(err, svc.Close()))
+			}
+			<-running
+			closed := make(chan error, 1)
+			began := time.Now()
+			go func() { closed <- svc.Close() }()
+			if tc.let {
+				for <-log != "worker drains" { // Close is under way, and the job still runs
+				}
+				close(let)
+			}
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("Close took %v", took)
+			}
+			if err := <-ended; (err == nil) != tc.let {
+				t.Errorf("the job ended with %v, let through: %v", err, tc.let)
+			}
+			_ = b.Close() // its connection is closed
+		})
+	}
+}
+
+// said is a handler that sends the messages of a log, as far as there is room.
+type said chan string
+
+func (said) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s said) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case s <- r.Message:
+	default:
+	}
+	return nil
+}
+
+func (s said) WithAttrs([]slog.Attr) slog.Handler { return s }
+
+func (s said) WithGroup(string) slog.Handler { return s }
+
+func TestNegativeDrainTimeout(t *testing.T) {
+	t.Parallel()
+	if svc, err := embedded.Start(t.Context(), embedded.Config{DrainTimeout: -1}, definition()); err == nil {
+		t.Errorf("started: %v", svc.Close())
 	}
 }

@@ -11,25 +11,21 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
 )
 
-// paced is squares whose batches take so long.
+// paced is the data set where batches take so long.
 func paced(took time.Duration) dataset.Definition {
-	return dataset.Define("squares", func(_ context.Context, s squares) (dataset.Funcs[int, int, int], error) {
-		return dataset.Funcs[int, int, int]{
-			NextFunc: s.Next,
-			MaterializeFunc: func(ctx context.Context, i int) (int, error) {
-				select {
-				case <-time.After(took):
-				case <-ctx.Done():
-					return 0, ctx.Err()
-				}
-				return s.Materialize(ctx, i)
-			},
-		}, nil
-	})
+	return testset.Define("toy", &testset.Hooks{Materialize: func(ctx context.Context, _ testset.Params, _ testset.Job) error {
+		select {
+		case <-time.After(took):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}})
 }
 
 // paceRun takes n batches from a service of one quick worker with two slots and another worker, and returns how the
@@ -47,12 +43,8 @@ func paceRun(t *testing.T, n int, quick, other time.Duration) (schema.Status, []
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.Run(ctx) })
-	b, err := client.Open[int](t.Context(), svc.Conn(), client.Config{
-		Name: "train", Dataset: "squares", Params: squares{n}, Window: 8, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := testset.Params{N: uint64(n)}
+	b, o := open(t, svc, p, func(cfg *client.Config) { cfg.Window = 8 }), oracle(t, p)
 	defer func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -63,18 +55,9 @@ func paceRun(t *testing.T, n int, quick, other time.Duration) (schema.Status, []
 			t.Error(err)
 		}
 	}()
-	state, err := schema.NewState(1)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var waits []time.Duration
-	for i := 1; i <= n; i++ {
-		step, err := b.Take(t.Context(), state)
-		if err != nil || step.Batch != i*i {
-			t.Fatalf("batch %d: %d, %v", i, step.Batch, err)
-		}
-		state = step.Next
-		waits = append(waits, step.Timing.Wait)
+	for range n {
+		waits = append(waits, take(t, b, o).Wait)
 	}
 	s, err := b.Status(t.Context())
 	if err != nil {

@@ -7,13 +7,6 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// PermissionError names the subject that the NATS server refused.
-type PermissionError = topology.PermissionError
-
-// ErrPermission is matched by every *PermissionError: Run ends with one when the NATS server refuses a subject that the
-// worker needs. A worker that could take jobs and not store their results would do harm by staying.
-var ErrPermission = topology.ErrPermission
-
 // needs are what a worker cannot do without. That it shows up in lists of services is not among them.
 var needs = topology.Needs{
 	Publish: []string{

@@ -60,8 +60,8 @@ func TestDenied(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			err = w.Run(ctx)
-			var denied *PermissionError
-			if !errors.Is(err, ErrPermission) || !errors.As(err, &denied) {
+			var denied *schema.PermissionError
+			if !errors.Is(err, schema.ErrPermission) || !errors.As(err, &denied) {
 				t.Fatalf("Run: %v", err)
 			}
 			if !strings.HasPrefix(strings.ToLower(denied.Subject), strings.ToLower(c.subject)) {

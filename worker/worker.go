@@ -52,7 +52,7 @@ type Config struct {
 	// KeepBytes bounds the batches that wait to be fetched; what does not fit is stored. The worker's memory is at most
 	// this and Slots batches. Defaults to 512 MiB.
 	KeepBytes int64
-	// Logger is told what changes. Defaults to slog.Default.
+	// Logger is told what changes. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer is given the worker's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
 	Registerer prometheus.Registerer
@@ -172,14 +172,14 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 	}
 	kinds := make(map[string]*kind.Kind, len(defs))
 	for _, def := range defs {
-		if err := wire.CheckName("data set", def.Name()); err != nil {
+		if err := def.Validate(); err != nil {
 			return nil, err
 		}
 		token := wire.KindToken(def.Name(), def.Version())
 		if kinds[token] != nil {
 			return nil, fmt.Errorf("%w: %s is given twice", ErrNoDefinitions, token)
 		}
-		kinds[token] = def.Kind()
+		kinds[token] = kind.Of(def)
 	}
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -202,7 +202,7 @@ func (w *Worker) now() int64 { return int64(time.Since(w.began)) }
 // Run serves until ctx ends. Then it drains: it announces that it leaves, hands back what has not started,
 // finishes what runs within Config.DrainTimeout, and returns nil, or ErrDrainTimeout if something had to be
 // cut off. It returns early with an error when it cannot start, when a connection was closed for good, and, with a
-// *PermissionError, when the server denies it a subject that it needs.
+// *schema.PermissionError, when the server denies it a subject that it needs.
 func (w *Worker) Run(ctx context.Context) (err error) {
 	if w.ran.Swap(true) {
 		return ErrRunning

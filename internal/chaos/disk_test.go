@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -62,13 +63,13 @@ func TestDiskFull(t *testing.T) {
 	s := &system{t: t, made: make(map[uint64]int)}
 	s.addBroker(proctest.ServerConfig{Addr: proctest.FreeAddr(t), Dir: dir, Name: "broker", MaxStore: 64 << 20})
 	s.populate(1, 1)
-	p := sequenceParams{DelayUS: 1000}
+	p := testset.Params{Delay: time.Millisecond, Jitter: true}
 	b, _ := s.open(t, client.Config{Params: p, Window: 8})
 	o := newOracle(p, schema.State{})
 	takes(t, b, o, 50)
 	empty := fill(t, dir)
 	if what := waited(t, b, o, 10*time.Second); !strings.Contains(what, "no room on its disk") {
-		t.Errorf("after %d batches: waited for %q, which does not say that the broker stores nothing", o.taken, what)
+		t.Errorf("after %d batches: waited for %q, which does not say that the broker stores nothing", o.Taken, what)
 	}
 	empty()
 	// The server gives JetStream up when its disk is full, until it is started again.

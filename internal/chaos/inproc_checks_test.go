@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -320,11 +321,14 @@ func (w *world) atRest(ctx context.Context, status schema.Status) error {
 
 // stored checks one stored record against the reference, and the end against the batcher's record.
 func (w *world) stored(rec *wire.Record, r *wire.Result) error {
-	var s position
+	var s testset.Position
 	if err := (schema.State{Data: r.Prev}).Decode(&s); err != nil {
 		return err
 	}
-	reference := &sequence{w.plan.Params}
+	reference, err := testset.Open(context.Background(), w.plan.Params, nil)
+	if err != nil {
+		return err
+	}
 	job, next, err := reference.Next(s)
 	if r.Kind == wire.KindEnd {
 		if v := rec.Verdict; v == nil || v.Seq != r.Seq || v.Fault != nil {
@@ -345,7 +349,7 @@ func (w *world) stored(rec *wire.Record, r *wire.Result) error {
 	if string(after.Data) != string(r.Next) {
 		return fmt.Errorf("P1: the state after batch %d is not the reference's", r.Seq)
 	}
-	batch, err := reference.batch(job)
+	batch, err := reference.Batch(job)
 	if err != nil {
 		if r.Kind != wire.KindHole {
 			return fmt.Errorf("P1: %v is stored at %d, where there is a hole", r.Kind, r.Seq)
@@ -383,7 +387,7 @@ func (w *world) results(ctx context.Context, gen string) (map[uint64]*wire.Resul
 	results := make(map[uint64]*wire.Result)
 	for subject, n := range info.State.Subjects {
 		if n > 1 {
-			return nil, &violation{classInvariant, fmt.Sprintf("I3: %d records are stored on %s", n, subject)}
+			return nil, &testset.Violation{Class: classInvariant, What: fmt.Sprintf("I3: %d records are stored on %s", n, subject)}
 		}
 		msg, err := s.GetLastMsgForSubject(ctx, subject)
 		if err != nil {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"time"
+
+	"github.com/jetbatch/jetbatch/internal/testset"
 )
 
 // plan is what a seed decides of a schedule before it begins. The events under way are drawn from the same seed, by
@@ -12,7 +14,7 @@ import (
 type plan struct {
 	Seed         uint64         `json:"seed"`
 	Batches      int            `json:"batches"` // to be taken in all
-	Params       sequenceParams `json:"params"`
+	Params       testset.Params `json:"params"`
 	Workers      int            `json:"workers"`
 	Slots        int            `json:"slots"`
 	Coordinators int            `json:"coordinators"`
@@ -31,7 +33,7 @@ func newPlan(seed uint64, batches int) plan {
 	p := plan{Seed: seed, Batches: batches}
 	r := p.rand(0)
 	p.Workers, p.Slots, p.Coordinators = 1+r.IntN(4), 1+r.IntN(3), 1+r.IntN(3)
-	p.Params = sequenceParams{Salt: seed, Size: 16 << r.IntN(7), DelayUS: 1000 << r.IntN(6)}
+	p.Params = testset.Params{Salt: seed, Size: 16 << r.IntN(7), Delay: time.Millisecond << r.IntN(6), Jitter: true}
 	p.ThinkUS = 500 << r.IntN(5)
 	p.InOrder = r.IntN(3) == 0
 	if r.IntN(2) == 0 {
@@ -44,7 +46,7 @@ func newPlan(seed uint64, batches int) plan {
 		p.Params.BigEvery, p.Params.BigSize = 20+r.Uint64N(40), 512<<10+r.IntN(1<<20)
 	}
 	if r.IntN(2) == 0 {
-		p.Params.SlowEvery, p.Params.SlowUS = 10+r.Uint64N(90), p.Params.DelayUS*int64(10+r.IntN(90))
+		p.Params.SlowEvery, p.Params.Slow = 10+r.Uint64N(90), p.Params.Delay*time.Duration(10+r.IntN(90))
 	}
 	if r.IntN(3) == 0 {
 		p.Window = 1 + r.IntN(24)
@@ -54,10 +56,10 @@ func newPlan(seed uint64, batches int) plan {
 	}
 	// The faults of a storm fall into the time that its batches would take without them, and then some.
 	p.Faults = 3 + r.IntN(20)
-	alone := max(p.ThinkUS, p.Params.DelayUS/int64(p.Workers*p.Slots)) * int64(batches/storms)
+	alone := max(p.ThinkUS, p.Params.Delay.Microseconds()/int64(p.Workers*p.Slots)) * int64(batches/storms)
 	p.GapUS = max(alone*(1+r.Int64N(4))/int64(p.Faults), 10_000)
 	if r.IntN(4) == 0 { // quick jobs in a wide window: they travel in runs
-		p.Params.DelayUS, p.Window = 10<<r.IntN(5), 8*p.Workers*p.Slots+r.IntN(200)
+		p.Params.Delay, p.Window = 10*time.Microsecond<<r.IntN(5), 8*p.Workers*p.Slots+r.IntN(200)
 	}
 	if d := p.rand(4); p.Params.BigEvery > 0 || d.IntN(3) == 0 {
 		if p.Params.BigEvery == 0 {

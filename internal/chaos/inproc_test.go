@@ -21,6 +21,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/jetbatch/jetbatch/internal/testset"
 )
 
 var (
@@ -88,14 +90,14 @@ const (
 )
 
 func classify(err error) string {
-	var wrong *violation
+	var wrong *testset.Violation
 	var stuck *hang
 	var left *leak
 	switch {
 	case err == nil:
 		return ""
 	case errors.As(err, &wrong):
-		return wrong.class
+		return wrong.Class
 	case errors.As(err, &stuck):
 		return classHang
 	case errors.As(err, &left):
@@ -343,14 +345,14 @@ func (w *world) rest(t *trainer) error {
 		}
 		cancel()
 		if broken := w.checks.breaches(); len(broken) > 0 {
-			return &violation{classInvariant, fmt.Sprintf("%q", broken)}
+			return &testset.Violation{Class: classInvariant, What: fmt.Sprintf("%q", broken)}
 		}
-		var never *violation
+		var never *testset.Violation
 		if err == nil || errors.As(err, &never) {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return &violation{classInvariant, err.Error()}
+			return &testset.Violation{Class: classInvariant, What: err.Error()}
 		}
 		// What is damaged and not needed yet is found out when the trainer comes there, behind all that is buffered.
 		w.note("not at rest yet: %v", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -37,7 +38,7 @@ func (h *hang) Unwrap() error { return h.what }
 type trainer struct {
 	w      *world
 	rng    *rand.Rand
-	oracle *oracle
+	oracle *testset.Oracle
 	saved  []schema.State // that were handed out
 	taken  int
 	calm   bool // no faults, and nothing but taking
@@ -148,8 +149,8 @@ func (t *trainer) take() error {
 			ctx, cancel = context.WithTimeout(ctx, about(t.rng, 20*time.Millisecond))
 			defer cancel()
 		}
-		step, err := t.b.Take(ctx, t.oracle.state)
-		err = t.oracle.check(step, err)
+		step, err := t.b.Take(ctx, t.oracle.State)
+		err = t.oracle.Check(step, err)
 		step.Release()
 		return err
 	})
@@ -162,7 +163,7 @@ func (t *trainer) take() error {
 		return t.explain(err)
 	}
 	t.taken++
-	t.saved = append(t.saved, t.oracle.state)
+	t.saved = append(t.saved, t.oracle.State)
 	return nil
 }
 
@@ -172,7 +173,7 @@ func (t *trainer) explain(err error) error {
 	case errors.Is(err, client.ErrNondeterministic) && t.w.injected(foreignResult):
 		// The worker that made the right result found another one stored.
 		t.w.note("trainer: starts again: %v", err)
-		state := t.oracle.state
+		state := t.oracle.State
 		return t.within(func(ctx context.Context) error { return t.b.Start(ctx, state) })
 	case errors.Is(err, client.ErrSuperseded) && t.w.injected(recordDeleted, recordRolledBack, bucketDeleted):
 		// The record that came back, or was made anew, is of a trainer before this one.
@@ -194,24 +195,28 @@ func (t *trainer) move() {
 	case k < 8:
 		to = t.ahead(1 + int(t.rng.ExpFloat64()*8))
 	case k < 9:
-		if s, err := stateAt(t.rng.Uint64N(1000), t.rng.Uint64()); err == nil {
+		if s, err := testset.StateAt(sequenceName, t.rng.Uint64N(1000), t.rng.Uint64()); err == nil {
 			to = s
 		}
 	}
 	t.w.count("re-seat")
-	t.w.note("trainer: moves from %v to %v", t.oracle.state, to)
-	t.oracle.state = to
+	t.w.note("trainer: moves from %v to %v", t.oracle.State, to)
+	t.oracle.State = to
 }
 
 // ahead is the state some positions further on.
 func (t *trainer) ahead(n int) schema.State {
-	state := t.oracle.state
-	var s position
+	state := t.oracle.State
+	var s testset.Position
 	if state.IsZero() || state.Decode(&s) != nil {
 		return state
 	}
+	set, err := testset.Open(context.Background(), t.w.plan.Params, nil)
+	if err != nil {
+		return state
+	}
 	for range n {
-		if _, next, err := (&sequence{t.w.plan.Params}).Next(s); err == nil {
+		if _, next, err := set.Next(s); err == nil {
 			s = next
 		}
 	}
@@ -234,7 +239,7 @@ func (t *trainer) whim() error {
 		if err := t.stop(); err != nil {
 			return err
 		}
-		state := t.oracle.state
+		state := t.oracle.State
 		return t.within(func(ctx context.Context) error { return t.b.Start(ctx, state) })
 	case k == 6:
 		t.w.count("close and open")
@@ -276,23 +281,23 @@ func (t *trainer) usurp() error {
 	}
 	t.w.note("trainer: %s took over from %s", t.net.name, first.net.name)
 	if back := len(t.saved); back > 1 && t.rng.IntN(2) == 0 {
-		last.state = t.saved[back-2] // it asks for a seat there before it can have heard
+		last.State = t.saved[back-2] // it asks for a seat there before it can have heard
 	}
 	return t.displaced(first, &last)
 }
 
-func (t *trainer) displaced(first *trainer, o *oracle) error {
+func (t *trainer) displaced(first *trainer, o *testset.Oracle) error {
 	defer first.crash()
 	for range 1000 {
 		ctx, cancel := context.WithTimeout(context.Background(), takePatience)
-		step, err := first.b.Take(ctx, o.state)
+		step, err := first.b.Take(ctx, o.State)
 		cancel()
 		if errors.Is(err, client.ErrSuperseded) {
 			return nil
 		}
-		err = o.check(step, err)
+		err = o.Check(step, err)
 		step.Release()
-		var wrong *violation
+		var wrong *testset.Violation
 		switch {
 		case errors.As(err, &wrong):
 			return err
@@ -317,7 +322,7 @@ func (t *trainer) run(n int) error {
 			}
 		}
 		if err := t.take(); err != nil {
-			return fmt.Errorf("after %d batches, at %v: %w", t.taken, t.oracle.state, err)
+			return fmt.Errorf("after %d batches, at %v: %w", t.taken, t.oracle.State, err)
 		}
 		if think := about(t.rng, time.Duration(t.w.plan.ThinkUS)*time.Microsecond); think > 0 {
 			time.Sleep(think)

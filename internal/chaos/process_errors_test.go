@@ -8,17 +8,18 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // waited takes until Take gives up, and returns what it says it waited for.
-func waited(t *testing.T, b *client.Batcher[schema.Batch], o *oracle, limit time.Duration) string {
+func waited(t *testing.T, b *client.Batcher[schema.Batch], o *testset.Oracle, limit time.Duration) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	for {
-		step, err := b.Take(ctx, o.state)
-		err = o.check(step, err)
+		step, err := b.Take(ctx, o.State)
+		err = o.Check(step, err)
 		if err == nil {
 			continue
 		}
@@ -31,14 +32,14 @@ func waited(t *testing.T, b *client.Batcher[schema.Batch], o *oracle, limit time
 }
 
 // takes takes n batches and fails the test for what is wrong with them.
-func takes(t *testing.T, b *client.Batcher[schema.Batch], o *oracle, n int) {
+func takes(t *testing.T, b *client.Batcher[schema.Batch], o *testset.Oracle, n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), settleTime)
 	defer cancel()
 	for range n {
-		step, err := b.Take(ctx, o.state)
-		if err := o.check(step, err); err != nil {
-			t.Fatalf("after %d batches: %v", o.taken, err)
+		step, err := b.Take(ctx, o.State)
+		if err := o.Check(step, err); err != nil {
+			t.Fatalf("after %d batches: %v", o.Taken, err)
 		}
 		step.Release()
 	}
@@ -79,7 +80,7 @@ func TestWaitsAreNamed(t *testing.T) {
 				onlyAtScale(t)
 			}
 			s := newSystem(t, 1, 1)
-			p := sequenceParams{DelayUS: 1000}
+			p := testset.Params{Delay: time.Millisecond, Jitter: true}
 			b, link := s.open(t, client.Config{Params: p, Window: 4})
 			o := newOracle(p, schema.State{})
 			takes(t, b, o, 10)

@@ -16,6 +16,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -31,24 +32,13 @@ func runRoleIfAsked() {
 
 // spokenDefinition is the data set of worker processes: it says on standard output which position it materializes.
 func spokenDefinition() dataset.Definition {
-	return dataset.Define(sequenceName, func(_ context.Context, p sequenceParams) (*spoken, error) {
-		return &spoken{sequence: sequence{p}}, nil
-	})
-}
-
-type spoken struct {
-	sequence
-	mu sync.Mutex
-}
-
-func (d *spoken) Materialize(ctx context.Context, j sequenceJob) (schema.Batch, error) {
-	d.mu.Lock()
-	_, err := fmt.Fprintln(os.Stdout, j.At)
-	d.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	return d.sequence.Materialize(ctx, j)
+	var mu sync.Mutex
+	return testset.Define(sequenceName, &testset.Hooks{Materialize: func(_ context.Context, _ testset.Params, j testset.Job) error {
+		mu.Lock()
+		defer mu.Unlock()
+		_, err := fmt.Fprintln(os.Stdout, j.At)
+		return err
+	}})
 }
 
 const trainerEnv = "JETBATCH_CHAOS_TRAINER"
@@ -62,7 +52,7 @@ const (
 // trainerConfig is what a trainer process is told.
 type trainerConfig struct {
 	Batcher string
-	Params  sequenceParams
+	Params  testset.Params
 	State   schema.State // of the checkpoint that it resumes from
 	Window  int
 	Pace    time.Duration // of the trainer itself, per batch
@@ -94,9 +84,9 @@ func trainerRole(ctx context.Context, log *slog.Logger) error {
 	last := trainerLine{Done: err == io.EOF} //nolint:errorlint // exactly io.EOF is the end
 	if !last.Done && err != nil {
 		last.Error = err.Error()
-		var v *violation
+		var v *testset.Violation
 		if errors.As(err, &v) {
-			last.Violation = v.class
+			last.Violation = v.Class
 		}
 		last.Replaced = errors.Is(err, client.ErrSuperseded)
 		last.Hung = errors.Is(err, client.ErrUnavailable)
@@ -121,13 +111,13 @@ func train(ctx context.Context, log *slog.Logger, cfg trainerConfig, out *json.E
 	defer func() { _ = b.Close() }() // says when no coordinator heard it, which is no matter here
 	o := newOracle(cfg.Params, cfg.State)
 	for {
-		line := trainerLine{Prev: o.state}
+		line := trainerLine{Prev: o.State}
 		began := time.Now()
 		take, cancel := context.WithTimeout(ctx, takeTimeout)
-		step, err := b.Take(take, o.state)
+		step, err := b.Take(take, o.State)
 		cancel()
 		line.Wait = time.Since(began)
-		if err := o.check(step, err); err != nil {
+		if err := o.Check(step, err); err != nil {
 			if err == io.EOF { //nolint:errorlint // exactly io.EOF is the end
 				stop, cancel := context.WithTimeout(ctx, takeTimeout)
 				defer cancel()
@@ -137,7 +127,7 @@ func train(ctx context.Context, log *slog.Logger, cfg trainerConfig, out *json.E
 			}
 			return err
 		}
-		line.Next, line.Label, line.Deliveries = o.state, label(step.Batch), step.Deliveries
+		line.Next, line.Label, line.Deliveries = o.State, testset.Label(step.Batch), step.Deliveries
 		step.Release()
 		if err := out.Encode(line); err != nil {
 			return err

@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+
+	"github.com/jetbatch/jetbatch/internal/testset"
 )
 
 // fault is one thing that goes wrong.
@@ -38,7 +40,7 @@ type schedule struct {
 	seed         uint64
 	coordinators int
 	workers      int
-	params       sequenceParams
+	params       testset.Params
 	faults       []fault
 }
 
@@ -71,7 +73,7 @@ const maxHold = 8 * time.Second
 func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedule {
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := schedule{seed: seed, coordinators: 1 + r.IntN(2), workers: 1 + r.IntN(3)}
-	s.params = sequenceParams{N: uint64(batches), Salt: seed, DelayUS: int64(1000 + r.IntN(8000)), Size: 64 << r.IntN(8)}
+	s.params = testset.Params{N: uint64(batches), Salt: seed, Delay: time.Duration(1000+r.IntN(8000)) * time.Microsecond, Jitter: true, Size: 64 << r.IntN(8)}
 	if r.IntN(2) == 0 {
 		s.params.BigEvery, s.params.BigSize = 3+r.Uint64N(27), 1300<<10 // three chunks
 	}
@@ -109,7 +111,7 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 func newClusterSchedule(seed uint64, batches, faults int, longest time.Duration) schedule {
 	r := rand.New(rand.NewPCG(seed, 3))
 	s := schedule{seed: seed, coordinators: 2, workers: 2}
-	s.params = sequenceParams{N: uint64(batches), Salt: seed, DelayUS: 2000}
+	s.params = testset.Params{N: uint64(batches), Salt: seed, Delay: 2 * time.Millisecond, Jitter: true}
 	at := 0
 	for range faults {
 		at += 1 + r.IntN(2*batches/(faults+1))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/proctest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -361,7 +362,7 @@ func (c *course) hear(number int, data []byte) {
 	}
 	if !bytes.Equal(line.Prev.Data, c.state.Data) {
 		c.wrong = append(c.wrong, fmt.Sprintf("label %d follows %v, the checkpoint is %v", line.Label, line.Prev, c.state))
-		c.classes[classStale]++
+		c.classes[testset.Stale]++
 	}
 	c.state = line.Next
 	c.taken++

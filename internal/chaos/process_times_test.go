@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -32,7 +33,7 @@ type trainerFlow struct {
 
 type wait struct{ began, ended time.Time }
 
-func startFlow(t *testing.T, b *client.Batcher[schema.Batch], p sequenceParams, pace time.Duration) *trainerFlow {
+func startFlow(t *testing.T, b *client.Batcher[schema.Batch], p testset.Params, pace time.Duration) *trainerFlow {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &trainerFlow{b: b, pace: pace, stop: cancel, over: make(chan struct{})}
@@ -47,20 +48,20 @@ func startFlow(t *testing.T, b *client.Batcher[schema.Batch], p sequenceParams, 
 	return f
 }
 
-func (f *trainerFlow) run(ctx context.Context, o *oracle) {
+func (f *trainerFlow) run(ctx context.Context, o *testset.Oracle) {
 	for {
 		w := wait{began: time.Now()}
 		f.mu.Lock()
 		f.waits = append(f.waits, w)
 		f.mu.Unlock()
-		step, err := f.b.Take(ctx, o.state)
+		step, err := f.b.Take(ctx, o.State)
 		if ctx.Err() != nil {
 			return
 		}
-		err = o.check(step, err)
+		err = o.Check(step, err)
 		f.mu.Lock()
 		f.waits[len(f.waits)-1].ended = time.Now()
-		f.taken, f.err = o.taken, err
+		f.taken, f.err = o.Taken, err
 		f.mu.Unlock()
 		if err != nil {
 			return
@@ -277,7 +278,7 @@ func (tr trial) measure(t *testing.T) (stall, ended time.Duration, redone int) {
 	} else {
 		s = newSystem(t, max(tr.coords, 1), cmp.Or(tr.workers, 2))
 	}
-	p := sequenceParams{DelayUS: 5000}
+	p := testset.Params{Delay: 5 * time.Millisecond, Jitter: true}
 	b, link := s.open(t, client.Config{Params: p, Window: max(tr.window, timedWindow)})
 	f := startFlow(t, b, p, tr.pace)
 	f.reach(t, 50)

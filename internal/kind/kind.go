@@ -35,6 +35,20 @@ type Instance interface {
 	Close() error
 }
 
+// Handle, embedded in an exported type, lets [Of] find the kind behind a value of that type, and no user of the type.
+type Handle struct{ kind *Kind }
+
+// NewHandle returns the handle of k.
+func NewHandle(k *Kind) Handle { return Handle{k} }
+
+// holder is implemented by the types that embed a Handle, and by no others: its method has no name outside of here.
+type holder interface{ held() *Kind }
+
+func (h Handle) held() *Kind { return h.kind }
+
+// Of returns the kind of a dataset.Definition, nil for its zero value.
+func Of(definition holder) *Kind { return definition.held() }
+
 // Errors of instances and their opening, for errors.Is.
 var (
 	ErrNoStart    = errors.New("the data set has no Start, so a state must be given")

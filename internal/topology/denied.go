@@ -3,30 +3,13 @@ package topology
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"regexp"
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/schema"
 )
-
-// ErrPermission is matched by every *PermissionError.
-var ErrPermission = errors.New("permission denied by the NATS server")
-
-// PermissionError names the subject that the NATS server refused. The server does not answer what it refuses, so
-// without this a denial would look like silence.
-type PermissionError struct {
-	Action  string // "publish to" or "subscribe to"
-	Subject string
-	Cause   error // the server's words
-}
-
-func (e *PermissionError) Error() string {
-	return fmt.Sprintf("%v: this user may not %s %s", ErrPermission, e.Action, e.Subject)
-}
-
-// Unwrap makes the error match ErrPermission and the cause.
-func (e *PermissionError) Unwrap() []error { return []error{ErrPermission, e.Cause} }
 
 // Needs are the beginnings of the subjects that a role cannot do without. Where it answers is not among them: others
 // choose that, and must not be able to end a role by choosing badly.
@@ -35,7 +18,7 @@ type Needs struct{ Publish, Subscribe []string }
 // violation finds direction and subject in the server's words, such as: permissions violation for publish to "a.b".
 var violation = regexp.MustCompile(`(?i)(publish|subscription) to "([^"]*)"`)
 
-// Denied returns a *PermissionError if the last thing that the server said on nc was that it refuses one of the
+// Denied returns a *schema.PermissionError if the last thing that the server said on nc was that it refuses one of the
 // subjects that a role needs, or its inbox.
 func Denied(nc *nats.Conn, needs Needs) error {
 	err := nc.LastError()
@@ -53,7 +36,7 @@ func Denied(nc *nats.Conn, needs Needs) error {
 	}
 	for _, prefix := range own {
 		if len(found[2]) >= len(prefix) && strings.EqualFold(found[2][:len(prefix)], prefix) {
-			return &PermissionError{Action: action, Subject: found[2], Cause: err}
+			return &schema.PermissionError{Action: action, Subject: found[2], Cause: err}
 		}
 	}
 	return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
-	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // Severity says how bad a finding is.
@@ -106,7 +106,7 @@ func (e *examination) find(s Severity, check, text, fix string) {
 // failed notes that something could not be looked at: for want of a permission, which is no fault of the deployment,
 // or because there was no answer.
 func (e *examination) failed(check, what string, err error) {
-	var denied *topology.PermissionError
+	var denied *schema.PermissionError
 	if errors.As(err, &denied) {
 		e.find(Note, check, fmt.Sprintf("%s: not looked at, since this user may not use %s", what, denied.Subject), "run it as the operator for the whole picture")
 		return

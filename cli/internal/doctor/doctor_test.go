@@ -24,9 +24,9 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/coordinator"
-	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -95,12 +95,7 @@ func configured(t *testing.T, text string) natstest.Option {
 func TestHealthy(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
-	counting := dataset.Define("counting", func(context.Context, struct{}) (dataset.Dataset[int, int, int], error) {
-		return dataset.Funcs[int, int, int]{
-			NextFunc:        func(n int) (int, int, error) { return n, n + 1, nil },
-			MaterializeFunc: func(_ context.Context, n int) (int, error) { return n, nil },
-		}, nil
-	})
+	counting := testset.Define("counting", nil)
 	c, err := coordinator.New(s.Connect(), coordinator.Config{Name: "c1"}, counting)
 	must(t, err)
 	w, err := worker.New(s.Connect(), worker.Config{Name: "w1", Logger: slog.New(slog.DiscardHandler)}, counting)

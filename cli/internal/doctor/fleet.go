@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
-	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
@@ -29,7 +28,7 @@ func (e *examination) fleet(ctx context.Context) {
 		e.state, err = e.Overview(ctx)
 		return err
 	}, wire.CoordinatorPrefix+".overview")
-	var denied *topology.PermissionError
+	var denied *schema.PermissionError
 	if errors.As(err, &denied) {
 		e.failed("coordinators", "batchers and workers", err)
 		return
@@ -149,7 +148,7 @@ func (e *examination) clocks(ctx context.Context) {
 			}
 			return err
 		}, allowed)
-		var denied *topology.PermissionError
+		var denied *schema.PermissionError
 		switch {
 		case errors.As(err, &denied):
 			e.failed("clocks", "the workers' clocks", err)

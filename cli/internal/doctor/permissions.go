@@ -9,6 +9,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // probe names what does not exist, so that whoever hears of it has nothing to do with it.
@@ -86,7 +87,7 @@ func (e *examination) permissions() {
 // refused are those of the subjects that the server denies. What else goes wrong is a finding.
 func (e *examination) refused(role string, subjects []string, try func(subject string) error) (refused []string) {
 	for _, subject := range subjects {
-		var denied *topology.PermissionError
+		var denied *schema.PermissionError
 		switch err := try(subject); {
 		case err == nil:
 		case errors.As(err, &denied):
@@ -110,7 +111,7 @@ func (e *examination) permitted(role, action string, refused []string) bool {
 // harmless makes a stream refuse to store a message.
 var harmless = nats.Header{nats.ExpectedStreamHdr: []string{probe}}
 
-// tryPublish sends nothing to a subject and returns a *topology.PermissionError if that is denied.
+// tryPublish sends nothing to a subject and returns a *schema.PermissionError if that is denied.
 func (e *examination) tryPublish(subject string, h nats.Header) error {
 	if err := e.Conn.PublishMsg(&nats.Msg{Subject: subject, Header: h}); err != nil {
 		return err
@@ -133,7 +134,7 @@ func (e *examination) answerOf(subject string) error {
 		return err
 	}
 	err := topology.Denied(e.Conn, topology.Needs{Publish: []string{subject}, Subscribe: []string{subject}})
-	var denied *topology.PermissionError
+	var denied *schema.PermissionError
 	if errors.As(err, &denied) && !strings.EqualFold(denied.Subject, subject) {
 		return nil // that was another one, before
 	}

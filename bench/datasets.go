@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Data sets that cost nothing themselves. A state is the number of the next job; there is no end.
+const (
+	echoName   = "bench-echo"
+	tensorName = "bench-tensor"
+	sleepName  = "bench-sleep"
+)
+
+// chunkedFrom is the size from which on a batch does not ride in its record.
+const chunkedFrom = wire.InlineLimit
+
+func definitions() []dataset.Definition {
+	return []dataset.Definition{
+		dataset.Define(echoName, openEcho), dataset.Define(tensorName, openTensor), dataset.Define(sleepName, openSleep),
+	}
+}
+
+type counter[J, B any] struct {
+	dataset.Funcs[uint64, J, B]
+}
+
+func (counter[J, B]) Start() (uint64, error) { return 1, nil }
+
+type echoParams struct {
+	Bytes int `json:"bytes"`
+}
+
+// openEcho gives jobs of some bytes, which are their own batches.
+func openEcho(_ context.Context, p echoParams) (counter[[]byte, []byte], error) {
+	body := filled(p.Bytes)
+	return counter[[]byte, []byte]{dataset.Funcs[uint64, []byte, []byte]{
+		NextFunc:        func(n uint64) ([]byte, uint64, error) { return body, n + 1, nil },
+		MaterializeFunc: func(_ context.Context, job []byte) ([]byte, error) { return job, nil },
+	}}, nil
+}
+
+type tensorParams struct {
+	Bytes int `json:"bytes"`
+}
+
+// openTensor gives batches of one tensor, which is always the same one; a coordinator, which needs none, has none.
+func openTensor(_ context.Context, p tensorParams) (counter[uint64, schema.Batch], error) {
+	batch := sync.OnceValues(func() (schema.Batch, error) {
+		tensor, err := schema.NewTensor([]int{p.Bytes}, filled(p.Bytes))
+		return schema.Batch{{Name: "x", Tensor: tensor}}, err
+	})
+	return counter[uint64, schema.Batch]{dataset.Funcs[uint64, uint64, schema.Batch]{
+		NextFunc:        func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
+		MaterializeFunc: func(context.Context, uint64) (schema.Batch, error) { return batch() },
+	}}, nil
+}
+
+type sleepParams struct {
+	Every int `json:"every"` // one job in so many takes slowBy times as long; 0 for none
+}
+
+const (
+	sleepTime = 20 * time.Millisecond
+	slowBy    = 100
+)
+
+// sleepOf is how long job n takes.
+func (p sleepParams) sleepOf(n uint64) time.Duration {
+	if p.Every > 0 && n%uint64(p.Every) == uint64(p.Every)/2 {
+		return slowBy * sleepTime
+	}
+	return sleepTime
+}
+
+// openSleep gives empty batches after a while.
+func openSleep(_ context.Context, p sleepParams) (counter[uint64, []byte], error) {
+	return counter[uint64, []byte]{dataset.Funcs[uint64, uint64, []byte]{
+		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
+		MaterializeFunc: func(ctx context.Context, n uint64) ([]byte, error) {
+			t := time.NewTimer(p.sleepOf(n))
+			defer t.Stop()
+			select {
+			case <-t.C:
+				return nil, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+	}}, nil
+}
+
+// filled is n bytes that are not all alike.
+func filled(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i * 2654435761 >> 7)
+	}
+	return b
+}

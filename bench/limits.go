@@ -1,0 +1,165 @@
+package main
+
+import "fmt"
+
+// A limit says what a measure of a row is to be, as a ratio to the floor's.
+type limit struct {
+	of, row, against string
+	measure          string
+	target           float64 // what the service is built for
+	atMost           bool    // else at least
+	idle             bool    // its gate says something only while the processors are the benchmark's
+}
+
+// slack is the share of a target that a gate asks for: the best of a few short rounds beside other load comes to more,
+// and a change that costs a third of a figure does not get by.
+const slack = 2. / 3
+
+// gate is what a check fails at.
+func (l limit) gate() float64 {
+	if l.atMost {
+		return l.target / slack
+	}
+	return l.target * slack
+}
+
+// Measures that limits speak of.
+const (
+	byFigure   = "figure"
+	byCPU      = "CPU/batch"
+	byCPUPerMB = "CPU/MB"
+	byAllocs   = "allocs/batch"
+)
+
+var limits = []limit{
+	{"small", "1 KB jobs and results", "raw NATS", byFigure, 0.9, false, false},
+	{"small", "1 KB jobs and results", "raw NATS", byCPU, 1.15, true, false},
+
+	{"sizes", "20 MB, direct", "raw TCP", byFigure, 0.75, false, false},
+	{"sizes", "20 MB, direct", "raw TCP", byCPUPerMB, 1.5, true, false},
+	{"sizes", "20 MB, chunked", "raw stream", byFigure, 0.9, false, false},
+	{"sizes", "1 MB, direct", "raw TCP", byFigure, 0.6, false, false},
+
+	{"scale", "1 slot", againstSlots, byFigure, 0.95, false, false},
+	{"scale", "4 slots", againstSlots, byFigure, 0.95, false, false},
+	{"scale", "16 slots", againstSlots, byFigure, 0.95, false, false},
+	{"scale", "64 slots", againstSlots, byFigure, 0.95, false, false},
+	{"scale", "256 slots", againstSlots, byFigure, 0.9, false, false},
+	{"scale", "16 slots, window 33, 1 in 100", againstModel, byFigure, 0.9, false, false},
+	{"scale", "16 slots, window 1024, 1 in 100", againstModel, byFigure, 0.9, false, false},
+
+	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, true, false},
+	{"latency", "round trip, p50", "raw NATS, no credit", byFigure, 1.5, true, false},
+	{"latency", "re-seat, held", againstRequest, byFigure, 3, true, false},
+
+	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.6, false, false},
+
+	// A service needs more than one processor to be ahead of a loop that needs one.
+	{"onda", "16 windows per batch", againstLoop, byFigure, 1.5, false, true},
+	{"onda", "16 windows per batch", againstLoop, byCPU, 2, true, false},
+	{"onda", "64 windows per batch", againstLoop, byFigure, 1.5, false, true},
+	{"onda", "64 windows per batch", againstLoop, byCPU, 1.2, true, false},
+
+	{"soak", "broker, goroutines", againstHalf, byFigure, 1.1, true, false},
+	{"soak", "broker, resident memory", againstHalf, byFigure, 1.1, true, false},
+	{"soak", "coordinator, goroutines", againstHalf, byFigure, 1.1, true, false},
+	{"soak", "coordinator, resident memory", againstHalf, byFigure, 1.1, true, false},
+	{"soak", "trainer, goroutines", againstHalf, byFigure, 1.1, true, false},
+	{"soak", "trainer, resident memory", againstHalf, byFigure, 1.1, true, false},
+	{"soak", "worker, goroutines", againstHalf, byFigure, 1.1, true, false},
+	{"soak", "worker, resident memory", againstHalf, byFigure, 1.1, true, false},
+}
+
+// Floors that several limits name.
+const (
+	againstSlots   = "slots / 20 ms"
+	againstModel   = "the window's model"
+	againstRequest = "one request and answer"
+	againstLoop    = "loop"
+	againstHalf    = "first half"
+)
+
+// Verdict is what became of one limit.
+type Verdict struct {
+	Measure string  `json:"measure"`
+	AtMost  bool    `json:"at_most,omitempty"`
+	Ratio   float64 `json:"ratio"`
+	Best    float64 `json:"best"` // of the rounds
+	Target  float64 `json:"target"`
+	Gate    float64 `json:"gate"`
+	Met     bool    `json:"met"`  // the target, by the ratio
+	Pass    bool    `json:"pass"` // the gate, by the best
+
+	idle bool
+}
+
+func (l limit) verdict(r *Row) Verdict {
+	p := r.of(l.measure)
+	best := p.Most
+	if l.atMost {
+		best = p.Least
+	}
+	holds := func(ratio, bound float64) bool {
+		if l.atMost {
+			return ratio <= bound
+		}
+		return ratio >= bound
+	}
+	return Verdict{
+		Measure: l.measure, AtMost: l.atMost, Ratio: p.Ratio, Best: best, Target: l.target, Gate: l.gate(),
+		Met: holds(p.Ratio, l.target), Pass: holds(best, l.gate()), idle: l.idle,
+	}
+}
+
+// judge fills in what became of the limits.
+func (r *Report) judge() {
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		for _, l := range limits {
+			if l.of == r.Case && l.row == row.Name && l.against == row.Against {
+				row.Limits = append(row.Limits, l.verdict(row))
+			}
+		}
+	}
+}
+
+// excuse passes what only idle processors can, where the benchmark had but a share of them, and says so.
+func (r *Report) excuse(share float64) {
+	if share >= idleShare {
+		return
+	}
+	for i := range r.Rows {
+		for j := range r.Rows[i].Limits {
+			if v := &r.Rows[i].Limits[j]; v.idle && !v.Pass {
+				v.Pass = true
+				r.Notes = append(r.Notes, fmt.Sprintf("not judged: %s: %s: other programs have %.0f %% of the processors",
+					r.Rows[i].Name, v.Measure, 100*(1-share)))
+			}
+		}
+	}
+}
+
+// keepBest lets the gates look at the best of an earlier report's rounds, too.
+func (r *Report) keepBest(earlier *Report) {
+	for i := range r.Rows {
+		for j := range r.Rows[i].Limits {
+			now, before := &r.Rows[i].Limits[j], earlier.Rows[i].Limits[j]
+			if now.AtMost == (before.Best < now.Best) {
+				now.Best, now.Pass = before.Best, before.Pass
+			}
+		}
+	}
+}
+
+// failed lists the gates that were not passed.
+func (r *Report) failed() []string {
+	var failed []string
+	for _, row := range r.Rows {
+		for _, v := range row.Limits {
+			if !v.Pass {
+				failed = append(failed, v.sentence(r.Case, row.Name))
+			}
+		}
+	}
+	return failed
+}

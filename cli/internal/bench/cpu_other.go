@@ -1,8 +1,0 @@
-//go:build !unix
-
-package bench
-
-import "time"
-
-// processCPU is the processor time that this process took: not known here.
-func processCPU() time.Duration { return 0 }
