@@ -42,7 +42,7 @@ var layers = map[string][]string{
 	"internal/travel":   {"schema", "internal/msgp", "internal/wire"},
 	"schema":            {"internal/msgp"},
 	"internal/wire":     {"schema", "internal/msgp"},
-	"internal/topology": {"internal/wire"},
+	"internal/topology": {"schema", "internal/wire"},
 
 	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/travel", "internal/wire"},
 	"datasettest": {"schema", "dataset", "internal/msgp", "internal/travel", "internal/wire"},
@@ -57,7 +57,7 @@ var layers = map[string][]string{
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
-	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
+	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/msgp", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
 	"cmd":      {"dataset", "onda", "cli"},
 	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "client", "coordinator", "worker", "embedded"},
 	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},

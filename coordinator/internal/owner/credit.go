@@ -206,13 +206,9 @@ func (o *Owner) cancelled(now time.Time, e Cancelled) {
 		return
 	}
 	g.cancels--
-	if g.cancels > 0 {
-		return
-	}
-	o.payOwed()
-	if g.relook {
+	if g.cancels == 0 && (g.relook || len(g.owed) > 0) {
 		g.relook = false
-		o.look(now, ForRepair)
+		o.look(now, ForRepair) // what was missing before may be there by now
 	}
 }
 
