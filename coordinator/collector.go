@@ -27,8 +27,8 @@ func (c *Coordinator) collects(ctx context.Context) {
 
 // collect deletes generations that no record names. Streams are listed before records are read: a
 // generation is in its record before its stream is made, so one that is listed and not named is over.
-// A generation whose record is damaged, or of another wire version, stays, since it may be the current one, and keeps no
-// other from being collected.
+// A generation whose record is damaged, or of another wire version, stays, since it may be the current one, and keeps
+// no other from being collected.
 func (c *Coordinator) collect(ctx context.Context) error {
 	stored, err := c.generations(ctx)
 	if err != nil {

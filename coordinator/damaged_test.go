@@ -82,6 +82,10 @@ func (r *reader) readable() bool {
 func TestDamagedRecordIsWrittenAnew(t *testing.T) {
 	c := setup(t)
 	c.coordinate(coordinator.Config{Name: "c1"}, new(hooks))
+	idle := c.reader("idle")
+	idle.must(wire.ModeOpen, schema.State{})
+	idle.damage() // and it has nothing to record
+	natstest.Eventually(t, "the owner finds it", idle.readable)
 	r := c.reader("train")
 	r.run(3)
 	r.damage()

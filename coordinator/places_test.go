@@ -52,6 +52,14 @@ func TestPlaces(t *testing.T) {
 	if n := len(flights[0].asked); n != 2 {
 		t.Errorf("%d messages wait for the first", n)
 	}
+	for range maxJoined - 2 {
+		if _, why := enter("hung0", "hung", "r0"); why != "" {
+			t.Fatal(why)
+		}
+	}
+	if _, why := enter("hung0", "hung", "r0"); !strings.Contains(why, "it is busy since") {
+		t.Errorf("one more repetition: %q", why)
+	}
 	for i := 0; p.taken < maxRequests; i++ {
 		if _, why := enter(fmt.Sprint("x", i), fmt.Sprint("x", i), fmt.Sprint("x", i)); why != "" {
 			t.Fatal(why)

@@ -228,6 +228,10 @@ func TestRecordsInRotation(t *testing.T) {
 	if got := strings.Join(due[:2], " "); got != "b7 b8" && got != "b8 b7" {
 		t.Errorf("%s come before those of the dead", got)
 	}
+	d.stray("b7", "no coordinator has it", schema.Status{}, time.Hour, now)
+	if due := d.due(now, func(owner string, _ time.Time) bool { return owner == "dead" }); slices.Contains(due, "b7") {
+		t.Error("a stray is read as if it could be taken over")
+	}
 
 	d, reads = directory{}, make(map[string]int)
 	d.list(names[:100])
