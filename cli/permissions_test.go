@@ -116,6 +116,8 @@ var actions = []struct {
 	{listen: "jetbatch.upload.w1", may: []string{work}},
 	{publish: "jetbatch.worker-status.w1", may: []string{look}},
 	{listen: "jetbatch.worker-status.w1", may: []string{work}},
+	{publish: "jetbatch.worker-claim.w1", may: []string{work}},
+	{listen: "jetbatch.worker-claim.w1", may: []string{work}},
 	{listen: "jetbatch.>"},
 	{listen: ">"},
 	{publish: "any.other"},

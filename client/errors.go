@@ -80,6 +80,9 @@ var (
 	// ErrPoisonJob is matched by the *JobError of a job that killed every worker that ran it alone.
 	ErrPoisonJob = errors.New("job kills its workers")
 
+	// ErrJobTimeout is matched by the *JobError of a job that ran into its deadline each time it was alone on a worker.
+	ErrJobTimeout = errors.New("job takes too long")
+
 	// ErrNondeterministic is matched by the *JobError of a job that gave two different batches.
 	ErrNondeterministic = errors.New("materialization is not deterministic")
 )
@@ -97,6 +100,7 @@ var sentinels = map[string]error{
 	schema.CodeIterator:         ErrIterator,
 	schema.CodeMaterialize:      ErrMaterialize,
 	schema.CodePoison:           ErrPoisonJob,
+	schema.CodeJobTimeout:       ErrJobTimeout,
 	schema.CodeNondeterministic: ErrNondeterministic,
 	schema.CodeStopped:          ErrStopped,
 	schema.CodeBadRequest:       ErrBadRequest,

@@ -31,6 +31,7 @@ const (
 	CodeIteratorStalled  = "iterator_stalled"
 	CodeIterator         = "iterator"
 	CodeMaterialize      = "materialize"
+	CodeJobTimeout       = "job_timeout"
 	CodePoison           = "poison"
 	CodeNondeterministic = "nondeterministic"
 	CodeStoreFull        = "store_full"

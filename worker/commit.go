@@ -1,20 +1,41 @@
 package worker
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Bounds on commits that are published and not answered. The slot is free once its record is published, so
-// something must hold a worker back that is faster than the store.
-const (
-	maxUnsettled      = 256
-	maxUnsettledBytes = 64 << 20
-)
-
-// passingDelay is how long a job that met a passing trouble is left alone before it is handed out again.
+// passingDelay is how long a job that met a passing trouble is left alone before it is delivered again.
 const passingDelay = time.Second
+
+// Bounds on the text of a fault, so that its record stays far below a message's limit.
+const (
+	maxMessage = 8 << 10
+	maxStack   = 32 << 10
+)
+
+// committer stores results, payload first, and ends jobs when the answer to their record has come. It has no state of
+// its own: a commit is with the publisher or in a task.
+type committer struct {
+	*life
+	pub     *publisher
+	gate    *gate
+	held    *held
+	shelf   *keeper
+	uploads *uploads
+	store   *store
+	lanes   *lanes
+	marks   *marks
+	tally   *tally
+	tasks   *tasks
+}
 
 // commit is a record on its way into the store.
 type commit struct {
@@ -27,19 +48,19 @@ type commit struct {
 
 // commit stores a result and consumes its payload. A large one is kept for the reader, or stored as chunks, before the
 // record that says so. It returns when the record is published; the answer to it decides what becomes of the job.
-func (w *Worker) commit(j *job, r *wire.Result, payload *product) {
+func (c *committer) commit(j *job, r *wire.Result, payload *product) {
 	began := time.Now()
 	r.Digest = payload.pieces.Sum()
 	r.Size = uint64(payload.pieces.Size())
-	kept := w.keep(j, r, payload)
+	kept := c.keep(j.lane, r, payload)
 	if kept || r.Size > wire.InlineLimit {
 		r.Chunks = uint32((r.Size + wire.ChunkSize - 1) / wire.ChunkSize)
 	}
 	if r.Chunks > 0 && !kept {
-		v := w.upload(j.lane, r.Seq, r.Attempt, payload.pieces)
+		v := c.uploads.upload(j.lane, r.Seq, r.Attempt, payload.pieces)
 		payload.free()
 		if v != stored {
-			w.unstored(j, r, v)
+			c.notStored(j, r, v)
 			return
 		}
 	}
@@ -53,85 +74,206 @@ func (w *Worker) commit(j *job, r *wire.Result, payload *product) {
 	}
 	if err != nil {
 		record.free()
-		w.discard(j, r)
-		w.log.Error("result not encoded", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
-		w.handBack(j, passingDelay)
+		c.discard(j, r)
+		c.log.Error("result not encoded", j.at("error", err)...)
+		c.held.giveBack(j, passingDelay)
 		return
 	}
-	c := &commit{job: j, result: r, record: record, size: len(record.data), began: began}
-	if !w.admit(c.size) {
+	if !c.gate.enter(len(record.data)) {
 		record.free()
-		w.forget(r)
+		c.shelf.drop(r)
 		return // the worker stops, and hands back everything it holds
 	}
-	w.publish(c)
+	c.publish(&commit{job: j, result: r, record: record, size: len(record.data), began: began})
 }
 
-func (w *Worker) publish(c *commit) {
-	w.pub.send(&publication{
-		stream: c.job.lane.store, subject: wire.ResultSubject(c.job.lane.batcher, c.job.lane.gen, c.result.Seq),
-		header: c.job.header(), data: c.record.data,
-		done: func(a *pubAck) { w.settle(c, a) },
-	})
-}
-
-// admit waits until another commit of so many bytes may be outstanding; false when the worker stops.
-func (w *Worker) admit(size int) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for w.unsettled > 0 && (w.unsettled >= maxUnsettled || w.unsettledBytes+size > maxUnsettledBytes) {
-		if w.hard.Err() != nil {
-			return false
-		}
-		w.room.Wait()
+// keep puts a payload on the shelf unless its lane was closed meanwhile: nobody would take it off again.
+func (c *committer) keep(l *lane, r *wire.Result, payload *product) bool {
+	if !c.shelf.keep(l, r, payload) {
+		return false
 	}
-	w.unsettled++
-	w.unsettledBytes += size
+	if l.ctx.Err() != nil && context.Cause(l.ctx) != errDone {
+		c.shelf.drop(r)
+	}
 	return true
 }
 
-// settle is called with the answer to a record. It must not block.
-func (w *Worker) settle(c *commit, a *pubAck) {
-	v := a.verdict(c.job.lane.store)
-	if v == stored {
-		w.settled(c)
+func (c *committer) publish(x *commit) {
+	c.pub.send(&publication{
+		stream: x.job.lane.store, subject: wire.ResultSubject(x.job.lane.batcher, x.job.lane.gen, x.result.Seq),
+		header: x.job.header(), data: x.record.data,
+		done: func(a *pubAck) { c.answered(x, a) },
+	})
+}
+
+// answered takes the answer to a record. It must not block.
+func (c *committer) answered(x *commit, a *pubAck) {
+	if v := a.verdict(x.job.lane.store); v == stored {
+		c.stored(x)
+	} else {
+		c.tasks.run(func() { c.refused(x, v) })
+	}
+}
+
+// stored ends a commit that is known to be stored: only now the job may be acked.
+func (c *committer) stored(x *commit) {
+	c.tally.stored(x.job.lane, x.result, time.Since(x.began))
+	c.held.ack(x.job)
+	c.leave(x)
+}
+
+// leave makes room for other records.
+func (c *committer) leave(x *commit) {
+	c.gate.leave(x.size)
+	x.record.free()
+}
+
+// refused decides what becomes of a job whose record was not stored.
+func (c *committer) refused(x *commit, v verdict) {
+	switch {
+	case v == exists:
+		c.compare(x)
+		return
+	case v == tooLarge && x.result.Kind != wire.KindError:
+		c.leave(x) // another record takes its place
+		c.tooLarge(x.job, x.result)
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.stopped {
-		w.tasks.Go(func() { w.refused(c, v) })
+	c.notStored(x.job, x.result, v)
+	c.leave(x)
+}
+
+// notStored lets go of a job whose result the store did not take.
+func (c *committer) notStored(j *job, r *wire.Result, v verdict) {
+	if c.hard.Err() != nil {
+		return // the worker stops, and hands back everything it holds
+	}
+	switch v {
+	case gone:
+		c.storeGone(j, r)
+		return
+	case tooLarge:
+		if r.Kind != wire.KindError {
+			c.tooLarge(j, r)
+			return
+		}
+	case full:
+		c.tally.count(j.lane).full.Add(1)
+		c.store.reportFull(c.worker(), j.lane, r.Seq, int(r.Size))
+	default:
+		c.log.Warn("result not stored; the job is handed back", j.at()...)
+	}
+	c.discard(j, r)
+	c.marks.unmark(j)
+	c.held.giveBack(j, passingDelay)
+}
+
+// storeGone closes the lane of a job whose store is not there.
+func (c *committer) storeGone(j *job, r *wire.Result) {
+	over := c.lanes.storeGone(c.worker(), j.lane, r.Seq)
+	c.shelf.drop(r)
+	if over {
+		c.held.ack(j)
+	} else {
+		c.held.giveBack(j, passingDelay)
 	}
 }
 
-// settled ends a commit that is known to be stored: only now the job may be acked.
-func (w *Worker) settled(c *commit) {
-	w.countStored(c)
-	w.mu.Lock()
-	done := w.dropLocked(c.job) && c.job.endLocked()
-	w.releaseLocked(c)
-	w.done++
-	if c.result.Kind == wire.KindError {
-		w.failed++
-		w.lastError = clip(c.result.Fault.Message, 256)
-	}
-	w.mu.Unlock()
-	c.record.free()
-	if done {
-		w.answer(c.job.delivery, nil)
-	}
+// tooLarge commits an error in the place of a result that no server setting here will ever take.
+func (c *committer) tooLarge(j *job, r *wire.Result) {
+	c.discard(j, r)
+	failed := *r
+	failed.Chunks, failed.Size, failed.Direct = 0, 0, nil
+	err := fmt.Errorf("a record of %d bytes is more than the server's max_payload or the store takes", r.Size)
+	c.fail(j, &failed, 1, err)
 }
 
-// release makes room for other commits.
-func (w *Worker) release(c *commit) {
-	w.mu.Lock()
-	w.releaseLocked(c)
-	w.mu.Unlock()
-	c.record.free()
+// fail commits an error, or a hole.
+func (c *committer) fail(j *job, r *wire.Result, attempts int, err error) {
+	r.Kind, r.Fault = wire.KindError, c.fault(j, attempts, err)
+	if reason, ok := dataset.SkipReason(err); ok {
+		// A hole is as good as a batch: every worker finds it, and the state after it goes on.
+		r.Kind, r.Fault = wire.KindHole, &schema.Fault{Code: schema.CodeSkipped, Message: clip(reason, maxMessage)}
+	}
+	if r.Kind == wire.KindError {
+		r.Next = nil
+	}
+	if r.Kind == wire.KindError && (!c.held.mine(j) || !c.held.confirm(j.lane.ctx, j)) {
+		// The job may be another worker's, and an error of this machine's network, or sleep, is not the data's.
+		c.log.Warn("error not committed: the job was not heartbeat for a while", j.at("error", err)...)
+		c.held.release(j)
+		return
+	}
+	c.commit(j, r, newPayload())
 }
 
-func (w *Worker) releaseLocked(c *commit) {
-	w.unsettled--
-	w.unsettledBytes -= c.size
-	w.room.Broadcast()
+func (c *committer) fault(j *job, attempts int, err error) *schema.Fault {
+	f := &schema.Fault{
+		Code: schema.CodeMaterialize, Message: clip(err.Error(), maxMessage),
+		Worker: c.worker(), Gen: j.lane.gen, Seq: j.seq, Attempts: attempts,
+	}
+	var panicked *kind.PanicError
+	if errors.As(err, &panicked) {
+		f.Stack = clip(string(panicked.Stack), maxStack)
+	}
+	var convicted *convictedError
+	switch {
+	case errors.As(err, &convicted):
+		f.Code = convicted.code
+	case errors.Is(err, kind.ErrBadParams):
+		f.Code = schema.CodeBadParams
+	}
+	return f
+}
+
+// compare looks at the record that was there first. Whatever it is, it stays.
+func (c *committer) compare(x *commit) {
+	j, mine := x.job, x.result
+	theirs, err := c.store.result(c.hard, j.lane, mine.Seq)
+	switch {
+	case errors.Is(err, errNoStream):
+		c.storeGone(j, mine)
+		c.leave(x)
+		return
+	case errors.Is(err, errNotStored):
+		// Purged between the refusal and now: the outcome is open, and another publication decides it.
+		c.publish(x)
+		return
+	case err != nil:
+		c.log.Warn("stored result not read; the job is handed back", j.at("error", err)...)
+		c.notStored(j, mine, passing)
+		c.leave(x)
+		return
+	case theirs.Attempt == mine.Attempt:
+		c.stored(x)
+		return
+	}
+	c.discard(j, mine)
+	if contradict(mine, theirs) {
+		c.log.Error("materialization is not deterministic", j.at("digest", mine.Digest,
+			"stored_digest", theirs.Digest, "stored_worker", theirs.Worker)...)
+		c.store.report(j.lane, &schema.Fault{
+			Code: schema.CodeNondeterministic, Worker: c.worker(), Gen: j.lane.gen, Seq: mine.Seq,
+			Message: fmt.Sprintf("job %d: worker %s made %v %v, worker %s made %v %v", mine.Seq,
+				c.worker(), mine.Kind, mine.Digest, theirs.Worker, theirs.Kind, theirs.Digest),
+		})
+	}
+	c.stored(x)
+}
+
+// contradict reports whether two results of one job cannot both be right. An error contradicts nothing:
+// it may have been the machine's.
+func contradict(a, b *wire.Result) bool {
+	if a.Kind == wire.KindError || b.Kind == wire.KindError {
+		return false
+	}
+	return a.Kind != b.Kind || a.Digest != b.Digest
+}
+
+// discard removes what this attempt, and no other, stored beside its record or keeps for readers.
+func (c *committer) discard(j *job, r *wire.Result) {
+	c.shelf.drop(r)
+	if r.Chunks > 0 && r.Direct == nil {
+		c.store.purge(j.lane, wire.ResultSubject(j.lane.batcher, j.lane.gen, r.Seq)+"."+r.Attempt+".>")
+	}
 }

@@ -1,24 +1,25 @@
 package worker
 
 import (
-	"cmp"
-
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// needs are what a worker cannot do without. That it shows up in lists of services is not among them.
-var needs = topology.Needs{
-	Publish: []string{
-		wire.ResultPrefix + ".", wire.WorkerPrefix + ".", wire.ReportPrefix + ".",
-		"$JS.ACK." + topology.JobsStream + ".", "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + ".",
-		"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
-		"$JS.API.STREAM.MSG.GET." + topology.ResultsPrefix, "$JS.API.STREAM.PURGE." + topology.ResultsPrefix,
-	},
-	Subscribe: []string{wire.LanePrefix + ".", wire.UploadPrefix + "."},
-}
-
-// denied returns the last refusal of a subject that the worker needs.
-func (w *Worker) denied() error {
-	return cmp.Or(topology.Denied(w.nc, needs), topology.Denied(w.data, needs))
+// needs are the subjects that a worker of that name cannot do without while it serves lanes, and no others: a subject
+// that only a stranger has named ends no worker. That it shows up in lists of services is not among them.
+func needs(worker string, lanes []*lane) topology.Needs {
+	n := topology.Needs{
+		Publish: []string{
+			wire.WorkerPrefix + "." + worker,
+			"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
+		},
+		Subscribe: []string{wire.LanePrefix + ".*", wire.UploadSubject(worker)},
+	}
+	for _, l := range lanes {
+		n.Publish = append(n.Publish,
+			l.next, "$JS.ACK."+topology.JobsStream+"."+topology.Consumer(l.batcher, l.gen)+".>",
+			wire.ResultFilter(l.batcher, l.gen), wire.ReportPrefix+"."+l.batcher,
+			"$JS.API.STREAM.MSG.GET."+l.store, "$JS.API.STREAM.PURGE."+l.store)
+	}
+	return n
 }

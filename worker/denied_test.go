@@ -73,6 +73,68 @@ func TestDenied(t *testing.T) {
 	}
 }
 
+// What strangers name as the subject of an answer ends no worker, and has none write there: a request that the worker
+// would answer and is denied to, an answer of its service, a subject in capitals that begins as one that it needs.
+func TestRepliesEndNothing(t *testing.T) {
+	t.Parallel()
+	denied := []string{"jetbatch.result.other.>", "JETBATCH.>", "jetbatch.worker.x", "$JS.API.STREAM.MSG.GET.jetbatch-results-other-GEN", "any.other"}
+	s := limited(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: denied}})
+	o := newOwner(t, s, "train", "plain")
+	nc := s.Connect(nats.UserInfo("some", "x"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	w, err := New(nc, Config{Name: "w1", Slots: 1, Logger: slog.New(slog.DiscardHandler)},
+		define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 8) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tick = 20 * time.Millisecond // denials are looked for often
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	o.feed(1, 4)
+	o.waitEmpty()
+	heard, err := o.nc.SubscribeSync(wire.ResultPrefix + ".train.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	replies := []string{
+		"jetbatch.result.other.GEN.0.1", "JETBATCH.job.x", "JETBATCH.result.x", "jetbatch.worker.x",
+		"$JS.API.STREAM.MSG.GET.jetbatch-results-other-GEN", "any.other",
+		wire.ResultSubject("train", o.gen, 99), // which the worker may write
+	}
+	for _, reply := range replies {
+		for _, subject := range []string{
+			"$SRV.PING", "$SRV.PING.jetbatch-worker", "$SRV.INFO", "$SRV.STATS", "$SRV.STATS.jetbatch-worker",
+			StatusPrefix + ".w1", wire.UploadSubject("w1"), claimPrefix + ".w1",
+		} {
+			if err := o.nc.PublishRequest(subject, reply, []byte(`{"attempt":"x"}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, subject := range []string{"$SRV.PING.jetbatch-worker", "$SRV.STATS", StatusPrefix + ".w1", wire.UploadSubject("w1")} {
+		if _, err := o.nc.Request(subject, []byte(`{"attempt":"x"}`), 5*time.Second); err != nil { // handled after the others
+			t.Fatalf("%s: %v", subject, err)
+		}
+	}
+	if err := w.denied(); err != nil {
+		t.Error(err)
+	}
+	if err := nc.LastError(); err != nil {
+		t.Errorf("the worker answered where it may not: %v", err)
+	}
+	if n, _, _ := heard.Pending(); n > 0 {
+		t.Error("the worker wrote a result for a stranger")
+	}
+	o.feed(5, 8)
+	o.waitEmpty()
+}
+
 // Announcements of lanes that there are none of make a worker read few records at a time, and keep nothing.
 func TestLaneFlood(t *testing.T) {
 	t.Parallel()
@@ -90,9 +152,9 @@ func TestLaneFlood(t *testing.T) {
 	}
 	o.feed(1, 8)
 	o.waitEmpty()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.lanes) != 1 || len(w.checking) > maxChecks {
-		t.Errorf("%d lanes, %d being checked", len(w.lanes), len(w.checking))
+	w.lanes.mu.Lock()
+	defer w.lanes.mu.Unlock()
+	if n := len(w.lanes.resting); len(w.lanes.open) != 1 || len(w.lanes.looks) > maxLooks || n > 0 {
+		t.Errorf("%d lanes, %d being looked at, %d resting", len(w.lanes.open), len(w.lanes.looks), n)
 	}
 }

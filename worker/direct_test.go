@@ -85,10 +85,9 @@ func TestPipe(t *testing.T) {
 func kept(t *testing.T, w *Worker, what string, condition func(payloads int, bytes int64) bool) {
 	t.Helper()
 	natstest.Eventually(t, what, func() bool {
-		k := w.keeper.Load()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return condition(k.shelf.Len(), k.shelf.Bytes())
+		w.shelf.mu.Lock()
+		defer w.shelf.mu.Unlock()
+		return condition(w.shelf.shelf.Len(), w.shelf.shelf.Bytes())
 	})
 }
 
@@ -228,7 +227,7 @@ func TestShelfIsFull(t *testing.T) {
 	if r.fetch(first.Attempt) == nil {
 		t.Fatal("the first is not here")
 	}
-	kept(t, w, "the worker knows that it was fetched", func(int, int64) bool { return w.keeper.Load().served == 1 })
+	kept(t, w, "the worker knows that it was fetched", func(int, int64) bool { return w.shelf.fetched == 1 })
 	o.feed(4, 4)
 	o.waitEmpty()
 	if res, _ := o.result(4); res.Direct == nil {
@@ -252,7 +251,7 @@ func TestLeavingWorkerStores(t *testing.T) {
 	if r.fetch(first.Attempt) == nil {
 		t.Fatal("the first is not here")
 	}
-	kept(t, w, "the worker knows that it was fetched", func(int, int64) bool { return w.keeper.Load().served == 1 })
+	kept(t, w, "the worker knows that it was fetched", func(int, int64) bool { return w.shelf.fetched == 1 })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,8 @@ var (
 
 // Causes of a cancelled job, for context.Cause in the data set's Materialize.
 var (
-	errDraining   = errors.New("the worker is shutting down")
-	errSuperseded = errors.New("the generation has ended")
-	errClosed     = errors.New("the batcher is not running")
+	errDraining  = errors.New("the worker is shutting down")
+	errOver      = errors.New("the generation is over")
+	errDone      = errors.New("the run is done")
+	errNotServed = errors.New("the batcher is not running")
 )

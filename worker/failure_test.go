@@ -15,6 +15,7 @@ import (
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
 // TestErrors runs one job per way to fail and looks at the record and at the waits between attempts.
@@ -42,7 +43,7 @@ func TestErrors(t *testing.T) {
 			var mu sync.Mutex
 			var waits []time.Duration
 			w, _ := start(t, s, Config{Slots: 1}, func(w *Worker) {
-				w.sleep = func(_ context.Context, d time.Duration) error {
+				w.exec.sleep = func(_ context.Context, d time.Duration) error {
 					mu.Lock()
 					defer mu.Unlock()
 					waits = append(waits, d)
@@ -162,9 +163,8 @@ func TestErrorAfterSleep(t *testing.T) {
 	o.feed(1, 1)
 	<-again
 	natstest.Eventually(t, "the first has ended", func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return len(w.held) == 1
+		n, _ := w.held.counts()
+		return n == 1
 	})
 	close(release)
 	if r, _ := o.result(1); r.Kind != wire.KindBatch || r.Deliveries != 2 {
@@ -229,9 +229,9 @@ func TestPoisonAndItsNeighbours(t *testing.T) {
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "poison")
 	o.feed(1, 6)
-	o.deliver(suspectAfter, 6)
+	o.deliver(judge.SuspectAfter, 6)
 	// Job 3 was started alone three times, by workers that never came back.
-	for k := 1; k <= maxStarts; k++ {
+	for k := 1; k <= judge.MaxStarts; k++ {
 		if _, err := o.js.Publish(t.Context(), wire.StartSubject(o.batcher, o.gen, 3, k), []byte("w")); err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestPoisonAndItsNeighbours(t *testing.T) {
 			}
 			continue
 		}
-		if r.Kind != wire.KindBatch || r.Deliveries != suspectAfter+1 {
+		if r.Kind != wire.KindBatch || r.Deliveries != judge.SuspectAfter+1 {
 			t.Fatalf("an innocent's result is %+v, %+v", r, r.Fault)
 		}
 		if o.stored(wire.StartSubject(o.batcher, o.gen, seq, 1)) == nil {
@@ -290,7 +290,7 @@ func TestSupersededGenerationIsCutOff(t *testing.T) {
 	o.feed(1, 1)
 	<-started
 	o.begin()
-	if err := <-causes; !errors.Is(err, errSuperseded) {
+	if err := <-causes; !errors.Is(err, errOver) {
 		t.Fatalf("cancelled with cause %v", err)
 	}
 	o.feed(1, 3)

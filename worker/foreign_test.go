@@ -48,9 +48,8 @@ func TestForeignJobIsHandedBack(t *testing.T) {
 			w, _ := start(t, s, Config{Slots: 1}, nil, define("count", never(t)))
 			natstest.Eventually(t, "the worker says so", func() bool { return strings.Contains(w.Status().LastError, foreign) })
 			natstest.Eventually(t, "the job is handed back", func() bool {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				return len(w.held) == 0
+				n, _ := w.held.counts()
+				return n == 0
 			})
 			jobs, err := o.js.Stream(t.Context(), topology.JobsStream)
 			if err != nil {
@@ -72,21 +71,21 @@ func TestRecordOfAnotherWireVersion(t *testing.T) {
 	s := natstest.RunInProcess(t)
 	o := newOwner(t, s, "b", "count")
 	w, _ := start(t, s, Config{Slots: 1}, nil, define("count", never(t)))
-	natstest.Eventually(t, "the lane is open", func() bool { return w.lane("b") })
+	natstest.Eventually(t, "the lane is open", func() bool { return serves(w, "b") })
 
 	kv, err := topology.OpenBucket(t.Context(), o.js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rewrite(t, kv, o, wire.Version+1)
-	if err := w.follow(t.Context(), "b"); err != nil {
+	if err := w.lanes.apply(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
-	if w.lane("b") {
+	if serves(w, "b") {
 		t.Fatal("the worker serves a run of another wire version")
 	}
 	rewrite(t, kv, o, wire.Version)
-	natstest.Eventually(t, "the lane is open again", func() bool { return w.lane("b") })
+	natstest.Eventually(t, "the lane is open again", func() bool { return serves(w, "b") })
 }
 
 // lines collects log lines.
@@ -141,9 +140,9 @@ func rewrite(t *testing.T, kv jetstream.KeyValue, o *owner, version int) {
 	}
 }
 
-// lane reports whether the worker serves a batcher.
-func (w *Worker) lane(batcher string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.lanes[batcher] != nil
+// serves reports whether a worker serves a batcher.
+func serves(w *Worker, batcher string) bool {
+	w.lanes.mu.Lock()
+	defer w.lanes.mu.Unlock()
+	return w.lanes.open[batcher] != nil
 }

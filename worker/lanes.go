@@ -3,146 +3,132 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
+	"maps"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/internal/kind"
-	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
 const (
-	recordTimeout = time.Second      // for one read of a record
-	silence       = 10 * time.Second // after which a lane that nobody announces is checked
-	maxChecks     = 64               // records read at a time; lanes are announced again every second
+	maxLooks = 64              // records read at a time; lanes are announced again every second
+	restTime = 2 * time.Second // for which a generation that has no jobs is not looked at again
 )
 
-// lane is one generation of one batcher whose jobs this worker runs.
-type lane struct {
-	batcher, gen string
-	next         string // subject of requests for jobs
-	store        string // stream of results
-	ctx          context.Context
-	cancel       context.CancelCauseFunc
-	data         opened
+// lanes are the generations that this worker serves. Announcements are hints: a lane is opened and closed by what the
+// batcher's record says. Its lock guards the tables and is not held while a record is read.
+type lanes struct {
+	*life
+	kinds   map[string]*kind.Kind // by kind token
+	records *records
+	store   *store
+	puller  *puller
+	slots   *slots
+	held    *held
+	shelf   *keeper
+	tasks   *tasks
 
 	mu        sync.Mutex
-	sub       *nats.Subscription // nil after close
-	closed    bool
-	broken    atomic.Bool  // the consumer answered with an error: ask again at the next tick
-	heard     atomic.Int64 // when the consumer last said anything
-	announced atomic.Int64 // when the owner last did
-	avoid     atomic.Int64 // until when payloads are stored, because the reader cannot fetch them
+	open      map[string]*lane   // by batcher
+	looks     map[string]*look   // by batcher, whose record is being read
+	storeless map[string]string  // by batcher, the generation whose store was not there
+	resting   map[string]resting // by batcher, the generation that was found to have no jobs
+	done      map[string]*lane   // by batcher, the closed lane of a run that is done: its payloads stay for look-ups
+	foreign   map[string]bool    // by kind token, whether jobs of it on another wire version were heard of
+	draining  bool
 }
 
-func (l *lane) subscription() *nats.Subscription {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.sub
-}
-
-// subscribe listens on a new inbox and forgets the old one, which ends the requests made from it.
-func (l *lane) subscribe(nc *nats.Conn, deliver nats.MsgHandler) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return nil
-	}
-	sub, err := nc.Subscribe(nc.NewInbox(), deliver)
-	if err != nil {
-		return err
-	}
-	// What can be in flight is bounded by what was asked for.
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return err
-	}
-	if l.sub != nil {
-		// Jobs that are under way to the old inbox are taken still, or they would be nobody's until AckWait.
-		_ = l.sub.Drain() // fails only when it is unsubscribed already
-	}
-	l.sub = sub
-	return nil
-}
-
-func (l *lane) close(cause error) {
-	l.mu.Lock()
-	l.closed = true
-	if l.sub != nil {
-		_ = l.sub.Unsubscribe() // fails only when it is unsubscribed already
-	}
-	l.mu.Unlock()
-	l.cancel(cause)
-	l.data.close()
-}
-
-// leave says once of each kind that there are jobs of it on another wire version. They are for other workers.
-func (w *Worker) leave(hint wire.Lane) {
-	for own := range w.kinds {
+// leaveToOthers says once of each kind that there are jobs of it on another wire version.
+func (s *lanes) leaveToOthers(hint wire.Lane) {
+	for own := range s.kinds {
 		if !wire.SameButWire(own, hint.Kind) {
 			continue
 		}
-		w.mu.Lock()
-		said := w.left[own]
-		w.left[own] = true
-		w.mu.Unlock()
+		s.mu.Lock()
+		said := s.foreign[own]
+		s.foreign[own] = true
+		s.mu.Unlock()
 		if !said {
-			w.log.Warn("jobs of another wire version are left to other workers: use programs of one release",
+			s.log.Warn("jobs of another wire version are left to other workers: use programs of one release",
 				"batcher", hint.Batcher, "kind", hint.Kind, "served", own)
 		}
 	}
 }
 
-// onLane hears that a batcher has jobs.
-func (w *Worker) onLane(msg *nats.Msg) {
-	var hint wire.Lane
-	if json.Unmarshal(msg.Data, &hint) != nil || wire.CheckName("batcher", hint.Batcher) != nil {
-		return // from another version
-	}
-	if w.kinds[hint.Kind] == nil {
-		w.leave(hint)
-		return
-	}
-	w.mu.Lock()
-	l := w.lanes[hint.Batcher]
-	known := l != nil && l.gen == hint.Gen
-	w.mu.Unlock()
-	if known {
-		now := w.now()
-		l.announced.Store(now)
-		if l.broken.Swap(false) { // the record was read before there was a consumer, and now there is one
-			w.renew(l, now)
-			w.mu.Lock()
-			asks := w.sched.Asks(now)
-			w.mu.Unlock()
-			w.ask(asks)
-		}
-		w.keepAfter(l, hint.Floor)
-		return
-	}
-	w.check(hint.Batcher, hint.Gen)
-}
-
-// check is a look at a batcher's record that is under way.
-type check struct {
-	gen    string // that was announced; empty when it was none that asked
+// look is a read of a batcher's record that is under way.
+type look struct {
+	gen    string // that was announced; empty when no announcement asked for it
 	again  bool   // asked for meanwhile
 	cancel context.CancelFunc
 }
 
-// check reads a batcher's record in the background and opens and closes lanes accordingly. gen is the generation that was
-// announced, if one was: whoever waits for a record or a store of before it need not wait any longer.
-func (w *Worker) check(batcher, gen string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c := w.checking[batcher]; c != nil {
+// resting is a generation that is announced and has no jobs.
+type resting struct {
+	gen   string
+	until int64
+}
+
+// newLanes makes the tables of s, which knows its parts.
+func newLanes(s *lanes) *lanes {
+	s.foreign = make(map[string]bool)
+	s.open, s.looks, s.done = make(map[string]*lane), make(map[string]*look), make(map[string]*lane)
+	s.storeless, s.resting = make(map[string]string), make(map[string]resting)
+	return s
+}
+
+// onHint hears that a batcher has jobs, or that a generation is over.
+func (s *lanes) onHint(msg *nats.Msg) {
+	var hint wire.Lane
+	if json.Unmarshal(msg.Data, &hint) != nil || wire.CheckName("batcher", hint.Batcher) != nil {
+		return // from another version
+	}
+	if s.kinds[hint.Kind] == nil && !hint.Over {
+		s.leaveToOthers(hint)
+		return
+	}
+	now := s.now()
+	s.mu.Lock()
+	l := s.open[hint.Batcher]
+	known := l != nil && l.gen == hint.Gen
+	done := s.done[hint.Batcher]
+	looked := s.looks[hint.Batcher] != nil
+	rest := s.resting[hint.Batcher]
+	s.mu.Unlock()
+	if done != nil && done.gen == hint.Gen {
+		done.announced(now, judge.LookAfter)
+		s.shelf.dropTo(done, hint.Floor)
+		known = known || hint.Over
+	}
+	switch {
+	case hint.Over:
+		if known || looked { // a lane may be about to be opened by what the record said before
+			s.look(hint.Batcher, "")
+		}
+	case known:
+		l.announced(now, judge.LookAfter)
+		if l.broken.Load() { // the record was read before there was a consumer, and now there is one
+			s.puller.renew(l)
+			s.puller.ask(s.slots.asks())
+		}
+		s.shelf.dropTo(l, hint.Floor)
+	case rest.gen != hint.Gen || now > rest.until:
+		s.look(hint.Batcher, hint.Gen)
+	}
+}
+
+// look reads a batcher's record in the background and opens and closes lanes accordingly. gen is the generation that
+// was announced, if one was: a read that waits for the record or the store of an earlier one is given up.
+func (s *lanes) look(batcher, gen string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.looks[batcher]; c != nil {
 		c.again = true
 		if gen != "" && gen != c.gen {
 			c.gen = gen
@@ -150,213 +136,237 @@ func (w *Worker) check(batcher, gen string) {
 		}
 		return
 	}
-	if len(w.checking) >= maxChecks || w.draining {
+	if len(s.looks) >= maxLooks {
 		return
 	}
-	ctx, cancel := context.WithCancel(w.hard)
-	c := &check{gen: gen, cancel: cancel}
-	w.checking[batcher] = c
-	w.tasks.Go(func() {
-		for again := true; again; {
-			err := w.follow(ctx, batcher)
-			overtaken := ctx.Err() != nil
-			cancel()
-			w.mu.Lock()
-			again = c.again && w.hard.Err() == nil
-			if again {
-				ctx, cancel = context.WithCancel(w.hard)
-				c.again, c.cancel = false, cancel
-			} else {
-				delete(w.checking, batcher)
-			}
-			w.mu.Unlock()
-			if err != nil && !overtaken {
-				w.log.Warn("lane not checked; it will be at the next announcement", "batcher", batcher, "error", err)
-			}
-		}
-	})
+	ctx, cancel := context.WithCancel(s.hard)
+	c := &look{gen: gen, cancel: cancel}
+	if s.tasks.run(func() { s.looking(ctx, cancel, batcher, c) }) {
+		s.looks[batcher] = c
+	} else {
+		cancel()
+	}
 }
 
-// follow makes the lane of a batcher what its record says.
-func (w *Worker) follow(ctx context.Context, batcher string) error {
-	rec, err := w.record(ctx, batcher)
+// looking reads a batcher's record until no further look was asked for meanwhile.
+func (s *lanes) looking(ctx context.Context, cancel context.CancelFunc, batcher string, c *look) {
+	for again := true; again; {
+		err := s.apply(ctx, batcher)
+		overtaken := ctx.Err() != nil
+		cancel()
+		s.mu.Lock()
+		again = c.again && s.hard.Err() == nil
+		if again {
+			ctx, cancel = context.WithCancel(s.hard)
+			c.again, c.cancel = false, cancel
+		} else {
+			delete(s.looks, batcher)
+		}
+		s.mu.Unlock()
+		if err != nil && !overtaken {
+			s.log.Warn("record not read; it will be at the next announcement", "batcher", batcher, "error", err)
+		}
+	}
+	cancel()
+}
+
+// apply makes the lane of a batcher what its record says.
+func (s *lanes) apply(ctx context.Context, batcher string) error {
+	rec, err := s.records.read(ctx, batcher)
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	old := w.lanes[batcher]
-	w.mu.Unlock()
+	s.mu.Lock()
+	old, done, draining := s.open[batcher], s.done[batcher], s.draining
+	if done != nil && standing(rec, done.gen) == errOver {
+		delete(s.done, batcher)
+		defer s.shelf.dropAll(done)
+	}
+	s.mu.Unlock()
 	if old != nil {
-		if live(rec) && rec.Gen == old.gen {
-			old.announced.Store(w.now())
+		cause := standing(rec, old.gen)
+		if cause == nil {
 			return nil
 		}
-		cause := errClosed
-		if rec == nil || rec.Gen != old.gen {
-			cause = errSuperseded
-		}
-		w.closeLane(old, cause)
+		s.close(old, cause)
 	}
-	if !live(rec) || !w.hasStore(ctx, batcher, rec.Gen) {
+	if rec == nil || draining {
 		return nil
 	}
-	k := w.kinds[wire.KindToken(rec.Spec.Dataset, rec.Spec.Version)]
-	if k == nil {
+	k := s.kinds[wire.KindToken(rec.Spec.Dataset, rec.Spec.Version)]
+	if k == nil || standing(rec, rec.Gen) != nil {
+		s.mu.Lock()
+		s.resting[batcher] = resting{rec.Gen, s.now() + int64(restTime)}
+		s.mu.Unlock()
 		return nil
 	}
-	return w.openLane(rec, k)
+	if !s.hasStore(ctx, batcher, rec.Gen) {
+		return nil
+	}
+	return s.begin(rec, k)
 }
 
-// live reports whether a record's generation may have jobs. One of another wire version is for other workers.
-func live(rec *wire.Record) bool {
-	return rec != nil && rec.Wire == wire.Version && rec.Gen != "" && rec.Phase != schema.PhaseStopped && rec.Phase != schema.PhaseClosed
-}
-
-func (w *Worker) openLane(rec *wire.Record, k *kind.Kind) error {
-	consumer := topology.Consumer(rec.Batcher, rec.Gen)
-	l := &lane{
-		batcher: rec.Batcher, gen: rec.Gen,
-		next:  "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + "." + consumer,
-		store: topology.ResultsStream(rec.Batcher, rec.Gen),
-		data:  opened{kind: k, params: rec.Spec.Params},
+// standing says by a batcher's record why a generation of it is not to be served: errOver where its jobs are of no use
+// to anybody, errDone and errNotServed where they may be of use later, or to other workers. It is nil for a generation
+// that is to be served.
+func standing(rec *wire.Record, gen string) error {
+	switch {
+	case rec == nil || gen == "" || rec.Gen != gen:
+		return errOver
+	case rec.Wire != wire.Version:
+		return errNotServed // for workers of that wire version
+	case rec.Phase == schema.PhaseClosed || rec.Phase == schema.PhaseFailed:
+		return errOver // only a new generation goes on from here
+	case rec.Phase == schema.PhaseDone:
+		return errDone // the trainer has all of it, and may go back
+	case rec.Phase == schema.PhaseStopped:
+		return errNotServed // it was never started
 	}
-	l.ctx, l.cancel = context.WithCancelCause(w.hard)
-	l.heard.Store(w.now())
-	l.announced.Store(w.now())
-	if err := l.subscribe(w.nc, func(msg *nats.Msg) { w.onDelivery(l, msg) }); err != nil {
-		l.cancel(err)
-		return fmt.Errorf("lane %s: %w", rec.Batcher, err)
-	}
-	w.mu.Lock()
-	if w.draining {
-		w.mu.Unlock()
-		l.close(errDraining)
-		return nil
-	}
-	w.lanes[l.batcher] = l
-	delete(w.storeless, l.batcher)
-	w.sched.Open(l)
-	asks := w.sched.Asks(w.now())
-	w.mu.Unlock()
-	w.log.Info("lane opened", "batcher", l.batcher, "gen", l.gen, "dataset", rec.Spec.Dataset)
-	w.ask(asks)
 	return nil
 }
 
-// closeLane stops serving a generation. Jobs of a superseded one are of no use to anybody and are acked.
-func (w *Worker) closeLane(l *lane, cause error) {
-	w.mu.Lock()
-	known := w.lanes[l.batcher] == l
-	if known {
-		delete(w.lanes, l.batcher)
+// begin opens the lane that a record names.
+func (s *lanes) begin(rec *wire.Record, k *kind.Kind) error {
+	l := newLane(s.hard, rec, k)
+	l.announced(s.now(), judge.LookAfter)
+	if err := s.puller.open(l); err != nil {
+		l.cancel(err)
+		return fmt.Errorf("lane %s: %w", rec.Batcher, err)
 	}
-	waiting := w.sched.Close(l)
-	w.mu.Unlock()
+	s.mu.Lock()
+	draining := s.draining
+	if !draining {
+		s.open[l.batcher] = l
+		delete(s.storeless, l.batcher)
+		delete(s.resting, l.batcher)
+	}
+	s.mu.Unlock()
+	if draining {
+		l.close(errDraining)
+		return nil
+	}
+	s.log.Info("lane opened", l.at("dataset", rec.Spec.Dataset)...)
+	s.puller.start(l)
+	return nil
+}
+
+// close stops serving a generation: nothing more is pulled, what runs is cut off with cause, and payloads are dropped
+// unless the run is done. The jobs of a generation that is over are acked.
+func (s *lanes) close(l *lane, cause error) {
+	s.mu.Lock()
+	known := s.open[l.batcher] == l
+	stays := cause == errDone && known
+	if known {
+		delete(s.open, l.batcher)
+	}
+	if stays {
+		s.done[l.batcher] = l
+	}
+	s.mu.Unlock()
+	waiting := s.slots.close(l)
 	l.close(cause)
-	w.keepAfter(l, math.MaxUint64)
+	waiting = append(waiting, s.slots.close(l)...) // that came, or began to be pulled, in between
+	s.held.cutOff(l)
+	if !stays {
+		s.shelf.dropAll(l)
+	}
 	for _, j := range waiting {
 		switch cause {
-		case errSuperseded:
-			w.ack(j)
+		case errOver:
+			s.held.ack(j)
 		case errNoStream:
-			w.handBack(j, passingDelay)
+			s.held.giveBack(j, passingDelay)
 		default:
-			w.handBack(j, 0)
+			s.held.giveBack(j, 0)
 		}
 	}
 	if known {
-		w.log.Info("lane closed", "batcher", l.batcher, "gen", l.gen, "cause", cause)
+		s.log.Info("lane closed", l.at("cause", cause)...)
 	}
 }
 
-// record reads a batcher's record from the leader; nil without an error when there is none.
-func (w *Worker) record(ctx context.Context, batcher string) (*wire.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
-	defer cancel()
-	w.mu.Lock()
-	bucket := w.bucket
-	w.mu.Unlock()
-	if bucket == nil {
-		var err error
-		bucket, err = topology.OpenBucket(ctx, w.js)
-		if err != nil {
-			return nil, fmt.Errorf("record of %s: %w", batcher, err)
+// storeGone stops serving a generation until its store is there again, since what its jobs make would be lost, and
+// tells the owner. It reports whether the generation is over: the record says so.
+func (s *lanes) storeGone(worker string, l *lane, seq uint64) (over bool) {
+	s.mu.Lock()
+	s.storeless[l.batcher] = l.gen
+	s.mu.Unlock()
+	s.close(l, errNoStream)
+	s.store.report(l, &schema.Fault{
+		Code: schema.CodeStoreGone, Message: errNoStream.Error(), Worker: worker, Gen: l.gen, Seq: seq,
+	})
+	rec, err := s.records.read(s.hard, l.batcher)
+	over = err == nil && (rec == nil || rec.Gen != l.gen)
+	s.log.Warn("store of results is gone", l.at("seq", seq, "over", over, "error", err)...)
+	s.look(l.batcher, "")
+	return over
+}
+
+// hasStore reports whether a generation's store, once missed, is there.
+func (s *lanes) hasStore(ctx context.Context, batcher, gen string) bool {
+	s.mu.Lock()
+	missed := s.storeless[batcher] == gen
+	s.mu.Unlock()
+	return !missed || s.store.there(ctx, batcher, gen)
+}
+
+// all returns the lanes that are open.
+func (s *lanes) all() []*lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.open))
+}
+
+// tick asks again where requests were refused or the server went silent, and reads the records of lanes that are not
+// announced any more: their generations may be over.
+func (s *lanes) tick() {
+	now, connected := s.now(), s.puller.nc.IsConnected()
+	s.mu.Lock()
+	draining, done := s.draining, slices.Collect(maps.Values(s.done))
+	maps.DeleteFunc(s.resting, func(_ string, r resting) bool { return now > r.until })
+	s.mu.Unlock()
+	for _, l := range s.all() {
+		refused := !draining && s.puller.renew(l)
+		if connected && l.looksDue(now, judge.LookAfter) || refused {
+			s.look(l.batcher, "")
 		}
-		w.mu.Lock()
-		w.bucket = bucket
-		w.mu.Unlock()
 	}
-	entry, err := bucket.Get(ctx, topology.BatcherKey(batcher))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, nil
+	for _, l := range done {
+		if connected && l.looksDue(now, judge.LookAfter) {
+			s.look(l.batcher, "")
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("record of %s: %w", batcher, err)
-	}
-	rec := new(wire.Record)
-	if err := json.Unmarshal(entry.Value(), rec); err != nil {
-		return nil, fmt.Errorf("record of %s: %w", batcher, err)
-	}
-	return rec, nil
 }
 
-// opened is the data set of a lane: opened with the first job, kept until the lane is closed and its last
-// job has ended.
-type opened struct {
-	kind   *kind.Kind
-	params json.RawMessage
-
-	mu      sync.Mutex
-	inst    kind.Instance
-	release func()
-	users   int
-	closed  bool
+// reconnected makes all requests anew: the server may have forgotten them.
+func (s *lanes) reconnected() {
+	for _, l := range s.all() {
+		l.broken.Store(true)
+	}
+	s.tick()
+	s.puller.ask(s.slots.asks())
 }
 
-// acquire returns the instance; done must be called when err is nil.
-func (o *opened) acquire(ctx context.Context) (kind.Instance, error) {
-	o.mu.Lock()
-	inst := o.inst
-	if inst != nil {
-		o.users++
+// drain opens no more lanes and ends the requests of those that are open. The server forgets the requests before it
+// sees what is handed back afterwards, so it cannot send that here again.
+func (s *lanes) drain() {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	for _, l := range s.all() {
+		if sub := l.subscription(); sub != nil {
+			_ = sub.Drain() // fails only when the connection is closed
+		}
 	}
-	o.mu.Unlock()
-	if inst != nil {
-		return inst, nil
-	}
-	inst, release, err := o.kind.Acquire(ctx, o.params)
-	if err != nil {
-		return nil, err
-	}
-	o.mu.Lock()
-	o.users++
-	if o.inst == nil {
-		o.inst, o.release, release = inst, release, func() {}
-	}
-	inst = o.inst
-	o.mu.Unlock()
-	release() // another job of this lane opened it at the same time; the kind shares one instance
-	return inst, nil
 }
 
-func (o *opened) done() {
-	o.mu.Lock()
-	o.users--
-	o.finish()
-}
-
-func (o *opened) close() {
-	o.mu.Lock()
-	o.closed = true
-	o.finish()
-}
-
-// finish unlocks o.mu and gives up the instance when nobody needs it any more.
-func (o *opened) finish() {
-	release := func() {}
-	if o.closed && o.users == 0 && o.release != nil {
-		release, o.inst, o.release = o.release, nil, nil
+// end closes all lanes: the worker ends.
+func (s *lanes) end() {
+	s.mu.Lock()
+	open := s.open
+	s.open = make(map[string]*lane)
+	s.mu.Unlock()
+	for _, l := range open {
+		l.close(errDraining)
 	}
-	o.mu.Unlock()
-	release()
 }

@@ -76,8 +76,8 @@ func TestClosedConnectionEndsRun(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- w.Run(t.Context()) }()
-	natstest.Eventually(t, "the worker runs", func() bool { return w.ran.Load() && w.nc.NumSubscriptions() > 1 })
-	w.nc.Close()
+	natstest.Eventually(t, "the worker runs", func() bool { return w.ran.Load() && w.serving.Load() })
+	w.conns.control.Close()
 	if err := <-done; !errors.Is(err, ErrConnectionClosed) {
 		t.Fatalf("Run returned %v", err)
 	}
@@ -228,7 +228,7 @@ func TestBrokerRestart(t *testing.T) {
 	o.feed(1, 10)
 	o.waitEmpty()
 	s.Restart()
-	natstest.Eventually(t, "everybody is back", func() bool { return o.nc.IsConnected() && w.nc.IsConnected() && w.data.IsConnected() })
+	natstest.Eventually(t, "everybody is back", func() bool { return o.nc.IsConnected() && w.conns.control.IsConnected() && w.conns.data.IsConnected() })
 	natstest.Eventually(t, "the streams are back", func() bool { return topology.Ensure(t.Context(), o.js, topology.Config{}) == nil })
 	o.begin() // jobs and results were in memory
 	o.feed(1, 10)
@@ -244,11 +244,9 @@ func TestStoppedBatcherIsLeft(t *testing.T) {
 	o.feed(1, 1)
 	o.waitEmpty()
 	o.record(schema.PhaseClosed)
-	w.check("train", "")
+	w.lanes.look("train", "")
 	natstest.Eventually(t, "the lane is closed", func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return len(w.lanes) == 0
+		return len(w.lanes.all()) == 0
 	})
 	o.record(schema.PhaseRunning)
 	o.feed(2, 2)

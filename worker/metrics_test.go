@@ -27,7 +27,7 @@ func TestMetrics(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	var tries atomic.Int32
 	w, stop := start(t, s, Config{Name: "w1", Slots: 3, Attempts: 2, Registerer: reg},
-		func(w *Worker) { w.sleep = func(context.Context, time.Duration) error { return nil } },
+		func(w *Worker) { w.exec.sleep = func(context.Context, time.Duration) error { return nil } },
 		define("plain", func(_ context.Context, n int) (schema.Batch, error) {
 			switch {
 			case n == 2:

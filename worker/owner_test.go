@@ -57,6 +57,7 @@ type owner struct {
 	spec    wire.Spec
 
 	mu    sync.Mutex
+	quiet bool // nothing is announced
 	floor uint64
 	gen   string // written under mu by the test's goroutine, which reads it without
 }
@@ -121,7 +122,21 @@ func (o *owner) record(phase schema.Phase) {
 func (o *owner) announce() {
 	o.mu.Lock()
 	lane := wire.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor}
+	quiet := o.quiet
 	o.mu.Unlock()
+	if !quiet {
+		o.hint(lane)
+	}
+}
+
+// silence ends announcements.
+func (o *owner) silence() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.quiet = true
+}
+
+func (o *owner) hint(lane wire.Lane) {
 	data, err := json.Marshal(lane)
 	if err != nil {
 		panic(err)

@@ -1,15 +1,14 @@
 package worker
 
 import (
-	"bytes"
 	"encoding/json"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/nats-io/nats.go"
 )
 
 const (
@@ -18,89 +17,27 @@ const (
 	maxBackoff    = 2 * time.Second // between tries that the server refused for now
 )
 
-// refusal is why a publication was not stored.
-type refusal struct {
-	Code        int    `json:"code"`
-	ErrCode     int    `json:"err_code"`
-	Description string `json:"description"`
-}
-
-// pubAck is the server's answer to a publication. The zero value is none: the publisher gave up.
-type pubAck struct {
-	Stream string   `json:"stream"`
-	Seq    uint64   `json:"seq"`
-	Error  *refusal `json:"error"`
-	gone   bool     // no stream takes the subject
-}
-
-// parse reads the answer that a server gives as long as all is well, to the letter; all others are left to the JSON
-// package.
-func (a *pubAck) parse(data []byte) bool {
-	rest, ok := bytes.CutPrefix(data, []byte(`{"stream":"`))
-	stream, rest, ok2 := bytes.Cut(rest, []byte(`","seq":`))
-	number, end, ok3 := bytes.Cut(rest, []byte(`}`))
-	if !ok || !ok2 || !ok3 || len(end) > 0 || bytes.IndexByte(stream, '\\') >= 0 || bytes.IndexByte(stream, '"') >= 0 {
-		return false
-	}
-	seq, err := strconv.ParseUint(string(number), 10, 64)
-	if err != nil {
-		return false
-	}
-	a.Stream, a.Seq = string(stream), seq
-	return true
-}
-
-// verdict sorts answers by what to do about them.
-type verdict int
-
-const (
-	stored   verdict = iota // it counts
-	exists                  // the subject has its one message
-	full                    // no room
-	gone                    // no such stream
-	tooLarge                // never will be stored
-	passing                 // try again
-)
-
-func (a *pubAck) verdict(stream string) verdict {
-	switch {
-	case a.gone:
-		return gone
-	case a.Error == nil && a.Stream == stream && a.Seq > 0:
-		return stored
-	case a.Error == nil:
-		return passing // an answer from another stream says nothing about ours
-	}
-	switch code, why := a.Error.ErrCode, a.Error.Description; {
-	case topology.IsDuplicate(code, why):
-		return exists
-	case topology.IsFull(code, why):
-		return full
-	case topology.IsTooLarge(code, why):
-		return tooLarge
-	case topology.IsNoStream(code):
-		return gone
-	}
-	return passing // 429 too many requests, no leader, and whatever the future brings
-}
-
 // publication is one message that must be stored. It is sent until it is answered.
 type publication struct {
 	stream  string // that must answer
 	subject string
 	header  nats.Header
 	data    []byte          // not changed or reused before done is called
-	done    func(a *pubAck) // called once, must not block
+	done    func(a *pubAck) // called once, without a lock, must not block
 
-	token uint64
-	due   int64 // when to send it again
-	tries int
+	// Under publisher.mu.
+	token   uint64
+	due     int64 // when to send it again
+	tries   int
+	sending bool    // its data is being read
+	answer  *pubAck // that came meanwhile
 }
 
-// publisher sends publications over one connection and follows their answers with one subscription.
+// publisher sends publications over one connection and hears their answers with one subscription. Its lock guards what
+// is pending and is not held while anything is sent.
 type publisher struct {
-	nc    *nats.Conn
 	now   func() int64
+	nc    *nats.Conn
 	inbox string
 	sub   *nats.Subscription
 
@@ -111,18 +48,23 @@ type publisher struct {
 	down    int64    // since when the connection is down; 0 when it is up
 }
 
-func newPublisher(nc *nats.Conn, now func() int64) (*publisher, error) {
-	p := &publisher{nc: nc, now: now, inbox: nc.NewInbox() + ".", pending: make(map[uint64]*publication)}
-	var err error
-	if p.sub, err = nc.Subscribe(p.inbox+"*", p.onAnswer); err != nil {
-		return nil, err
-	}
-	// Answers are few bytes each, and as many as publications.
-	return p, p.sub.SetPendingLimits(-1, -1)
+func newPublisher(now func() int64) *publisher {
+	return &publisher{now: now, pending: make(map[uint64]*publication)}
 }
 
-// send publishes x and sees to it that done is called with the answer, or with a zero answer when it was
-// sent in vain too often.
+// open begins to hear answers. Nothing is sent before.
+func (p *publisher) open(nc *nats.Conn) error {
+	p.nc, p.inbox = nc, nc.NewInbox()+"."
+	var err error
+	if p.sub, err = nc.Subscribe(p.inbox+"*", p.onAnswer); err != nil {
+		return err
+	}
+	// Answers are few bytes each, and as many as publications.
+	return p.sub.SetPendingLimits(-1, -1)
+}
+
+// send publishes x and sees to it that done is called with the answer, or with a zero answer when x was sent in vain
+// too often.
 func (p *publisher) send(x *publication) {
 	p.mu.Lock()
 	if n := len(p.spare); n > 0 { // subjects that the server has seen before are looked up sooner
@@ -131,45 +73,58 @@ func (p *publisher) send(x *publication) {
 		p.last++
 		x.token = p.last
 	}
-	x.due = p.now() + int64(answerTimeout)
-	x.tries = 1
 	p.pending[x.token] = x
+	p.begin(x)
 	p.mu.Unlock()
-	if err := p.publish(x); err != nil {
-		p.failed(x, err)
-	}
+	p.publish(x)
 }
 
-func (p *publisher) publish(x *publication) error {
+// begin notes that x is about to be sent. p.mu is held.
+func (p *publisher) begin(x *publication) {
+	x.tries++
+	x.due = p.now() + int64(answerTimeout)
+	x.sending = true
+}
+
+// publish sends x once. An answer that comes before the client library has returned waits: done may reuse x.data. It
+// reports false when the connection was lost; x is sent again when it is back.
+func (p *publisher) publish(x *publication) bool {
 	reply := p.inbox + strconv.FormatUint(x.token, 36)
+	var err error
 	if x.header == nil {
-		return p.nc.PublishRequest(x.subject, reply, x.data)
+		err = p.nc.PublishRequest(x.subject, reply, x.data)
+	} else {
+		err = p.nc.PublishMsg(&nats.Msg{Subject: x.subject, Reply: reply, Header: x.header, Data: x.data})
 	}
-	return p.nc.PublishMsg(&nats.Msg{Subject: x.subject, Reply: reply, Header: x.header, Data: x.data})
-}
-
-// failed handles an error of the client library: a message above the server's limit never will be sent, any
-// other is mended by sending again when the connection is back.
-func (p *publisher) failed(x *publication, err error) {
-	if err == nats.ErrMaxPayload && p.take(x.token) != nil {
-		x.done(&pubAck{Error: &refusal{ErrCode: topology.CodeTooLarge, Description: err.Error()}})
-	}
-}
-
-func (p *publisher) take(token uint64) *publication {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	x := p.pending[token]
-	delete(p.pending, token)
-	return x
-}
-
-// withdraw forgets publications whose answers nobody waits for any more.
-func (p *publisher) withdraw(xs []*publication) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, x := range xs {
+	x.sending = false
+	answer := x.answer
+	if err == nats.ErrMaxPayload && answer == nil && p.pending[x.token] == x {
 		delete(p.pending, x.token)
+		answer = &pubAck{Error: &refusal{ErrCode: topology.CodeTooLarge, Description: err.Error()}}
+	}
+	p.mu.Unlock()
+	if answer != nil {
+		x.done(answer)
+	}
+	return err == nil
+}
+
+// withdraw forgets publications whose answers nobody waits for any more. Their data may be reused when it returns.
+func (p *publisher) withdraw(xs []*publication) {
+	for sending := true; sending; {
+		sending = false
+		p.mu.Lock()
+		for _, x := range xs {
+			if p.pending[x.token] == x {
+				delete(p.pending, x.token)
+			}
+			sending = sending || x.sending
+		}
+		p.mu.Unlock()
+		if sending {
+			runtime.Gosched() // the client library copies what it sends, and returns
+		}
 	}
 }
 
@@ -186,23 +141,33 @@ func (p *publisher) onAnswer(msg *nats.Msg) {
 	case json.Unmarshal(msg.Data, a) != nil:
 		return
 	}
+	if x := p.answered(token, a); x != nil {
+		x.done(a)
+	}
+}
+
+// answered takes the publication that an answer decides out of what is pending; nil when there is none, or when it is
+// being sent.
+func (p *publisher) answered(token uint64, a *pubAck) *publication {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	x := p.pending[token]
 	if x == nil {
-		p.mu.Unlock()
-		return // answered before: it was sent twice
+		return nil // answered before: it was sent twice
 	}
 	if a.verdict(x.stream) == passing && x.tries < maxTries {
 		x.due = p.now() + min(int64(50*time.Millisecond)<<min(x.tries, 10), int64(maxBackoff))
-		p.mu.Unlock()
-		return
+		return nil
 	}
 	delete(p.pending, token)
 	if x.tries == 1 { // what was sent twice may be answered again
 		p.spare = append(p.spare, token)
 	}
-	p.mu.Unlock()
-	x.done(a)
+	if x.sending {
+		x.answer = a
+		return nil
+	}
+	return x
 }
 
 // resend sends again what is due, or everything.
@@ -211,27 +176,32 @@ func (p *publisher) resend(all bool) {
 		return
 	}
 	now := p.now()
-	var hopeless []*publication
+	var due, hopeless []*publication
 	p.mu.Lock()
 	for token, x := range p.pending {
-		if !all && now < x.due {
-			continue
-		}
-		if x.tries >= maxTries {
+		switch {
+		case !all && now < x.due, x.sending:
+		case x.tries >= maxTries:
 			delete(p.pending, token)
 			hopeless = append(hopeless, x)
-			continue
-		}
-		x.tries++
-		x.due = now + int64(answerTimeout)
-		// Under the lock, so that x.data is not reused meanwhile.
-		if p.publish(x) != nil {
-			break // disconnected in between
+		default:
+			due = append(due, x)
 		}
 	}
 	p.mu.Unlock()
 	for _, x := range hopeless {
 		x.done(new(pubAck))
+	}
+	for _, x := range due {
+		p.mu.Lock()
+		pending := p.pending[x.token] == x && !x.sending
+		if pending {
+			p.begin(x)
+		}
+		p.mu.Unlock()
+		if pending && !p.publish(x) {
+			return // disconnected in between
+		}
 	}
 }
 
@@ -252,6 +222,67 @@ func (p *publisher) reachable(now, bound int64) bool {
 func (p *publisher) close() {
 	_ = p.sub.Unsubscribe() // fails only when the connection is closed
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	clear(p.pending)
-	p.mu.Unlock()
+}
+
+// maxOutstanding and maxOutstandingBytes bound the records that are published and not answered. A slot is free once its
+// record is published, so something must hold a worker back that is faster than the store.
+const (
+	maxOutstanding      = 256
+	maxOutstandingBytes = 64 << 20
+)
+
+// gate lets so many records be outstanding.
+type gate struct {
+	mu     sync.Mutex
+	room   sync.Cond // a record was answered, or the gate is closed
+	n      int
+	size   int
+	closed bool
+}
+
+func newGate() *gate {
+	g := new(gate)
+	g.room.L = &g.mu
+	return g
+}
+
+// enter waits until another record of so many bytes may be outstanding; false when the gate closes.
+func (g *gate) enter(size int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.n > 0 && (g.n >= maxOutstanding || g.size+size > maxOutstandingBytes) {
+		if g.closed {
+			return false
+		}
+		g.room.Wait()
+	}
+	g.n++
+	g.size += size
+	return true
+}
+
+// leave makes room for other records.
+func (g *gate) leave(size int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.n--
+	g.size -= size
+	g.room.Broadcast()
+}
+
+// close ends all waiting.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	g.room.Broadcast()
+}
+
+// bytes is the size of what is outstanding.
+func (g *gate) bytes() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.size
 }

@@ -5,261 +5,210 @@ import (
 	"crypto/rand"
 	"errors"
 	mathrand "math/rand/v2"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/wire"
-	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
-// Backoff between the attempts of one execution.
-const (
-	firstBackoff  = 50 * time.Millisecond
-	backoffFactor = 5
-	longestWait   = 10 * time.Second
-)
+// foreignDelay is how long a foreign job stays away from a worker.
+const foreignDelay = 5 * time.Second
 
-// Bounds on the text of a fault, so that its record stays far below a message's limit.
-const (
-	maxMessage = 8 << 10
-	maxStack   = 32 << 10
-)
+// executor runs the data sets' code. It has no state of its own and holds no lock while that code runs.
+type executor struct {
+	*life
+	timeout time.Duration // of a job, retries included
+	tries   int           // of a job that fails
+	slots   *slots
+	held    *held
+	puller  *puller
+	commits *committer
+	suspend *suspended
+	marks   *marks
+	tally   *tally
+	sleep   func(ctx context.Context, d time.Duration) error // between attempts; replaced by tests
+}
 
 // slot runs one job after another until the worker stops.
-func (w *Worker) slot() {
-	for j := w.next(nil, 0); j != nil; {
-		began := w.now()
-		w.run(j)
-		j = w.next(j, w.now()-began)
+func (x *executor) slot() {
+	for j := x.slots.next(nil, 0, x.puller.ask); j != nil; {
+		began := x.now()
+		if !x.run(j) {
+			j = nil // it waits until it can run alone
+		}
+		j = x.slots.next(j, x.now()-began, x.puller.ask)
 	}
 }
 
-// next ends the job that the slot ran, if any, and waits for the one to run now; nil when the worker stops.
-func (w *Worker) next(ended *job, took int64) *job {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if ended != nil {
-		if ended.lost {
-			w.lost--
-			w.sched.Regain()
-			w.announce()
-		} else {
-			w.sched.Done(ended.lane, took)
-		}
-		if w.draining {
-			w.announce() // the loop looks whether this was the last
+// run executes one job and sees to it that it is committed, handed back or dropped. It reports false when the job does
+// not run now, and its slot is free.
+func (x *executor) run(j *job) bool {
+	err := j.fault
+	if err == nil && j.deliveries > 1 {
+		var aside bool
+		if aside, err = x.lookBack(j); aside {
+			return false
 		}
 	}
-	asks := w.sched.Asks(w.now())
-	for {
-		if w.stopped {
-			return nil
-		}
-		_, j, ok := w.sched.Next()
-		if ok && w.sched.Waiting() > 0 {
-			w.ready.Signal() // a delivery wakes one slot; this one wakes the next
-		}
-		if len(asks) > 0 {
-			w.unlocked(func() { w.ask(asks) })
-			asks = nil
-			if !ok {
-				continue
-			}
-		}
-		if ok {
-			return j
-		}
-		w.ready.Wait()
-	}
-}
-
-// unlocked calls f without w.mu, which is held before and after.
-func (w *Worker) unlocked(f func()) {
-	w.mu.Unlock()
-	defer w.mu.Lock()
-	f()
-}
-
-// jobContext is a job's context. It has a deadline without a timer of its own: Worker.heartbeat looks.
-type jobContext struct {
-	context.Context
-	deadline time.Time
-}
-
-func (c jobContext) Deadline() (time.Time, bool) { return c.deadline, true }
-
-// Err says DeadlineExceeded where the deadline was the cause.
-func (c jobContext) Err() error {
-	if err := c.Context.Err(); err == nil || !errors.Is(context.Cause(c.Context), context.DeadlineExceeded) {
-		return err
-	}
-	return context.DeadlineExceeded
-}
-
-// run executes one job and sees to it that it is committed, handed back or dropped.
-func (w *Worker) run(j *job) {
-	began := time.Now()
+	began, now := time.Now(), x.now()
 	inner, cancel := context.WithCancelCause(j.lane.ctx)
 	defer cancel(nil)
-	ctx := jobContext{kind.WithTrace(inner, j.trace), began.Add(w.cfg.JobTimeout)}
-	w.mu.Lock()
-	j.deadline, j.cancel = w.now()+int64(w.cfg.JobTimeout), cancel
-	w.mu.Unlock()
+	ctx := jobContext{kind.WithTrace(inner, j.trace), x.epoch.Add(time.Duration(now) + x.timeout)}
+	j.attempt = rand.Text()
+	x.held.begin(j, now, x.timeout, cancel)
 
-	r, err := w.result(j), j.fault
+	r := x.result(j)
 	r.Queue, r.Queued = max(began.Sub(j.stored), 0), j.stored.UnixNano()
-	w.observe(j.lane, stageQueue, r.Queue)
+	x.tally.observe(j.lane, stageQueue, r.Queue)
 	payload := newPayload()
 	attempts := 1
 	if err == nil && j.suspect() {
-		err = w.mark(ctx, j, r)
+		err = x.marks.start(ctx, j)
 	}
 	if err == nil {
-		attempts, err = w.materialize(ctx, j, j.work.Body, payload)
+		attempts, err = x.materialize(ctx, j, payload)
 	}
 	r.Materialize = time.Since(began)
-	w.observe(j.lane, stageMaterialize, r.Materialize)
-	w.count(j.lane).retries.Add(uint64(attempts - 1))
-	w.mu.Lock()
-	lost := j.lost
-	j.cancel = nil
-	w.retried += uint64(attempts - 1)
-	w.mu.Unlock()
+	x.tally.observe(j.lane, stageMaterialize, r.Materialize)
+	x.tally.retried(j.lane, attempts-1)
+	late := x.held.executed(j)
 
-	var unmarked *unmarkedError
-	ended := ctx.Err() != nil
-	if err == nil && !lost && !ended {
-		w.commit(j, r, payload)
-		return
+	e := judge.Execution{Lost: x.slots.isLost(j), Cut: cutBy(ctx), Failure: failureOf(err)}
+	if late && err != nil && e.Cut == judge.NotCut {
+		e.Cut = judge.Deadline // its context's deadline is no secret: the code went by the clock
+		x.markTimeout(j)
+	}
+	var ofMachine *machineError
+	if e.Cut == judge.NotCut && errors.As(err, &ofMachine) {
+		x.suspend.suspend(j.lane, ofMachine) // before the job is back in the queue
+		x.marks.unmark(j)
+	}
+	action := judge.Decide(e)
+	if action == judge.Commit {
+		x.commits.commit(j, r, payload)
+		return true
 	}
 	payload.free()
-	switch {
-	case lost:
-		w.letGo(j) // another worker has had it for long
-	case ended:
-		w.abandon(j, r, context.Cause(ctx))
-	case errors.Is(err, errForeign):
-		w.foreign(j, r.Seq, err)
-	case errors.As(err, &unmarked):
-		w.unstored(j, r, unmarked.verdict)
-	default:
-		w.fail(j, r, attempts, err)
+	if e.Cut != judge.NotCut && !e.Lost {
+		x.cutShort(j, e.Cut, context.Cause(ctx))
+	}
+	switch action {
+	case judge.Release:
+		x.held.release(j)
+	case judge.Ack:
+		x.held.ack(j)
+	case judge.Return:
+		x.held.giveBack(j, 0)
+	case judge.ReturnLater:
+		x.held.giveBack(j, passingDelay)
+	case judge.ReturnFar:
+		x.log.Error("job handed back", j.at("subject", j.subject, "error", err)...)
+		x.tally.trouble(err.Error())
+		x.held.giveBack(j, foreignDelay)
+	case judge.NotStored:
+		var unmarked *unmarkedError
+		errors.As(err, &unmarked)
+		x.commits.notStored(j, r, unmarked.verdict)
+	case judge.CommitFault:
+		x.commits.fail(j, r, attempts, err)
+	}
+	return true
+}
+
+// lookBack reads whether earlier executions of a job that was delivered before ran into their deadline. Such a job runs
+// alone from then on: it is set aside unless it runs alone now. The error convicts it.
+func (x *executor) lookBack(j *job) (aside bool, err error) {
+	history, err := x.marks.timeouts(j.lane.ctx, j)
+	if err != nil || len(history) == 0 {
+		return false, nil // a store that is gone, or silent, shows when the result is stored
+	}
+	if err := convict(history); err != nil {
+		return false, err
+	}
+	if j.suspect() || j.aside {
+		return false, nil
+	}
+	j.aside = true
+	return x.slots.setAside(j), nil
+}
+
+// cutShort notes why an execution was cut off. An end that is not the job's fault must not speak against it.
+func (x *executor) cutShort(j *job, cut judge.Cut, cause error) {
+	x.tally.count(j.lane).abandoned.Add(1)
+	x.log.Warn("job cut off", j.at("deliveries", j.deliveries, "cause", cause)...)
+	if marked := x.held.timedOut(j); marked != nil {
+		select {
+		case <-marked: // so that the next worker knows
+		case <-x.hard.Done():
+		}
+	}
+	if cut == judge.Leaving || cut == judge.Deadline {
+		x.marks.unmark(j)
 	}
 }
 
+// tick marks the jobs that a tick of held has cut off, in the background, and gives up the slots of those whose code
+// does not return.
+func (x *executor) tick(reachable bool, grace time.Duration, tasks *tasks) {
+	cut, lost := x.held.tick(reachable, grace)
+	for _, j := range cut {
+		mark := func() {
+			defer close(j.marked)
+			if j.lane.ctx.Err() == nil {
+				x.markTimeout(j)
+			}
+		}
+		if !tasks.run(mark) {
+			close(j.marked)
+		}
+	}
+	for _, j := range lost {
+		if x.slots.lose(j) {
+			x.tally.trouble("a job ignores the end of its context; its slot is lost: " + j.subject)
+			_, slots, _ := x.slots.load()
+			x.log.Error("job ignores the end of its context and its slot is lost until it returns",
+				"subject", j.subject, "slots", slots)
+		}
+	}
+}
+
+func (x *executor) markTimeout(j *job) {
+	x.marks.timeout(x.hard, j, x.timeout, x.slots.ranAlone(j))
+}
+
 // result begins the result of a job. Of one that cannot be read only the place is known.
-func (w *Worker) result(j *job) *wire.Result {
-	r := &wire.Result{Seq: j.seq, Attempt: rand.Text(), Worker: w.cfg.Name, Deliveries: j.deliveries}
+func (x *executor) result(j *job) *wire.Result {
+	r := &wire.Result{Seq: j.seq, Attempt: j.attempt, Worker: x.worker(), Deliveries: j.deliveries}
 	if j.work != nil {
 		r.Prev, r.Next, r.Iterate = j.work.Prev, j.work.Next, j.work.Iterate
 	}
 	return r
 }
 
-// errForeign is of a job of a data set, or of a version of it or of the wire, that the worker does not have. Consumers
-// hand none of them to it, unless somebody else made the consumer.
-var errForeign = errors.New("job is for another worker")
-
-// foreignDelay is how long a foreign job stays away from a worker.
-const foreignDelay = 5 * time.Second
-
-// foreign hands back a job that this worker cannot understand, and so cannot judge either.
-func (w *Worker) foreign(j *job, seq uint64, err error) {
-	w.log.Error("job handed back", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", seq, "subject", j.subject, "error", err)
-	w.mu.Lock()
-	w.lastError = err.Error()
-	w.mu.Unlock()
-	w.handBack(j, foreignDelay)
-}
-
-// abandon gives up a job whose context has ended.
-func (w *Worker) abandon(j *job, r *wire.Result, cause error) {
-	w.count(j.lane).abandoned.Add(1)
-	w.log.Warn("job abandoned", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "deliveries", j.deliveries, "cause", cause)
-	switch {
-	case errors.Is(cause, errSuperseded):
-		w.ack(j)
-		return
-	case errors.Is(cause, errNoStream):
-		w.handBack(j, passingDelay)
-		return
-	case errors.Is(cause, errDraining):
-		w.unmark(j) // this start ended for a reason of ours and must not speak against the job
-	}
-	w.handBack(j, 0)
-}
-
-// fail commits an error, or a hole.
-func (w *Worker) fail(j *job, r *wire.Result, attempts int, err error) {
-	r.Kind = wire.KindError
-	r.Fault = w.fault(j, r.Seq, attempts, err)
-	if reason, ok := dataset.SkipReason(err); ok {
-		// A hole is as good as a batch: everybody finds it, and the state after it goes on.
-		r.Kind, r.Fault = wire.KindHole, &schema.Fault{Code: schema.CodeSkipped, Message: clip(reason, maxMessage)}
-	}
-	if r.Kind == wire.KindError {
-		r.Next = nil
-	}
-	if r.Kind == wire.KindError && (!w.ours(j) || !w.confirm(j.lane.ctx, j)) {
-		// Nobody knows whether the job is still ours, and an error of this machine's network, or sleep, is not the data's.
-		w.log.Warn("error not committed: the job was not heartbeat for a while", "batcher", j.lane.batcher, "gen", j.lane.gen, "seq", r.Seq, "error", err)
-		w.letGo(j)
-		return
-	}
-	w.commit(j, r, newPayload())
-}
-
-func (w *Worker) fault(j *job, seq uint64, attempts int, err error) *schema.Fault {
-	f := &schema.Fault{
-		Code: schema.CodeMaterialize, Message: clip(err.Error(), maxMessage),
-		Worker: w.cfg.Name, Gen: j.lane.gen, Seq: seq, Attempts: attempts,
-	}
-	var panicked *kind.PanicError
-	if errors.As(err, &panicked) {
-		f.Stack = clip(string(panicked.Stack), maxStack)
-	}
-	switch {
-	case errors.Is(err, errPoison):
-		f.Code = schema.CodePoison
-	case errors.Is(err, kind.ErrBadParams):
-		f.Code = schema.CodeBadParams
-	}
-	return f
-}
-
-// clip bounds a text and makes it fit for the wire, whatever the data set put into it.
-func clip(s string, most int) string {
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.ToValidUTF8(s, "")
-}
-
 // materialize runs the data set's code, with retries, and fills payload.
-func (w *Worker) materialize(ctx context.Context, j *job, body []byte, payload *product) (attempts int, err error) {
+func (x *executor) materialize(ctx context.Context, j *job, payload *product) (attempts int, err error) {
 	for attempts = 1; ; attempts++ {
-		err = w.attempt(ctx, j, body, payload)
-		if err == nil || ctx.Err() != nil || attempts >= w.cfg.Attempts || !retryable(err) {
+		err = x.attempt(ctx, j, payload)
+		if err == nil || ctx.Err() != nil || attempts >= x.tries || !retryable(err) {
 			return attempts, err
 		}
-		wait := backoff(attempts)
-		w.log.Warn("attempt failed", "batcher", j.lane.batcher, "gen", j.lane.gen, "subject", j.subject, "attempt", attempts, "retry_in", wait, "error", err)
-		if err := w.sleep(ctx, wait); err != nil {
+		wait := time.Duration(judge.Backoff(attempts, mathrand.Float64()))
+		x.log.Warn("attempt failed", j.at("subject", j.subject, "attempt", attempts, "retry_in", wait, "error", err)...)
+		if err := x.sleep(ctx, wait); err != nil {
 			return attempts, err
 		}
 	}
 }
 
-func (w *Worker) attempt(ctx context.Context, j *job, body []byte, payload *product) error {
+func (x *executor) attempt(ctx context.Context, j *job, payload *product) error {
 	inst, err := j.lane.data.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer j.lane.data.done()
-	payload.pieces, payload.scratch, err = inst.Materialize(ctx, body, payload.scratch)
+	payload.pieces, payload.scratch, err = inst.Materialize(ctx, j.work.Body, payload.scratch)
 	return err
 }
 
@@ -274,43 +223,42 @@ func retryable(err error) bool {
 	if errors.Is(err, kind.ErrBadParams) {
 		return false // the same parameters come again
 	}
+	var ofMachine *machineError
+	if errors.As(err, &ofMachine) {
+		return false // another machine may do better
+	}
 	return true // files that are not there yet, networks, panics of races
 }
 
-// backoff is how long to wait after the n-th failed attempt, n from 1.
-func backoff(n int) time.Duration {
-	d := firstBackoff
-	for ; n > 1 && d < longestWait; n-- {
-		d *= backoffFactor
+// cutBy says why the context of an execution ended.
+func cutBy(ctx context.Context) judge.Cut {
+	if ctx.Err() == nil {
+		return judge.NotCut
 	}
-	d = min(d, longestWait)
-	return d + time.Duration((mathrand.Float64()*0.2-0.1)*float64(d))
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errOver):
+		return judge.Over
+	case errors.Is(cause, errNoStream):
+		return judge.NoStore
+	case errors.Is(cause, context.DeadlineExceeded):
+		return judge.Deadline
+	}
+	return judge.Leaving
 }
 
-// buffer is a reusable byte slice.
-type buffer struct{ data []byte }
-
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
-
-func newBuffer() *buffer {
-	b := buffers.Get().(*buffer)
-	b.data = b.data[:0]
-	return b
-}
-
-func (b *buffer) free() { buffers.Put(b) }
-
-// product is a batch on its way: what is large of it lies where its author left it, the rest in memory that is reused.
-type product struct {
-	pieces  wire.Pieces
-	scratch []byte
-}
-
-var payloads = sync.Pool{New: func() any { return new(product) }}
-
-func newPayload() *product { return payloads.Get().(*product) }
-
-func (p *product) free() {
-	p.pieces = nil
-	payloads.Put(p)
+// failureOf sorts what an execution returned.
+func failureOf(err error) judge.Failure {
+	var unmarked *unmarkedError
+	var ofMachine *machineError
+	switch {
+	case err == nil:
+		return judge.NoFailure
+	case errors.As(err, &ofMachine):
+		return judge.OfMachine
+	case errors.Is(err, errForeign):
+		return judge.Foreign
+	case errors.As(err, &unmarked):
+		return judge.Unmarked
+	}
+	return judge.OfJob
 }

@@ -2,11 +2,10 @@ package worker
 
 import (
 	"encoding/json"
-	"math/rand/v2"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
-
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -14,104 +13,93 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// beatInterval is how often a worker says that it is alive.
-const beatInterval = time.Second
-
 // StatusPrefix is where a worker answers requests with its schema.WorkerStatus as JSON: StatusPrefix.<name>.
 const StatusPrefix = "jetbatch.worker-status"
 
 // Status returns how the worker stands.
 func (w *Worker) Status() schema.WorkerStatus {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	running, slots, _ := w.slots.load()
 	s := schema.WorkerStatus{
-		Worker: w.cfg.Name, Kinds: w.tokens(), Slots: w.sched.Slots(), Running: w.sched.Running(),
-		Done: w.done, Failed: w.failed, Retried: w.retried, Leaving: w.draining, LastError: w.lastError,
-		Oldest: w.oldest(), Now: time.Now(),
+		Worker: w.worker(), Slots: slots, Running: running, Leaving: w.bell.draining.Load(), Now: time.Now(),
 	}
-	if k := w.keeper.Load(); k != nil && !direct.IsInProcess(k.address) {
-		s.Direct, s.DirectPin = k.address, k.listener.Pin
+	w.tally.figures(&s)
+	trouble, missing := w.away.trouble(w.lanes.all())
+	if trouble != "" {
+		s.LastError = clip(trouble, 256) // as long as it lasts
 	}
-	if w.draining {
+	s.Kinds = slices.DeleteFunc(w.tokens(), func(token string) bool { return missing[token] })
+	if j, ran := w.held.oldest(); j != nil && j.work != nil {
+		s.Oldest = &schema.Running{Batcher: j.lane.batcher, Seq: j.seq, For: ran}
+	}
+	if at := w.shelf.at(); at.Address != "" && !direct.IsInProcess(at.Address) {
+		s.Direct, s.DirectPin = at.Address, at.Pin
+	}
+	if s.Leaving {
 		s.Slots = 0
 	}
 	return s
 }
 
-// oldest is the job that was begun first of those that are not stored yet, if there are any. w.mu is held.
-func (w *Worker) oldest() *schema.Running {
-	var first *job
-	for _, j := range w.held {
-		if j.deadline > 0 && (first == nil || j.deadline < first.deadline) {
-			first = j
-		}
-	}
-	if first == nil {
-		return nil
-	}
-	_, _, _, seq, _, err := wire.ParseJobSubject(first.subject)
-	if err != nil {
-		return nil // it ends as an error by itself
-	}
-	ran := w.now() - first.deadline + int64(w.cfg.JobTimeout)
-	return &schema.Running{Batcher: first.lane.batcher, Seq: seq, For: time.Duration(max(ran, 0))}
+func (w *Worker) tokens() []string { return slices.Sorted(maps.Keys(w.kinds)) }
+
+// snapshot is the worker as metrics show it.
+func (w *Worker) snapshot() *snapshot {
+	s := &snapshot{WorkerStatus: w.Status(), outstanding: w.gate.bytes()}
+	s.held, _ = w.held.counts()
+	_, _, s.lost = w.slots.load()
+	w.shelf.counts(s)
+	return s
 }
 
-func (w *Worker) tokens() []string {
-	tokens := make([]string, 0, len(w.kinds))
-	for token := range w.kinds {
-		tokens = append(tokens, token)
-	}
-	slices.Sort(tokens)
-	return tokens
-}
-
-// beat tells the coordinators that the worker is there. A beat that is lost is made good by the next.
-func (w *Worker) beat() {
-	if !w.nc.IsConnected() {
+// announce tells the coordinators that the worker is there. An announcement that is lost is made good by the next.
+func (w *Worker) announce() {
+	if !w.conns.control.IsConnected() {
 		return
 	}
 	data, err := json.Marshal(w.Status())
 	if err == nil {
-		err = w.nc.Publish(wire.WorkerPrefix+"."+w.cfg.Name, data)
+		err = w.conns.control.Publish(wire.WorkerPrefix+"."+w.worker(), data)
 	}
 	if err != nil {
-		w.log.Warn("beat not sent", "error", err)
+		w.log.Warn("worker not announced", "error", err)
 	}
 }
 
-// announce makes the loop send a beat at once.
-func (w *Worker) announce() {
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
-}
-
-// serve registers the micro service jetbatch-worker.
-func (w *Worker) serve() (micro.Service, error) {
-	service, err := micro.AddService(w.nc, micro.Config{
+// serve shows the worker as the micro service jetbatch-worker.
+func (w *Worker) serve() (*topology.Service, error) {
+	status := func() any { return w.Status() }
+	return topology.Serve(w.conns.control, topology.ServiceConfig{
 		Name: "jetbatch-worker", Version: wire.Release, Description: "materializes jetbatch jobs",
-		Metadata:     map[string]string{"worker": w.cfg.Name},
-		StatsHandler: func(*micro.Endpoint) any { return w.Status() },
+		Metadata:  map[string]string{"worker": w.worker()},
+		Stats:     status,
+		Endpoints: []topology.Endpoint{{Name: "status", Subject: StatusPrefix + "." + w.worker(), Answer: status}},
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = service.AddEndpoint("status", micro.HandlerFunc(func(r micro.Request) {
-		if !topology.Answerable(r.Reply()) {
-			return // nobody waits there
-		}
-		if err := r.RespondJSON(w.Status()); err != nil {
-			w.log.Warn("status not answered", "error", err)
-		}
-	}), micro.WithEndpointSubject(StatusPrefix+"."+w.cfg.Name))
-	if err != nil {
-		_ = service.Stop() // the first error is the one to report
-		return nil, err
-	}
-	return service, nil
 }
 
-// jitter returns a random part of d.
-func jitter(d time.Duration) time.Duration { return rand.N(d) }
+// Live returns nil while the process is of use: it has begun, and not every slot is lost to a job that ignores its
+// deadline, which only a new process mends. A broker that is away is no reason to start it again.
+func (w *Worker) Live() error {
+	_, slots, lost := w.slots.load()
+	switch {
+	case w.slots.isStopped():
+		return ErrNotRunning
+	case lost > 0 && slots == 0:
+		return fmt.Errorf("%w: all %d are held by jobs that ignore their deadline", ErrNoSlots, lost)
+	}
+	return nil
+}
+
+// Ready returns nil while the worker takes jobs, and else why it does not: it has not begun, it drains, a connection
+// is away, or it is not live.
+func (w *Worker) Ready() error {
+	if err := w.Live(); err != nil {
+		return err
+	}
+	switch {
+	case !w.serving.Load() || w.bell.draining.Load():
+		return ErrNotRunning
+	case !w.conns.control.IsConnected() || !w.conns.data.IsConnected():
+		return fmt.Errorf("%w: there is no connection to NATS", ErrNotRunning)
+	}
+	return nil
+}

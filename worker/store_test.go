@@ -15,6 +15,7 @@ import (
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
 const large = 5<<20/4 + 1 // float32 in 5 MiB and a bit
@@ -172,7 +173,7 @@ func TestStoredBefore(t *testing.T) {
 			if n := stream.CachedInfo().State.Msgs; n != 2 {
 				t.Fatalf("%d messages are stored; the worker left its own chunks or removed others", n)
 			}
-			if err := w.nc.Flush(); err != nil {
+			if err := w.conns.control.Flush(); err != nil {
 				t.Fatal(err)
 			}
 			natstest.Eventually(t, "reports are in", func() bool { return len(reports()) == test.reports })
@@ -194,12 +195,10 @@ func TestStoredByMyself(t *testing.T) {
 	o.waitEmpty()
 	natstest.Eventually(t, "the job is done", func() bool { return w.Status().Done == 1 })
 	r, _ := o.result(1)
-	w.mu.Lock()
-	l := w.lanes["train"]
-	w.unsettled++
-	w.mu.Unlock()
+	l := w.lanes.all()[0]
+	w.gate.enter(0)
 	// The answer to the first publication was lost and the second is refused.
-	w.refused(&commit{job: &job{delivery: &delivery{lane: l}, index: -1}, result: r, record: newBuffer()}, exists)
+	w.exec.commits.refused(&commit{job: &job{delivery: &delivery{lane: l}, index: -1}, result: r, record: newBuffer()}, exists)
 	if st := w.Status(); st.Done != 2 || st.Failed != 0 {
 		t.Fatalf("status %+v", st)
 	}
@@ -233,7 +232,7 @@ func TestFullStore(t *testing.T) {
 				limit(200_000)
 			case "suspect": // whose start cannot be marked
 				limit(1)
-				o.deliver(suspectAfter, 1)
+				o.deliver(judge.SuspectAfter, 1)
 			}
 			start(t, s, Config{Slots: 1, Direct: DirectOff}, nil, define(name, func(_ context.Context, n int) (schema.Batch, error) { return values(n, size) }))
 			natstest.Eventually(t, "the worker reports a full store", func() bool {

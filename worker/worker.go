@@ -1,169 +1,64 @@
 package worker
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
-	"os"
-	"runtime"
-	"strings"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
-	"github.com/jetbatch/jetbatch/worker/internal/schedule"
 )
 
-// Config configures a Worker. The zero value works.
-type Config struct {
-	// Name tells workers apart: 1 to 64 letters, digits, '-' and '_', used by no other live worker.
-	// Defaults to the host's name, the process id and four random letters.
-	Name string
-	// Slots is how many jobs run at once. Defaults to GOMAXPROCS.
-	Slots int
-	// JobTimeout is how long one job may take, retries included. The job's context ends then and the job goes to
-	// another worker. Defaults to 10 minutes.
-	JobTimeout time.Duration
-	// DrainTimeout is how long Run goes on after its context has ended, to finish what runs. Defaults to 30 seconds.
-	DrainTimeout time.Duration
-	// Attempts is how often a failing job is tried before its error is committed. Between tries it waits 50 ms, then
-	// five times longer each time, give or take 10 %, 10 s at most. Defaults to 5.
-	Attempts int
-	// Direct is the host:port at which readers fetch batches that are too large for a record, instead of having them
-	// stored by NATS and read from there; "off" has them all stored. Where NATS is spoken to by TLS, so are readers. A
-	// reader that cannot reach it gets its batches by NATS. Defaults to a free port at the address from which this
-	// machine reaches NATS, or, with a server in this process, to readers of this process, without a port.
-	Direct string
-	// DirectAdvertise is what readers dial, host:port, where that is not what Direct says. Defaults to where the
-	// worker listens.
-	DirectAdvertise string
-	// KeepBytes bounds the batches that wait to be fetched; what does not fit is stored. The worker's memory is at most
-	// this and Slots batches. Defaults to 512 MiB.
-	KeepBytes int64
-	// Logger is told what changes. Defaults to slog.Default().
-	Logger *slog.Logger
-	// Registerer is given the worker's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
-	Registerer prometheus.Registerer
-}
-
-func (c *Config) resolve() error {
-	c.Name = cmp.Or(c.Name, defaultName())
-	c.Slots = cmp.Or(c.Slots, runtime.GOMAXPROCS(0))
-	c.JobTimeout = cmp.Or(c.JobTimeout, 10*time.Minute)
-	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
-	c.Attempts = cmp.Or(c.Attempts, 5)
-	c.KeepBytes = cmp.Or(c.KeepBytes, defaultKeepBytes)
-	c.Logger = cmp.Or(c.Logger, slog.Default())
-	return c.validate()
-}
-
-func (c *Config) validate() error {
-	if err := wire.CheckName("worker", c.Name); err != nil {
-		return err
-	}
-	switch {
-	case c.Slots < 0:
-		return fmt.Errorf("%w: %d slots", ErrConfig, c.Slots)
-	case c.JobTimeout < 0:
-		return fmt.Errorf("%w: JobTimeout %v", ErrConfig, c.JobTimeout)
-	case c.DrainTimeout < 0:
-		return fmt.Errorf("%w: DrainTimeout %v", ErrConfig, c.DrainTimeout)
-	case c.Attempts < 0:
-		return fmt.Errorf("%w: %d attempts", ErrConfig, c.Attempts)
-	case c.KeepBytes < 0:
-		return fmt.Errorf("%w: KeepBytes %d", ErrConfig, c.KeepBytes)
-	case c.Direct != "" && c.Direct != DirectOff && !isAddress(c.Direct):
-		return fmt.Errorf("%w: Direct %q is no host:port", ErrConfig, c.Direct)
-	case c.DirectAdvertise != "" && !isAddress(c.DirectAdvertise):
-		return fmt.Errorf("%w: DirectAdvertise %q is no host:port", ErrConfig, c.DirectAdvertise)
-	}
-	return nil
-}
-
-func isAddress(s string) bool {
-	_, _, err := net.SplitHostPort(s)
-	return err == nil && len(s) <= wire.MaxAddress
-}
-
-func defaultName() string {
-	host, err := os.Hostname()
-	if err != nil || host == "" {
-		host = "worker"
-	}
-	host = strings.Map(func(r rune) rune {
-		if wire.CheckName("worker", string(r)) != nil {
-			return '-'
-		}
-		return r
-	}, host)
-	return fmt.Sprintf("%.40s-%d-%s", host, os.Getpid(), strings.ToLower(rand.Text()[:4]))
-}
+const (
+	announceInterval = time.Second // how often a worker says that it is alive
+	cutGrace         = time.Second // for cancelled code to return
+)
 
 // Worker materializes jobs. Its methods are safe for concurrent use; Run may be called once.
+//
+// A Worker is the life of its parts: each part is a type with its own lock or without state, and knows only the parts
+// that it was made with.
 type Worker struct {
-	cfg    Config
-	log    *slog.Logger
-	kinds  map[string]*kind.Kind // by kind token
-	nc     *nats.Conn            // control: pulls, acks, beats
-	js     jetstream.JetStream
-	data   *nats.Conn // payloads: records and chunks
-	pub    *publisher
-	keeper atomic.Pointer[keeper] // nil while readers cannot fetch from here
-	began  time.Time              // the instant 0 of the scheduler and of deadlines
-	ran    atomic.Bool
+	*life
+	cfg   Config
+	kinds map[string]*kind.Kind // by kind token
+	conns *conns
+	bell  *bell
+	tasks *tasks // goroutines besides slots
+	tally *tally
+	pub   *publisher
+	gate  *gate
+	slots *slots
+	held  *held
+	shelf *keeper
+	lanes *lanes
+	away  *suspended
+	exec  *executor
 
-	counts map[string]*counters // by data set; what is in it is safe for concurrent use
-	meters *meters
+	readers *readers
+	uploads *uploads
+	claim   *claim
 
-	sleep     func(ctx context.Context, d time.Duration) error // between attempts; replaced by tests
-	tick      time.Duration                                    // between heartbeats
-	lostAfter time.Duration                                    // past its deadline, a job's slot counts as lost
-	soft      context.Context                                  // ends when Run's context does: nothing new begins
-	hard      context.Context                                  // ends when the drain is over: what runs is cut off
-	cutOff    context.CancelCauseFunc
-	tasks     sync.WaitGroup // goroutines besides slots
-	changed   chan struct{}  // asks the loop to send a beat at once
-
-	mu             sync.Mutex
-	ready          sync.Cond // a job may be started, or the worker stops
-	room           sync.Cond // a commit was settled, or the worker stops
-	sched          *schedule.Scheduler[*lane, *job]
-	lanes          map[string]*lane  // by batcher
-	checking       map[string]*check // by batcher, whose record is being read
-	storeless      map[string]string // by batcher, the generation whose store was not there
-	left           map[string]bool   // by kind, whether jobs of another wire version were heard of
-	held           []*job            // delivered and neither acked nor handed back
-	separating     int               // jobs being taken out of runs
-	unsettled      int               // commits published and not answered
-	unsettledBytes int
-	uploads        int  // requests of readers to store a payload that are being carried out
-	clearing       bool // what is kept for readers is being stored, since the worker leaves
-	serving        bool // Run has subscribed
-	draining       bool
-	stopped        bool // slots end
-	lost           int  // slots whose job ignores the end of its context
-	done           uint64
-	failed         uint64
-	retried        uint64
-	lastError      string
-	bucket         jetstream.KeyValue // nil until the first record was read
+	tick      time.Duration // between heartbeats
+	lostAfter time.Duration // after the end of its context, a job's slot counts as lost
+	ran       atomic.Bool
+	serving   atomic.Bool // Run has subscribed
+	clearing  atomic.Bool // what is kept for readers is being stored, since the worker leaves
 }
 
 // New returns a worker for the given data sets. nc is used for control messages and stays the caller's; Run
 // opens a second connection like it for payloads.
 func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error) {
+	chosen := cfg.Name != ""
 	if err := cfg.resolve(); err != nil {
 		return nil, err
 	}
@@ -186,18 +81,50 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 		return nil, fmt.Errorf("worker %s: %w", cfg.Name, err)
 	}
 	w := &Worker{
-		cfg: cfg, log: cfg.Logger.With("worker", cfg.Name), kinds: kinds, nc: nc, js: js, began: time.Now(),
-		sleep: sleep, tick: topology.AckWait / 4, lostAfter: topology.AckWait, changed: make(chan struct{}, 1),
-		sched: schedule.New[*lane, *job](cfg.Slots), lanes: make(map[string]*lane), checking: make(map[string]*check), storeless: make(map[string]string), left: make(map[string]bool),
+		life: &life{epoch: time.Now()}, cfg: cfg, kinds: kinds, conns: &conns{control: nc}, bell: newBell(),
+		tasks: new(tasks), tally: newTally(kinds), gate: newGate(),
+		tick: topology.AckWait / 4, lostAfter: topology.AckWait,
 	}
-	w.ready.L, w.room.L = &w.mu, &w.mu
-	w.counts = w.newCounts()
-	w.meters = w.newMeters()
+	w.rename(cfg.Name, cfg.Logger)
+	w.assemble(nc, js)
+	if !chosen {
+		w.claim.patience = 0 // no other worker has such a name
+	}
 	return w, nil
 }
 
-// now is the worker's monotonic clock in nanoseconds.
-func (w *Worker) now() int64 { return int64(time.Since(w.began)) }
+// assemble makes the parts, each of those before it.
+func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
+	store := &store{life: w.life, conns: w.conns}
+	w.pub = newPublisher(w.now)
+	w.shelf = newKeeper(w.cfg.KeepBytes, w.life)
+	w.readers = &readers{life: w.life, listen: w.cfg.Direct, advertise: w.cfg.DirectAdvertise, shelf: w.shelf}
+	w.uploads = &uploads{life: w.life, nc: nc, pub: w.pub, store: store, shelf: w.shelf, tasks: w.tasks}
+	w.slots = newSlots(w.cfg.Slots, w.life, w.bell)
+	w.held = &held{life: w.life, nc: nc, pub: w.pub, tally: w.tally, bell: w.bell}
+	puller := &puller{life: w.life, nc: nc, slots: w.slots, held: w.held, tally: w.tally, bell: w.bell, kinds: w.kinds}
+	w.lanes = newLanes(&lanes{
+		life: w.life, kinds: w.kinds, records: &records{js: js}, store: store, puller: puller, slots: w.slots,
+		held: w.held, shelf: w.shelf, tasks: w.tasks,
+	})
+	marks := &marks{life: w.life, pub: w.pub, store: store, tally: w.tally}
+	commits := &committer{
+		life: w.life, pub: w.pub, gate: w.gate, held: w.held, shelf: w.shelf, uploads: w.uploads, store: store,
+		lanes: w.lanes, marks: marks, tally: w.tally, tasks: w.tasks,
+	}
+	w.away = &suspended{
+		life: w.life, puller: puller, slots: w.slots, held: w.held, tasks: w.tasks, bell: w.bell, sleep: sleep,
+		lanes: make(map[*lane]error),
+	}
+	w.exec = &executor{
+		life: w.life, timeout: w.cfg.JobTimeout, tries: w.cfg.Attempts, slots: w.slots, held: w.held, puller: puller,
+		commits: commits, suspend: w.away, marks: marks, tally: w.tally, sleep: sleep,
+	}
+	w.claim = newClaim(nc, func() {
+		w.tally.trouble("another worker is named " + w.worker() + " too, and both count as one: restart one of them")
+		w.log.Error("another worker has this name too, and both count as one: restart one of them")
+	})
+}
 
 // Run serves until ctx ends. Then it drains: it announces that it leaves, hands back what has not started,
 // finishes what runs within Config.DrainTimeout, and returns nil, or ErrDrainTimeout if something had to be
@@ -207,48 +134,22 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	if w.ran.Swap(true) {
 		return ErrRunning
 	}
-	w.data, err = topology.Dial(w.nc, "worker-data")
-	if err != nil {
-		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
-	}
-	defer w.data.Close()
-	w.soft = ctx
-	w.hard, w.cutOff = context.WithCancelCause(context.WithoutCancel(ctx))
+	w.life.begin(ctx)
 	defer w.cutOff(errDraining)
-	if w.pub, err = newPublisher(w.data, w.now); err != nil {
-		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
-	}
-	service, err := w.serve()
-	if err != nil {
-		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
-	}
-	defer func() { err = errors.Join(err, service.Stop()) }()
-	if w.cfg.Direct != DirectOff {
-		uploads, err := w.nc.Subscribe(wire.UploadSubject(w.cfg.Name), w.onUpload)
-		if err != nil {
-			return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
+	hints, end, err := w.begin(ctx)
+	defer func() {
+		if failed := end(); failed != nil {
+			err = errors.Join(err, failed)
 		}
-		defer func() { _ = uploads.Unsubscribe() }() // fails only when the connection is closed
-	}
-	w.startKeeper()
-	defer func() { w.keeper.Load().close() }()
-	hints, err := w.nc.Subscribe(wire.LanePrefix+".*", w.onLane)
+	}()
 	if err != nil {
-		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
+		return fmt.Errorf("worker %s: %w", w.worker(), err)
 	}
-
-	unregister, err := w.register()
-	if err != nil {
-		return fmt.Errorf("worker %s: %w", w.cfg.Name, err)
-	}
-	defer unregister()
-	w.mu.Lock()
-	w.serving = true
-	w.mu.Unlock()
+	w.serving.Store(true)
 
 	var slots sync.WaitGroup
 	for range w.cfg.Slots {
-		slots.Go(w.slot)
+		slots.Go(w.exec.slot)
 	}
 	w.log.Info("worker started", "slots", w.cfg.Slots, "kinds", w.tokens())
 	failure := w.loop(ctx, nil)
@@ -270,26 +171,81 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	}
 	w.log.Info("worker stopped", "done", w.Status().Done)
 	if failure != nil {
-		return fmt.Errorf("worker %s: %w", w.cfg.Name, failure)
+		return fmt.Errorf("worker %s: %w", w.worker(), failure)
 	}
 	return nil
 }
 
-// loop sends beats and heartbeats and follows the connections' states until ctx ends (nil), until finished,
-// when given, says so (nil), until a connection is closed for good, or
-// until the server denies the worker what it needs.
+// begin connects, claims the worker's name and subscribes; end undoes what it did, also when it fails.
+func (w *Worker) begin(ctx context.Context) (hints *nats.Subscription, end func() error, err error) {
+	var undo []func() error
+	end = func() (err error) {
+		for i := len(undo) - 1; i >= 0; i-- {
+			err = errors.Join(err, undo[i]())
+		}
+		return err
+	}
+	nc := w.conns.control
+	if w.conns.data, err = topology.Dial(nc, "worker-data"); err != nil {
+		return nil, end, err
+	}
+	undo = append(undo, func() error { w.conns.data.Close(); return nil })
+	if err := w.pub.open(w.conns.data); err != nil {
+		return nil, end, err
+	}
+	name, err := w.claim.obtain(ctx, w.cfg.Name)
+	if err != nil {
+		return nil, end, err
+	}
+	undo = append(undo, func() error { w.claim.close(); return nil })
+	if name != w.cfg.Name {
+		w.rename(name, w.cfg.Logger)
+		w.log.Warn("another live worker has the configured name; this one goes by another", "configured", w.cfg.Name)
+	}
+	service, err := w.serve()
+	if err != nil {
+		return nil, end, err
+	}
+	undo = append(undo, service.Stop)
+	if w.cfg.Direct != DirectOff {
+		uploads, err := nc.Subscribe(wire.UploadSubject(w.worker()), w.uploads.onRequest)
+		if err != nil {
+			return nil, end, err
+		}
+		undo = append(undo, func() error {
+			_ = uploads.Unsubscribe() // fails only when the connection is closed
+			return nil
+		})
+	}
+	w.readers.start(w.conns.data)
+	undo = append(undo, func() error { w.readers.close(); return nil })
+	if w.cfg.Registerer != nil {
+		m := newMeters(w.worker(), w.tally, w.snapshot)
+		if err := w.cfg.Registerer.Register(m); err != nil {
+			return nil, end, fmt.Errorf("metrics: %w", err)
+		}
+		undo = append(undo, func() error { w.cfg.Registerer.Unregister(m); return nil })
+	}
+	hints, err = nc.Subscribe(wire.LanePrefix+".*", w.lanes.onHint)
+	return hints, end, err
+}
+
+// loop announces the worker, ticks, and follows the connections' states until ctx ends (nil), until finished, when
+// given, says so (nil), until a connection is closed for good, or until the server denies the worker what it needs.
 func (w *Worker) loop(ctx context.Context, finished func() bool) error {
-	control, data := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED), w.data.StatusChanged(nats.CONNECTED, nats.CLOSED)
-	defer w.nc.RemoveStatusListener(control)
-	defer w.data.RemoveStatusListener(data)
-	if finished == nil && (w.nc.IsClosed() || w.data.IsClosed()) { // before anybody listened
+	nc, data := w.conns.control, w.conns.data
+	controlStatus := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	dataStatus := data.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer nc.RemoveStatusListener(controlStatus)
+	defer data.RemoveStatusListener(dataStatus)
+	if finished == nil && (nc.IsClosed() || data.IsClosed()) { // before anybody listened
 		return ErrConnectionClosed
 	}
 	heart := time.NewTicker(w.tick)
 	defer heart.Stop()
-	beat := time.NewTimer(jitter(beatInterval)) // the first: many workers start at once
-	defer beat.Stop()
-	w.beat()
+	next := time.NewTimer(rand.N(announceInterval)) // many workers start at once
+	defer next.Stop()
+	w.announce()
 	for finished == nil || !finished() {
 		select {
 		case <-ctx.Done():
@@ -299,74 +255,86 @@ func (w *Worker) loop(ctx context.Context, finished func() bool) error {
 			if err := w.denied(); err != nil {
 				return err
 			}
-		case <-beat.C:
-			beat.Reset(beatInterval)
-			w.beat()
-		case <-w.changed:
-			w.beat()
-		case status := <-control:
+		case <-next.C:
+			next.Reset(announceInterval)
+			w.announce()
+			w.claim.repeat()
+		case <-w.bell.ch:
+			w.announce()
+		case status := <-controlStatus:
 			if status == nats.CLOSED {
 				return ErrConnectionClosed
 			}
-			w.reconnected()
-			w.beat()
-		case status := <-data:
+			w.lanes.reconnected()
+			w.announce()
+		case status := <-dataStatus:
 			if status == nats.CLOSED {
 				return ErrConnectionClosed
 			}
-			w.startKeeper()
+			w.readers.start(data)
 			w.pub.resend(true)
 		}
 	}
 	return nil
 }
 
+// heartbeat is the work of one tick: lanes that went silent, deadlines and heartbeats of held jobs, jobs that waited
+// too long, publications that were not answered.
+func (w *Worker) heartbeat() {
+	w.lanes.tick()
+	// Jobs whose results cannot be stored are released; so are all when the server is out of reach.
+	reachable := w.conns.control.IsConnected() && w.pub.reachable(w.now(), int64(topology.AckWait))
+	w.exec.tick(reachable, w.lostAfter, w.tasks)
+	w.exec.puller.tick()
+	w.pub.resend(false)
+}
+
+// denied returns the last refusal of a subject that the worker needs.
+func (w *Worker) denied() error {
+	n := needs(w.worker(), w.lanes.all())
+	if err := topology.Denied(w.conns.control, n); err != nil {
+		return err
+	}
+	return topology.Denied(w.conns.data, n)
+}
+
 // drain begins the end: nothing new is accepted or started, and what has not started is handed back.
 func (w *Worker) drain(hints *nats.Subscription) {
-	w.mu.Lock()
-	w.draining, w.clearing = true, true
-	w.tasks.Go(w.clearShelf)
-	waiting := w.sched.Drain()
-	lanes := make([]*lane, 0, len(w.lanes))
-	for _, l := range w.lanes {
-		lanes = append(lanes, l)
-	}
-	running := w.sched.Running()
-	w.mu.Unlock()
+	w.clearing.Store(true)
+	w.bell.draining.Store(true)
+	waiting := w.slots.drain()
+	w.tasks.run(func() {
+		w.uploads.clearAll()
+		w.clearing.Store(false)
+		w.bell.ended()
+	})
+	running, _, _ := w.slots.load()
 	w.log.Info("worker drains", "running", running, "handed_back", len(waiting), "timeout", w.cfg.DrainTimeout)
-	w.beat()
+	w.announce()
 	_ = hints.Unsubscribe() // fails only when the connection is closed
-	for _, l := range lanes {
-		// The server forgets our requests before it sees what we hand back, so it cannot send it to us again.
-		_ = l.subscription().Drain()
-	}
+	w.lanes.drain()
 	for _, j := range waiting {
-		w.handBack(j, 0)
+		w.held.giveBack(j, 0)
 	}
 }
 
 // idle reports whether a draining worker has nothing left to finish.
 func (w *Worker) idle() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.held) == w.lost && w.sched.Running() == 0 && w.separating == 0 && !w.clearing
+	held, separating := w.held.counts()
+	running, _, lost := w.slots.load()
+	return held == lost && running == 0 && separating == 0 && !w.clearing.Load()
 }
 
 // cut ends what the drain could not finish and returns how many jobs that were.
 func (w *Worker) cut() int {
 	w.cutOff(errDraining)
-	w.mu.Lock()
-	cut := len(w.held)
-	w.room.Broadcast()
-	w.mu.Unlock()
+	w.gate.close()
+	cut, _ := w.held.counts()
 	grace, stop := context.WithTimeout(context.WithoutCancel(w.soft), cutGrace)
 	defer stop()
 	_ = w.loop(grace, w.idle) // a closed connection changes nothing now
-	w.mu.Lock()
-	left := append([]*job(nil), w.held...)
-	w.mu.Unlock()
-	for _, j := range left {
-		w.handBack(j, 0)
+	for _, j := range w.held.all() {
+		w.held.giveBack(j, 0)
 	}
 	return cut
 }
@@ -374,41 +342,20 @@ func (w *Worker) cut() int {
 // stop ends the slots and everything else; slots whose code does not return are left behind.
 func (w *Worker) stop(slots *sync.WaitGroup) {
 	w.cutOff(errDraining)
-	w.mu.Lock()
-	w.stopped = true
-	w.ready.Broadcast()
-	w.room.Broadcast()
-	lanes := w.lanes
-	w.lanes = nil
-	stuck := w.lost + w.sched.Running()
-	w.mu.Unlock()
-	for _, l := range lanes {
-		l.close(errDraining)
-	}
+	w.gate.close()
+	w.slots.stop()
+	running, _, lost := w.slots.load()
+	w.lanes.end()
 	w.pub.close()
-	w.tasks.Wait()
-	if stuck == 0 {
+	w.tasks.end()
+	if stuck := running + lost; stuck == 0 {
 		slots.Wait()
 	} else {
 		w.log.Error("materialize code ignores the end of its context and is left running", "slots", stuck)
 	}
 	flush, cancel := context.WithTimeout(context.WithoutCancel(w.soft), cutGrace)
 	defer cancel()
-	if err := w.nc.FlushWithContext(flush); err != nil {
+	if err := w.conns.control.FlushWithContext(flush); err != nil {
 		w.log.Warn("what was handed back may not have reached the server", "error", err)
-	}
-}
-
-// cutGrace is how long cancelled code may take to return.
-const cutGrace = time.Second
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
 	}
 }

@@ -134,11 +134,7 @@ var mutants = []mutant{
 	{
 		"the collector deletes what the record names", []edit{{
 			"coordinator/collector.go",
-<<<<<<< HEAD
 			"	case rec.Gen == g.gen:", "	case rec.Gen == g.gen && false:",
-=======
-			"case rec.Gen == g.gen || rec.Wire", "case rec.Wire",
->>>>>>> 6419b89 (changes of leases)
 		}},
 	},
 }

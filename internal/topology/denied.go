@@ -11,15 +11,16 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Needs are the beginnings of the subjects that a role cannot do without. Where it answers is not among them: others
-// choose that, and must not be able to end a role by choosing badly.
+// Needs are the subjects that a role cannot do without. Each stands for itself and for all below it; "*" is any token,
+// and a last token that ends in "-" is how a name begins. Where the role answers is not among them: others choose that,
+// and must not be able to end a role by choosing badly.
 type Needs struct{ Publish, Subscribe []string }
 
-// violation finds direction and subject in the server's words, such as: permissions violation for publish to "a.b".
+// violation finds direction and subject in the server's words, such as: Permissions Violation for Publish to "a.b".
 var violation = regexp.MustCompile(`(?i)(publish|subscription) to "([^"]*)"`)
 
 // Denied returns a *schema.PermissionError if the last thing that the server said on nc was that it refuses one of the
-// subjects that a role needs, or its inbox.
+// subjects that a role needs, or its inbox. Subjects are compared as the server does: token by token, case by case.
 func Denied(nc *nats.Conn, needs Needs) error {
 	err := nc.LastError()
 	if !errors.Is(err, nats.ErrPermissionViolation) {
@@ -32,19 +33,45 @@ func Denied(nc *nats.Conn, needs Needs) error {
 	own, action := needs.Publish, "publish to"
 	if strings.EqualFold(found[1], "subscription") {
 		action = "subscribe to"
-		own = append([]string{cmp.Or(nc.Opts.InboxPrefix, strings.TrimSuffix(nats.InboxPrefix, ".")) + "."}, needs.Subscribe...)
+		inbox := cmp.Or(nc.Opts.InboxPrefix, strings.TrimSuffix(nats.InboxPrefix, "."))
+		own = append([]string{inbox}, needs.Subscribe...)
 	}
-	for _, prefix := range own {
-		if len(found[2]) >= len(prefix) && strings.EqualFold(found[2][:len(prefix)], prefix) {
+	for _, need := range own {
+		if covers(need, found[2]) {
 			return &schema.PermissionError{Action: action, Subject: found[2], Cause: err}
 		}
 	}
 	return nil
 }
 
-// Answerable reports whether a reply subject is one that a requester could be waiting at. The server does not compare
-// reply subjects with the requester's permissions: an answer goes where the one who answers may publish, and a request
-// could have it write a record, or a job, in the requester's place.
-func Answerable(reply string) bool {
-	return reply != "" && !strings.HasPrefix(reply, "$") && !strings.HasPrefix(reply, "jetbatch.")
+// covers reports whether a subject is the one that a role needs, or below it.
+func covers(need, subject string) bool {
+	wanted := strings.Split(strings.TrimSuffix(strings.TrimSuffix(need, ">"), "."), ".")
+	tokens := strings.Split(subject, ".")
+	if len(tokens) < len(wanted) {
+		return false
+	}
+	for i, token := range wanted {
+		begins := i == len(wanted)-1 && strings.HasSuffix(token, "-") && strings.HasPrefix(tokens[i], token)
+		if token != "*" && token != tokens[i] && !begins {
+			return false
+		}
+	}
+	return len(tokens) > len(wanted) || !strings.HasSuffix(need, ".") && !strings.HasSuffix(need, ">")
+}
+
+// Answerable reports whether a reply subject is one that a requester could be waiting at: an inbox, which begins with
+// "_INBOX" or one of prefixes. The server does not compare reply subjects with the requester's permissions: an answer
+// goes where the role that answers may publish, and a request could have it write a record, or a job, in the
+// requester's place, or be denied what it does not need.
+func Answerable(reply string, prefixes ...string) bool {
+	if first, _, below := strings.Cut(reply, "."); below && strings.HasPrefix(first, "_INBOX") {
+		return true
+	}
+	for _, prefix := range prefixes {
+		if prefix != "" && strings.HasPrefix(reply, prefix+".") {
+			return true
+		}
+	}
+	return false
 }

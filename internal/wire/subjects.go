@@ -141,6 +141,11 @@ func StartSubject(batcher, gen string, seq uint64, k int) string {
 	return ChunkSubject(batcher, gen, seq, "start", k)
 }
 
+// TimeoutSubject is where the k-th execution of a job that ran into its deadline is marked, k from 1.
+func TimeoutSubject(batcher, gen string, seq uint64, k int) string {
+	return ChunkSubject(batcher, gen, seq, "timeout", k)
+}
+
 // UploadSubject is where a worker hears [Upload].
 func UploadSubject(worker string) string { return joinSubject(UploadPrefix, worker) }
 

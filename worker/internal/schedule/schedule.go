@@ -162,6 +162,18 @@ func (s *Scheduler[L, J]) end(id L) {
 	}
 }
 
+// SetAside ends a job that Next started and queues it as a suspect: it turned out that it must run alone. It reports
+// false, and changes nothing, when the lane is closed or the worker drains.
+func (s *Scheduler[L, J]) SetAside(id L, job J, now int64) bool {
+	if s.draining || s.lane(id) == nil {
+		return false
+	}
+	s.end(id)
+	s.suspects = append(s.suspects, entry[L, J]{id, job, now})
+	s.waiting++
+	return true
+}
+
 // Lose gives up a running job's slot: its code does not come back.
 func (s *Scheduler[L, J]) Lose(id L) {
 	s.end(id)

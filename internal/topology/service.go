@@ -1,0 +1,123 @@
+package topology
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/oklog/ulid/v2"
+)
+
+// ServiceConfig describes a NATS micro service.
+type ServiceConfig struct {
+	Name, Version, Description string
+	Metadata                   map[string]string
+	Stats                      func() any // shown with every endpoint's statistics
+	Endpoints                  []Endpoint
+}
+
+// Endpoint is a subject at which a service answers requests as JSON.
+type Endpoint struct {
+	Name, Subject string
+	Answer        func() any
+}
+
+// Service answers PING, INFO and STATS as package micro does, and its endpoints, but only where Answerable says so:
+// package micro answers at any subject that a request names, and so could be made to write what its user may write.
+type Service struct {
+	nc       *nats.Conn
+	cfg      ServiceConfig
+	identity micro.ServiceIdentity
+	started  time.Time
+	requests []atomic.Int64 // by endpoint
+	subs     []*nats.Subscription
+}
+
+// Serve begins to answer on nc, until Stop.
+func Serve(nc *nats.Conn, cfg ServiceConfig) (*Service, error) {
+	s := &Service{
+		nc: nc, cfg: cfg, started: time.Now().UTC(), requests: make([]atomic.Int64, len(cfg.Endpoints)),
+		identity: micro.ServiceIdentity{
+			Name: cfg.Name, ID: ulid.Make().String(), Version: cfg.Version, Metadata: cfg.Metadata,
+		},
+	}
+	verbs := map[micro.Verb]func() any{micro.PingVerb: s.ping, micro.InfoVerb: s.info, micro.StatsVerb: s.stats}
+	for verb, answer := range verbs {
+		for _, to := range [][2]string{{}, {cfg.Name}, {cfg.Name, s.identity.ID}} {
+			subject, err := micro.ControlSubject(verb, to[0], to[1])
+			if err == nil {
+				err = s.answer(subject, answer)
+			}
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("service %s: %w", cfg.Name, err), s.Stop())
+			}
+		}
+	}
+	for i, e := range cfg.Endpoints {
+		err := s.answer(e.Subject, func() any {
+			s.requests[i].Add(1)
+			return e.Answer()
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("service %s: %w", cfg.Name, err), s.Stop())
+		}
+	}
+	return s, nil
+}
+
+func (s *Service) answer(subject string, with func() any) error {
+	sub, err := s.nc.Subscribe(subject, func(m *nats.Msg) {
+		if !Answerable(m.Reply, s.nc.Opts.InboxPrefix) {
+			return // nobody waits there
+		}
+		if data, err := json.Marshal(with()); err == nil {
+			_ = m.Respond(data) // the requester asks again
+		}
+	})
+	if err == nil {
+		s.subs = append(s.subs, sub)
+	}
+	return err
+}
+
+// Stop answers no more.
+func (s *Service) Stop() error {
+	var err error
+	for _, sub := range s.subs {
+		if failed := sub.Drain(); !errors.Is(failed, nats.ErrConnectionClosed) {
+			err = errors.Join(err, failed)
+		}
+	}
+	s.subs = nil
+	return err
+}
+
+func (s *Service) ping() any {
+	return micro.Ping{ServiceIdentity: s.identity, Type: micro.PingResponseType}
+}
+
+func (s *Service) info() any {
+	info := micro.Info{ServiceIdentity: s.identity, Type: micro.InfoResponseType, Description: s.cfg.Description}
+	for _, e := range s.cfg.Endpoints {
+		info.Endpoints = append(info.Endpoints, micro.EndpointInfo{Name: e.Name, Subject: e.Subject})
+	}
+	return info
+}
+
+func (s *Service) stats() any {
+	stats := micro.Stats{ServiceIdentity: s.identity, Type: micro.StatsResponseType, Started: s.started}
+	data, err := json.Marshal(s.cfg.Stats())
+	if err != nil {
+		data = nil
+	}
+	for i, e := range s.cfg.Endpoints {
+		stats.Endpoints = append(stats.Endpoints, &micro.EndpointStats{
+			Name: e.Name, Subject: e.Subject, NumRequests: int(s.requests[i].Load()), Data: data,
+		})
+	}
+	return stats
+}

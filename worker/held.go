@@ -1,0 +1,281 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/worker/internal/judge"
+)
+
+// held are the jobs that were delivered and are neither acked nor handed back. Its lock guards the list and, of each
+// job and delivery, what they say of it. The method that takes a job out of the list decides what becomes of the job.
+type held struct {
+	*life
+	nc    *nats.Conn
+	pub   *publisher
+	tally *tally
+	bell  *bell
+
+	mu         sync.Mutex
+	list       []*job
+	separating int // jobs being taken out of runs
+}
+
+// hold adds the jobs of a delivery: from now on it is heartbeat.
+func (h *held) hold(d *delivery) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, j := range d.jobs {
+		j.index = len(h.list)
+		h.list = append(h.list, j)
+	}
+}
+
+// remove takes a job out of the list; false when that was done before. h.mu is held.
+func (h *held) remove(j *job) bool {
+	if j.index < 0 {
+		return false
+	}
+	last := len(h.list) - 1
+	h.list[j.index] = h.list[last]
+	h.list[j.index].index = j.index
+	h.list[last] = nil
+	h.list = h.list[:last]
+	j.index = -1
+	h.bell.ended()
+	return true
+}
+
+// end counts a job that has ended and reports whether its delivery is to be acked. h.mu is held.
+func (h *held) end(j *job) bool {
+	j.open--
+	return j.open == 0 && !j.released
+}
+
+// ack ends a job. The last one of its delivery to end deletes it from the queue.
+func (h *held) ack(j *job) {
+	h.mu.Lock()
+	done := h.remove(j) && h.end(j)
+	h.mu.Unlock()
+	if done {
+		h.answer(j.delivery, nil)
+	}
+}
+
+// release removes a job without a word: its delivery comes again when AckWait is over.
+func (h *held) release(j *job) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.remove(j)
+	j.released = true
+}
+
+// giveBack hands a job to another worker, after delay.
+func (h *held) giveBack(j *job, delay time.Duration) {
+	h.mu.Lock()
+	taken, run := h.remove(j), len(j.jobs) > 1
+	if taken && run {
+		h.separating++
+	}
+	h.mu.Unlock()
+	if !taken {
+		return
+	}
+	h.tally.count(j.lane).returned.Add(1)
+	if run {
+		h.queue(j)
+	} else {
+		h.answer(j.delivery, nak(delay))
+	}
+}
+
+// refuse gives back a delivery that there is no place for.
+func (h *held) refuse(d *delivery) {
+	h.mu.Lock()
+	for _, j := range d.jobs {
+		h.remove(j)
+	}
+	h.mu.Unlock()
+	h.answer(d, ackNak)
+}
+
+// separate takes a job out of its run: it is queued by itself, and then the run is done with it. What is not answered
+// costs a redelivery of the run, nothing else: a job that is queued twice is refused, or its result is.
+func (h *held) separate(j *job) {
+	h.mu.Lock()
+	h.separating++
+	h.mu.Unlock()
+	h.queue(j)
+}
+
+// queue publishes a job of a run by itself.
+func (h *held) queue(j *job) {
+	h.pub.send(&publication{
+		stream: topology.JobsStream, subject: j.single(), header: j.header(), data: j.data,
+		done: func(a *pubAck) {
+			v := a.verdict(topology.JobsStream)
+			h.mu.Lock()
+			h.separating--
+			j.released = j.released || v != stored && v != exists
+			done := h.end(j)
+			h.mu.Unlock()
+			h.bell.ended()
+			if done {
+				h.answer(j.delivery, nil)
+			}
+		},
+	})
+}
+
+// answer publishes an ack of any kind. One that is lost costs a redelivery, nothing else.
+func (h *held) answer(d *delivery, body []byte) {
+	if err := h.nc.Publish(d.reply, body); err != nil {
+		h.log.Debug("ack not sent", "subject", d.subject, "error", err)
+	}
+}
+
+// begin notes that a job's execution begins, and how to cut it off.
+func (h *held) begin(j *job, now int64, timeout time.Duration, cancel func(cause error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	j.began = now
+	j.deadline, j.cancel = now+int64(timeout), cancel
+}
+
+// executed notes that the data set's code has returned. It reports whether that was after the deadline, which no tick
+// has seen.
+func (h *held) executed(j *job) (late bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	j.cancel = nil
+	return !j.cut && h.now() >= j.deadline
+}
+
+// timedOut is closed when the store knows that the job ran into its deadline; nil when no tick has cut it off.
+func (h *held) timedOut(j *job) <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return j.marked
+}
+
+// mine reports whether a job is within its deadline and was heartbeat all the time. If not, this process may have been
+// stopped, or cut off, and the job be another's.
+func (h *held) mine(j *job) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	return now <= j.deadline && judge.Mine(now, j.beaten, int64(topology.AckWait), j.missed)
+}
+
+// confirm heartbeats a job and reports whether the server answered in time for the job to be still this worker's.
+func (h *held) confirm(ctx context.Context, j *job) bool {
+	ctx, cancel := context.WithTimeout(ctx, topology.AckWait)
+	defer cancel()
+	_, err := h.nc.RequestWithContext(ctx, j.reply, ackProgress)
+	return err == nil
+}
+
+// tick cuts off the jobs that are past their deadline and heartbeats the others, unless their results cannot be stored
+// for now. It returns the jobs that were cut off, whose channels marked the caller closes, and the jobs whose code
+// still runs grace later.
+func (h *held) tick(reachable bool, grace time.Duration) (cut, lost []*job) {
+	var replies []string
+	var cancels []func(error)
+	h.mu.Lock()
+	now := h.now()
+	for _, j := range h.list {
+		if j.deadline == 0 || now <= j.deadline {
+			continue
+		}
+		j.late = true
+		if j.cancel == nil {
+			continue
+		}
+		if !j.cut {
+			j.cut, j.marked = true, make(chan struct{})
+			cut = append(cut, j)
+			cancels = append(cancels, j.cancel)
+		}
+		if now >= j.deadline+int64(grace) {
+			lost = append(lost, j)
+		}
+	}
+	for _, j := range h.list {
+		if j.late || j.beaten == now {
+			continue
+		}
+		j.missed = !judge.Mine(now, j.beaten, int64(topology.AckWait), j.missed)
+		if reachable {
+			j.beaten = now
+			replies = append(replies, j.reply)
+		}
+	}
+	h.mu.Unlock()
+	for _, cancel := range cancels {
+		cancel(context.DeadlineExceeded)
+	}
+	for _, reply := range replies {
+		if err := h.nc.Publish(reply, ackProgress); err != nil {
+			break // disconnected in between
+		}
+	}
+	return cut, lost
+}
+
+// cutOff brings the deadlines of a closed lane's jobs forward to now: code that ignores the end of its context loses
+// its slot soon, and not after JobTimeout.
+func (h *held) cutOff(l *lane) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, j := range h.list {
+		if j.lane == l && j.cancel != nil && !j.cut {
+			j.cut, j.deadline = true, h.now()
+		}
+	}
+}
+
+// has reports whether a job of a lane's sequence number is held.
+func (h *held) has(l *lane, seq uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, j := range h.list {
+		if j.lane == l && j.seq == seq {
+			return true
+		}
+	}
+	return false
+}
+
+// counts are the numbers of jobs that are held and that are being taken out of runs.
+func (h *held) counts() (held, separating int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.list), h.separating
+}
+
+// all returns the jobs that are held.
+func (h *held) all() []*job {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]*job(nil), h.list...)
+}
+
+// oldest is the job that was begun first, and for how long it has been at work; nil when there is none.
+func (h *held) oldest() (*job, time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var first *job
+	for _, j := range h.list {
+		if j.began > 0 && (first == nil || j.began < first.began) {
+			first = j
+		}
+	}
+	if first == nil {
+		return nil, 0
+	}
+	return first, time.Duration(h.now() - first.began)
+}

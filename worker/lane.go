@@ -1,0 +1,141 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
+
+// lane is one generation of one batcher whose jobs this worker runs. Its context ends when the lane is closed, with the
+// reason as its cause.
+type lane struct {
+	batcher, gen string
+	token        string // of its kind
+	next         string // subject of requests for jobs
+	store        string // stream of results
+	ctx          context.Context
+	cancel       context.CancelCauseFunc
+	data         opened
+
+	broken atomic.Bool  // the consumer answered with an error: ask again at the next tick
+	heard  atomic.Int64 // when the consumer last said anything
+	avoid  atomic.Int64 // until when payloads are stored, because the reader cannot fetch them
+
+	mu     sync.Mutex
+	sub    *nats.Subscription // nil before the first, and after close
+	closed bool
+	paused bool  // nothing is pulled for now
+	lookAt int64 // when the record is read again, unless the lane is announced
+	looks  int   // how often it was read since the last announcement
+}
+
+func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind) *lane {
+	consumer := topology.Consumer(rec.Batcher, rec.Gen)
+	l := &lane{
+		batcher: rec.Batcher, gen: rec.Gen, token: wire.KindToken(rec.Spec.Dataset, rec.Spec.Version),
+		next:  "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + "." + consumer,
+		store: topology.ResultsStream(rec.Batcher, rec.Gen),
+		data:  opened{kind: k, params: rec.Spec.Params},
+	}
+	l.ctx, l.cancel = context.WithCancelCause(ctx)
+	return l
+}
+
+// at names the lane, and more, in a line of the log.
+func (l *lane) at(more ...any) []any {
+	return append([]any{"batcher", l.batcher, "gen", l.gen}, more...)
+}
+
+func (l *lane) subscription() *nats.Subscription {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sub
+}
+
+// subscribe listens on a new inbox and forgets the old one, which ends the requests made from it.
+func (l *lane) subscribe(nc *nats.Conn, deliver nats.MsgHandler) error {
+	sub, err := nc.Subscribe(nc.NewInbox(), deliver)
+	if err != nil {
+		return err
+	}
+	// What can be in flight is bounded by what was asked for.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	old := l.sub
+	if l.closed || l.paused {
+		old = sub
+	} else {
+		l.sub = sub
+	}
+	l.mu.Unlock()
+	if old != nil {
+		// Jobs that are under way to the old inbox are taken still, or they would be nobody's until AckWait.
+		_ = old.Drain() // fails only when it is unsubscribed already
+	}
+	return nil
+}
+
+// pause ends the requests for jobs, or lets them be made again.
+func (l *lane) pause(paused bool) {
+	l.mu.Lock()
+	l.paused = paused
+	sub := l.sub
+	if paused {
+		l.sub = nil
+	} else {
+		sub = nil
+	}
+	l.mu.Unlock()
+	if sub != nil {
+		_ = sub.Drain() // fails only when it is unsubscribed already
+	}
+}
+
+// isPaused reports whether nothing is pulled for now.
+func (l *lane) isPaused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.paused
+}
+
+// close ends the lane; what runs is cut off with cause.
+func (l *lane) close(cause error) {
+	l.mu.Lock()
+	l.closed = true
+	sub := l.sub
+	l.sub = nil
+	l.mu.Unlock()
+	if sub != nil {
+		_ = sub.Unsubscribe() // fails only when it is unsubscribed already
+	}
+	l.cancel(cause)
+	l.data.close()
+}
+
+// looksDue reports whether the record is to be read because the owner was silent for so long, and notes that it is.
+// after says how long to wait for the n-th look.
+func (l *lane) looksDue(now int64, after func(n int) int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now <= l.lookAt {
+		return false
+	}
+	l.looks++
+	l.lookAt = now + after(l.looks)
+	return true
+}
+
+// announced notes that the owner has announced the lane.
+func (l *lane) announced(now int64, after func(n int) int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looks, l.lookAt = 0, now+after(0)
+}

@@ -1,0 +1,192 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker/internal/judge"
+)
+
+// maxTimeoutMarks is how many deadlines of one job are marked: those of the first attempts, which may run beside other
+// jobs on several workers at once, and the lone ones.
+const maxTimeoutMarks = 2 * judge.MaxTimeouts
+
+// convictedError is committed as the result of a job that has shown often enough what it does.
+type convictedError struct{ code, text string }
+
+func (e *convictedError) Error() string { return e.text }
+
+// unmarkedError says that a suspect must not start, since its start could not be marked.
+type unmarkedError struct{ verdict verdict }
+
+func (e *unmarkedError) Error() string { return "start not marked" }
+
+// timeoutMark is what is stored of an execution that ran into its deadline.
+type timeoutMark struct {
+	Worker  string        `json:"worker"`
+	Attempt string        `json:"attempt"`
+	After   time.Duration `json:"after"` // the worker's JobTimeout
+	Alone   bool          `json:"alone"` // nothing ran beside it
+}
+
+// place is the subject of the k-th marker of a kind.
+type place func(batcher, gen string, seq uint64, k int) string
+
+// marks leaves traces of executions in a generation's store, beside the results, for the workers that run a job next.
+// It has no state.
+type marks struct {
+	*life
+	pub   *publisher
+	store *store
+	tally *tally
+}
+
+// start stores that a suspect starts now, so that a start which takes the worker down leaves a trace. It returns a
+// *convictedError when there were judge.MaxStarts such starts already, or an *unmarkedError. Nothing runs beside the
+// job.
+func (m *marks) start(ctx context.Context, j *job) error {
+	k, v, err := m.put(ctx, j, wire.StartSubject, judge.MaxStarts, []byte(m.worker()+" "+j.attempt))
+	switch {
+	case err != nil:
+		return err
+	case v == exists:
+		return &convictedError{schema.CodePoison, fmt.Sprintf(
+			"it was handed out %d times, and %d workers that ran nothing else did not get to its end",
+			j.deliveries, judge.MaxStarts)}
+	case v != stored:
+		return &unmarkedError{v}
+	}
+	j.marker = wire.StartSubject(j.lane.batcher, j.lane.gen, j.seq, k)
+	m.log.Warn("suspect job starts alone", j.at("deliveries", j.deliveries, "start", k)...)
+	return nil
+}
+
+// unmark takes back the trace of a start that ended.
+func (m *marks) unmark(j *job) {
+	if j.marker != "" {
+		m.store.purge(j.lane, j.marker)
+	}
+}
+
+// timeout stores that an execution ran into its deadline, and has the worker's status say so.
+func (m *marks) timeout(ctx context.Context, j *job, after time.Duration, alone bool) {
+	ctx, cancel := context.WithTimeout(ctx, topology.AckWait)
+	defer cancel()
+	data, err := json.Marshal(timeoutMark{m.worker(), j.attempt, after, alone})
+	if err == nil {
+		_, _, err = m.put(ctx, j, schema.TimeoutSubject, maxTimeoutMarks, data)
+	}
+	if err != nil {
+		m.log.Warn("deadline not marked", j.at("error", err)...)
+		return
+	}
+	if history, err := m.timeouts(ctx, j); err == nil && len(history) > 0 {
+		m.tally.trouble(fmt.Sprintf("job %d of %s ran into its deadline of %s %s, on %s", j.seq, j.lane.batcher,
+			short(after), times(len(history)), names(history)))
+	}
+}
+
+// timeouts returns the executions of a job that ran into their deadline.
+func (m *marks) timeouts(ctx context.Context, j *job) ([]timeoutMark, error) {
+	var history []timeoutMark
+	for k := 1; k <= maxTimeoutMarks; k++ {
+		data, err := m.store.message(ctx, j.lane.store, schema.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		if err == errNotStored {
+			break
+		}
+		if err != nil {
+			return history, err
+		}
+		var mark timeoutMark
+		if json.Unmarshal(data, &mark) == nil {
+			history = append(history, mark)
+		}
+	}
+	return history, nil
+}
+
+// convict returns a *convictedError when enough lone executions of a job ran into their deadline.
+func convict(history []timeoutMark) error {
+	lone := slices.DeleteFunc(slices.Clone(history), func(m timeoutMark) bool { return !m.Alone })
+	if len(lone) < judge.MaxTimeouts {
+		return nil
+	}
+	shortest := slices.MinFunc(lone, func(a, b timeoutMark) int { return int(a.After - b.After) }).After
+	return &convictedError{schema.CodeJobTimeout, fmt.Sprintf(
+		"took over %s %s, on %s; raise JobTimeout or make the job smaller",
+		short(shortest), times(len(lone)), names(lone))}
+}
+
+// put stores a marker at the first free place of n, and returns the place and the verdict: exists when none is free.
+func (m *marks) put(ctx context.Context, j *job, at place, n int, data []byte) (k int, v verdict, err error) {
+	v = exists
+	for k = 1; k <= n && v == exists; k++ {
+		subject := at(j.lane.batcher, j.lane.gen, j.seq, k)
+		if v, err = m.publish(ctx, j.lane, subject, data); err != nil || v != exists {
+			return k, v, err
+		}
+		// Its own marker is there when the answer to it was lost.
+		if there, err := m.store.message(ctx, j.lane.store, subject); err == nil && bytes.Equal(there, data) {
+			return k, stored, nil
+		}
+	}
+	return n, v, nil
+}
+
+// publish publishes a marker and waits for the answer.
+func (m *marks) publish(ctx context.Context, l *lane, subject string, data []byte) (verdict, error) {
+	answer := make(chan verdict, 1)
+	m.pub.send(&publication{
+		stream: l.store, subject: subject, data: data,
+		done: func(a *pubAck) { answer <- a.verdict(l.store) },
+	})
+	select {
+	case v := <-answer:
+		return v, nil
+	case <-ctx.Done():
+		return passing, context.Cause(ctx)
+	}
+}
+
+// names lists workers, each once.
+func names(history []timeoutMark) string {
+	var list []string
+	for _, m := range history {
+		if !slices.Contains(list, m.Worker) {
+			list = append(list, m.Worker)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+func times(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	case 3:
+		return "three times"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// short writes 10 minutes as "10m" and not as "10m0s".
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}

@@ -1,0 +1,203 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/direct"
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
+
+const (
+	maxReaders  = 1024             // connections at once
+	readerIdle  = 5 * time.Minute  // after which a connection that asks for nothing is closed
+	firstFetch  = 10 * time.Second // for a reader that has connected to ask for the first payload
+	partTimeout = 10 * time.Second // for a reader to take one part of a payload
+	partSize    = 4 << 20
+)
+
+// readers serves the payloads of the shelf to readers that connect. Its lock guards the listener and the table of
+// connections.
+type readers struct {
+	*life
+	listen, advertise string // as configured
+	shelf             *keeper
+	tasks             sync.WaitGroup
+
+	mu       sync.Mutex
+	listener *direct.Listener // nil until readers can reach this worker
+	conns    map[net.Conn]bool
+	closed   bool
+}
+
+// start listens where readers can reach this worker, unless it does already, or nothing can be said of that yet, or
+// never. Until then payloads are stored. nc is the connection that NATS is reached by. It is called by the worker's
+// loop only.
+func (r *readers) start(nc *nats.Conn) {
+	if r.shelf.at().Address != "" {
+		return
+	}
+	l, address, err := r.open(nc)
+	if err != nil {
+		r.log.Warn("large batches go through NATS", "error", err)
+		return
+	}
+	if l == nil {
+		return
+	}
+	r.mu.Lock()
+	r.listener, r.conns = l, make(map[net.Conn]bool)
+	r.mu.Unlock()
+	r.tasks.Go(func() { r.accept(l) })
+	r.shelf.open(wire.Direct{Address: address, Pin: l.Pin})
+	r.log.Info("large batches are fetched from here", "address", address, "tls", l.Pin != nil)
+}
+
+func (r *readers) open(nc *nats.Conn) (l *direct.Listener, address string, err error) {
+	listen := r.listen
+	switch remote := nc.ConnectedAddr(); {
+	case listen == DirectOff:
+		return nil, "", nil
+	case listen != "":
+	case nc.Opts.InProcessServer != nil:
+		listen = direct.InProcess
+	case remote == "":
+		return nil, "", nil // not connected yet
+	default:
+		host, err := direct.LocalAddress(remote)
+		if err != nil {
+			return nil, "", fmt.Errorf("no address for readers: %w", err)
+		}
+		listen = net.JoinHostPort(host, "0")
+	}
+	_, err = nc.TLSConnectionState()
+	if l, err = direct.Listen(listen, err == nil); err != nil {
+		return nil, "", fmt.Errorf("listen for readers: %w", err)
+	}
+	address = l.Addr().String()
+	switch host, port, err := net.SplitHostPort(address); {
+	case r.advertise != "":
+		address = r.advertise
+	case err == nil && net.ParseIP(host).IsUnspecified():
+		if host, err = direct.LocalAddress(nc.ConnectedAddr()); err != nil {
+			return nil, "", errors.Join(fmt.Errorf("no address for readers; say what they dial: %w", err), l.Close())
+		}
+		address = net.JoinHostPort(host, port)
+	}
+	return l, address, nil
+}
+
+func (r *readers) accept(l *direct.Listener) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no file descriptors, for one: those that are served go on, and end
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		r.mu.Lock()
+		welcome := !r.closed && len(r.conns) < maxReaders
+		if welcome {
+			r.conns[conn] = true
+			r.tasks.Go(func() { r.serve(conn) })
+		}
+		r.mu.Unlock()
+		if !welcome {
+			_ = conn.Close() // nothing was said on it
+		}
+	}
+}
+
+// serve answers one reader until it leaves, or stops making sense.
+func (r *readers) serve(conn net.Conn) {
+	defer func() {
+		r.mu.Lock()
+		delete(r.conns, conn)
+		r.mu.Unlock()
+		_ = conn.Close() // what went out is checked by the reader
+	}()
+	for patience := firstFetch; ; patience = readerIdle {
+		attempt, err := readFetch(conn, patience)
+		if err != nil {
+			return
+		}
+		it, ok := r.shelf.get(attempt)
+		if !ok {
+			if send(conn, wire.AppendAnswer(nil, false, 0), nil) != nil {
+				return
+			}
+			continue
+		}
+		err = send(conn, wire.AppendAnswer(nil, true, uint64(it.Value.pieces.Size())), it.Value.pieces)
+		r.shelf.done(it, err == nil)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// close ends what is being fetched.
+func (r *readers) close() {
+	r.mu.Lock()
+	r.closed = true
+	l := r.listener
+	conns := make([]net.Conn, 0, len(r.conns))
+	for conn := range r.conns {
+		conns = append(conns, conn)
+	}
+	r.mu.Unlock()
+	if l == nil {
+		return
+	}
+	_ = l.Close() // nobody waits for what it still has
+	for _, conn := range conns {
+		_ = conn.Close() // the reader finds the payload elsewhere
+	}
+	r.tasks.Wait()
+}
+
+// readFetch reads the name of the attempt whose payload is wanted.
+func readFetch(conn net.Conn, patience time.Duration) (string, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	var head [wire.FetchHead]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return "", err
+	}
+	n, err := wire.ParseFetchHead(head)
+	if err != nil {
+		return "", err
+	}
+	name := make([]byte, n)
+	_, err = io.ReadFull(conn, name)
+	return string(name), err
+}
+
+// send writes head and payload in parts, each of which the reader must take in time.
+func send(conn net.Conn, head []byte, payload wire.Pieces) error {
+	size := payload.Size()
+	for sent := 0; ; sent += partSize {
+		part := net.Buffers(payload.Range(sent, min(sent+partSize, size)))
+		if sent == 0 {
+			part = append(net.Buffers{head}, part...)
+		}
+		if err := conn.SetWriteDeadline(time.Now().Add(partTimeout)); err != nil {
+			return err
+		}
+		if _, err := part.WriteTo(conn); err != nil {
+			return err
+		}
+		if sent+partSize >= size {
+			return nil
+		}
+	}
+}

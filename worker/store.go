@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// recordTimeout bounds one read of a batcher's record, or of a stored result.
+const recordTimeout = time.Second
+
+var (
+	errNoStream  = errors.New("no such stream")
+	errNotStored = errors.New("not stored")
+)
+
+// conns are the worker's connections. data is set before anything uses it.
+type conns struct {
+	control *nats.Conn // pulls, acks, announcements
+	data    *nats.Conn // payloads: records and chunks
+}
+
+// records reads batchers' records. Its lock guards the opened bucket and is not held during a read.
+type records struct {
+	js jetstream.JetStream
+
+	mu     sync.Mutex
+	bucket jetstream.KeyValue // nil until the first record was read
+}
+
+// read returns a batcher's record as the bucket's leader has it; nil without an error when there is none.
+func (r *records) read(ctx context.Context, batcher string) (*wire.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	bucket, err := r.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("record of %s: %w", batcher, err)
+	}
+	entry, err := bucket.Get(ctx, topology.BatcherKey(batcher))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record of %s: %w", batcher, err)
+	}
+	rec := new(wire.Record)
+	if err := json.Unmarshal(entry.Value(), rec); err != nil {
+		return nil, fmt.Errorf("record of %s: %w", batcher, err)
+	}
+	return rec, nil
+}
+
+func (r *records) open(ctx context.Context) (jetstream.KeyValue, error) {
+	r.mu.Lock()
+	bucket := r.bucket
+	r.mu.Unlock()
+	if bucket != nil {
+		return bucket, nil
+	}
+	bucket, err := topology.OpenBucket(ctx, r.js)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	r.bucket = bucket
+	r.mu.Unlock()
+	return bucket, nil
+}
+
+// store is what generations' stores are asked besides publications. It has no state.
+type store struct {
+	*life
+	*conns
+}
+
+// result reads the commit record of a sequence number from the leader of the lane's store.
+func (s *store) result(ctx context.Context, l *lane, seq uint64) (*wire.Result, error) {
+	data, err := s.message(ctx, l.store, wire.ResultSubject(l.batcher, l.gen, seq))
+	if err != nil {
+		return nil, err
+	}
+	r, _, err := wire.DecodeResult(data)
+	return r, err
+}
+
+// there reports whether a generation has a store.
+func (s *store) there(ctx context.Context, batcher, gen string) bool {
+	none := wire.ResultSubject(batcher, gen, 0)
+	_, err := s.message(ctx, topology.ResultsStream(batcher, gen), none)
+	return errors.Is(err, errNotStored)
+}
+
+// message reads what is stored at a subject from the stream's leader.
+func (s *store) message(ctx context.Context, stream, subject string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	request, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return nil, err
+	}
+	msg, err := s.data.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, errNoStream
+	}
+	if err != nil {
+		return nil, err
+	}
+	var reply struct {
+		Error   *refusal `json:"error"`
+		Message struct {
+			Data []byte `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(msg.Data, &reply); err != nil {
+		return nil, err
+	}
+	if e := reply.Error; e != nil {
+		switch {
+		case topology.IsNoMessage(e.ErrCode):
+			return nil, errNotStored
+		case topology.IsNoStream(e.ErrCode):
+			return nil, errNoStream
+		}
+		return nil, fmt.Errorf("%s (%d)", e.Description, e.ErrCode)
+	}
+	return reply.Message.Data, nil
+}
+
+// report tells the owner something about its store. It is a hint; the owner looks for itself.
+func (s *store) report(l *lane, f *schema.Fault) {
+	data, err := json.Marshal(wire.Report{Gen: l.gen, Fault: f})
+	if err == nil {
+		err = s.control.Publish(wire.ReportPrefix+"."+l.batcher, data)
+	}
+	if err != nil {
+		s.log.Warn("report not sent", l.at("error", err)...)
+	}
+}
+
+// reportFull asks the owner for room.
+func (s *store) reportFull(worker string, l *lane, seq uint64, size int) {
+	s.log.Warn("store is full", l.at("seq", seq, "bytes", size)...)
+	s.report(l, &schema.Fault{
+		Code: schema.CodeStoreFull, Message: fmt.Sprintf("no room for %d bytes", size),
+		Worker: worker, Gen: l.gen, Seq: seq,
+	})
+}
+
+// purge removes messages from a generation's store. What it misses goes with the generation.
+func (s *store) purge(l *lane, filter string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.hard), topology.AckWait)
+	defer cancel()
+	request, err := json.Marshal(map[string]string{"filter": filter})
+	if err == nil {
+		_, err = s.data.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+l.store, request)
+	}
+	if err != nil {
+		s.log.Debug("not purged", l.at("filter", filter, "error", err)...)
+	}
+}

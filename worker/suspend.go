@@ -1,0 +1,132 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jetbatch/jetbatch/worker/internal/judge"
+)
+
+// machineError is an opening of a data set that failed for a reason of this machine, and so says nothing of the job.
+type machineError struct {
+	dataset string
+	cause   error
+}
+
+func (e *machineError) Error() string {
+	var path *fs.PathError
+	if errors.As(e.cause, &path) {
+		return fmt.Sprintf("cannot open %s: %s: %v", e.dataset, path.Path, path.Err)
+	}
+	return fmt.Sprintf("cannot open %s: %v", e.dataset, e.cause)
+}
+
+func (e *machineError) Unwrap() error { return e.cause }
+
+// ofMachine reports whether an opening failed for want of something that another machine may have: a mount, a
+// permission, space, memory or descriptors. The coordinator has opened the same data set.
+func ofMachine(err error) bool {
+	for _, cause := range []error{
+		fs.ErrNotExist, fs.ErrPermission, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE,
+		syscall.ENOMEM, syscall.EIO, syscall.ESTALE, syscall.ENOTCONN,
+	} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+// suspended are the lanes whose data set cannot be opened on this machine. They pull no jobs; the worker tries to open
+// the data set by itself, ever more rarely, and serves again when it can. The lock guards the table.
+type suspended struct {
+	*life
+	puller *puller
+	slots  *slots
+	held   *held
+	tasks  *tasks
+	bell   *bell
+	sleep  func(ctx context.Context, d time.Duration) error // between openings; replaced by tests
+
+	mu    sync.Mutex
+	lanes map[*lane]error
+}
+
+// suspend stops pulling for a lane and hands back what waits.
+func (s *suspended) suspend(l *lane, cause *machineError) {
+	s.mu.Lock()
+	known := s.lanes[l] != nil
+	s.lanes[l] = cause
+	s.mu.Unlock()
+	if known {
+		return
+	}
+	s.log.Error("jobs go to other workers until this machine can open the data set", l.at("error", cause)...)
+	l.pause(true)
+	for _, j := range s.slots.close(l) {
+		s.held.giveBack(j, 0)
+	}
+	s.bell.ring()
+	if !s.tasks.run(func() { s.reopen(l) }) {
+		s.remove(l)
+	}
+}
+
+// reopen opens the data set of a lane as soon as that succeeds, and pulls again.
+func (s *suspended) reopen(l *lane) {
+	defer s.bell.ring()
+	for n := 1; ; n++ {
+		if s.sleep(l.ctx, time.Duration(judge.ReopenAfter(n))) != nil {
+			s.remove(l)
+			return // the lane is closed
+		}
+		_, err := l.data.acquire(l.ctx)
+		if err == nil {
+			l.data.done()
+		}
+		if cause := (*machineError)(nil); errors.As(err, &cause) {
+			s.mu.Lock()
+			s.lanes[l] = cause
+			s.mu.Unlock()
+			continue
+		}
+		s.remove(l) // an error of another kind is for a job to meet
+		l.pause(false)
+		if s.puller.open(l) != nil {
+			l.broken.Store(true) // at the next tick
+		}
+		s.puller.start(l)
+		s.log.Info("data set can be opened; the lane is served again", l.at()...)
+		return
+	}
+}
+
+func (s *suspended) remove(l *lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.lanes, l)
+}
+
+// trouble says what cannot be opened, and which kinds are not served because of it: those of which no lane in open
+// can be.
+func (s *suspended) trouble(open []*lane) (text string, missing map[string]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	serves := make(map[string]bool)
+	missing = make(map[string]bool)
+	for _, l := range open {
+		serves[l.token] = serves[l.token] || s.lanes[l] == nil
+	}
+	for l, cause := range s.lanes {
+		if !serves[l.token] {
+			missing[l.token] = true
+		}
+		text = max(text, cause.Error())
+	}
+	return text, missing
+}

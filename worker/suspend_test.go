@@ -1,0 +1,149 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// mounted is a data set that is opened from a folder.
+func mounted(name, folder string, opened *atomic.Int64) dataset.Definition {
+	return dataset.Define(name, func(context.Context, struct{}) (dataset.Funcs[int, input, schema.Batch], error) {
+		opened.Add(1)
+		if _, err := os.ReadDir(folder); err != nil {
+			return dataset.Funcs[int, input, schema.Batch]{}, err
+		}
+		return dataset.Funcs[int, input, schema.Batch]{
+			NextFunc:        func(s int) (input, int, error) { return input{s}, s + 1, nil },
+			MaterializeFunc: func(_ context.Context, in input) (schema.Batch, error) { return values(in.N, 1) },
+		}, nil
+	})
+}
+
+// A worker that cannot open a data set gives its jobs to others, says what is missing where, and comes back by itself.
+// No job is judged by it.
+func TestMachineFaultIsNoVerdict(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "ecg")
+	folder := filepath.Join(t.TempDir(), "data")
+	var openings atomic.Int64
+	gate := make(chan struct{})
+	w, _ := start(t, s, Config{Name: "w1", Slots: 2}, func(w *Worker) {
+		w.away.sleep = func(ctx context.Context, _ time.Duration) error {
+			select {
+			case <-gate:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}, mounted("ecg", folder, &openings))
+	beats, err := o.nc.SubscribeSync(wire.WorkerPrefix + ".w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.feed(1, 6)
+	want := "cannot open ecg: " + folder + ": no such file or directory"
+	for said := false; !said; {
+		msg, err := beats.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatalf("the worker does not say what is missing: %v", err)
+		}
+		var st schema.WorkerStatus
+		if err := json.Unmarshal(msg.Data, &st); err != nil {
+			t.Fatal(err)
+		}
+		if said = st.LastError == want; said && len(st.Kinds) != 0 {
+			t.Errorf("the worker says that it serves %v", st.Kinds)
+		}
+	}
+	natstest.Eventually(t, "the jobs are handed back", func() bool { n, _ := w.held.counts(); return n == 0 })
+	gate <- struct{}{} // opened in vain
+	gate <- struct{}{}
+	if n := openings.Load(); n > 4 {
+		t.Errorf("the data set was opened %d times", n)
+	}
+	if o.queued() != 6 || w.Status().Failed != 0 {
+		t.Fatalf("%d jobs are queued; status %+v", o.queued(), w.Status())
+	}
+	_, stopOther := start(t, s, Config{Name: "w2", Slots: 1}, nil, define("ecg", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
+	o.waitEmpty()
+	for seq := uint64(1); seq <= 6; seq++ {
+		if r, _ := o.result(seq); r.Kind != wire.KindBatch || r.Worker != "w2" {
+			t.Fatalf("result %+v, %v", r, r.Fault)
+		}
+	}
+	if err := stopOther(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	close(gate)
+	o.feed(7, 9)
+	o.waitEmpty()
+	if r, _ := o.result(9); r.Worker != "w1" {
+		t.Fatalf("result %+v", r)
+	}
+	if st := w.Status(); st.LastError != "" || len(st.Kinds) != 1 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// A suspended lane goes like any other when its generation is over, or the worker leaves.
+func TestSuspendedLaneEnds(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "ecg")
+	w, stop := start(t, s, Config{Slots: 1}, nil, mounted("ecg", filepath.Join(t.TempDir(), "data"), new(atomic.Int64)))
+	o.feed(1, 1)
+	suspends := func(want bool) {
+		t.Helper()
+		natstest.Eventually(t, fmt.Sprint("a lane is suspended: ", want), func() bool {
+			return strings.HasPrefix(w.Status().LastError, "cannot open ecg") == want
+		})
+	}
+	suspends(true)
+	o.silence()
+	o.record(schema.PhaseClosed)
+	o.over()
+	suspends(false)
+	o.record(schema.PhaseRunning)
+	o.mu.Lock()
+	o.quiet = false
+	o.mu.Unlock()
+	suspends(true)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOfMachine(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]bool{
+		&fs.PathError{Op: "open", Path: "/data", Err: syscall.ENOENT}: true,
+		&fs.PathError{Op: "open", Path: "/data", Err: syscall.EACCES}: true,
+		fmt.Errorf("open data set ecg: %w", syscall.EMFILE):           true,
+		syscall.ENOSPC:            true,
+		fmt.Errorf("bad numbers"): false,
+		context.Canceled:          false,
+	} {
+		if got := ofMachine(err); got != want {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+}
