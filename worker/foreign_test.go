@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,12 +120,12 @@ func TestLaneOfAnotherWireVersion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.onLane(&nats.Msg{Data: lane})
+		w.lanes.onHint(&nats.Msg{Data: lane})
 	}
 	if n := log.count("another wire version"); n != 1 || log.count("count-v1-w1") != 1 {
 		t.Fatalf("said %d times:\n%s", n, log.text)
 	}
-	if w.lane("old") {
+	if slices.ContainsFunc(w.lanes.all(), func(l *lane) bool { return l.batcher == "old" }) {
 		t.Fatal("the worker serves a run of another wire version")
 	}
 }

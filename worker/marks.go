@@ -82,7 +82,7 @@ func (m *marks) timeout(ctx context.Context, j *job, after time.Duration, alone 
 	defer cancel()
 	data, err := json.Marshal(timeoutMark{m.worker(), j.attempt, after, alone})
 	if err == nil {
-		_, _, err = m.put(ctx, j, schema.TimeoutSubject, maxTimeoutMarks, data)
+		_, _, err = m.put(ctx, j, wire.TimeoutSubject, maxTimeoutMarks, data)
 	}
 	if err != nil {
 		m.log.Warn("deadline not marked", j.at("error", err)...)
@@ -98,7 +98,7 @@ func (m *marks) timeout(ctx context.Context, j *job, after time.Duration, alone 
 func (m *marks) timeouts(ctx context.Context, j *job) ([]timeoutMark, error) {
 	var history []timeoutMark
 	for k := 1; k <= maxTimeoutMarks; k++ {
-		data, err := m.store.message(ctx, j.lane.store, schema.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		data, err := m.store.message(ctx, j.lane.store, wire.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
 		if err == errNotStored {
 			break
 		}

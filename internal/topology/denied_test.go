@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // denying connects to a server that denies its user all that is given.
@@ -74,7 +75,7 @@ func TestDeniedComparesWholeSubjects(t *testing.T) {
 			t.Fatalf("%s is not denied; the test tests nothing", test.subject)
 		}
 		err := topology.Denied(nc, needs)
-		var denied *topology.PermissionError
+		var denied *schema.PermissionError
 		if got := errors.As(err, &denied); got != test.want {
 			t.Errorf("%s, listening %v: %v", test.subject, test.listen, err)
 		} else if got && denied.Subject != test.subject {
