@@ -63,7 +63,7 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	if !c.JSON {
 		story = newConsole(a.out)
 	}
-	params, err := c.params(story, dir)
+	params, err := c.params(ctx, story, dir)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 }
 
 // params chooses the data: given, or made up.
-func (c *demoCmd) params(story *console, dir string) (onda.Params, error) {
+func (c *demoCmd) params(ctx context.Context, story *console, dir string) (onda.Params, error) {
 	data := c.Data
 	if data == "" {
 		data = cmp.Or(c.Keep, filepath.Join(dir, "data"))
@@ -97,7 +97,7 @@ func (c *demoCmd) params(story *console, dir string) (onda.Params, error) {
 		}
 		story.say("data      8 made-up recordings of 3 minutes, half of them compressed, in %s", data)
 	}
-	params, err := onda.Guess(data)
+	params, err := onda.GuessContext(ctx, data)
 	if err != nil {
 		return params, fmt.Errorf("%w: --data: %w", errUsage, err)
 	}
@@ -107,6 +107,11 @@ func (c *demoCmd) params(story *console, dir string) (onda.Params, error) {
 	params.BatchSize, params.Seed = 8, c.Seed
 	if c.Data != "" {
 		story.say("data      %s, %s, labels from column %q of %s", params.Dir, params.Signals, params.LabelColumn, params.Annotations)
+		ds, err := onda.New(ctx, params, onda.Config{})
+		if err != nil {
+			return params, err
+		}
+		story.say("          %s", ds.Report())
 	}
 	story.say("batches   %d random windows of %v each, the labels of every second beside them",
 		params.BatchSize, time.Duration(params.BatchDuration))

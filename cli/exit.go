@@ -10,6 +10,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/onda/edf"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -44,6 +45,7 @@ var codes = []struct {
 	{client.ErrWrongState, exitUsage},
 	{client.ErrSpecMismatch, exitUsage},
 	{kind.ErrBadParams, exitUsage},
+	{edf.ErrImport, exitUsage},
 	{kind.ErrWrongState, exitUsage},
 	{kind.ErrNoStart, exitUsage},
 	{wire.ErrBadName, exitUsage},

@@ -45,6 +45,26 @@ type Starter[S any] interface {
 	Start() (S, error)
 }
 
+// Fingerprinter is optional: what the order and content of a data set depend on besides its parameters.
+type Fingerprinter interface {
+	// Fingerprint looks at the data. It may do I/O, is called rarely, and gives an equal Digest as long as every state
+	// yields the same jobs and every job the same batch.
+	Fingerprint(ctx context.Context) (Fingerprint, error)
+}
+
+// Fingerprint is a digest and, for people, what it is made of, so that an error can name what differs.
+type Fingerprint struct {
+	Digest string
+	// Parts are in an order that does not change, such as "recordings": "93" or "signals": the digest of a table.
+	Parts []Part
+}
+
+// Part is a name and a short text.
+type Part struct {
+	Name  string
+	Value string
+}
+
 // Funcs makes a Dataset of two functions.
 type Funcs[S, J, B any] struct {
 	NextFunc        func(S) (J, S, error)

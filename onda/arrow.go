@@ -6,51 +6,100 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow/ipc"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/google/uuid"
 )
 
 const (
-	// maxTableBytes bounds a table's file.
+	// maxTableBytes bounds a table's file, whatever the budget.
 	maxTableBytes = 1 << 30
-	// What compressed buffers grow to is stated by the file itself. It may be
-	// maxTableRatio times the file and a bit, up to maxTableMemory.
+	// maxTableMemory is the budget of one table for those who read it outside
+	// of an opening.
 	maxTableMemory = 4 << 30
+	// What compressed buffers grow to is stated by the file itself. It may be
+	// maxTableRatio times the file and a bit.
 	maxTableRatio  = 1024
 	minTableMemory = 64 << 20
 )
 
 // ReadSignals reads an onda.signal@2 table, in Arrow IPC file or stream
 // format, uncompressed or with lz4 or zstd. The group column is "recording"
-// if empty. Columns are found by name, further ones are ignored. Damaged
-// tables are ErrTable, rows that cannot be read as a signal ErrSignal.
+// if empty. Columns are found by name, further ones are ignored. A relative
+// file_path counts from the folder that the table is in, and is given from the
+// source's root. Damaged tables are ErrTable, rows that cannot be read as a
+// signal ErrSignal.
 func ReadSignals(ctx context.Context, src Source, name, groupColumn string) ([]Signal, error) {
-	var signals []Signal
-	err := withTable(ctx, src, name, func(t *table) (err error) {
-		signals, err = t.signals(groupColumn)
-		return err
+	t, err := readSignals(ctx, src, &budget{limit: maxTableMemory}, name, groupColumn, "")
+	return t.signals, err
+}
+
+// signalTable is a table of signals, and beside each the value of a column to
+// split by, if there is one.
+type signalTable struct {
+	signals []Signal
+	splitBy []string
+	digest  string
+}
+
+func readSignals(ctx context.Context, src Source, b *budget, name, groupColumn, splitColumn string) (signalTable,
+	error) {
+	var out signalTable
+	err := withTable(ctx, src, b, name, func(t *table) (err error) {
+		out.digest = t.digest
+		if out.signals, err = t.signals(groupColumn); err != nil || splitColumn == "" {
+			return err
+		}
+		if out.splitBy, err = makeRows[string](t); err != nil {
+			return err
+		}
+		return read(t, splitColumn, (*column).text, func(row int, v string) { out.splitBy[row] = v })
 	})
-	return signals, err
+	if err != nil {
+		return signalTable{}, err
+	}
+	return out, nil
 }
 
 // ReadAnnotations reads an onda.annotation@1 table like [ReadSignals]. The
-// label of a row is its value in the label column: text, or an integer, a
-// boolean or a UUID written out.
+// label of a row is its value in the label column: text, or a whole number, a
+// boolean or a UUID written out. A row without a label is ErrTable.
 func ReadAnnotations(ctx context.Context, src Source, name, labelColumn, groupColumn string) ([]Annotation, error) {
-	var annotations []Annotation
-	err := withTable(ctx, src, name, func(t *table) (err error) {
-		annotations, err = t.annotations(labelColumn, groupColumn)
+	t, err := readAnnotations(ctx, src, &budget{limit: maxTableMemory}, name, labelColumn, groupColumn, false)
+	return t.rows, err
+}
+
+// annotationTable is a table of annotations.
+type annotationTable struct {
+	rows []Annotation
+	// numbers says that the labels are numbers, and not text.
+	numbers bool
+	// unlabeled is the number of rows without a label, by their group. They are
+	// left out of rows.
+	unlabeled map[string]int
+	digest    string
+}
+
+func readAnnotations(
+	ctx context.Context, src Source, b *budget, name, labelColumn, groupColumn string, nulls bool,
+) (annotationTable, error) {
+	var out annotationTable
+	err := withTable(ctx, src, b, name, func(t *table) (err error) {
+		out, err = t.annotations(labelColumn, groupColumn, nulls)
 		return err
 	})
-	return annotations, err
+	return out, err
 }
 
 // columns names the columns of a table, in order.
-func columns(ctx context.Context, src Source, name string) ([]string, error) {
+func columns(ctx context.Context, src Source, b *budget, name string) ([]string, error) {
 	var names []string
-	err := withTable(ctx, src, name, func(t *table) error {
+	err := withTable(ctx, src, b, name, func(t *table) error {
 		for _, f := range t.schema.Fields() {
 			names = append(names, f.Name)
 		}
@@ -59,32 +108,53 @@ func columns(ctx context.Context, src Source, name string) ([]string, error) {
 	return names, err
 }
 
-func withTable(ctx context.Context, src Source, name string, use func(*table) error) error {
-	data, err := readAll(ctx, src, name)
+func withTable(ctx context.Context, src Source, b *budget, name string, use func(*table) error) error {
+	data, err := readTable(ctx, src, b, name)
 	if err != nil {
 		return err
 	}
+	defer b.give(int64(len(data)))
 	return guard(name, func() error {
-		t, release, err := parseTable(name, data)
+		alloc := &boundedAllocator{
+			Allocator: memory.DefaultAllocator, file: name, budget: b,
+			limit: minTableMemory + maxTableRatio*int64(len(data)),
+		}
+		defer func() { b.give(alloc.taken.Load()) }()
+		t, release, err := parseTable(name, data, alloc)
 		if err != nil {
 			return err
 		}
 		defer release()
+		t.budget, t.digest = b, digest(data)
 		return use(t)
 	})
 }
 
-func readAll(ctx context.Context, src Source, name string) ([]byte, error) {
+// readTable reads a file whose first bytes are those of a table.
+func readTable(ctx context.Context, src Source, b *budget, name string) ([]byte, error) {
 	obj, err := src.Open(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer obj.Close()
+	bad := func(err error) ([]byte, error) { return nil, &TableError{File: name, Row: -1, Err: err} }
 	if obj.Size() > maxTableBytes {
-		return nil, &TableError{File: name, Row: -1, Err: fmt.Errorf("%d bytes, the limit is %d", obj.Size(), maxTableBytes)}
+		return bad(fmt.Errorf("%d bytes, the limit is %d", obj.Size(), maxTableBytes))
+	}
+	// A table, and not any file that someone names.
+	head := make([]byte, min(obj.Size(), sniffBytes))
+	if n, err := obj.ReadAt(head, 0); n < len(head) {
+		return nil, fmt.Errorf("onda: read %s: %w", name, notEOF(err, io.ErrUnexpectedEOF))
+	}
+	if err := looksLikeArrow(head, obj.Size()); err != nil {
+		return bad(err)
+	}
+	if err := b.take("the file "+name, obj.Size()); err != nil {
+		return nil, err
 	}
 	data := make([]byte, obj.Size())
 	if n, err := obj.ReadAt(data, 0); n < len(data) {
+		b.give(int64(len(data)))
 		return nil, fmt.Errorf("onda: read %s: %w", name, notEOF(err, io.ErrUnexpectedEOF))
 	}
 	return data, nil
@@ -104,6 +174,10 @@ func notEOF(err, instead error) error {
 func guard(name string, f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
+			if tooLarge, ok := r.(*BudgetError); ok {
+				err = tooLarge
+				return
+			}
 			err = &TableError{File: name, Row: -1, Err: fmt.Errorf("malformed: %v", r)}
 		}
 	}()
@@ -112,12 +186,8 @@ func guard(name string, f func() error) (err error) {
 
 // parseTable reads every record of an Arrow file or stream. It may panic;
 // callers use guard.
-func parseTable(name string, data []byte) (*table, func(), error) {
+func parseTable(name string, data []byte, alloc *boundedAllocator) (*table, func(), error) {
 	size := int64(len(data))
-	alloc := &boundedAllocator{
-		Allocator: memory.DefaultAllocator,
-		limit:     min(maxTableMemory, minTableMemory+maxTableRatio*size),
-	}
 	opts := []ipc.Option{
 		ipc.WithAllocator(alloc),
 		// No message is longer than the file; zero would mean no limit.
@@ -171,17 +241,23 @@ func parseTable(name string, data []byte) (*table, func(), error) {
 }
 
 // boundedAllocator panics where a table's own lengths ask for more than limit
-// bytes in all, before the runtime tries and the process dies of it.
+// bytes in all, or than the budget has, before the runtime tries and the process dies of it.
 type boundedAllocator struct {
 	memory.Allocator
-	limit int64
-	taken atomic.Int64
+	file   string
+	limit  int64
+	budget *budget
+	taken  atomic.Int64
 }
 
 func (b *boundedAllocator) take(size int) {
-	if size < 0 || b.taken.Add(int64(size)) > b.limit {
+	if size < 0 || int64(size) > b.limit-b.taken.Load() {
 		panic(fmt.Sprintf("buffers of more than %d bytes", b.limit))
 	}
+	if err := b.budget.take("the content of "+b.file, int64(size)); err != nil {
+		panic(err)
+	}
+	b.taken.Add(int64(size))
 }
 
 func (b *boundedAllocator) Allocate(size int) []byte {
@@ -194,67 +270,62 @@ func (b *boundedAllocator) Reallocate(size int, old []byte) []byte {
 	return b.Allocator.Reallocate(size, old)
 }
 
-func (t *table) groups(column string) ([]string, error) {
-	if column == "" {
-		column = columnRecording
-	}
-	return collect(t, column, textAt)
-}
-
 const (
 	columnRecording = "recording"
 	columnID        = "id"
 	columnSpan      = "span"
 )
 
+// groups converts the group column.
+func (t *table) groups(name string, set func(row int, v string)) error {
+	if name == "" {
+		name = columnRecording
+	}
+	return read(t, name, (*column).text, set)
+}
+
 func (t *table) signals(groupColumn string) ([]Signal, error) {
-	recordings, err := collect(t, columnRecording, uuidAt)
+	signals, err := makeRows[Signal](t)
 	if err != nil {
 		return nil, err
 	}
-	signals := make([]Signal, len(recordings))
-	for i, id := range recordings {
-		signals[i].Recording = id
-	}
-	groups, err := t.groups(groupColumn)
-	if err != nil {
-		return nil, err
-	}
-	channels, err := collect(t, "channels", stringsAt)
-	if err != nil {
-		return nil, err
-	}
-	spans, err := collect(t, columnSpan, spanAt)
-	if err != nil {
-		return nil, err
-	}
-	for i := range signals {
-		signals[i].Group, signals[i].Channels, signals[i].Span = groups[i], channels[i], spans[i]
+	steps := []error{
+		read(t, columnRecording, (*column).uuid, func(row int, v uuid.UUID) { signals[row].Recording = v }),
+		t.groups(groupColumn, func(row int, v string) { signals[row].Group = v }),
+		read(t, "channels", (*column).strings, func(row int, v []string) { signals[row].Channels = v }),
+		read(t, columnSpan, (*column).span, func(row int, v Span) { signals[row].Span = v }),
 	}
 	for _, c := range signalTexts {
-		values, err := collect(t, c.name, stringAt)
-		if err != nil {
-			return nil, err
-		}
-		for i, v := range values {
-			*c.field(&signals[i]) = v
-		}
+		steps = append(steps, read(t, c.name, (*column).string,
+			func(row int, v string) { *c.field(&signals[row]) = v }))
 	}
 	for _, c := range signalNumbers {
-		values, err := collect(t, c.name, floatAt)
+		steps = append(steps, read(t, c.name, (*column).float,
+			func(row int, v float64) { *c.field(&signals[row]) = v }))
+	}
+	for _, err := range steps {
 		if err != nil {
 			return nil, err
-		}
-		for i, v := range values {
-			*c.field(&signals[i]) = v
 		}
 	}
 	for i := range signals {
 		if err := signals[i].validate(); err != nil {
 			return nil, &TableError{File: t.file, Row: i, Err: err}
 		}
+		if signals[i].Path, err = beside(t, signals[i].Path); err != nil {
+			return nil, err
+		}
 	}
 	return signals, nil
+}
+
+// beside gives a file_path of the table from the source's root.
+func beside(t *table, file string) (string, error) {
+	folder := t.file[:strings.LastIndexAny(t.file, `/\`)+1]
+	if folder == "" || strings.Contains(file, "://") || filepath.IsAbs(file) || path.IsAbs(file) {
+		return file, nil
+	}
+	return t.keep(folder + file)
 }
 
 // plainColumn is a column of onda.signal@2 that is one field of a Signal.
@@ -279,32 +350,44 @@ var (
 	}
 )
 
-func (t *table) annotations(labelColumn, groupColumn string) ([]Annotation, error) {
-	recordings, err := collect(t, columnRecording, uuidAt)
+func (t *table) annotations(labelColumn, groupColumn string, nulls bool) (annotationTable, error) {
+	out := annotationTable{numbers: t.numbers(labelColumn), digest: t.digest}
+	rows, err := makeRows[Annotation](t)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	ids, err := collect(t, columnID, uuidAt)
+	labels, err := t.column(labelColumn)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	spans, err := collect(t, columnSpan, spanAt)
-	if err != nil {
-		return nil, err
+	var missing []bool
+	if nulls {
+		if missing, err = makeRows[bool](t); err != nil {
+			return out, err
+		}
+		labels.onNull = func(row int) { missing[row] = true }
 	}
-	labels, err := collect(t, labelColumn, textAt)
-	if err != nil {
-		return nil, err
-	}
-	groups, err := t.groups(groupColumn)
-	if err != nil {
-		return nil, err
-	}
-	annotations := make([]Annotation, len(recordings))
-	for i := range annotations {
-		annotations[i] = Annotation{
-			Recording: recordings[i], ID: ids[i], Span: spans[i], Label: labels[i], Group: groups[i],
+	for _, err := range []error{
+		read(t, columnRecording, (*column).uuid, func(row int, v uuid.UUID) { rows[row].Recording = v }),
+		read(t, columnID, (*column).uuid, func(row int, v uuid.UUID) { rows[row].ID = v }),
+		read(t, columnSpan, (*column).span, func(row int, v Span) { rows[row].Span = v }),
+		convert(labels, (*column).text, func(row int, v string) { rows[row].Label = v }),
+		t.groups(groupColumn, func(row int, v string) { rows[row].Group = v }),
+	} {
+		if err != nil {
+			return out, err
 		}
 	}
-	return annotations, nil
+	if out.rows = rows; !nulls {
+		return out, nil
+	}
+	out.rows, out.unlabeled = rows[:0], map[string]int{}
+	for i, a := range rows {
+		if missing[i] {
+			out.unlabeled[a.Group]++
+		} else {
+			out.rows = append(out.rows, a)
+		}
+	}
+	return out, nil
 }

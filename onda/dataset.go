@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -21,13 +22,19 @@ type Config struct {
 	Source Source
 	// Selector in place of the one that Params name. Defaults to that.
 	Selector ChannelSelector
+	// OpenBytes bounds what one opening may hold, over all that it reads and
+	// makes: tables and what they decompress to, rows, labels, weights.
+	// Parameters and tables that come to more are a *BudgetError. Defaults to
+	// half of GOMEMLIMIT, or, if that is not set, to 512 MiB, half of what the
+	// Compose files give a coordinator.
+	OpenBytes int64
 	// CacheBytes bounds the decompressed lpcm.zst recordings that are kept.
 	// Negative keeps none. Defaults to 256 MiB.
 	CacheBytes int64
 	// Concurrency bounds the windows that are read at once, over all batches.
 	// Defaults to 8.
 	Concurrency int
-	// Logger hears of signals that are dropped. Defaults to none.
+	// Logger hears of recordings that are dropped. Defaults to none.
 	Logger *slog.Logger
 }
 
@@ -38,6 +45,9 @@ type Dataset struct {
 	start    State
 	signals  []LabeledSignal
 	encoding map[string]uint8
+	report   Report
+	tables   []dataset.Part // what the fingerprint says of each
+	content  bool           // and whether of files it says what they hold
 	double   bool
 	selector ChannelSelector
 	reader   *reader
@@ -72,20 +82,32 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 			return nil, fmt.Errorf("%w: no dir", ErrParams)
 		}
 		source = Dir(p.Dir)
+		if p.AllowLinks {
+			source = DirWithLinks(p.Dir)
+		}
+	} else if p.AllowLinks {
+		return nil, fmt.Errorf("%w: allow_links in a data set that has its own source", ErrParams)
 	}
-	signals, encoding, err := p.load(ctx, source, cfg.Logger)
+	b := &budget{limit: cmp.Or(cfg.OpenBytes, openBytes(debug.SetMemoryLimit(-1)))}
+	opened, err := p.open(ctx, source, b, cfg.Selector != nil, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
-	iterator, err := p.iterator(signals, encoding, cfg.Selector != nil)
+	iterator, err := p.iterator(&opened, b, cfg.Selector != nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.fits(&opened); err != nil {
 		return nil, err
 	}
 	return &Dataset{
 		iterator: iterator,
 		start:    StartState(p.Mode, p.Seed),
-		signals:  signals,
-		encoding: encoding,
+		signals:  opened.signals,
+		encoding: opened.encoding,
+		report:   opened.report,
+		tables:   opened.tables,
+		content:  p.Fingerprint == fingerprintContent,
 		double:   p.DType == dtypeFloat64,
 		selector: selector,
 		reader:   &reader{source: source, cache: newByteCache(cmp.Or(cfg.CacheBytes, 256<<20))},
@@ -109,65 +131,10 @@ func (p *Params) selector(own ChannelSelector) (ChannelSelector, error) {
 	return nil, fmt.Errorf("%w: selector %q", ErrParams, p.Selector)
 }
 
-// load reads the tables and gives the labelled signals of the split, and the
-// encoding if the labels came from annotations.
-func (p *Params) load(ctx context.Context, source Source, logger *slog.Logger) ([]LabeledSignal, map[string]uint8, error) {
-	signals, err := ReadSignals(ctx, source, p.Signals, p.GroupColumn)
-	if err != nil {
-		return nil, nil, err
-	}
-	if p.Split != nil {
-		if signals, err = p.Split.apply(signals); err != nil {
-			return nil, nil, err
-		}
-	}
-	if p.LabelSignals != "" {
-		labels, err := ReadSignals(ctx, source, p.LabelSignals, "")
-		if err != nil {
-			return nil, nil, err
-		}
-		labeled, err := AttachLabels(signals, labels, time.Duration(p.LabelDuration), logger)
-		return labeled, nil, err
-	}
-	annotations, err := ReadAnnotations(ctx, source, p.Annotations, p.LabelColumn, p.GroupColumn)
-	if err != nil {
-		return nil, nil, err
-	}
-	// From all annotations, so that every part of a split numbers alike.
-	encoding := p.Encoding
-	if encoding == nil {
-		if encoding, err = SortedEncoding(annotations); err != nil {
-			return nil, nil, err
-		}
-	}
-	annotations = annotationsOf(annotations, signals)
-	if p.SortAndTrim {
-		if annotations, err = SortAndTrimGroups(annotations, time.Duration(p.LabelDuration)); err != nil {
-			return nil, nil, err
-		}
-	}
-	if len(annotations) == 0 {
-		return nil, nil, ErrNoSignals
-	}
-	labeled, err := LabelSignals(signals, annotations, LabelConfig{
-		Duration: time.Duration(p.LabelDuration), Encoding: encoding, RoundTo: time.Duration(p.RoundTo), Logger: logger,
-	})
-	return labeled, encoding, err
-}
-
-// annotationsOf keeps the annotations of groups that have a signal.
-func annotationsOf(annotations []Annotation, signals []Signal) []Annotation {
-	groups := map[string]bool{}
-	for _, s := range signals {
-		groups[s.Group] = true
-	}
-	return slices.DeleteFunc(annotations, func(a Annotation) bool { return !groups[a.Group] })
-}
-
-func (p *Params) iterator(signals []LabeledSignal, encoding map[string]uint8, ownSelector bool) (dataset.Iterator[State, Job], error) {
+func (p *Params) iterator(o *opened, b *budget, ownSelector bool) (dataset.Iterator[State, Job], error) {
 	cfg := WindowConfig{
-		Signals: signals, BatchSize: p.BatchSize, BatchDuration: time.Duration(p.BatchDuration),
-		Channels: p.Channels, NChannels: p.NChannels,
+		Signals: o.signals, BatchSize: p.BatchSize, BatchDuration: time.Duration(p.BatchDuration),
+		Channels: o.channels, NChannels: p.NChannels,
 		// The program's own selector decides what a missing channel means.
 		MissingChannels: p.Selector == selectZeroMissing || ownSelector,
 	}
@@ -178,8 +145,16 @@ func (p *Params) iterator(signals []LabeledSignal, encoding map[string]uint8, ow
 	}
 	labelWeights := p.LabelWeights
 	if p.ClassWeights != nil {
+		labels := int64(0)
+		for i := range o.signals {
+			labels += int64(len(o.signals[i].Labels))
+		}
+		const weights = 2 * 8 // a weight for each, and what they come to up to it
+		if err := b.take("the weights of labels", weights*labels); err != nil {
+			return nil, err
+		}
 		var err error
-		if labelWeights, err = classWeights(signals, encoding, p.ClassWeights); err != nil {
+		if labelWeights, err = classWeights(o.signals, o.encoding, p.ClassWeights); err != nil {
 			return nil, err
 		}
 	}
@@ -219,5 +194,9 @@ func (d *Dataset) Next(state State) (Job, State, error) { return d.iterator.Next
 // them.
 func (d *Dataset) Signals() []LabeledSignal { return d.signals }
 
-// Encoding gives the number of each label; nil if labels are stored.
+// Report says what became of the recordings when the data set was opened.
+func (d *Dataset) Report() Report { return d.report }
+
+// Encoding gives the number of each label, ignored ones included; nil if labels
+// are stored.
 func (d *Dataset) Encoding() map[string]uint8 { return maps.Clone(d.encoding) }

@@ -246,8 +246,8 @@ func TestSelectors(t *testing.T) {
 	} {
 		d := open(t, p, Config{Selector: c.sel})
 		job := Job{Items: []Item{
-			{Recording: d.Signals()[0].Recording.String(), Start: 0, Stop: 2e9},
-			{Recording: d.Signals()[0].Recording.String(), Start: 3e9, Stop: 5e9},
+			{Recording: d.Signals()[0].Recording.String(), Sensor: "ecg", Start: 0, Stop: 2e9},
+			{Recording: d.Signals()[0].Recording.String(), Sensor: "ecg", Start: 3e9, Stop: 5e9},
 		}}
 		_, err := d.Materialize(t.Context(), job)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !dataset.IsPermanent(err) {
@@ -338,7 +338,7 @@ func TestBadJobsAndFiles(t *testing.T) {
 	d := open(t, Params{Dir: dir}, Config{})
 	id := func(i int) string { return d.Signals()[i].Recording.String() }
 	item := func(i int, from, to int64) Item {
-		return Item{Signal: i, Recording: id(i), Start: from * 1e9, Stop: to * 1e9}
+		return Item{Signal: i, Recording: id(i), Sensor: "ecg", Start: from * 1e9, Stop: to * 1e9}
 	}
 	if err := os.Truncate(filepath.Join(dir, "samples", "000.lpcm"), 1000); err != nil {
 		t.Fatal(err)
@@ -354,12 +354,15 @@ func TestBadJobsAndFiles(t *testing.T) {
 		"empty":           {nil, ErrJob, true},
 		"no such signal":  {[]Item{{Signal: 7, Recording: id(0)}}, ErrJob, true},
 		"negative signal": {[]Item{{Signal: -1, Recording: id(0)}}, ErrJob, true},
-		"other recording": {[]Item{{Signal: 1, Recording: id(0), Stop: 1e9}}, ErrJob, true},
+		"other recording": {[]Item{{Signal: 1, Recording: id(0), Sensor: "ecg", Stop: 1e9}}, ErrJob, true},
+		"other sensor":    {[]Item{{Signal: 1, Recording: id(1), Sensor: "eeg", Stop: 1e9}}, ErrJob, true},
 		"outside":         {[]Item{item(1, 20, 22)}, ErrOutsideSignal, true},
 		"unequal":         {[]Item{item(1, 0, 2), item(1, 0, 3)}, ErrShape, true},
-		"channel":         {[]Item{{Signal: 1, Recording: id(1), Stop: 1e9, Channels: []string{"x"}}}, ErrChannels, true},
-		"truncated":       {[]Item{item(1, 0, 2), item(0, 0, 2)}, ErrTruncated, true},
-		"missing":         {[]Item{item(2, 0, 2)}, fs.ErrNotExist, false},
+		"channel": {[]Item{{
+			Signal: 1, Recording: id(1), Sensor: "ecg", Stop: 1e9, Channels: []string{"x"},
+		}}, ErrChannels, true},
+		"truncated": {[]Item{item(1, 0, 2), item(0, 0, 2)}, ErrTruncated, true},
+		"missing":   {[]Item{item(2, 0, 2)}, fs.ErrNotExist, false},
 	} {
 		_, err := d.Materialize(t.Context(), Job{Items: c.items})
 		if !errors.Is(err, c.want) || dataset.IsPermanent(err) != c.permanent {

@@ -46,15 +46,18 @@ func NewEpochBatches(cfg EpochConfig) (*EpochBatches, error) {
 	total := 0
 	for i := range w.Signals {
 		s := &w.Signals[i]
-		if cfg.Stride < 0 || cfg.Stride%s.LabelDuration != 0 {
-			return nil, fmt.Errorf("%w: stride %v is not a whole number of labels of %v", ErrWindow, cfg.Stride, s.LabelDuration)
+		n, whole := w.grids[i].whole(max(0, cfg.Stride))
+		if !whole || n < 1 {
+			return nil, fmt.Errorf("%w: stride %v is not a whole number of labels of %v", ErrWindow, cfg.Stride,
+				w.grids[i])
 		}
-		stride := int(cfg.Stride / s.LabelDuration)
+		stride := int(n)
 		total += (s.LabelCount()-w.labels[i])/stride + 1
 		e.stride, e.ends = append(e.stride, stride), append(e.ends, total)
 	}
 	if e.dropLast && total < e.BatchSize {
-		return nil, fmt.Errorf("%w: drop_last with batch_size %d leaves none of %d windows", ErrParams, e.BatchSize, total)
+		return nil, fmt.Errorf("%w: drop_last with batch_size %d leaves none of %d windows", ErrParams, e.BatchSize,
+			total)
 	}
 	return e, nil
 }

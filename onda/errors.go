@@ -55,6 +55,18 @@ var (
 	// ErrJob is returned when a job names a recording that this process does
 	// not have at that place: coordinator and worker read different tables.
 	ErrJob = errors.New("onda: job does not fit the tables")
+	// ErrUnlike is returned for signals that cannot share a tensor: of another
+	// kind of sensor, unit, rate or list of channels. Both recordings are named.
+	ErrUnlike = errors.New("onda: signals are unlike")
+	// ErrFile is returned for a sample file that is not what its row says: of
+	// another length than its span, channels and type give.
+	ErrFile = errors.New("onda: file is not what its row says")
+	// ErrDuplicate is returned for rows that say one thing twice: two signals
+	// of one sensor, or two rows of stored labels, over the same time.
+	ErrDuplicate = errors.New("onda: duplicate rows")
+	// ErrTooLarge is returned when an opening would hold more bytes than
+	// [Config].OpenBytes. errors.As with a *BudgetError tells what.
+	ErrTooLarge = fmt.Errorf("%w: larger than an opening may be", ErrParams)
 	// ErrShape is returned when the items of one batch differ in shape.
 	ErrShape = errors.New("onda: items of unequal shape")
 )

@@ -34,20 +34,20 @@ func GuessContext(ctx context.Context, dir string) (Params, error) {
 		return Params{}, fmt.Errorf("%w: %s has %d tables *.signals.arrow and %d *.annotations.arrow",
 			ErrParams, dir, len(signals), len(annotations))
 	}
-	source := Dir(dir)
 	var tried []error
-	for _, table := range signals {
-		rows, err := ReadSignals(ctx, source, table, "")
-		if err != nil {
-			tried = append(tried, err)
-			continue
-		}
-		for _, name := range annotations {
-			p, err := guessLabels(ctx, source, rows, Params{Dir: dir, Signals: table, Annotations: name})
-			if err == nil {
-				return p, nil
+	// First as they are, then without what cannot be used.
+	for _, p := range []Params{{}, {SortAndTrim: true}, {OnBad: OnBadDrop}} {
+		p.Dir = dir
+		for _, p.Signals = range signals {
+			for _, p.Annotations = range annotations {
+				found, err := guessLabels(ctx, Dir(dir), p)
+				if err == nil {
+					return found, nil
+				}
+				if p.OnBad == "" && !p.SortAndTrim {
+					tried = append(tried, err)
+				}
 			}
-			tried = append(tried, err)
 		}
 	}
 	return Params{}, fmt.Errorf("%w: no labels found in %s: %w", ErrParams, dir, errors.Join(tried...))
@@ -68,12 +68,19 @@ func tablesOf(dir, suffix string) ([]string, error) {
 	return names, nil
 }
 
-// guessLabels completes p with the first column of its annotations that works.
-func guessLabels(ctx context.Context, source Source, signals []Signal, p Params) (Params, error) {
-	names, err := columns(ctx, source, p.Annotations)
+// guessLabels completes p with the first column of its annotations that works,
+// and the commonest type of sensor if there are several.
+func guessLabels(ctx context.Context, source Source, p Params) (Params, error) {
+	b := &budget{limit: defaultOpenBytes}
+	names, err := columns(ctx, source, b, p.Annotations)
 	if err != nil {
 		return p, err
 	}
+	t, err := readSignals(ctx, source, b, p.Signals, "", "")
+	if err != nil {
+		return p, err
+	}
+	p.SensorType = commonestSensor(t.signals)
 	p.LabelDuration = Duration(time.Second)
 	var tried []error
 	for _, column := range names {
@@ -81,48 +88,50 @@ func guessLabels(ctx context.Context, source Source, signals []Signal, p Params)
 			continue
 		}
 		p.LabelColumn = column
-		labeled, encoding, sorted, err := tryLabels(ctx, source, signals, p)
-		if err != nil {
-			tried = append(tried, fmt.Errorf("%s, column %q: %w", p.Annotations, column, err))
-			continue
+		found, err := guessWindow(ctx, source, p)
+		if err == nil {
+			return found, nil
 		}
-		p.Encoding, p.SortAndTrim = encoding, sorted
-		window := 10 * time.Second
-		for _, l := range labeled {
-			window = min(window, l.LabelSpan.Duration())
-		}
-		p.BatchDuration = Duration(window)
-		return p, nil
+		tried = append(tried, fmt.Errorf("%s, column %q: %w", p.Annotations, column, err))
 	}
 	return p, errors.Join(append(tried, fmt.Errorf("%s has no column of labels", p.Annotations))...)
 }
 
-// tryLabels labels the signals as the annotations are, or else sorted and
-// trimmed.
-func tryLabels(ctx context.Context, source Source, signals []Signal, p Params) ([]LabeledSignal, map[string]uint8, bool, error) {
-	annotations, err := ReadAnnotations(ctx, source, p.Annotations, p.LabelColumn, "")
-	if err != nil {
-		return nil, nil, false, err
-	}
-	encoding, err := SortedEncoding(annotations)
-	if err != nil {
-		return nil, nil, false, err
-	}
-	cfg := LabelConfig{Duration: time.Duration(p.LabelDuration), Encoding: encoding}
-	annotations = annotationsOf(annotations, signals)
-	var labeled []LabeledSignal
-	for _, sorted := range []bool{false, true} {
-		if sorted {
-			if annotations, err = SortAndTrimGroups(annotations, cfg.Duration); err != nil {
-				break
-			}
-		}
-		if labeled, err = LabelSignals(signals, annotations, cfg); err == nil && len(labeled) > 0 {
-			return labeled, encoding, sorted, nil
+// commonestSensor is the type of most signals, or nil if all have one.
+func commonestSensor(signals []Signal) Names {
+	count := map[string]int{}
+	best := ""
+	for _, s := range signals {
+		if count[s.SensorType]++; count[s.SensorType] > count[best] {
+			best = s.SensorType
 		}
 	}
-	if err == nil {
-		err = ErrNoSignals
+	if len(count) < 2 {
+		return nil
 	}
-	return nil, nil, false, err
+	return Names{best}
+}
+
+// guessWindow tries p, and completes it with an encoding and a window: of 10 s,
+// or of the shortest labels, or of the longest where those shorter are dropped.
+func guessWindow(ctx context.Context, source Source, p Params) (Params, error) {
+	try := p
+	try.BatchDuration = p.LabelDuration
+	try = try.resolved()
+	o, err := try.open(ctx, source, &budget{limit: defaultOpenBytes}, false, nil)
+	if err != nil {
+		return p, err
+	}
+	const usual = 10 * time.Second
+	shortest, longest := usual, time.Duration(0)
+	for i := range o.signals {
+		d := o.signals[i].LabelSpan.Duration()
+		shortest, longest = min(shortest, d), max(longest, d)
+	}
+	window := shortest
+	if p.OnBad == OnBadDrop {
+		window = min(usual, longest)
+	}
+	p.BatchDuration, p.Encoding = Duration(window), o.encoding
+	return p, nil
 }

@@ -2,6 +2,7 @@ package onda
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -10,8 +11,8 @@ import (
 )
 
 // LabeledSignal is a signal with dense labels: one label for every
-// LabelDuration of LabelSpan. The labels are held here, or stored as a signal
-// of their own and read by range.
+// LabelDuration of LabelSpan, or LabelRate of them in a second. The labels are
+// held here, or stored as a signal of their own and read by range.
 type LabeledSignal struct {
 	Signal
 	// LabelSpan is what the labels cover, from the start of the recording. It
@@ -19,6 +20,9 @@ type LabeledSignal struct {
 	LabelSpan Span
 	// LabelDuration is the length of one label.
 	LabelDuration time.Duration
+	// LabelRate, in place of LabelDuration, is labels per second, for labels
+	// whose length is no whole number of nanoseconds.
+	LabelRate float64
 	// Labels are the encoded labels, LabelCount of them, if Stored is nil.
 	Labels []uint8
 	// Stored is the signal that holds the labels, if they are not held here:
@@ -26,8 +30,18 @@ type LabeledSignal struct {
 	Stored *Signal
 }
 
+// grid is where labels begin, from the start of the first.
+func (l *LabeledSignal) grid() rate { return labelGrid(l.LabelDuration, l.LabelRate) }
+
+func labelGrid(duration time.Duration, hz float64) rate {
+	if hz > 0 {
+		return rateOf(hz)
+	}
+	return rateEvery(duration)
+}
+
 // LabelCount is the number of labels.
-func (l *LabeledSignal) LabelCount() int { return int(l.LabelSpan.Duration() / l.LabelDuration) }
+func (l *LabeledSignal) LabelCount() int { return int(l.grid().nearest(l.LabelSpan.Duration())) }
 
 // SubSpan is l with only the labels of span, which has to lie inside the
 // labels and on their boundaries; span counts from the start of the recording.
@@ -37,14 +51,16 @@ func (l LabeledSignal) SubSpan(span Span) (LabeledSignal, error) {
 		return LabeledSignal{}, fmt.Errorf("%w: recording %s: %v is not inside the labels, %v",
 			ErrOutsideSignal, l.Recording, span, l.LabelSpan)
 	}
-	from := span.Start - l.LabelSpan.Start
-	if from%l.LabelDuration != 0 || span.Duration()%l.LabelDuration != 0 || span.Duration() == 0 {
+	grid := l.grid()
+	first, begins := grid.whole(span.Start - l.LabelSpan.Start)
+	n, ends := grid.whole(span.Duration())
+	if !begins || !ends || n == 0 {
 		return LabeledSignal{}, fmt.Errorf("%w: recording %s: %v is not a whole number of labels of %v",
-			ErrLabels, l.Recording, span, l.LabelDuration)
+			ErrLabels, l.Recording, span, grid)
 	}
 	l.LabelSpan = span
 	if l.Stored == nil {
-		first, n := int(from/l.LabelDuration), l.LabelCount()
+		n = min(n, int64(len(l.Labels))-first)
 		l.Labels = l.Labels[first : first+n : first+n]
 	}
 	return l, nil
@@ -56,51 +72,91 @@ func (l *LabeledSignal) validate() error {
 	if err := l.Signal.validate(); err != nil {
 		return err
 	}
-	switch {
-	case l.LabelDuration <= 0:
-		return fmt.Errorf("%w: recording %s: label duration %v", ErrLabels, l.Recording, l.LabelDuration)
-	case l.LabelSpan.Duration() <= 0 || l.LabelSpan.Duration()%l.LabelDuration != 0:
+	if err := validateGrid(l.LabelDuration, l.LabelRate); err != nil {
+		return fmt.Errorf("%w: recording %s: %w", ErrLabels, l.Recording, err)
+	}
+	grid := l.grid()
+	n, whole := grid.whole(l.LabelSpan.Duration())
+	if !whole || n <= 0 {
 		return fmt.Errorf("%w: recording %s: %v is not a whole number of labels of %v",
-			ErrLabels, l.Recording, l.LabelSpan, l.LabelDuration)
-	case !l.Span.Contains(l.LabelSpan):
+			ErrLabels, l.Recording, l.LabelSpan, grid)
+	}
+	if !l.Span.Contains(l.LabelSpan) {
 		return fmt.Errorf("%w: recording %s: labels %v, signal %v", ErrOutsideSignal, l.Recording, l.LabelSpan, l.Span)
-	case l.Stored == nil && len(l.Labels) != l.LabelCount():
-		return fmt.Errorf("%w: recording %s: %d labels for %v", ErrLabels, l.Recording, len(l.Labels), l.LabelSpan)
-	case l.Stored != nil && !l.Stored.Span.Contains(l.LabelSpan):
-		return fmt.Errorf("%w: recording %s: labels %v, stored %v", ErrOutsideSignal, l.Recording, l.LabelSpan, l.Stored.Span)
-	case l.Stored != nil && (l.LabelSpan.Start-l.Stored.Span.Start)%l.LabelDuration != 0:
+	}
+	if l.Stored == nil {
+		if int64(len(l.Labels)) != n {
+			return fmt.Errorf("%w: recording %s: %d labels for %v", ErrLabels, l.Recording, len(l.Labels), l.LabelSpan)
+		}
+		return nil
+	}
+	if !l.Stored.Span.Contains(l.LabelSpan) {
+		return fmt.Errorf("%w: recording %s: labels %v, stored %v", ErrOutsideSignal, l.Recording, l.LabelSpan,
+			l.Stored.Span)
+	}
+	if _, whole := grid.whole(l.LabelSpan.Start - l.Stored.Span.Start); !whole {
 		return fmt.Errorf("%w: recording %s: labels %v, stored %v", ErrLabels, l.Recording, l.LabelSpan, l.Stored.Span)
 	}
 	return nil
 }
 
-// maxLabels bounds the labels of one group: what a damaged table states is not
-// allocated unseen.
-const maxLabels = 1 << 30
+const (
+	// maxLabels bounds the labels of one group: what a damaged table states is
+	// not allocated unseen.
+	maxLabels = 1 << 30
+	// The shortest label: no sensor of the formats that end up here is faster.
+	minLabelDuration = time.Microsecond
+	maxLabelRate     = 1e6
+)
+
+// validateGrid checks the length of labels, one of the two.
+func validateGrid(duration time.Duration, hz float64) error {
+	switch {
+	case duration != 0 && hz != 0:
+		return errors.New("both a label duration and a label rate")
+	case hz != 0 && !(hz >= minRate && hz <= maxLabelRate):
+		return fmt.Errorf("label rate %v is not in [1e-9, 1e6]: labels are 1us to 31 years long", hz)
+	case hz == 0 && !(duration >= minLabelDuration && duration <= maxTime):
+		return fmt.Errorf("label duration %v is not in [%v, %v]: the shortest is that of a sample at 1 MHz, "+
+			"the longest that of a span", duration, minLabelDuration, maxTime)
+	}
+	return nil
+}
 
 // LabelConfig says how annotations become labels.
 type LabelConfig struct {
-	// Duration of one label. Required.
+	// Duration of one label, at least 1us. Required, unless Rate is given.
 	Duration time.Duration
+	// Rate, in place of Duration, is labels per second, up to 1e6, for labels
+	// whose length is no whole number of nanoseconds.
+	Rate float64
 	// Encoding gives the number of each label. Required.
 	Encoding map[string]uint8
-	// RoundTo rounds the duration of each span to a multiple of itself, half
-	// up, before it is divided into labels: for spans that are a few
-	// milliseconds off. Defaults to no rounding.
+	// RoundTo allows spans that are a few milliseconds off: the duration of
+	// each, rounded to a multiple of RoundTo, half up, has to be a whole number
+	// of labels, and each begins and ends at the label's boundary that is
+	// nearest to where it does. Defaults to no rounding.
 	RoundTo time.Duration
 	// Logger hears of the signals that are dropped. Defaults to none.
 	Logger *slog.Logger
+
+	budget *budget
 }
 
 func (c *LabelConfig) validate() error {
-	if c.Duration <= 0 || c.RoundTo < 0 {
-		return fmt.Errorf("%w: label duration %v, rounded to %v", ErrParams, c.Duration, c.RoundTo)
+	if err := validateGrid(c.Duration, c.Rate); err != nil {
+		return fmt.Errorf("%w: %w", ErrParams, err)
+	}
+	if c.RoundTo < 0 {
+		return fmt.Errorf("%w: labels rounded to %v", ErrParams, c.RoundTo)
 	}
 	if len(c.Encoding) == 0 {
 		return fmt.Errorf("%w: no encoding", ErrParams)
 	}
 	return nil
 }
+
+func (c *LabelConfig) grid() rate { return labelGrid(c.Duration, c.Rate) }
 
 // LabelSignals gives every signal the labels of its group. The annotations of
 // a group have to be sorted, contiguous and, after rounding, whole numbers of
@@ -114,26 +170,24 @@ func LabelSignals(signals []Signal, annotations []Annotation, cfg LabelConfig) (
 	}
 	logger := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	keys, groups := groupAnnotations(annotations)
-	type labels struct {
-		span   Span
-		values []uint8
-	}
-	byGroup := make(map[string]labels, len(groups))
+	encoded := map[string]labelRun{}
 	for _, key := range keys {
-		span, values, err := cfg.encode(groups[key])
+		run, err := cfg.encode(groups[key], false)
 		if err != nil {
 			return nil, fmt.Errorf("group %s: %w", key, err)
 		}
-		byGroup[key] = labels{span, values}
+		if len(run.values) > 0 {
+			encoded[key] = run
+		}
 	}
 	var out []LabeledSignal
 	for _, s := range signals {
-		of, ok := byGroup[s.Group]
-		if !ok || len(of.values) == 0 {
+		run, ok := encoded[s.Group]
+		if !ok {
 			logger.Warn("signal dropped: it has no labels", "recording", s.Recording.String(), "path", s.Path)
 			continue
 		}
-		l := LabeledSignal{Signal: s, LabelSpan: of.span, LabelDuration: cfg.Duration, Labels: of.values}
+		l := cfg.labeled(s, run)
 		if err := l.validate(); err != nil {
 			return nil, err
 		}
@@ -142,36 +196,61 @@ func LabelSignals(signals []Signal, annotations []Annotation, cfg LabelConfig) (
 	return out, nil
 }
 
-// encode expands the annotations of one group to labels and the span that
-// these cover, which begins with the first annotation.
-func (c *LabelConfig) encode(annotations []Annotation) (Span, []uint8, error) {
-	if err := contiguous(annotations); err != nil {
-		return Span{}, nil, err
+// labelRun is a stretch of labels without a break.
+type labelRun struct {
+	span   Span
+	values []uint8
+}
+
+func (c *LabelConfig) labeled(s Signal, run labelRun) LabeledSignal {
+	return LabeledSignal{
+		Signal: s, LabelSpan: run.span, LabelDuration: c.Duration, LabelRate: c.Rate, Labels: run.values,
 	}
+}
+
+// encode expands contiguous annotations to labels and the span that these
+// cover, which begins with the first annotation. Each annotation's labels lie
+// where it lies, whatever was rounded before it. If trim is set, a last
+// annotation that is no whole number of labels long is cut to one.
+func (c *LabelConfig) encode(annotations []Annotation, trim bool) (labelRun, error) {
+	if err := contiguous(annotations); err != nil {
+		return labelRun{}, err
+	}
+	grid := c.grid()
 	start := annotations[0].Span.Start
 	total := annotations[len(annotations)-1].Span.Stop - start
-	if total/c.Duration > maxLabels {
-		return Span{}, nil, fmt.Errorf("%w: %v holds more than %d labels of %v", ErrLabels, total, maxLabels, c.Duration)
+	// Spans that were rounded up must not give labels for time that nobody
+	// annotated: what does not fit is cut at the end.
+	end := grid.index(total)
+	if n, whole := grid.whole(total); whole {
+		end = n
 	}
-	var values []uint8
-	for _, a := range annotations {
+	if end > maxLabels {
+		return labelRun{}, fmt.Errorf("%w: %v holds more than %d labels of %v", ErrLabels, total, maxLabels, grid)
+	}
+	if err := c.budget.take("the labels", end); err != nil {
+		return labelRun{}, err
+	}
+	values := make([]uint8, 0, end)
+	for i, a := range annotations {
 		d := a.Span.Duration()
 		if c.RoundTo > 0 {
 			d = d.Round(c.RoundTo)
 		}
-		if d%c.Duration != 0 {
-			return Span{}, nil, fmt.Errorf("%w: %v is not a whole number of labels of %v", ErrLabels, a.Span, c.Duration)
+		_, whole := grid.whole(d)
+		if last := trim && i == len(annotations)-1; !whole && !last {
+			return labelRun{}, fmt.Errorf("%w: %v is not a whole number of labels of %v", ErrLabels, a.Span, grid)
 		}
 		code, ok := c.Encoding[a.Label]
 		if !ok {
-			return Span{}, nil, fmt.Errorf("%w: %q at %v", ErrEncoding, a.Label, a.Span)
+			return labelRun{}, fmt.Errorf("%w: %q at %v", ErrEncoding, a.Label, a.Span)
 		}
-		values = append(values, slices.Repeat([]uint8{code}, int(d/c.Duration))...)
+		for until := min(grid.nearest(a.Span.Stop-start), end); int64(len(values)) < until; {
+			values = append(values, code)
+		}
 	}
-	// Spans that were rounded up must not give labels for time that nobody
-	// annotated: what does not fit is cut at the end.
-	n := min(len(values), int(total/c.Duration))
-	return Span{start, start + time.Duration(n)*c.Duration}, values[:n:n], nil
+	values = slices.Clip(values)
+	return labelRun{Span{start, start + grid.at(int64(len(values)))}, values}, nil
 }
 
 // contiguous checks that each span begins where the one before it ends.
@@ -181,8 +260,10 @@ func contiguous(annotations []Annotation) error {
 		switch {
 		case after.Start < before.Start:
 			return fmt.Errorf("%w: not sorted: %v after %v", ErrLabels, after, before)
-		case before.Stop != after.Start:
-			return fmt.Errorf("%w: not contiguous: %v after %v", ErrLabels, after, before)
+		case before.Stop < after.Start:
+			return fmt.Errorf("%w: not contiguous: a gap between %v and %v", ErrLabels, before, after)
+		case before.Stop > after.Start:
+			return fmt.Errorf("%w: not contiguous: %v overlaps %v", ErrLabels, after, before)
 		}
 	}
 	return nil

@@ -226,7 +226,7 @@ func TestStoredLabels(t *testing.T) {
 	if rows[0].Path != "labels_a.lpcm" || rows[1].Path != "labels_b.lpcm" {
 		t.Errorf("stored as %s and %s", rows[0].Path, rows[1].Path)
 	}
-	again, err := AttachLabels([]Signal{a, b}, rows, time.Second, nil)
+	again, err := AttachLabels([]Signal{a, b}, rows, xy)
 	if err != nil || len(again) != 2 || again[1].LabelSpan != seconds(5, 50) {
 		t.Fatalf("got %+v, %v", again, err)
 	}
@@ -252,15 +252,15 @@ func TestStoredLabels(t *testing.T) {
 	clash[1].Path = "other/a.lpcm"
 	_, err = StoreLabels(dir, clash)
 	wantErr(t, err, ErrPath)
-	_, err = AttachLabels([]Signal{a}, rows, 2*time.Second, nil)
+	_, err = AttachLabels([]Signal{a}, rows, LabelConfig{Duration: 2 * time.Second})
 	wantErr(t, err, ErrLabels)
-	_, err = AttachLabels([]Signal{a}, rows, 0, nil)
+	_, err = AttachLabels([]Signal{a}, rows, LabelConfig{})
 	wantErr(t, err, ErrParams)
 	short := a
 	short.Span = seconds(0, 20)
-	_, err = AttachLabels([]Signal{short}, rows, time.Second, nil)
+	_, err = AttachLabels([]Signal{short}, rows, xy)
 	wantErr(t, err, ErrOutsideSignal)
-	if none, err := AttachLabels([]Signal{testSignal(3)}, rows, time.Second, nil); err != nil || len(none) != 0 {
+	if none, err := AttachLabels([]Signal{testSignal(3)}, rows, xy); err != nil || len(none) != 0 {
 		t.Errorf("got %v, %v", none, err)
 	}
 }
@@ -277,6 +277,21 @@ func TestSortedEncoding(t *testing.T) {
 	}
 	_, err = SortedEncoding(many)
 	wantErr(t, err, ErrEncoding)
+}
+
+// applied are the signals of the part in use.
+func applied(s *Split, signals []Signal) ([]Signal, error) {
+	in, err := s.part(signalTable{signals: signals})
+	if err != nil {
+		return nil, err
+	}
+	var kept []Signal
+	for i := range signals {
+		if in(i) {
+			kept = append(kept, signals[i])
+		}
+	}
+	return kept, nil
 }
 
 func TestSplit(t *testing.T) {
@@ -296,7 +311,7 @@ func TestSplit(t *testing.T) {
 	total := 0
 	for _, p := range parts {
 		split := Split{Use: p.Name, Parts: parts, Seed: 3}
-		kept, err := split.apply(signals)
+		kept, err := applied(&split, signals)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +326,7 @@ func TestSplit(t *testing.T) {
 			seen[s.Recording] = p.Name
 		}
 		// More recordings move none.
-		fewer, err := split.apply(signals[:100])
+		fewer, err := applied(&split, signals[:100])
 		if err != nil || len(fewer) > len(kept) || fewer[0].Recording != kept[0].Recording {
 			t.Errorf("%s: %d of %d, %v", p.Name, len(fewer), len(kept), err)
 		}
@@ -330,7 +345,7 @@ func TestSplit(t *testing.T) {
 		"twice":        {Use: "a", Parts: []Part{{Name: "a", Fraction: 0.1}, {Name: "a", Fraction: 0.1}}},
 		"in two":       {Use: "a", Parts: []Part{{Name: "a", Recordings: []uuid.UUID{id(1)}}, {Name: "b", Recordings: []uuid.UUID{id(1)}}}},
 	} {
-		if _, err := s.apply(signals); !errors.Is(err, ErrParams) {
+		if _, err := applied(&s, signals); !errors.Is(err, ErrParams) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -14,10 +14,6 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// maxBatchBytes bounds x: the largest batch that a trainer's default window
-// takes.
-const maxBatchBytes = 1 << 30
-
 // Materialize reads the windows of one job, concurrently, and returns a batch
 // of two tensors:
 //
@@ -46,7 +42,8 @@ func (d *Dataset) Materialize(ctx context.Context, job Job) (schema.Batch, error
 // the source stay as they are: storage has bad moments.
 func permanent(err error) error {
 	for _, cause := range []error{
-		ErrTruncated, ErrCompressed, ErrPath, ErrSignal, ErrChannels, ErrLabels, ErrOutsideSignal, ErrJob, ErrShape,
+		ErrTruncated, ErrCompressed, ErrFile, ErrPath, ErrSignal, ErrChannels, ErrLabels, ErrOutsideSignal, ErrJob,
+		ErrShape,
 	} {
 		if errors.Is(err, cause) {
 			return dataset.Permanent(err)
@@ -75,8 +72,9 @@ func (d *Dataset) window(item Item) (window, error) {
 		span:   Span{time.Duration(item.Start), time.Duration(item.Stop)},
 		wanted: item.Channels,
 	}
-	if id := w.signal.Recording.String(); id != item.Recording {
-		return window{}, fmt.Errorf("%w: signal %d is of recording %s, the job means %s", ErrJob, item.Signal, id, item.Recording)
+	if id := w.signal.Recording.String(); id != item.Recording || w.signal.SensorLabel != item.Sensor {
+		return window{}, fmt.Errorf("%w: signal %d is %q of recording %s, the job means %q of %s",
+			ErrJob, item.Signal, w.signal.SensorLabel, id, item.Sensor, item.Recording)
 	}
 	sub, err := w.signal.SubSpan(w.span)
 	if err != nil {
@@ -163,13 +161,14 @@ func (d *Dataset) acquire(ctx context.Context) bool {
 }
 
 func (d *Dataset) readLabels(ctx context.Context, w *window, into []uint8) error {
-	from := int((w.span.Start - w.signal.LabelSpan.Start) / w.signal.LabelDuration)
+	grid := w.signal.grid()
+	from := grid.nearest(w.span.Start - w.signal.LabelSpan.Start)
 	stored := w.signal.Stored
 	if stored == nil {
 		copy(into, w.signal.Labels[from:])
 		return nil
 	}
-	first := int64((w.span.Start - stored.Span.Start) / w.signal.LabelDuration)
+	first := grid.nearest(w.span.Start - stored.Span.Start)
 	raw, err := d.reader.raw(ctx, stored, first, int64(len(into)))
 	if err != nil {
 		return fmt.Errorf("labels: %w", err)

@@ -2,6 +2,7 @@ package onda
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -14,7 +15,11 @@ type Params struct {
 	// samples, as coordinator and workers see it. Not used if [Config].Source
 	// is set.
 	Dir string `json:"dir,omitempty"`
-	// Signals is the onda.signal@2 table. Defaults to "onda.signals.arrow".
+	// AllowLinks follows symbolic links of Dir that lead out of it, as git-annex,
+	// DVC and the caches of hubs have them. Defaults to false: ErrPath.
+	AllowLinks bool `json:"allow_links,omitempty"`
+	// Signals is the onda.signal@2 table. Its file_paths count from the folder
+	// that it is in. Defaults to "onda.signals.arrow".
 	Signals string `json:"signals,omitempty"`
 	// Annotations is the onda.annotation@1 table with the labels. Defaults to
 	// "onda.annotations.arrow".
@@ -23,21 +28,55 @@ type Params struct {
 	// Annotations: see [StoreLabels] and [AttachLabels]. Defaults to none.
 	LabelSignals string `json:"label_signals,omitempty"`
 
+	// SensorType keeps the signals of these types, such as "eeg": a name or a
+	// list. Defaults to all.
+	SensorType Names `json:"sensor_type,omitempty"`
+	// SensorLabel keeps the signals with these labels: a name or a list.
+	// Defaults to all.
+	SensorLabel Names `json:"sensor_label,omitempty"`
+	// ChannelMap gives channels their names: to each the names that tables may
+	// have for it, such as "C3-A2": ["C3:A2", "EEG C3-A2"]. Defaults to none.
+	ChannelMap map[string][]string `json:"channel_map,omitempty"`
+	// Unit of x, such as "microvolt". Signals in multiples of it are converted,
+	// others are ErrUnlike. Defaults to the unit of the first signal.
+	Unit string `json:"unit,omitempty"`
+	// OnBad is "refuse" ([OnBadRefuse]) or "drop" ([OnBadDrop]): whether
+	// recordings that cannot be used as they are end the opening or are left
+	// out, with all reasons listed either way. Defaults to "refuse".
+	OnBad string `json:"on_bad,omitempty"`
+	// Files is "check", which holds the length of every sample file against its
+	// row when the data set is opened, or "trust". Defaults to "check".
+	Files string `json:"files,omitempty"`
+	// Fingerprint is "stat", by size and time of every sample file, or
+	// "content", by what they hold: see [Dataset.Fingerprint]. Defaults to
+	// "stat".
+	Fingerprint string `json:"fingerprint,omitempty"`
+
 	// LabelColumn of the annotations. Defaults to "label".
 	LabelColumn string `json:"label_column,omitempty"`
 	// GroupColumn of both tables says which annotations label which signals.
 	// Defaults to "recording".
 	GroupColumn string `json:"group_column,omitempty"`
-	// LabelDuration is the length of one label. Defaults to 1s.
+	// LabelDuration is the length of one label, at least 1us. Defaults to 1s.
 	LabelDuration Duration `json:"label_duration,omitzero"`
-	// RoundTo rounds the durations of annotations: see [LabelConfig].
+	// LabelRate, in place of LabelDuration, is labels per second, for labels
+	// whose length is no whole number of nanoseconds: 3, 7 or 360. Defaults to
+	// LabelDuration.
+	LabelRate float64 `json:"label_rate,omitempty"`
+	// RoundTo allows annotations that are a little off: see [LabelConfig].
 	RoundTo Duration `json:"round_to,omitzero"`
 	// SortAndTrim sorts the annotations of each group and cuts the last to
 	// whole labels: see [SortAndTrimGroups]. Defaults to false.
 	SortAndTrim bool `json:"sort_and_trim,omitempty"`
-	// Encoding gives the number of each label. Defaults to [SortedEncoding] of
-	// all annotations; name it where the data may grow.
+	// Encoding gives the number of each label. Defaults to the labels
+	// themselves if their column has numbers, else to [SortedEncoding] of all
+	// annotations; name it where the data may grow.
 	Encoding map[string]uint8 `json:"encoding,omitempty"`
+	// Ignore lists labels that are to be masked: in y they are IgnoreValue.
+	// Defaults to none.
+	Ignore []string `json:"ignore,omitempty"`
+	// IgnoreValue, 1 to 255, which no other label may have. Defaults to 255.
+	IgnoreValue uint8 `json:"ignore_value,omitempty"`
 	// Split keeps a part of the recordings. Defaults to all.
 	Split *Split `json:"split,omitempty"`
 
@@ -90,6 +129,24 @@ const (
 	dtypeFloat64      = "float64"
 )
 
+// Names is a list of names, whose JSON may be a single one.
+type Names []string
+
+// UnmarshalJSON reads a name or a list of names.
+func (n *Names) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*n = Names{one}
+		return nil
+	}
+	var list []string
+	if err := json.Unmarshal(data, &list); err != nil {
+		return fmt.Errorf("%w: neither a name nor a list of names: %w", ErrParams, err)
+	}
+	*n = list
+	return nil
+}
+
 // Duration is a time.Duration whose text is like "10s" or "1m30s".
 type Duration time.Duration
 
@@ -114,7 +171,13 @@ func (p Params) resolved() Params {
 		p.LabelColumn = cmp.Or(p.LabelColumn, "label")
 	}
 	p.GroupColumn = cmp.Or(p.GroupColumn, columnRecording)
-	p.LabelDuration = cmp.Or(p.LabelDuration, Duration(time.Second))
+	if p.LabelRate == 0 {
+		p.LabelDuration = cmp.Or(p.LabelDuration, Duration(time.Second))
+	}
+	p.IgnoreValue = cmp.Or(p.IgnoreValue, 255)
+	p.OnBad = cmp.Or(p.OnBad, OnBadRefuse)
+	p.Files = cmp.Or(p.Files, filesCheck)
+	p.Fingerprint = cmp.Or(p.Fingerprint, fingerprintStat)
 	p.Mode = cmp.Or(p.Mode, ModeRandom)
 	p.BatchSize = cmp.Or(p.BatchSize, 16)
 	p.BatchDuration = cmp.Or(p.BatchDuration, Duration(10*time.Second))
@@ -127,25 +190,32 @@ func (p *Params) validate() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrParams, fmt.Sprintf(format, args...))
 	}
+	weighted := p.SignalWeights != nil || p.LabelWeights != nil || p.ClassWeights != nil
+	annotated := p.Annotations != "" || p.LabelColumn != "" || p.Encoding != nil || p.Ignore != nil || p.SortAndTrim ||
+		p.RoundTo != 0
 	switch {
 	case p.Mode != ModeRandom && p.Mode != ModeEpochs:
 		return bad("mode %q is neither %q nor %q", p.Mode, ModeRandom, ModeEpochs)
 	case p.DType != dtypeFloat32 && p.DType != dtypeFloat64:
 		return bad("dtype %q is neither %q nor %q", p.DType, dtypeFloat32, dtypeFloat64)
-	case p.LabelDuration <= 0 || p.RoundTo < 0 || p.BatchDuration <= 0 || p.Stride < 0:
-		return bad("a duration is negative")
-	case p.LabelSignals != "" && (p.Annotations != "" || p.LabelColumn != "" || p.Encoding != nil || p.SortAndTrim || p.RoundTo != 0):
+	case p.OnBad != OnBadRefuse && p.OnBad != OnBadDrop:
+		return bad("on_bad %q is neither %q nor %q", p.OnBad, OnBadRefuse, OnBadDrop)
+	case p.Files != filesCheck && p.Files != filesTrust:
+		return bad("files %q is neither %q nor %q", p.Files, filesCheck, filesTrust)
+	case p.Fingerprint != fingerprintStat && p.Fingerprint != fingerprintContent:
+		return bad("fingerprint %q is neither %q nor %q", p.Fingerprint, fingerprintStat, fingerprintContent)
+	case p.LabelSignals != "" && annotated:
 		return bad("label_signals come in place of annotations and all that says how to read them")
 	case p.LabelSignals != "" && p.ClassWeights != nil:
 		return bad("class_weights need annotations, not label_signals")
 	case p.ClassWeights != nil && p.LabelWeights != nil:
 		return bad("both class_weights and label_weights")
-	case p.Mode != ModeRandom && (p.SignalWeights != nil || p.LabelWeights != nil || p.ClassWeights != nil):
+	case p.Mode != ModeRandom && weighted:
 		return bad("weights are for mode %q", ModeRandom)
 	case p.Mode != ModeEpochs && (p.Epochs != 0 || p.Stride != 0 || p.DropLast):
 		return bad("epochs, stride and drop_last are for mode %q", ModeEpochs)
 	case p.Selector == selectZeroMissing && (len(p.Channels) == 0 || p.NChannels != 0):
 		return bad("selector %q takes channels, and not n_channels", selectZeroMissing)
 	}
-	return nil
+	return p.bounds()
 }

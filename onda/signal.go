@@ -76,8 +76,8 @@ func (s *Signal) validate() error {
 	switch {
 	case len(s.Channels) == 0:
 		return bad("no channels")
-	case !(s.SampleRate > 0 && s.SampleRate <= maxSampleRate):
-		return bad("sample_rate %v is not in (0, 1e9]", s.SampleRate)
+	case !(s.SampleRate >= minRate && s.SampleRate <= maxSampleRate):
+		return bad("sample_rate %v is not in [1e-9, 1e9]", s.SampleRate)
 	case math.IsNaN(s.Resolution) || math.IsInf(s.Resolution, 0):
 		return bad("sample_resolution_in_unit is %v", s.Resolution)
 	case math.IsNaN(s.Offset) || math.IsInf(s.Offset, 0):
@@ -130,13 +130,8 @@ func (s *Signal) sampleRange(span Span) (first, count int64, err error) {
 	return first, count, nil
 }
 
-// sampleIndex is the index of the last sample taken at or before t. Spans are
-// cut to whole nanoseconds, so a time less than one nanosecond before a sample
-// counts as that sample's: at 360 Hz sample 370 lies at 1.02777…s, which a
-// table can only write as 1027777777 ns.
-func sampleIndex(rate float64, t time.Duration) int64 {
-	return int64(math.Ceil((float64(t)+1)*rate/1e9)) - 1
-}
+// sampleIndex is the index of the last sample taken at or before t.
+func sampleIndex(hz float64, t time.Duration) int64 { return rateOf(hz).index(t) }
 
 // Annotation is one row of an onda.annotation@1 table, with the label that
 // one of its further columns gives.

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Source opens the files that tables name. It is all that this package asks
@@ -23,7 +25,8 @@ type Source interface {
 	Open(ctx context.Context, path string) (Object, error)
 }
 
-// Object is an open file. ReadAt is called concurrently.
+// Object is an open file. ReadAt is called concurrently. An Object that has
+// ModTime() time.Time is known from another of the same size in its place.
 type Object interface {
 	io.ReaderAt
 	io.Closer
@@ -43,7 +46,15 @@ func (f SourceFunc) Open(ctx context.Context, path string) (Object, error) { ret
 // cannot name files that its folder does not hold.
 func Dir(root string) Source { return dirSource{root: root} }
 
-type dirSource struct{ root string }
+// DirWithLinks is [Dir] for folders whose symbolic links lead elsewhere, as
+// those of git-annex, DVC and the caches of hubs do. It serves what a link
+// below root leads to: the folder's owner decides, and no longer its place.
+func DirWithLinks(root string) Source { return dirSource{root: root, links: true} }
+
+type dirSource struct {
+	root  string
+	links bool
+}
 
 func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 	if err := ctx.Err(); err != nil {
@@ -53,18 +64,63 @@ func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenInRoot(d.root, name)
+	var f *os.File
+	// A pipe would wait for its other end, before its kind is known.
+	const flags = os.O_RDONLY | syscall.O_NONBLOCK
+	if d.links {
+		f, err = os.OpenFile(filepath.Join(d.root, name), flags, 0)
+	} else if f, err = openInRoot(d.root, name, flags); err != nil && d.leaves(name) {
+		return nil, fmt.Errorf("%w: %s in %s is behind a link that leads elsewhere; allow_links follows it", ErrPath,
+			name, d.root)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("onda: open %s in %s: %w", name, d.root, err)
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("not a regular file")
+		err = fmt.Errorf("%w: not a regular file", ErrPath)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("onda: open %s in %s: %w", name, d.root, err), f.Close())
 	}
-	return &dirObject{File: f, size: info.Size()}, nil
+	return &dirObject{File: f, size: info.Size(), at: info.ModTime()}, nil
+}
+
+func openInRoot(dir, name string, flags int) (*os.File, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.OpenFile(name, flags, 0)
+}
+
+// leaves reports whether the links of name lead out of the root, to something
+// that may not be there.
+func (d dirSource) leaves(name string) bool {
+	root, err := filepath.EvalSymlinks(d.root)
+	if err != nil {
+		return false
+	}
+	at := root
+	for _, part := range strings.Split(name, string(filepath.Separator)) {
+		at = filepath.Join(at, part)
+		real, err := filepath.EvalSymlinks(at)
+		if err != nil {
+			target, err := os.Readlink(at)
+			if err != nil {
+				return false
+			}
+			if real = target; !filepath.IsAbs(target) {
+				real = filepath.Join(filepath.Dir(at), target)
+			}
+		}
+		if rel, err := filepath.Rel(root, real); err != nil || !filepath.IsLocal(rel) {
+			return true
+		}
+		at = real
+	}
+	return false
 }
 
 // local turns path into one that is relative to the root.
@@ -96,6 +152,9 @@ func (d dirSource) local(path string) (string, error) {
 type dirObject struct {
 	*os.File
 	size int64
+	at   time.Time
 }
 
 func (o *dirObject) Size() int64 { return o.size }
+
+func (o *dirObject) ModTime() time.Time { return o.at }

@@ -53,11 +53,13 @@ type Job struct {
 
 // Item is one window of one labelled signal.
 type Item struct {
-	// Signal is the place of the labelled signal in the tables as read, and
-	// Recording its recording, so that a process with other tables fails
-	// ([ErrJob]) instead of reading something else.
+	// Signal is the place of the labelled signal in the tables as read,
+	// Recording its recording and Sensor its sensor label, so that a process
+	// with other tables, or one that dropped other signals, fails ([ErrJob])
+	// instead of reading something else.
 	Signal    int    `msgpack:"signal" json:"signal"`
 	Recording string `msgpack:"recording" json:"recording"`
+	Sensor    string `msgpack:"sensor" json:"sensor"`
 	// Start and Stop are nanoseconds from the start of the recording.
 	Start int64 `msgpack:"start" json:"start"`
 	Stop  int64 `msgpack:"stop" json:"stop"`

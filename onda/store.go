@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,8 @@ func StoreLabels(dir string, signals []LabeledSignal) ([]LabeledSignal, error) {
 		base = strings.TrimSuffix(strings.TrimSuffix(base, ".zst"), ".lpcm")
 		name := "labels_" + base + ".lpcm"
 		if other, ok := taken[name]; ok {
-			return nil, fmt.Errorf("%w: recordings %s and %s both store labels as %s", ErrPath, other, l.Recording, name)
+			return nil, fmt.Errorf("%w: recordings %s and %s both store labels as %s", ErrPath, other, l.Recording,
+				name)
 		}
 		taken[name] = l.Recording
 		if err := os.WriteFile(filepath.Join(dir, name), l.Labels, 0o644); err != nil {
@@ -49,57 +51,121 @@ func StoreLabels(dir string, signals []LabeledSignal) ([]LabeledSignal, error) {
 		out[i].Stored = &Signal{
 			Recording: l.Recording, SensorType: labelSensor, SensorLabel: l.SensorLabel,
 			Channels: []string{labelSensor}, Unit: labelSensor, Resolution: 1, SampleType: "uint8",
-			SampleRate: float64(time.Second) / float64(l.LabelDuration),
+			SampleRate: l.labelRate(),
 			Path:       name, Format: formatLPCM, Span: l.LabelSpan, Group: l.Group,
 		}
 	}
 	return out, nil
 }
 
-// AttachLabels gives every signal the stored labels of its recording: the row
-// of labels with the same sensor label, or the recording's only one. A rate
-// that is not one label per labelDuration is ErrLabels, labels outside the
-// signal are ErrOutsideSignal. Signals without labels are dropped with a
-// warning, for which logger may be nil.
-func AttachLabels(signals, labels []Signal, labelDuration time.Duration, logger *slog.Logger) ([]LabeledSignal, error) {
-	if labelDuration <= 0 {
-		return nil, fmt.Errorf("%w: label duration %v", ErrParams, labelDuration)
+// labelRate is labels per second.
+func (l *LabeledSignal) labelRate() float64 {
+	if l.LabelRate > 0 {
+		return l.LabelRate
 	}
-	logger = cmp.Or(logger, slog.New(slog.DiscardHandler))
-	byRecording := map[uuid.UUID][]*Signal{}
+	return float64(time.Second) / float64(l.LabelDuration)
+}
+
+// AttachLabels gives every signal the stored labels of its recording that lie
+// in its span: the rows of labels with the same sensor label, or, if there are
+// none, those of the recording's only other. Rows that overlap are
+// ErrDuplicate, a rate that is not that of the labels in cfg is ErrLabels,
+// labels that lie in no signal are ErrOutsideSignal. A signal with several rows
+// is given back once for each, one without labels is dropped with a warning.
+// cfg needs the length of labels only.
+func AttachLabels(signals, labels []Signal, cfg LabelConfig) ([]LabeledSignal, error) {
+	if err := validateGrid(cfg.Duration, cfg.Rate); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrParams, err)
+	}
+	if err := cfg.checkStored(labels); err != nil {
+		return nil, err
+	}
+	logger := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	of := map[uuid.UUID][]*Signal{}
 	for i := range labels {
-		l := &labels[i]
-		rate := float64(time.Second) / float64(labelDuration)
-		if l.SampleType != "uint8" || len(l.Channels) != 1 || math.Abs(l.SampleRate-rate) > rate*1e-9 {
-			return nil, fmt.Errorf("%w: recording %s: stored labels have %d channels of %s at %v Hz, want one of uint8 at %v Hz",
-				ErrLabels, l.Recording, len(l.Channels), l.SampleType, l.SampleRate, rate)
-		}
-		byRecording[l.Recording] = append(byRecording[l.Recording], l)
+		of[labels[i].Recording] = append(of[labels[i].Recording], &labels[i])
 	}
 	var out []LabeledSignal
 	for _, s := range signals {
-		of := labelsOf(&s, byRecording[s.Recording])
-		if of == nil {
-			logger.Warn("signal dropped: it has no labels", "recording", s.Recording.String(), "path", s.Path)
-			continue
-		}
-		l := LabeledSignal{Signal: s, LabelSpan: of.Span, LabelDuration: labelDuration, Stored: of}
-		if err := l.validate(); err != nil {
+		found, err := cfg.attach(&s, of[s.Recording], false)
+		if err != nil {
 			return nil, err
 		}
-		out = append(out, l)
+		if len(found) == 0 {
+			logger.Warn("signal dropped: it has no labels", "recording", s.Recording.String(), "path", s.Path)
+		}
+		for _, l := range found {
+			if err := l.validate(); err != nil {
+				return nil, err
+			}
+			out = append(out, l)
+		}
 	}
 	return out, nil
 }
 
-func labelsOf(s *Signal, candidates []*Signal) *Signal {
-	for _, c := range candidates {
-		if c.SensorLabel == s.SensorLabel {
-			return c
+// checkStored checks that rows are labels, of the length that cfg says.
+func (c *LabelConfig) checkStored(labels []Signal) error {
+	want := LabeledSignal{LabelDuration: c.Duration, LabelRate: c.Rate}
+	hz := want.labelRate()
+	for i := range labels {
+		l := &labels[i]
+		if l.SampleType != "uint8" || len(l.Channels) != 1 || math.Abs(l.SampleRate-hz) > hz*1e-9 {
+			return fmt.Errorf("%w: recording %s: stored labels have %d channels of %s at %v Hz, "+
+				"want one of uint8 at %v Hz",
+				ErrLabels, l.Recording, len(l.Channels), l.SampleType, l.SampleRate, hz)
 		}
 	}
-	if len(candidates) == 1 {
-		return candidates[0]
-	}
 	return nil
+}
+
+// attach finds the rows of labels that lie in s; if cut is set, also those that
+// reach beyond it, cut to it.
+func (c *LabelConfig) attach(s *Signal, candidates []*Signal, cut bool) ([]LabeledSignal, error) {
+	var rows []*Signal
+	for _, l := range candidates {
+		if l.SensorLabel == s.SensorLabel {
+			rows = append(rows, l)
+		}
+	}
+	if len(rows) == 0 {
+		rows = slices.Clone(candidates)
+		for _, l := range rows {
+			if l.SensorLabel != rows[0].SensorLabel {
+				return nil, nil
+			}
+		}
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	slices.SortStableFunc(rows, func(a, b *Signal) int { return cmp.Compare(a.Span.Start, b.Span.Start) })
+	grid := c.grid()
+	var out []LabeledSignal
+	var before *Signal
+	for _, l := range rows {
+		span := l.Span
+		if cut {
+			from, to := c.inside(span, grid.nearest(span.Duration()), s.Span)
+			at := span.Start + grid.at(from)
+			span = Span{at, at + grid.at(max(0, to-from))}
+		}
+		if !s.Span.Contains(span) || span.Duration() == 0 {
+			continue
+		}
+		if before != nil && before.Span.Stop > l.Span.Start {
+			return nil, fmt.Errorf("%w: recording %s has stored labels %v and %v, which overlap",
+				ErrDuplicate, s.Recording, before.Span, l.Span)
+		}
+		before = l
+		out = append(out, LabeledSignal{
+			Signal: *s, LabelSpan: span, LabelDuration: c.Duration, LabelRate: c.Rate, Stored: l,
+		})
+	}
+	if len(out) == 0 {
+		return nil,
+			fmt.Errorf("%w: recording %s: of %d rows of stored labels, the first %v, none lies in the signal, %v",
+				ErrOutsideSignal, s.Recording, len(rows), rows[0].Span, s.Span)
+	}
+	return out, nil
 }

@@ -3,45 +3,114 @@ package onda
 import (
 	"errors"
 	"fmt"
-	"strconv"
-	"time"
+	"slices"
+	"unsafe"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/google/uuid"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
 )
 
-// table is an Arrow table in memory. Its getters find a column by name and
+// table is an Arrow table in memory. Its methods find a column by name and
 // convert every row; they may panic on arrays whose buffers contradict their
 // lengths, so they are called under [guard] only.
 type table struct {
 	file    string
 	schema  *arrow.Schema
 	records []arrow.RecordBatch
+	budget  *budget
+	digest  string            // of the file
+	texts   map[string]string // every text once, however many rows have it
 }
 
 func (t *table) fail(column string, row int, format string, args ...any) error {
 	return &TableError{File: t.file, Column: column, Row: row, Err: fmt.Errorf(format, args...)}
 }
 
-// each calls visit with every row of the named column.
-func (t *table) each(column string, visit func(a arrow.Array, i int) error) error {
-	at := t.schema.FieldIndices(column)
-	if len(at) != 1 {
-		return t.fail(column, -1, "%d columns of this name", len(at))
-	}
-	row := 0
+// rows is the number of rows.
+func (t *table) rows() (int, error) {
+	n := int64(0)
 	for _, rec := range t.records {
-		a := storage(rec.Column(at[0]))
+		if rec.NumRows() < 0 || n > maxTableRows-rec.NumRows() {
+			return 0, t.fail("", -1, "more than %d rows", maxTableRows)
+		}
+		n += rec.NumRows()
+	}
+	return int(n), nil
+}
+
+// maxTableRows keeps counts of rows far from the end of an int. What rows take
+// is for the budget to bound.
+const maxTableRows = 1 << 40
+
+// makeRows allocates a T for every row of the table, within its budget.
+func makeRows[T any](t *table) ([]T, error) {
+	n, err := t.rows()
+	if err != nil {
+		return nil, err
+	}
+	var one T
+	if err := t.budget.take(fmt.Sprintf("the %d rows of %s", n, t.file),
+		int64(n)*int64(unsafe.Sizeof(one))); err != nil {
+		return nil, err
+	}
+	return make([]T, n), nil
+}
+
+// column is a column that is being converted.
+type column struct {
+	table *table
+	name  string
+	at    int
+	// extension is the name of its extension type, or empty.
+	extension string
+	// onNull is told of rows without a value, in place of an error.
+	onNull func(row int)
+}
+
+func (t *table) column(name string) (*column, error) {
+	at := t.schema.FieldIndices(name)
+	if len(at) != 1 {
+		return nil, t.fail(name, -1, "%d columns of this name", len(at))
+	}
+	field := t.schema.Field(at[0])
+	c := &column{table: t, name: name, at: at[0]}
+	if i := field.Metadata.FindKey(ipc.ExtensionTypeKeyName); i >= 0 {
+		c.extension = field.Metadata.Values()[i]
+	}
+	if known, ok := field.Type.(arrow.ExtensionType); ok {
+		c.extension = known.ExtensionName()
+	}
+	return c, nil
+}
+
+// convert gives every row of c to set, as get reads it. A value of a
+// dictionary is read once and shared by its rows.
+func convert[T any](c *column, get func(*column, arrow.Array, int) (T, error), set func(row int, v T)) error {
+	row := 0
+	for _, rec := range c.table.records {
+		a := storage(rec.Column(c.at))
 		if int64(a.Len()) != rec.NumRows() {
-			return t.fail(column, -1, "%d values for %d rows", a.Len(), rec.NumRows())
+			return c.table.fail(c.name, -1, "%d values for %d rows", a.Len(), rec.NumRows())
+		}
+		read := get
+		if d, ok := a.(*array.Dictionary); ok {
+			var err error
+			if read, err = ofDictionary(c, d, get); err != nil {
+				return err
+			}
 		}
 		for i := range a.Len() {
-			if a.IsNull(i) {
-				return t.fail(column, row, "value is missing")
-			}
-			if err := visit(a, i); err != nil {
-				return &TableError{File: t.file, Column: column, Row: row, Err: err}
+			v, err := get1(c, a, i, read)
+			switch {
+			case errors.Is(err, errMissing) && c.onNull != nil:
+				c.onNull(row)
+			case errors.Is(err, ErrTooLarge):
+				return err
+			case err != nil:
+				return &TableError{File: c.table.file, Column: c.name, Row: row, Err: err}
+			default:
+				set(row, v)
 			}
 			row++
 		}
@@ -49,15 +118,52 @@ func (t *table) each(column string, visit func(a arrow.Array, i int) error) erro
 	return nil
 }
 
-// collect converts every row of a column with get.
-func collect[T any](t *table, column string, get func(a arrow.Array, i int) (T, error)) ([]T, error) {
-	var out []T
-	err := t.each(column, func(a arrow.Array, i int) error {
-		v, err := get(a, i)
-		out = append(out, v)
+var errMissing = errors.New("value is missing")
+
+func get1[T any](c *column, a arrow.Array, i int, get func(*column, arrow.Array, int) (T, error)) (v T, err error) {
+	if a.IsNull(i) {
+		return v, errMissing
+	}
+	return get(c, a, i)
+}
+
+// ofDictionary is get for the rows of d: each value of the dictionary is read
+// at its first row.
+func ofDictionary[T any](c *column, d *array.Dictionary, get func(*column, arrow.Array, int) (T, error)) (
+	func(*column, arrow.Array, int) (T, error), error,
+) {
+	type known struct {
+		v    T
+		err  error
+		read bool
+	}
+	values := d.Dictionary()
+	if err := c.table.budget.take("the dictionary of "+c.name+" in "+c.table.file,
+		int64(values.Len())*int64(unsafe.Sizeof(known{}))); err != nil {
+		return nil, err
+	}
+	seen := make([]known, values.Len())
+	return func(c *column, _ arrow.Array, i int) (T, error) {
+		at := d.GetValueIndex(i)
+		if at < 0 || at >= len(seen) {
+			return known{}.v, fmt.Errorf("dictionary has no value %d", at)
+		}
+		k := &seen[at]
+		if !k.read {
+			k.read = true
+			k.v, k.err = get1(c, values, at, get)
+		}
+		return k.v, k.err
+	}, nil
+}
+
+// read converts the named column.
+func read[T any](t *table, name string, get func(*column, arrow.Array, int) (T, error), set func(row int, v T)) error {
+	c, err := t.column(name)
+	if err != nil {
 		return err
-	})
-	return out, err
+	}
+	return convert(c, get, set)
 }
 
 // storage looks through extension types: what matters here is how a value is
@@ -72,142 +178,51 @@ func storage(a arrow.Array) arrow.Array {
 	}
 }
 
-// stringValues are the Arrow types that hold text.
-type stringValues interface {
-	arrow.Array
-	Value(int) string
-}
-
-func stringAt(a arrow.Array, i int) (string, error) {
-	switch a := a.(type) {
-	case *array.String, *array.LargeString, *array.StringView:
-		// Copied, since Value points into the record's buffer and would keep
-		// all of it alive.
-		return string([]byte(a.(stringValues).Value(i))), nil
-	case *array.Dictionary:
-		values, at := storage(a.Dictionary()), a.GetValueIndex(i)
-		if at < 0 || at >= values.Len() || values.IsNull(at) {
-			return "", fmt.Errorf("dictionary has no value %d", at)
+// resolve finds the value i of a behind extension types and dictionaries, and
+// the name of its extension type.
+func (c *column) resolve(a arrow.Array, i int) (arrow.Array, int, string, error) {
+	name := c.extension
+	for range 8 {
+		switch outer := a.(type) {
+		case array.ExtensionArray:
+			name, a = outer.ExtensionType().ExtensionName(), outer.Storage()
+		case *array.Dictionary:
+			values, at := outer.Dictionary(), outer.GetValueIndex(i)
+			if at < 0 || at >= values.Len() {
+				return nil, 0, "", fmt.Errorf("dictionary has no value %d", at)
+			}
+			a, i = values, at
+		default:
+			if i >= a.Len() || a.IsNull(i) {
+				return nil, 0, "", errMissing
+			}
+			return a, i, name, nil
 		}
-		if _, nested := values.(*array.Dictionary); nested {
-			return "", errors.New("dictionary of dictionaries")
-		}
-		return stringAt(values, at)
 	}
-	return "", fmt.Errorf("type %v is not text", a.DataType())
+	return nil, 0, "", errors.New("types are nested too deeply")
 }
 
-// textAt is stringAt for columns that name things, such as labels and groups:
-// integers, booleans and UUIDs serve too, written out.
-func textAt(a arrow.Array, i int) (string, error) {
-	switch a := a.(type) {
-	case *array.Boolean:
-		return strconv.FormatBool(a.Value(i)), nil
-	case *array.Int8, *array.Int16, *array.Int32, *array.Int64,
-		*array.Uint8, *array.Uint16, *array.Uint32, *array.Uint64:
-		return a.ValueStr(i), nil
-	case *array.FixedSizeBinary:
-		id, err := uuidAt(a, i)
-		return id.String(), err
-	}
-	return stringAt(a, i)
-}
+// maxText bounds a text of a table: it names something, or is a path, and
+// these end at 4096 bytes on most systems.
+const maxText = 4096
 
-// uuidAt reads a UUID: 16 bytes in reverse order, the little-endian UInt128
-// that Julia's Arrow package writes.
-func uuidAt(a arrow.Array, i int) (uuid.UUID, error) {
-	fixed, ok := a.(*array.FixedSizeBinary)
-	if !ok || fixed.DataType().(*arrow.FixedSizeBinaryType).ByteWidth != len(uuid.UUID{}) {
-		return uuid.UUID{}, fmt.Errorf("type %v is not 16 bytes", a.DataType())
+// keep copies s, which may point into a record's buffer and would keep all of
+// it alive. Equal texts share one copy.
+func (t *table) keep(s string) (string, error) {
+	if len(s) > maxText {
+		return "", fmt.Errorf("a text of %d bytes, at most %d", len(s), maxText)
 	}
-	return reversed([16]byte(fixed.Value(i))), nil
-}
-
-func reversed(b [16]byte) uuid.UUID {
-	for i := range len(b) / 2 {
-		b[i], b[len(b)-1-i] = b[len(b)-1-i], b[i]
+	if kept, ok := t.texts[s]; ok {
+		return kept, nil
 	}
-	return b
-}
-
-func floatAt(a arrow.Array, i int) (float64, error) {
-	switch a := a.(type) {
-	case *array.Float64:
-		return a.Value(i), nil
-	case *array.Float32:
-		return float64(a.Value(i)), nil
-	case *array.Int64:
-		return float64(a.Value(i)), nil
-	case *array.Int32:
-		return float64(a.Value(i)), nil
+	const entry = 64 // of the map, about
+	if err := t.budget.take("the texts of "+t.file, int64(len(s)+entry)); err != nil {
+		return "", err
 	}
-	return 0, fmt.Errorf("type %v is not a number", a.DataType())
-}
-
-// spanAt reads struct{start, stop}, each a duration[ns] or an int64 of
-// nanoseconds.
-func spanAt(a arrow.Array, i int) (Span, error) {
-	s, ok := a.(*array.Struct)
-	if !ok {
-		return Span{}, fmt.Errorf("type %v is not a span", a.DataType())
+	kept := string(slices.Clone([]byte(s)))
+	if t.texts == nil {
+		t.texts = map[string]string{}
 	}
-	typ := s.DataType().(*arrow.StructType)
-	start, err := nanosecondsAt(s, typ, "start", i)
-	if err != nil {
-		return Span{}, err
-	}
-	stop, err := nanosecondsAt(s, typ, "stop", i)
-	if err != nil {
-		return Span{}, err
-	}
-	span := Span{Start: start, Stop: stop}
-	if start < 0 || stop < start || stop > maxTime {
-		return Span{}, fmt.Errorf("span %v", span)
-	}
-	return span, nil
-}
-
-func nanosecondsAt(s *array.Struct, typ *arrow.StructType, name string, i int) (time.Duration, error) {
-	at, ok := typ.FieldIdx(name)
-	if !ok {
-		return 0, fmt.Errorf("no field %q", name)
-	}
-	field := storage(s.Field(at))
-	if i >= field.Len() || field.IsNull(i) {
-		return 0, fmt.Errorf("%s is missing", name)
-	}
-	switch field := field.(type) {
-	case *array.Duration:
-		if unit := field.DataType().(*arrow.DurationType).Unit; unit != arrow.Nanosecond {
-			return 0, fmt.Errorf("%s is in %v, not ns", name, unit)
-		}
-		return time.Duration(field.Value(i)), nil
-	case *array.Int64:
-		return time.Duration(field.Value(i)), nil
-	}
-	return 0, fmt.Errorf("%s has type %v", name, field.DataType())
-}
-
-func stringsAt(a arrow.Array, i int) ([]string, error) {
-	list, ok := a.(array.ListLike)
-	if !ok {
-		return nil, fmt.Errorf("type %v is not a list", a.DataType())
-	}
-	from, to := list.ValueOffsets(i)
-	values := storage(list.ListValues())
-	if from < 0 || from > to || to > int64(values.Len()) {
-		return nil, fmt.Errorf("list of values %d to %d of %d", from, to, values.Len())
-	}
-	out := make([]string, 0, to-from)
-	for j := int(from); j < int(to); j++ {
-		if values.IsNull(j) {
-			return nil, errors.New("an element is missing")
-		}
-		s, err := stringAt(values, j)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s)
-	}
-	return out, nil
+	t.texts[kept] = kept
+	return kept, nil
 }

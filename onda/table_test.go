@@ -146,12 +146,12 @@ func TestUUIDsAreReversed(t *testing.T) {
 	data := build(t, []arrow.Field{{Name: "recording", Type: uuidType}}, func(b *array.RecordBuilder) {
 		b.Field(0).(*array.FixedSizeBinaryBuilder).Append([]byte("\xff\xee\xdd\xcc\xbb\xaa\x99\x88\x77\x66\x55\x44\x33\x22\x11\x00"))
 	})
-	err := withTable(t.Context(), files{"t": data}, "t", func(tab *table) error {
-		got, err := collect(tab, "recording", uuidAt)
-		if err != nil || len(got) != 1 || got[0] != want {
-			t.Errorf("got %v, %v", got, err)
-		}
-		return nil
+	err := withTable(t.Context(), files{"t": data}, nil, "t", func(tab *table) error {
+		return read(tab, "recording", (*column).uuid, func(_ int, got uuid.UUID) {
+			if got != want {
+				t.Errorf("got %v", got)
+			}
+		})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -243,15 +243,22 @@ func TestBadSignals(t *testing.T) {
 // A file that says its buffers are huge must not be believed.
 func TestTableBomb(t *testing.T) {
 	t.Parallel()
-	alloc := &boundedAllocator{Allocator: memory.DefaultAllocator, limit: 100}
-	err := guard("bomb", func() error {
-		b := alloc.Allocate(60)
-		b = alloc.Reallocate(90, b)
-		alloc.Free(b)
-		alloc.Allocate(11)
-		return nil
-	})
-	wantErr(t, err, ErrTable)
+	for _, c := range []struct {
+		limit, budget int64
+		want          error
+	}{{1000, 100, ErrTooLarge}, {100, 1000, ErrTable}} {
+		alloc := &boundedAllocator{
+			Allocator: memory.DefaultAllocator, limit: c.limit, budget: &budget{limit: c.budget},
+		}
+		err := guard("bomb", func() error {
+			b := alloc.Allocate(60)
+			b = alloc.Reallocate(90, b)
+			alloc.Free(b)
+			alloc.Allocate(11)
+			return nil
+		})
+		wantErr(t, err, c.want)
+	}
 }
 
 // Whatever the bytes are, reading ends in rows or in a typed error: no panic,

@@ -40,10 +40,10 @@ type fbLayout struct{ fields []fbField }
 
 var (
 	fbKeyValue = &fbLayout{[]fbField{{slot: 0, kind: fbString}, {slot: 1, kind: fbString}}}
-	// fbType stands for every type of the union Type. Their scalars need no
-	// check, and the text in Timestamp allocates nothing; the vector in Union
-	// would, but Union has no use in an Onda table and is refused.
+	// fbType stands for every type of the union Type but Union. Their scalars
+	// need no check, and the text in Timestamp allocates nothing.
 	fbType       = &fbLayout{}
+	fbUnion      = &fbLayout{[]fbField{{slot: 1, kind: fbVector, size: 4}}}
 	fbDictionary = &fbLayout{[]fbField{{slot: 1, kind: fbTable, table: fbType}}}
 	fbFieldTable = newFieldLayout()
 	fbSchema     = &fbLayout{[]fbField{
@@ -173,12 +173,18 @@ func (w *fbWalk) table(p int, l *fbLayout, depth int) error {
 	if w.budget--; w.budget < 0 || depth > fbMaxDepth {
 		return fmt.Errorf("metadata is nested too deeply: %w", errMetadata)
 	}
+	union := false
 	if l == fbFieldTable {
-		if at, err := w.slot(p, fbFieldTypeSlot, 1); err != nil || (at >= 0 && w.data[at] == arrowTypeUnion) {
-			return fmt.Errorf("union type: %w", errMetadata)
+		at, err := w.slot(p, fbFieldTypeSlot, 1)
+		if err != nil {
+			return err
 		}
+		union = at >= 0 && w.data[at] == arrowTypeUnion
 	}
 	for _, f := range l.fields {
+		if union && f.table == fbType {
+			f.table = fbUnion
+		}
 		at, err := w.slot(p, f.slot, 4)
 		if err != nil {
 			return err
@@ -341,4 +347,47 @@ func verifyMessage(data []byte) (int, error) {
 		return 0, errMetadata
 	}
 	return prefix + size + int(body), nil
+}
+
+// sniffBytes of a file say whether it is a table: enough for the schema of most.
+const sniffBytes = 64 << 10
+
+var errNoTable = errors.New("not an Arrow table")
+
+// looksLikeArrow checks the first bytes of a file of so many bytes: those of
+// an Arrow file, or of a stream, which begins with its schema.
+func looksLikeArrow(head []byte, size int64) error {
+	if bytes.HasPrefix(head, ipc.Magic) {
+		return nil
+	}
+	prefix := 4
+	if len(head) >= 8 && binary.LittleEndian.Uint32(head) == arrowContinuation {
+		prefix = 8
+	}
+	if len(head) < prefix {
+		return errNoTable
+	}
+	length := int64(binary.LittleEndian.Uint32(head[prefix-4:]))
+	if length == 0 || length > size-int64(prefix) {
+		return errNoTable
+	}
+	if length > int64(len(head)-prefix) {
+		// A schema of hundreds of columns. Streams of before 2019, without the
+		// mark that begins all others, are not told from any file by then.
+		if prefix == 4 {
+			return errNoTable
+		}
+		return nil
+	}
+	const schemaMessage = 1
+	w := &fbWalk{data: head[prefix : prefix+int(length)]}
+	root, err := w.root(fbMessageRoot)
+	if err != nil {
+		return errNoTable
+	}
+	typ, err := w.slot(root, fbMessageTypeSlot, 1)
+	if err != nil || typ < 0 || w.data[typ] != schemaMessage {
+		return errNoTable
+	}
+	return nil
 }

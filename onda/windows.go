@@ -31,6 +31,7 @@ type windows struct {
 	WindowConfig
 	ids    []string // of the recording of each signal
 	labels []int    // labels per window, of each signal
+	grids  []rate   // of the labels of each signal
 }
 
 func newWindows(cfg WindowConfig) (windows, error) {
@@ -49,9 +50,11 @@ func newWindows(cfg WindowConfig) (windows, error) {
 		if err := s.validate(); err != nil {
 			return w, err
 		}
-		if cfg.BatchDuration%s.LabelDuration != 0 {
+		grid := s.grid()
+		labels, whole := grid.whole(cfg.BatchDuration)
+		if !whole || labels < 1 {
 			return w, fmt.Errorf("%w: batch_duration %v is not a whole number of labels of %v",
-				ErrWindow, cfg.BatchDuration, s.LabelDuration)
+				ErrWindow, cfg.BatchDuration, grid)
 		}
 		if cfg.BatchDuration > s.LabelSpan.Duration() {
 			return w, fmt.Errorf("%w: batch_duration %v, recording %s has labels for %v",
@@ -61,7 +64,8 @@ func newWindows(cfg WindowConfig) (windows, error) {
 			return w, err
 		}
 		w.ids = append(w.ids, s.Recording.String())
-		w.labels = append(w.labels, int(cfg.BatchDuration/s.LabelDuration))
+		w.labels = append(w.labels, int(labels))
+		w.grids = append(w.grids, grid)
 	}
 	return w, nil
 }
@@ -91,9 +95,9 @@ func (w *windows) candidates(s *LabeledSignal) []string {
 // are drawn from d only if some are to be drawn.
 func (w *windows) item(i, label int, d func() dice) Item {
 	s := &w.Signals[i]
-	start := s.LabelSpan.Start + time.Duration(label)*s.LabelDuration
+	start := s.LabelSpan.Start + w.grids[i].at(int64(label))
 	item := Item{
-		Signal: i, Recording: w.ids[i],
+		Signal: i, Recording: w.ids[i], Sensor: s.SensorLabel,
 		Start: int64(start), Stop: int64(start + w.BatchDuration),
 	}
 	if w.NChannels > 0 {

@@ -21,37 +21,36 @@ const (
 
 // compressed reads a range of an lpcm.zst file, which has to be decompressed
 // from its start. A recording that fits the cache is decompressed whole and
-// kept, since windows at random would otherwise do that again each; of a
-// larger one, decompression stops where the range ends, and only the range is
-// held.
+// kept, since windows at random would otherwise do that again each; a file that
+// then turns out to hold less or more than its row says is ErrTruncated or
+// ErrFile for every range of it. Of a larger recording, decompression stops
+// where the range ends, and only the range is held.
 func (r *reader) compressed(ctx context.Context, s *Signal, from, length int64) ([]byte, error) {
-	whole := s.samples() * s.frame()
-	if from+length > whole || !r.cache.fits(whole) {
-		return r.decompress(ctx, s.Path, from, length)
-	}
-	// The size is part of the key, in case two rows see one file differently.
-	data, err := r.cache.get(ctx, fmt.Sprintf("%d:%s", whole, s.Path), func() ([]byte, error) {
-		return r.decompress(ctx, s.Path, 0, whole)
-	})
-	if err != nil && !errors.Is(err, ErrTruncated) {
+	obj, err := r.source.Open(ctx, s.Path)
+	if err != nil {
 		return nil, err
 	}
+	defer obj.Close()
+	whole := s.samples() * s.frame()
+	if from+length > whole || !r.cache.fits(whole) {
+		return decompress(ctx, obj, from, length, -1)
+	}
+	// A file that took the place of another is another; and so is one that two
+	// rows see differently.
+	data, err := r.cache.get(ctx, fmt.Sprintf("%d:%s:%s", whole, fileVersion(obj), s.Path), func() ([]byte, error) {
+		return decompress(ctx, obj, 0, whole, s.frame())
+	})
 	if err != nil {
-		// The file holds less than its span, but perhaps what is wanted now.
-		return r.decompress(ctx, s.Path, from, length)
+		return nil, err
 	}
 	return data[from : from+length : from+length], nil
 }
 
 // decompress returns length bytes from offset from of the decompressed file.
-// What it holds is bounded by length and the decoder's window, however much
-// the file would decompress to.
-func (r *reader) decompress(ctx context.Context, path string, from, length int64) ([]byte, error) {
-	obj, err := r.source.Open(ctx, path)
-	if err != nil {
-		return nil, err
-	}
-	defer obj.Close()
+// If spare is not negative, not more than so many bytes may follow these. What
+// is held is bounded by length and the decoder's window, however much the file
+// would decompress to.
+func decompress(ctx context.Context, obj Object, from, length, spare int64) ([]byte, error) {
 	in := bufio.NewReaderSize(&atReader{ctx: ctx, obj: obj}, zstdReadBuffer)
 	dec, err := zstd.NewReader(in,
 		zstd.WithDecoderConcurrency(1), // no goroutines: the caller runs many of these
@@ -76,6 +75,15 @@ func (r *reader) decompress(ctx context.Context, path string, from, length int64
 		n, err := dec.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if err != nil && int64(len(buf)) < length {
+			return nil, compressedError(ctx, err)
+		}
+	}
+	if spare >= 0 {
+		n, err := io.CopyN(io.Discard, dec, spare+1)
+		if n > spare {
+			return nil, fmt.Errorf("%w: it holds more than %d bytes", ErrFile, from+length)
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, compressedError(ctx, err)
 		}
 	}

@@ -1,0 +1,105 @@
+package onda
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jetbatch/jetbatch/dataset"
+)
+
+// The values of Params.Fingerprint.
+const (
+	fingerprintStat    = "stat"
+	fingerprintContent = "content"
+)
+
+func digest(data []byte) string {
+	sum := xxh3.Hash128(data).Bytes()
+	return hex.EncodeToString(sum[:])
+}
+
+// Fingerprint digests everything besides parameters that batches depend on: the
+// tables' content as it was when the data set was opened, the recordings that
+// were kept, and of every sample file size and time of its last change or, by
+// Params.Fingerprint, its content. The files are looked at when it is called.
+// A file that cannot be opened is an error. Of a [Source] whose objects have no
+// ModTime, only sizes count.
+func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) {
+	files := make([]*Signal, 0, len(d.signals))
+	seen := make(map[string]bool, len(d.signals))
+	add := func(s *Signal) {
+		if s != nil && !seen[s.Path] {
+			seen[s.Path] = true
+			files = append(files, s)
+		}
+	}
+	for i := range d.signals {
+		add(&d.signals[i].Signal)
+		add(d.signals[i].Stored)
+	}
+	values, err := d.fingerprints(ctx, files)
+	if err != nil {
+		return dataset.Fingerprint{}, err
+	}
+	sum := xxh3.New()
+	for i, v := range values {
+		fmt.Fprintf(sum, "%q %s\n", files[i].Path, v)
+	}
+	all := sum.Sum128().Bytes()
+	parts := append([]dataset.Part{
+		{Name: "recordings", Value: strconv.Itoa(d.report.Kept)},
+		{Name: "kept", Value: d.report.String()},
+	}, d.tables...)
+	parts = append(parts, dataset.Part{Name: "files", Value: hex.EncodeToString(all[:])})
+	sum = xxh3.New()
+	for _, p := range parts {
+		fmt.Fprintf(sum, "%q %q\n", p.Name, p.Value)
+	}
+	whole := sum.Sum128().Bytes()
+	return dataset.Fingerprint{Digest: hex.EncodeToString(whole[:]), Parts: parts}, nil
+}
+
+// fingerprints looks at every file.
+func (d *Dataset) fingerprints(ctx context.Context, files []*Signal) ([]string, error) {
+	values := make([]string, len(files))
+	group, looking := errgroup.WithContext(ctx)
+	group.SetLimit(checkConcurrency)
+	for i, s := range files {
+		if looking.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			obj, err := d.reader.source.Open(looking, s.Path)
+			if err != nil {
+				return fmt.Errorf("fingerprint of recording %s: %w", s.Recording, err)
+			}
+			defer obj.Close()
+			if !d.content {
+				values[i] = fileVersion(obj)
+				return nil
+			}
+			sum := xxh3.New()
+			n, err := io.CopyBuffer(sum, &atReader{ctx: looking, obj: obj}, make([]byte, 1<<20))
+			if err == nil && n != obj.Size() {
+				err = errors.New("it is shorter than its size")
+			}
+			if err != nil {
+				return fmt.Errorf("fingerprint of recording %s (%s): %w", s.Recording, s.Path, err)
+			}
+			whole := sum.Sum128().Bytes()
+			values[i] = hex.EncodeToString(whole[:])
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return values, context.Cause(ctx)
+}

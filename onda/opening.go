@@ -1,0 +1,396 @@
+package onda
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/google/uuid"
+
+	"github.com/jetbatch/jetbatch/dataset"
+)
+
+// opened is the result of an opening.
+type opened struct {
+	signals  []LabeledSignal
+	encoding map[string]uint8
+	// channels are those of Params, or, if the signals have theirs in several
+	// orders, all in the order of the first.
+	channels []string
+	report   Report
+	tables   []dataset.Part // a digest of each that was read
+}
+
+// opening reads the tables, compares and labels.
+type opening struct {
+	p      *Params
+	source Source
+	budget *budget
+	like   likeness
+
+	table  signalTable
+	ref    *Signal
+	part   []*Signal // that are used: of the sensor, of the part, and not bad
+	tally  tally
+	of     map[uuid.UUID]bool // recordings of the part
+	kept   map[uuid.UUID]bool
+	result opened
+}
+
+// open gives the labelled signals of the part in use. Nothing of it depends on
+// anything but parameters, tables and files.
+func (p *Params) open(
+	ctx context.Context, source Source, b *budget, ownSelector bool, logger *slog.Logger,
+) (opened, error) {
+	o := &opening{
+		p: p, source: source, budget: b, of: map[uuid.UUID]bool{}, kept: map[uuid.UUID]bool{},
+		like: likeness{
+			window: time.Duration(p.BatchDuration), unit: p.Unit, channels: p.Channels,
+			anyOf: p.NChannels > 0 && len(p.Channels) == 0, selecting: ownSelector,
+			missing: p.Selector == selectZeroMissing,
+		},
+	}
+	steps := []func(context.Context) error{o.readSignals, o.compare, o.checkFiles, o.label}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return opened{}, err
+		}
+	}
+	if p.OnBad != OnBadDrop {
+		if err := o.tally.refused(len(o.of)); err != nil {
+			return opened{}, err
+		}
+	}
+	o.result.report = o.tally.report(len(o.of), o.kept)
+	if len(o.result.signals) == 0 {
+		return opened{}, fmt.Errorf("%w: %v", ErrNoSignals, o.result.report)
+	}
+	o.log(cmp.Or(logger, slog.New(slog.DiscardHandler)))
+	return o.result, nil
+}
+
+func (o *opening) log(logger *slog.Logger) {
+	logger.Info("data set opened", "recordings", o.result.report.String())
+	for _, r := range o.result.report.Reasons {
+		if r.Dropped {
+			logger.Warn("recordings dropped", "count", r.Recordings, "reason", r.What, "first", r.First)
+		}
+	}
+}
+
+// readSignals reads the table and keeps the rows of the sensor and of the part.
+func (o *opening) readSignals(ctx context.Context) error {
+	p := o.p
+	splitColumn := ""
+	if p.Split != nil {
+		splitColumn = p.Split.Column
+	}
+	var err error
+	if o.table, err = readSignals(ctx, o.source, o.budget, p.Signals, p.GroupColumn, splitColumn); err != nil {
+		return err
+	}
+	signals := o.table.signals
+	o.result.tables = append(o.result.tables, dataset.Part{Name: "signals", Value: o.table.digest})
+	in := func(int) bool { return true }
+	if p.Split != nil {
+		if in, err = p.Split.part(o.table); err != nil {
+			return err
+		}
+	}
+	names, err := channelMap(p.ChannelMap).names()
+	if err != nil {
+		return err
+	}
+	var all []Signal // of the sensor, in any part
+	var parts []bool
+	const row = int64(unsafe.Sizeof(Signal{}) + 8)
+	if err := o.budget.take("the signals of the sensor", row*int64(len(signals))); err != nil {
+		return err
+	}
+	for i, s := range signals {
+		if !p.SensorType.have(s.SensorType) || !p.SensorLabel.have(s.SensorLabel) {
+			continue
+		}
+		s, err := renamed(s, names)
+		if in(i) {
+			o.of[s.Recording] = true
+			if err != nil {
+				o.tally.bad(whatChannels, s.Recording, err)
+			}
+		}
+		if err != nil {
+			continue
+		}
+		all, parts = append(all, s), append(parts, in(i))
+	}
+	if len(all) == 0 {
+		return o.noSensor()
+	}
+	o.ref = o.like.reference(all, p.OnBad == OnBadDrop)
+	bad := duplicates(all)
+	for i := range all {
+		switch {
+		case !parts[i]:
+		case bad[i] != nil:
+			o.tally.bad(whatDuplicate, all[i].Recording, bad[i])
+		default:
+			o.part = append(o.part, &all[i])
+		}
+	}
+	return nil
+}
+
+// have reports whether a name is wanted; none wanted means all.
+func (n Names) have(name string) bool { return len(n) == 0 || slices.Contains(n, name) }
+
+// noSensor is the error of a selection without signals; it lists the sensors.
+func (o *opening) noSensor() error {
+	seen := map[string]bool{}
+	for _, s := range o.table.signals {
+		if len(seen) < 20 {
+			seen[fmt.Sprintf("%s/%s", s.SensorType, s.SensorLabel)] = true
+		}
+	}
+	return fmt.Errorf("%w: of %d rows in %s none is of sensor_type %q and sensor_label %q; there are %s",
+		ErrNoSignals, len(o.table.signals), o.p.Signals, o.p.SensorType, o.p.SensorLabel,
+		strings.Join(slices.Sorted(maps.Keys(seen)), ", "))
+}
+
+// duplicates finds rows that repeat a row before them: samples of one sensor over
+// the same time, or the same file.
+func duplicates(signals []Signal) []error {
+	bad := make([]error, len(signals))
+	type sensor struct {
+		recording uuid.UUID
+		label     string
+	}
+	rows := map[sensor][]int{}
+	files := map[string]int{}
+	for i, s := range signals {
+		if before, ok := files[s.Path]; ok {
+			bad[i] = fmt.Errorf("%w: recordings %s and %s have the file %s",
+				ErrDuplicate, signals[before].Recording, s.Recording, s.Path)
+			continue
+		}
+		files[s.Path] = i
+		key := sensor{s.Recording, s.SensorLabel}
+		rows[key] = append(rows[key], i)
+	}
+	for key, of := range rows {
+		slices.SortStableFunc(of, func(a, b int) int {
+			return cmp.Compare(signals[a].Span.Start, signals[b].Span.Start)
+		})
+		last := of[0]
+		for _, i := range of[1:] {
+			if signals[i].Span.Start < signals[last].Span.Stop {
+				bad[max(i, last)] = fmt.Errorf("%w: recording %s has two signals %q, of %v and %v",
+					ErrDuplicate, key.recording, key.label, signals[last].Span, signals[i].Span)
+			}
+			if signals[i].Span.Stop > signals[last].Span.Stop {
+				last = i
+			}
+		}
+	}
+	return bad
+}
+
+// compare holds every signal of the part against the reference, and gives it
+// the reference's unit.
+func (o *opening) compare(context.Context) error {
+	o.result.channels = o.p.Channels
+	unit := cmp.Or(o.p.Unit, o.ref.Unit)
+	ordered := false
+	kept := o.part[:0]
+	for _, s := range o.part {
+		if err := o.like.compare(o.ref, s); err != nil {
+			what := whatUnlike
+			if errors.Is(err, ErrChannels) {
+				what = whatChannels
+			}
+			o.tally.bad(what, s.Recording, err)
+			continue
+		}
+		if power, _ := unitPower(s.Unit, unit); s.Unit != unit {
+			*s = s.inUnit(unit, power)
+			if power != 0 {
+				o.tally.mended(whatUnit, s.Recording)
+			}
+		}
+		if !o.like.anyOf && !o.like.selecting && !o.like.missing && len(o.p.Channels) == 0 &&
+			!slices.Equal(s.Channels, o.ref.Channels) {
+			ordered = true
+			o.tally.mended(whatOrdered, s.Recording)
+		}
+		kept = append(kept, s)
+	}
+	if o.part = kept; ordered {
+		// By name then, in one order.
+		o.result.channels = o.ref.Channels
+	}
+	return nil
+}
+
+func (o *opening) checkFiles(ctx context.Context) error {
+	if o.p.Files == filesTrust {
+		return nil
+	}
+	errs, err := checkFiles(ctx, o.source, o.part)
+	if err != nil {
+		return err
+	}
+	kept := o.part[:0]
+	for i, s := range o.part {
+		if errs[i] != nil {
+			o.tally.bad(whatFile, s.Recording, errs[i])
+			continue
+		}
+		kept = append(kept, s)
+	}
+	o.part = kept
+	return nil
+}
+
+func (o *opening) label(ctx context.Context) error {
+	if o.p.LabelSignals != "" {
+		return o.labelStored(ctx)
+	}
+	p := o.p
+	t, err := readAnnotations(ctx, o.source, o.budget, p.Annotations, p.LabelColumn, p.GroupColumn, true)
+	if err != nil {
+		return err
+	}
+	o.result.tables = append(o.result.tables, dataset.Part{Name: "annotations", Value: t.digest})
+	if o.result.encoding, err = p.encodingOf(t); err != nil {
+		return err
+	}
+	o.absent(t)
+	const row = int64(unsafe.Sizeof(Annotation{}))
+	if err := o.budget.take("the annotations by group", row*int64(len(t.rows))); err != nil {
+		return err
+	}
+	_, groups := groupAnnotations(t.rows)
+	cfg := p.labelConfig(o.result.encoding, o.budget)
+	known := map[string]groupLabels{}
+	for _, s := range o.part {
+		g, ok := known[s.Group]
+		if !ok {
+			g, err = cfg.group(groups[s.Group], t.unlabeled[s.Group], p.OnBad == OnBadDrop, p.SortAndTrim)
+			if err != nil {
+				return err
+			}
+			known[s.Group] = g
+		}
+		if err := o.labelWith(s, &cfg, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// absent counts the recordings that have annotations, and no signal at all.
+func (o *opening) absent(t annotationTable) {
+	groups := map[string]bool{}
+	recordings := map[uuid.UUID]bool{}
+	for i := range o.table.signals {
+		groups[o.table.signals[i].Group] = true
+		recordings[o.table.signals[i].Recording] = true
+	}
+	for i := range t.rows {
+		if a := &t.rows[i]; !groups[a.Group] {
+			o.noSignal(a.Recording, a.Group)
+		}
+	}
+	for _, group := range slices.Sorted(maps.Keys(t.unlabeled)) {
+		if !groups[group] {
+			id, err := uuid.Parse(group)
+			if err != nil {
+				id = uuid.NewSHA1(uuid.Nil, []byte(group)) // to count by
+			}
+			o.noSignal(id, group)
+		}
+	}
+}
+
+func (o *opening) noSignal(id uuid.UUID, group string) {
+	if o.p.OnBad == OnBadDrop {
+		o.tally.mended(whatAbsent, id)
+		return
+	}
+	o.tally.bad(whatAbsent, id, fmt.Errorf("%w: %s has annotations of %s, which has no signal in %s",
+		ErrLabels, o.p.Annotations, group, o.p.Signals))
+}
+
+// encodingOf gives numbers to all labels, so that every part of a split numbers
+// alike: those of Params; or the labels themselves, if they are numbers; or
+// their places in the order of names. Ignored labels all have one number.
+func (p *Params) encodingOf(t annotationTable) (map[string]uint8, error) {
+	ignored := map[string]bool{}
+	for _, name := range p.Ignore {
+		ignored[name] = true
+	}
+	encoding := p.Encoding
+	if encoding == nil {
+		named := t.rows
+		if len(ignored) > 0 {
+			named = slices.DeleteFunc(slices.Clone(t.rows), func(a Annotation) bool { return ignored[a.Label] })
+		}
+		var err error
+		if t.numbers {
+			encoding, err = numberEncoding(named)
+		} else {
+			encoding, err = SortedEncoding(named)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(ignored) == 0 {
+		return encoding, nil
+	}
+	merged := maps.Clone(encoding)
+	for _, name := range slices.Sorted(maps.Keys(encoding)) {
+		if ignored[name] {
+			return nil, fmt.Errorf("%w: label %q is in encoding and in ignore", ErrParams, name)
+		}
+		if encoding[name] == p.IgnoreValue {
+			return nil, fmt.Errorf("%w: label %q has the number %d, which is ignore_value", ErrParams, name,
+				p.IgnoreValue)
+		}
+	}
+	for name := range ignored {
+		merged[name] = p.IgnoreValue
+	}
+	return merged, nil
+}
+
+// numberEncoding keeps labels that are numbers.
+func numberEncoding(annotations []Annotation) (map[string]uint8, error) {
+	encoding := map[string]uint8{}
+	for i := range annotations {
+		label := annotations[i].Label
+		if _, ok := encoding[label]; ok {
+			continue
+		}
+		n, err := strconv.ParseUint(label, 10, 8)
+		if err != nil {
+			return nil, fmt.Errorf("%w: label %s is not in 0 to 255: name an encoding", ErrEncoding, label)
+		}
+		encoding[label] = uint8(n)
+	}
+	return encoding, nil
+}
+
+func (p *Params) labelConfig(encoding map[string]uint8, b *budget) LabelConfig {
+	return LabelConfig{
+		Duration: time.Duration(p.LabelDuration), Rate: p.LabelRate, Encoding: encoding,
+		RoundTo: time.Duration(p.RoundTo), budget: b,
+	}
+}
