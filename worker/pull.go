@@ -21,6 +21,9 @@ const (
 	// returnAfter is how long a job may wait for a slot before another worker gets the chance.
 	returnAfter = time.Second
 
+	// maxDeclined is how often a backup comes to workers until it is let go: the worker that has the late job may be the
+	// one that asks, several times in a row, before another does.
+	maxDeclined = 8
 	// declinedFor is how much longer each time a backup that was declined stays away.
 	declinedFor = 500 * time.Millisecond
 )
@@ -135,12 +138,12 @@ func (p *puller) deliver(d *delivery, more bool) {
 // while there may be a worker that can. A backup that no worker had use for is let go.
 func (p *puller) declines(d *delivery) bool {
 	running, slots, _ := p.slots.load()
-	return d.suspect() || d.deliveries == 1 && running >= slots || p.held.has(d.lane, d.jobs[0].seq)
+	return d.deliveries > maxDeclined || d.deliveries == 1 && running >= slots || p.held.has(d.lane, d.jobs[0].seq)
 }
 
 // decline hands a backup on to another worker, or lets it go.
 func (p *puller) decline(d *delivery) {
-	if d.suspect() {
+	if d.deliveries > maxDeclined {
 		p.held.answer(d, nil)
 		return
 	}
