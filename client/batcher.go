@@ -19,11 +19,7 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"iter"
-	"unsafe"
 
 	"github.com/nats-io/nats.go"
 
@@ -74,7 +70,7 @@ func (b *Batcher[B]) Start(ctx context.Context, state schema.State) error {
 // On a batcher that was never started, Take starts it. When ctx ends first the error matches ErrUnavailable
 // and ctx's cause and says what was waited for; nothing is lost, and the next Take goes on.
 func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], error) {
-	step := Step[B]{Prev: state}
+	var step Step[B]
 	t, err := b.r.take(ctx, state, func(payload []byte) (err error) {
 		step.Batch, err = wire.DecodePayload[B](payload)
 		return err
@@ -82,7 +78,7 @@ func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], err
 	if err != nil {
 		return Step[B]{}, err
 	}
-	step.Seq, step.Next, step.Timing = t.seq, t.next, t.timing
+	step.Seq, step.Prev, step.Next, step.Timing = t.seq, t.prev, t.next, t.timing
 	step.Worker, step.Attempt, step.Deliveries, step.Trace = t.worker, t.attempt, t.deliveries, t.trace
 	if !wire.PayloadAliases[B]() {
 		t.payload.release() // decoded into memory of its own
@@ -97,7 +93,7 @@ func (b *Batcher[B]) All(ctx context.Context, state schema.State) iter.Seq2[Step
 	return func(yield func(Step[B], error) bool) {
 		for {
 			step, err := b.Take(ctx, state)
-			if errors.Is(err, io.EOF) {
+			if isEnd(err) {
 				return
 			}
 			if !yield(step, err) || err != nil {
@@ -116,16 +112,8 @@ func (b *Batcher[B]) Status(ctx context.Context) (schema.Status, error) { return
 func (b *Batcher[B]) Stop(ctx context.Context) error { return b.r.stop(ctx) }
 
 // Close gives the batcher up, so that another process may hold it, and ends a Take that still waits with
-// ErrClosed. The run is not stopped: who opens the batcher within IdleTimeout finds what was prepared. An
-// error says that no coordinator heard of it; the batcher is then free when its lease has run out.
+// ErrClosed. The run is not stopped: a process that opens the batcher within IdleTimeout finds what was prepared. An
+// error says that no coordinator heard of it, within 2 s while none answers, within 6 s while one that has just begun
+// puts it off; the batcher is then free when its lease has run out.
 // Closing twice is fine.
 func (b *Batcher[B]) Close() error { return b.r.close() }
-
-// aligned reports whether tensors may be viewed where payload lies.
-func aligned(payload []byte) bool {
-	return uintptr(unsafe.Pointer(unsafe.SliceData(payload)))%schema.Alignment == 0
-}
-
-func (c *Config) decodeError(seq uint64, err error) error {
-	return fmt.Errorf("batcher %s: batch %d: %w: %w", c.Name, seq, ErrDecode, err)
-}

@@ -104,7 +104,8 @@ func TestTakeInOrder(t *testing.T) {
 		if s.Seq != uint64(i+1) || string(s.Batch) != fmt.Sprintf("batch %d", i) || s.Worker != "w1" || s.Deliveries != 1 {
 			t.Errorf("step %d: %+v", i, s)
 		}
-		if s.Timing.Materialize != time.Millisecond || s.Timing.Transfer < 0 || s.Timing.Wait <= 0 || (s.Timing.Trainer <= 0) != (i == 0) {
+		if s.Timing.Materialize != time.Millisecond || s.Timing.Transfer < 0 || s.Timing.Wait <= 0 ||
+			(s.Timing.Trainer <= 0) != (i == 0) {
 			t.Errorf("step %d: %+v", i, s.Timing)
 		}
 	}
@@ -220,9 +221,9 @@ func TestLiveMessageLost(t *testing.T) {
 	o.window = 8
 	b, _ := setup(t, o, nil)
 	state := take(t, b, schema.State{}, 1)
-	b.r.mu.Lock()
-	sub := b.r.sess.sub
-	b.r.mu.Unlock()
+	b.r.line.mu.Lock()
+	sub := b.r.line.sess.sub
+	b.r.line.mu.Unlock()
 	if err := sub.Unsubscribe(); err != nil {
 		t.Fatal(err)
 	}
@@ -284,19 +285,19 @@ func TestChunkedPayloads(t *testing.T) {
 		if !bytes.Equal(step.Batch, large(n, 5*wire.ChunkSize+int(n))) {
 			t.Fatalf("batch %d differs", n)
 		}
-		b.r.mu.Lock()
-		held := b.r.buf.Bytes()
-		b.r.mu.Unlock()
+		b.r.line.mu.Lock()
+		held := b.r.line.buf.Bytes()
+		b.r.line.mu.Unlock()
 		if held > 8<<20 {
 			t.Errorf("%d bytes held ahead", held)
 		}
 		state = step.Next
 		step.Release()
 	}
-	b.r.buffers.mu.Lock()
-	defer b.r.buffers.mu.Unlock()
+	b.r.intake.buffers.mu.Lock()
+	defer b.r.intake.buffers.mu.Unlock()
 	// Three batches fit into the window, one is with the trainer, and one may be on its way to be released.
-	if n := len(b.r.buffers.free); n == 0 || n > 5 {
+	if n := len(b.r.intake.buffers.free); n == 0 || n > 5 {
 		t.Errorf("%d buffers in the pool", n)
 	}
 }

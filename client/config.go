@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // OnError says when Take reports the error of a batch.
@@ -68,9 +69,9 @@ type Config struct {
 	// batcher need two. Defaults to none.
 	Registerer prometheus.Registerer
 
-	// Trace returns the W3C traceparent of the span in the context of a Take or Start, or the empty string. It goes with the jobs
-	// that this call lets out to where they are materialized, and comes back with their batches in Step.Trace; what is
-	// no traceparent is dropped. Calls of one batcher do not overlap. With OpenTelemetry it is
+	// Trace returns the W3C traceparent of the span in the context of a Take or Start, or the empty string. It goes with
+	// the jobs that this call lets out to where they are materialized, and comes back with their batches in Step.Trace;
+	// what is no traceparent is dropped. It runs in the goroutine of that call. With OpenTelemetry it is
 	//
 	//	func(ctx context.Context) string {
 	//		carrier := propagation.MapCarrier{}
@@ -129,6 +130,18 @@ func (c *Config) traceOf(ctx context.Context) string {
 		return ""
 	}
 	return wire.Traceparent(c.Trace(ctx))
+}
+
+// checkState refuses what no coordinator needs to be asked about.
+func (c *Config) checkState(s schema.State) error {
+	if s.Dataset != "" && s.Dataset != c.Dataset {
+		return fmt.Errorf("batcher %s: %w: it is one of %q, this batcher iterates %q", c.Name, ErrWrongState, s.Dataset,
+			c.Dataset)
+	}
+	if len(s.Data) > schema.MaxState {
+		return fmt.Errorf("batcher %s: %w: %d bytes, at most %d", c.Name, ErrStateTooLarge, len(s.Data), schema.MaxState)
+	}
+	return nil
 }
 
 func (c *Config) spec() wire.Spec {

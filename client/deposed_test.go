@@ -10,8 +10,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// TestDeposedOwnerAnswers has a credit answered first by an owner that was deposed before this reader sat down, and that
-// thinks of another reader, or of a run that was stopped.
+// TestDeposedOwnerAnswers has a credit answered first by an owner that was deposed before this reader sat down, and
+// that thinks of another reader, or of a run that was stopped.
 func TestDeposedOwnerAnswers(t *testing.T) {
 	t.Parallel()
 	for name, stale := range map[string]wire.CreditReply{

@@ -132,17 +132,15 @@ func TestFetchFromWorker(t *testing.T) {
 	b, _ := setup(t, o, nil)
 	takeBig(t, b, 20)
 	natstest.Eventually(t, "fetches ahead are over, and leave their connections", func() bool {
-		b.r.fetcher.mu.Lock()
-		defer b.r.fetcher.mu.Unlock()
-		n := len(b.r.fetcher.idle[k.l.Addr().String()])
+		n := b.r.intake.fetcher.conns.len(k.l.Addr().String())
 		return 0 < n && n <= idlePerWorker
 	})
 	k.mu.Lock()
 	served := k.served
 	k.mu.Unlock()
-	b.r.mu.Lock()
-	defer b.r.mu.Unlock()
-	if c := b.r.count; c.direct < 20 || c.stored != 0 || c.lost != 0 || served < 20 {
+	b.r.line.mu.Lock()
+	defer b.r.line.mu.Unlock()
+	if c := b.r.line.tally; c.direct < 20 || c.stored != 0 || c.lost != 0 || served < 20 {
 		t.Fatalf("%+v with %d fetches", c, served)
 	}
 }
@@ -258,13 +256,13 @@ func TestPayloadIsLost(t *testing.T) {
 				o.remake = true
 			})
 			takeBig(t, b, 6)
-			b.r.mu.Lock()
-			defer b.r.mu.Unlock()
-			if n := len(b.r.sess.lost); n > 0 {
+			b.r.line.mu.Lock()
+			defer b.r.line.mu.Unlock()
+			if n := len(b.r.line.lost); n > 0 {
 				t.Errorf("%d results count as lost still", n)
 			}
-			if b.r.count.repairs > 0 {
-				t.Errorf("%d seats were asked for", b.r.count.repairs)
+			if b.r.line.tally.repairs > 0 {
+				t.Errorf("%d seats were asked for", b.r.line.tally.repairs)
 			}
 		})
 	}
@@ -272,12 +270,14 @@ func TestPayloadIsLost(t *testing.T) {
 
 func TestAvoidance(t *testing.T) {
 	t.Parallel()
-	f := &fetcher{avoid: make(map[string]avoidance)}
-	if f.avoids("w") {
+	var a avoided
+	now := time.Now()
+	if a.has("w", now) {
 		t.Fatal("at first")
 	}
-	for _, want := range []time.Duration{firstAvoid, 2 * firstAvoid, 4 * firstAvoid, 8 * firstAvoid, 16 * firstAvoid, mostAvoid, mostAvoid} {
-		if got := f.avoidLater("w"); got != want || !f.avoids("w") || f.avoids("v") {
+	for _, want := range []time.Duration{firstAvoid, 2 * firstAvoid, 4 * firstAvoid, 8 * firstAvoid, 16 * firstAvoid,
+		mostAvoid, mostAvoid} {
+		if got := a.double("w", now); got != want || !a.has("w", now) || a.has("v", now) {
 			t.Fatalf("%v, not %v", got, want)
 		}
 	}

@@ -1,8 +1,10 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -162,7 +164,8 @@ func (e *WaitError) Error() string {
 func (e *WaitError) Unwrap() []error { return []error{ErrUnavailable, e.Cause} }
 
 // refusal returns a *schema.PermissionError if the last thing that the server said on nc was that it refuses one
-// of the subjects, or the inbox that an answer would come to. The server does not answer a refused request, so this is asked after a timeout.
+// of the subjects, or the inbox that an answer would come to. The server does not answer a refused request, so this is
+// asked after a timeout.
 func refusal(nc *nats.Conn, subjects ...string) error {
 	return topology.Denied(nc, topology.Needs{Publish: subjects, Subscribe: subjects})
 }
@@ -193,6 +196,26 @@ func (c *Config) jobError(f *schema.Fault) *JobError {
 		Dataset: c.Dataset, Batcher: c.Name, Gen: f.Gen, Seq: f.Seq, Worker: f.Worker,
 		Attempts: f.Attempts, Message: f.Message, Stack: f.Stack, Code: f.Code,
 	}
+}
+
+func (c *Config) decodeError(seq uint64, err error) error {
+	return fmt.Errorf("batcher %s: batch %d: %w: %w", c.Name, seq, ErrDecode, err)
+}
+
+// waitError says what a wait was for whose context ended.
+func (c *Config) waitError(ctx context.Context, began time.Time, what string) error {
+	return &WaitError{Batcher: c.Name, For: what, Waited: time.Since(began), Cause: context.Cause(ctx)}
+}
+
+// isEnd reports whether err is the end of the data: exactly io.EOF. A connection that was lost is told of by errors
+// that wrap it.
+func isEnd(err error) bool {
+	return err == io.EOF //nolint:errorlint // see above
+}
+
+// errDisconnected is of a connection that is closed for good. The cause is told and not wrapped: it may be io.EOF.
+func (c *Config) errDisconnected(cause error) error {
+	return fmt.Errorf("batcher %s: %w: %v", c.Name, ErrDisconnected, cause)
 }
 
 // ofCoordinator reports whether an error is the coordinator's word, which counts only if its record

@@ -33,9 +33,9 @@ func TestFailFast(t *testing.T) {
 		t.Fatal(err)
 	}
 	natstest.Eventually(t, "the error is here", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		_, ok := b.r.buf.FirstError()
+		b.r.line.mu.Lock()
+		defer b.r.line.mu.Unlock()
+		_, ok := b.r.line.buf.FirstError()
 		return ok
 	})
 	_, err := b.Take(deadline(t), schema.State{})
@@ -43,7 +43,8 @@ func TestFailFast(t *testing.T) {
 	if !errors.As(err, &job) || errors.Is(err, io.EOF) || !errors.Is(err, ErrMaterialize) || errors.Is(err, ErrPoisonJob) {
 		t.Fatalf("%v", err)
 	}
-	want := JobError{Dataset: "count", Batcher: "train", Gen: o.gens[0], Seq: 6, Worker: "w1", Attempts: 5, Message: "EOF", Stack: "goroutine 1", Code: schema.CodeMaterialize}
+	want := JobError{Dataset: "count", Batcher: "train", Gen: o.gens[0], Seq: 6, Worker: "w1", Attempts: 5,
+		Message: "EOF", Stack: "goroutine 1", Code: schema.CodeMaterialize}
 	if *job != want {
 		t.Errorf("got %+v, want %+v", *job, want)
 	}
@@ -210,9 +211,9 @@ func TestChunkLostThenMadeAgain(t *testing.T) {
 		o.store(subject, body) // without chunks: an attempt whose chunks were removed
 	})
 	natstest.Eventually(t, "the record is dropped again", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.buf.Len() == 0
+		b.r.line.mu.Lock()
+		defer b.r.line.mu.Unlock()
+		return b.r.line.buf.Len() == 0
 	})
 	o.locked(func() {
 		o.erase(wire.ResultSubject(o.name, o.rec.Gen, 2))
@@ -286,7 +287,8 @@ func TestStaleLiveMessages(t *testing.T) {
 
 func TestMalformedRecord(t *testing.T) {
 	t.Parallel()
-	for what, body := range map[string][]byte{"empty": nil, "noise": []byte("\xdd\xff\xff\xff\xff"), "another position": nil} {
+	for what, body := range map[string][]byte{"empty": nil, "noise": []byte("\xdd\xff\xff\xff\xff"),
+		"another position": nil} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			o := newOwner(t)

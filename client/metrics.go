@@ -1,42 +1,28 @@
 package client
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/internal/metrics"
-	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// counters is what a reader counts, with Prometheus or without; reader.mu guards it.
-type counters struct {
-	batches     uint64 // taken
-	holes       uint64 // passed over
-	redelivered uint64 // batches whose job was handed out more than once
-	moves       uint64 // to another state than the head's, as Take was asked
-	repairs     uint64 // seats asked for because of a doubt
-	failures    uint64 // runs that ended with an error
-	direct      uint64 // large payloads fetched from the worker that made them
-	stored      uint64 // large payloads read from the store
-	lost        uint64 // results whose payloads were nowhere, so that they were made again
-}
-
-// snapshot is the reader at one moment.
+// snapshot is a reader at one moment.
 type snapshot struct {
-	counters
-	timing           schema.Timing
-	bytes, heldBytes int64
-	window, held     int
-	silent           time.Duration
+	tally
+	failures  uint64 // runs that ended with an error
+	heldBytes int64
+	window    int
+	held      int
+	silent    time.Duration
 }
 
 // meters is the reader as a prometheus.Collector.
 type meters struct {
-	r      *reader
+	line   *line
 	table  *metrics.Table[snapshot]
 	stages *prometheus.HistogramVec
 	wait   *prometheus.HistogramVec
@@ -45,36 +31,53 @@ type meters struct {
 func newMeters(r *reader) *meters {
 	labels := prometheus.Labels{"batcher": r.cfg.Name, "dataset": r.cfg.Dataset}
 	m := &meters{
-		r: r, table: metrics.NewTable[snapshot](labels),
+		line: r.line, table: metrics.NewTable[snapshot](labels),
 		stages: metrics.Histogram("jetbatch_client_stage_seconds",
 			"Time of one batch in a stage: iterate, queue, materialize or transfer.", labels, "stage"),
-		wait: metrics.Histogram("jetbatch_client_take_seconds", "Time that one Take kept the trainer waiting for its batch.", labels),
+		wait: metrics.Histogram("jetbatch_client_take_seconds", "Time that one Take kept the trainer waiting for its batch.",
+			labels),
 	}
 	t := m.table
 	t.Counter("jetbatch_client_batches_total", "Batches taken.", func(s *snapshot) float64 { return float64(s.batches) })
-	t.Counter("jetbatch_client_bytes_total", "Payload of batches taken.", func(s *snapshot) float64 { return float64(s.bytes) })
-	t.Counter("jetbatch_client_holes_total", "Positions without a batch that were passed over.", func(s *snapshot) float64 { return float64(s.holes) })
-	t.Counter("jetbatch_client_redelivered_batches_total", "Batches taken whose job was handed out more than once.", func(s *snapshot) float64 { return float64(s.redelivered) })
-	t.Counter("jetbatch_client_moves_total", "Times that Take was asked for another state than the one it had left.", func(s *snapshot) float64 { return float64(s.moves) })
-	t.Counter("jetbatch_client_repairs_total", "Times that the seat was asked for again because something was in doubt.", func(s *snapshot) float64 { return float64(s.repairs) })
-	t.Counter("jetbatch_client_failures_total", "Runs that ended with an error.", func(s *snapshot) float64 { return float64(s.failures) })
-	t.CounterBy("jetbatch_client_payloads_total", "Payloads too large for a record, by where they came from: worker or store.", "from",
+	t.Counter("jetbatch_client_bytes_total", "Payload of batches taken.",
+		func(s *snapshot) float64 { return float64(s.bytes) })
+	t.Counter("jetbatch_client_holes_total", "Positions without a batch that were passed over.",
+		func(s *snapshot) float64 { return float64(s.holes) })
+	t.Counter("jetbatch_client_redelivered_batches_total", "Batches taken whose job was handed out more than once.",
+		func(s *snapshot) float64 { return float64(s.redelivered) })
+	t.Counter("jetbatch_client_moves_total", "Times that Take was asked for another state than the one it had left.",
+		func(s *snapshot) float64 { return float64(s.moves) })
+	t.Counter("jetbatch_client_repairs_total", "Times that the seat was asked for again because something was in doubt.",
+		func(s *snapshot) float64 { return float64(s.repairs) })
+	t.Counter("jetbatch_client_failures_total", "Runs that ended with an error.",
+		func(s *snapshot) float64 { return float64(s.failures) })
+	t.CounterBy("jetbatch_client_payloads_total",
+		"Payloads too large for a record, by where they came from: worker or store.", "from",
 		func(s *snapshot, say func(float64, ...string)) {
 			say(float64(s.direct), "worker")
 			say(float64(s.stored), "store")
 		})
-	t.Counter("jetbatch_client_lost_payloads_total", "Batches that were made again because their payload was lost with its worker.", func(s *snapshot) float64 { return float64(s.lost) })
-	t.CounterBy("jetbatch_client_wait_seconds_total", "Time that the trainer waited in Take, by what the batch was in meanwhile.", "cause",
+	t.Counter("jetbatch_client_lost_payloads_total",
+		"Batches that were made again because their payload was lost with its worker.",
+		func(s *snapshot) float64 { return float64(s.lost) })
+	t.CounterBy("jetbatch_client_wait_seconds_total",
+		"Time that the trainer waited in Take, by what the batch was in meanwhile.", "cause",
 		func(s *snapshot, say func(float64, ...string)) {
-			for _, cause := range s.timing.Causes() {
+			for _, cause := range s.total.Causes() {
 				say(cause.Wait.Seconds(), cause.Name)
 			}
 		})
-	t.Counter("jetbatch_client_trainer_seconds_total", "Time that the trainer spent between two takes.", func(s *snapshot) float64 { return s.timing.Trainer.Seconds() })
-	t.Gauge("jetbatch_client_window_batches", "Batches that may be in flight.", func(s *snapshot) float64 { return float64(s.window) })
-	t.Gauge("jetbatch_client_held_batches", "Records here and not taken yet.", func(s *snapshot) float64 { return float64(s.held) })
-	t.Gauge("jetbatch_client_held_bytes", "Payload here, or being fetched, and not taken yet.", func(s *snapshot) float64 { return float64(s.heldBytes) })
-	t.Gauge("jetbatch_client_owner_silent_seconds", "Time since the batcher's coordinator ceased to answer; 0 while it does.", func(s *snapshot) float64 { return s.silent.Seconds() })
+	t.Counter("jetbatch_client_trainer_seconds_total", "Time that the trainer spent between two takes.",
+		func(s *snapshot) float64 { return s.total.Trainer.Seconds() })
+	t.Gauge("jetbatch_client_window_batches", "Batches that may be in flight.",
+		func(s *snapshot) float64 { return float64(s.window) })
+	t.Gauge("jetbatch_client_held_batches", "Records here and not taken yet.",
+		func(s *snapshot) float64 { return float64(s.held) })
+	t.Gauge("jetbatch_client_held_bytes", "Payload here, or being fetched, and not taken yet.",
+		func(s *snapshot) float64 { return float64(s.heldBytes) })
+	t.Gauge("jetbatch_client_owner_silent_seconds",
+		"Time since the batcher's coordinator ceased to answer; 0 while it does.",
+		func(s *snapshot) float64 { return s.silent.Seconds() })
 	return m
 }
 
@@ -106,23 +109,10 @@ func (m *meters) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *meters) Collect(ch chan<- prometheus.Metric) {
-	s := m.r.snapshot()
+	s := m.line.snapshot(time.Now())
 	m.table.Collect(ch, &s)
 	m.stages.Collect(ch)
 	m.wait.Collect(ch)
-}
-
-func (r *reader) snapshot() snapshot {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := snapshot{
-		counters: r.count, timing: r.total, bytes: r.totalBytes,
-		window: r.window, held: r.buf.Len(), heldBytes: r.buf.Bytes(),
-	}
-	if !r.silentSince.IsZero() {
-		s.silent = time.Since(r.silentSince)
-	}
-	return s
 }
 
 // observe is told of every batch that is taken.
@@ -135,28 +125,4 @@ func (m *meters) observe(t *schema.Timing) {
 	m.stages.WithLabelValues("materialize").Observe(t.Materialize.Seconds())
 	m.stages.WithLabelValues("transfer").Observe(t.Transfer.Seconds())
 	m.wait.WithLabelValues().Observe(t.Wait.Seconds())
-}
-
-// failure reports whether err, which ends a handle, is a failure and not somebody's wish.
-func failure(err error) bool {
-	return !errors.Is(err, ErrStopped) && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrSuperseded)
-}
-
-// timingOf says where the time of one batch went that Take delivers at now. Clocks of three machines meet here: what
-// lies between the storing of job and record is by the broker's alone, so a worker's clock that is wrong cannot make the
-// queue longer than there was time.
-func timingOf(res *wire.Result, got *arrival, began, now time.Time) schema.Timing {
-	t := schema.Timing{
-		Iterate: max(res.Iterate, 0), Queue: max(res.Queue, 0), Materialize: max(res.Materialize, 0), Wait: now.Sub(began),
-	}
-	if !got.stored.IsZero() {
-		t.Transfer = max(got.arrived.Sub(got.stored), 0)
-		if res.Queued != 0 {
-			rest := max(got.stored.Sub(time.Unix(0, res.Queued))-t.Materialize, 0)
-			t.Queue = min(t.Queue, rest)
-			t.Transfer += rest - t.Queue // on its way into the store
-		}
-	}
-	t.Attribute(now.Sub(got.arrived))
-	return t
 }

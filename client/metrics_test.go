@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,13 +50,15 @@ jetbatch_client_holes_total{batcher="train",dataset="count"} 1
 # TYPE jetbatch_client_redelivered_batches_total counter
 jetbatch_client_redelivered_batches_total{batcher="train",dataset="count"} 1
 `)
-	if err := testutil.GatherAndCompare(reg, want, "jetbatch_client_batches_total", "jetbatch_client_holes_total", "jetbatch_client_redelivered_batches_total"); err != nil {
+	if err := testutil.GatherAndCompare(reg, want, "jetbatch_client_batches_total", "jetbatch_client_holes_total",
+		"jetbatch_client_redelivered_batches_total"); err != nil {
 		t.Error(err)
 	}
 	if problems, err := testutil.GatherAndLint(reg); len(problems) > 0 || err != nil {
 		t.Error(problems, err)
 	}
-	if _, err := Open[[]byte](deadline(t), o.nc, Config{Name: o.name, Dataset: "count", TakeOver: true, Registerer: reg}); !errors.Is(err, ErrBadConfig) {
+	if _, err := Open[[]byte](deadline(t), o.nc, Config{Name: o.name, Dataset: "count", TakeOver: true,
+		Registerer: reg}); !errors.Is(err, ErrBadConfig) {
 		t.Errorf("a second handle with the same registry: %v", err)
 	}
 	if err := b.Close(); err != nil {
@@ -86,7 +87,8 @@ func TestTraceTravels(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		msg := &nats.Msg{Subject: wire.ResultSubject(o.name, o.rec.Gen, res.Seq), Data: body, Header: nats.Header{wire.TraceHeader: []string{header}}}
+		msg := &nats.Msg{Subject: wire.ResultSubject(o.name, o.rec.Gen, res.Seq), Data: body,
+			Header: nats.Header{wire.TraceHeader: []string{header}}}
 		if _, err := o.js.PublishMsg(t.Context(), msg); err != nil {
 			t.Fatal(err)
 		}
@@ -113,44 +115,4 @@ func TestTraceTravels(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestTimingOf(t *testing.T) {
-	t.Parallel()
-	const ms = time.Millisecond
-	base := time.Unix(1000, 0) // when the job was stored, by the broker's clock
-	at := func(d time.Duration) time.Time { return base.Add(d) }
-	for name, test := range map[string]struct {
-		res     wire.Result
-		stored  time.Time
-		arrived time.Time
-		began   time.Time
-		now     time.Time
-		want    schema.Timing
-	}{
-		"through the store": {
-			wire.Result{Iterate: ms, Queue: 10 * ms, Materialize: 20 * ms, Queued: base.UnixNano()}, at(35 * ms), at(37 * ms), at(0), at(40 * ms),
-			schema.Timing{Iterate: ms, Queue: 10 * ms, Materialize: 20 * ms, Transfer: 7 * ms, Wait: 40 * ms,
-				WaitIterate: 0, WaitQueue: 10 * ms, WaitMaterialize: 20 * ms, WaitTransfer: 7 * ms, WaitOther: 3 * ms},
-		},
-		"a worker's clock that is an hour ahead": {
-			wire.Result{Queue: time.Hour, Materialize: 20 * ms, Queued: base.UnixNano()}, at(35 * ms), at(37 * ms), at(37 * ms), at(37 * ms),
-			schema.Timing{Queue: 15 * ms, Materialize: 20 * ms, Transfer: 2 * ms},
-		},
-		"an older worker": {
-			wire.Result{Queue: 10 * ms, Materialize: 20 * ms}, at(35 * ms), at(37 * ms), at(37 * ms), at(37 * ms),
-			schema.Timing{Queue: 10 * ms, Materialize: 20 * ms, Transfer: 2 * ms},
-		},
-		"no time of storage": {
-			wire.Result{Queue: 10 * ms, Materialize: 20 * ms, Queued: base.UnixNano()}, time.Time{}, at(37 * ms), at(37 * ms), at(37 * ms),
-			schema.Timing{Queue: 10 * ms, Materialize: 20 * ms},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := timingOf(&test.res, &arrival{stored: test.stored, arrived: test.arrived}, test.began, test.now); got != test.want {
-				t.Errorf("got  %+v\nwant %+v", got, test.want)
-			}
-		})
-	}
 }

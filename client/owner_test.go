@@ -240,8 +240,9 @@ func content(n uint64) []byte { return fmt.Appendf(nil, "batch %d", n) }
 
 func result(seq, n uint64, payload []byte) (*wire.Result, []byte) {
 	return &wire.Result{
-		Seq: seq, Prev: stateOf(n).Data, Next: stateOf(n + 1).Data, Attempt: ulid.Make().String(), Worker: "w1", Deliveries: 1,
-		Digest: wire.Sum(payload), Size: uint64(len(payload)), Materialize: time.Millisecond,
+		Seq: seq, Prev: stateOf(n).Data, Next: stateOf(n + 1).Data, Attempt: ulid.Make().String(), Worker: "w1",
+		Deliveries: 1,
+		Digest:     wire.Sum(payload), Size: uint64(len(payload)), Materialize: time.Millisecond,
 	}, payload
 }
 
@@ -314,7 +315,8 @@ func (o *owner) credit(m *nats.Msg) {
 	}
 	if m.Reply != "" {
 		o.respond(m, wire.CreditReply{
-			Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Phase: o.rec.Phase, Window: o.window, Workers: o.workers, Error: o.rec.Error,
+			Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Phase: o.rec.Phase, Window: o.window, Workers: o.workers,
+			Error: o.rec.Error,
 		})
 	}
 }
@@ -347,7 +349,8 @@ func (o *owner) stop(m *nats.Msg) {
 func (o *owner) status(m *nats.Msg) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.respond(m, wire.StatusReply{Status: schema.Status{Batcher: o.name, Phase: o.rec.Phase, Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader}})
+	o.respond(m, wire.StatusReply{Status: schema.Status{Batcher: o.name, Phase: o.rec.Phase, Gen: o.rec.Gen,
+		Seat: o.rec.Seat, Reader: o.rec.Reader}})
 }
 
 // notice tells the reader that something changed.

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,107 +11,27 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
-	"github.com/jetbatch/jetbatch/client/internal/pace"
-	"github.com/jetbatch/jetbatch/client/internal/reorder"
-	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// reader is a Batcher reduced to bytes. Take and Start own opMu; mu guards what the goroutines share and is
-// never held while waiting for an answer.
+// reader is a Batcher reduced to bytes: the parts, what runs from Open to Close, and the order in which that ends.
 type reader struct {
-	cfg   *Config
-	id    string
-	align bool // payloads are viewed as tensors
+	cfg    *Config
+	data   *nats.Conn // our own: batches
+	turn   turn       // of Take and Start
+	handle context.Context
+	cancel context.CancelCauseFunc
+	tasks  sync.WaitGroup
 
-	nc   *nats.Conn // the caller's: control messages
-	data *nats.Conn // our own: batches
-	js   jetstream.JetStream
-
-	ctx     context.Context // ends at close
-	cancel  context.CancelFunc
-	tasks   sync.WaitGroup
-	wake    chan struct{} // something changed that Take may wait for
-	beatNow chan struct{}
-	noticed chan struct{} // the owner said that something changed
-	buffers pool
-	fetcher *fetcher
+	run     *run
+	line    *line
+	ask     *asker
+	credits *credits
+	seats   *seats
+	intake  *intake
+	record  *record
 	meters  *meters // nil without Config.Registerer
-
-	opMu sync.Mutex
-
-	mu      sync.Mutex
-	life    context.Context // ends when sticky is set, or at close
-	endLife context.CancelCauseFunc
-	closed  bool
-	started bool  // Start or Take seated this handle, and Stop has not ended that
-	sticky  error // what Take returns until Start
-
-	seat        seat
-	lastRequest ulid.ULID
-	phase       schema.Phase // of the batcher when last heard of
-	zero        schema.State // what the zero state means; itself zero while not known
-	version     uint32
-	buf         reorder.Buffer[arrival]
-	sess        *session
-	eof         bool
-
-	doubt   string // why a new seat is needed; empty while all is well
-	hard    bool   // the doubt is about what is stored: another look-up may not help
-	doubts  int    // hard ones since the last batch
-	repairs int    // requests for a seat since the last batch
-
-	window        int
-	workers       int // live ones that serve the data set; -1 while unknown
-	silentSince   time.Time
-	trouble       string // the owner's, as it says
-	warnedNone    bool
-	warnedLone    bool
-	waiting       string
-	late          bool
-	pace          pace.Pace
-	overtaken     time.Time // since when something behind the head is here; zero when nothing is
-	straggler     uint64    // the head that the owner was told of last, as one that straggles
-	failed        *schema.Fault
-	taken         uint64
-	sinceCredit   int
-	timed         time.Time // of the last credit that said where the time went
-	total         schema.Timing
-	count         counters
-	trace         string // of the Take or Start that is under way, or was last
-	totalBytes    int64
-	largestBatch  int64
-	largestStored int64 // of those that came by way of the store
-	lastTake      time.Time
-}
-
-// seat is the right to take as this reader knows it.
-type seat struct {
-	gen    string
-	number uint64
-}
-
-// arrival is what the reader keeps with a record.
-type arrival struct {
-	payload payload
-	direct  bool      // it came from its worker
-	stored  time.Time // by the server's clock
-	came    time.Time // the record, by ours
-	arrived time.Time // complete, by ours
-	trace   string    // of the Take that let the job out
-}
-
-// taken is what Take hands to the typed layer.
-type taken struct {
-	seq        uint64
-	next       schema.State
-	timing     schema.Timing
-	worker     string
-	attempt    string
-	deliveries uint64
-	trace      string
-	payload    payload
 }
 
 func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*reader, error) {
@@ -124,219 +43,117 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 	if err != nil {
 		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
 	}
-	r := &reader{
-		cfg: c, id: ulid.Make().String(), align: align, nc: nc, js: js,
-		wake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1), noticed: make(chan struct{}, 1), workers: -1,
-	}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.life, r.endLife = context.WithCancelCause(r.ctx)
-	if r.data, err = topology.Dial(nc, "data"); err != nil {
-		r.cancel()
+	both, err := dial(nc)
+	if err != nil {
 		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
 	}
-	r.fetcher = newFetcher(nc, cfg.NoDirect)
-	if err := r.hold(ctx); err != nil {
-		r.cancel()
-		r.data.Close()
+	r := newReader(c, both, js, align)
+	if err := r.seats.hold(ctx); err != nil {
+		r.cancel(err)
+		both.data.Close()
 		return nil, err
 	}
 	if err := r.register(); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
-	if err := r.listen(); err != nil {
+	if err := r.begin(); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
 
-func (r *reader) signal() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
+// newReader puts the parts together.
+func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reader {
+	nc, data := both.nc, both.data
+	r := &reader{cfg: c, data: data, turn: newTurn()}
+	r.handle, r.cancel = context.WithCancelCause(context.Background())
+	id, changed, notices := ulid.Make().String(), new(news), new(news)
+	r.run = newRun(r.handle, c.Name, changed)
+	r.line = &line{
+		cfg: c, id: id, run: r.run, owner: &standing{dataset: c.Dataset, workers: -1}, link: both, changed: changed,
 	}
+	r.ask = &asker{cfg: c, nc: nc, link: both, notices: notices}
+	r.credits = newCredits(r.handle, nc, r.line, notices)
+	r.intake = &intake{
+		cfg: c, align: align, data: data, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c.NoDirect),
+		uploads: &uploads{cfg: c, nc: nc, run: r.run}, tasks: &r.tasks,
+	}
+	r.seats = &seats{
+		cfg: c, id: id, handle: r.handle, ask: r.ask, run: r.run, line: r.line, credits: r.credits, intake: r.intake,
+	}
+	r.record = &record{cfg: c, nc: nc, js: js, run: r.run}
+	return r
 }
 
-func (r *reader) beatSoon() {
-	select {
-	case r.beatNow <- struct{}{}:
-	default:
+// begin starts what runs until Close: the beat, the watch over both connections, and the care of those to workers.
+func (r *reader) begin() error {
+	notices, err := r.credits.listen()
+	if err != nil {
+		return err
 	}
-}
-
-// fail makes err what Take returns until Start. The first one stays.
-func (r *reader) fail(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.failLocked(err)
-}
-
-func (r *reader) failLocked(err error) {
-	if r.sticky != nil {
-		return
-	}
-	if failure(err) {
-		r.count.failures++
-	}
-	r.sticky = err
-	r.endSession()
-	r.endLife(err)
-	r.signal()
-}
-
-// endSession stops the goroutines of the generation that is being read. Called with mu held.
-func (r *reader) endSession() {
-	if r.sess != nil {
-		r.sess.end()
-		r.sess = nil
-	}
-}
-
-// suspect notes that a new seat is needed. Called with mu held.
-func (r *reader) suspect(why string, hard bool) {
-	if r.doubt == "" || (hard && !r.hard) {
-		r.doubt, r.hard = why, hard
-	}
-	r.signal()
+	status := r.data.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	r.tasks.Go(func() {
+		defer func() { _ = notices.Unsubscribe() }() // fails only when the connection is closed anyway
+		r.credits.beats()
+	})
+	r.tasks.Go(func() {
+		defer r.data.RemoveStatusListener(status)
+		r.intake.watch(r.handle, status)
+	})
+	r.tasks.Go(func() { r.intake.fetcher.conns.tend(r.handle) })
+	return nil
 }
 
 // start is Batcher.Start.
 func (r *reader) start(ctx context.Context, state schema.State) error {
-	r.opMu.Lock()
-	defer r.opMu.Unlock()
-	if err := r.checkState(state); err != nil {
+	began, trace := time.Now(), r.cfg.traceOf(ctx)
+	if err := r.turn.get(ctx, r.handle); err != nil {
+		return r.ended(ctx, began, err)
+	}
+	defer r.turn.give()
+	if err := r.cfg.checkState(state); err != nil {
 		return err
 	}
-	trace := r.cfg.traceOf(ctx)
-	r.mu.Lock()
-	r.trace = trace
+	where, had := r.line.find(state, trace)
 	switch {
-	case r.closed:
-		r.mu.Unlock()
-		return r.errClosed()
-	case r.started && r.sticky == nil:
-		r.mu.Unlock()
+	case errors.Is(had, ErrClosed):
+		return had
+	case had == nil && where != unstarted:
 		r.cfg.Logger.Warn("Start on a running batcher changes nothing; Take from the state that is wanted")
 		return nil
-	}
-	anew, displaced := r.sticky != nil, errors.Is(r.sticky, ErrSuperseded)
-	if anew && !displaced {
-		r.revive()
-	}
-	r.mu.Unlock()
-	if displaced { // and stays so until the batcher is ours again
-		if err := r.hold(ctx); err != nil {
+	case errors.Is(had, ErrSuperseded): // and stays so until the batcher is ours once more
+		if err := r.seats.hold(ctx); err != nil {
 			return err
 		}
+	case had != nil:
+		r.run.revive()
 	}
-	return r.begin(ctx, state, anew)
+	return r.seats.begin(ctx, state, had != nil)
 }
 
-// revive ends the state that failLocked began. Called with mu held.
-func (r *reader) revive() {
-	r.life, r.endLife = context.WithCancelCause(r.ctx)
-	r.sticky, r.failed, r.eof, r.started = nil, nil, false, false
-}
-
-// begin seats a handle that does not run. A batcher that another process left running is joined: what it
-// holds need not be made again.
-func (r *reader) begin(ctx context.Context, state schema.State, anew bool) error {
-	r.mu.Lock()
-	mode := wire.ModeStart
-	if !anew && (r.phase == schema.PhaseRunning || r.phase == schema.PhaseDone) {
-		mode = wire.ModeSeek
+// status is Batcher.Status.
+func (r *reader) status(ctx context.Context) (schema.Status, error) {
+	if err := r.run.err(); errors.Is(err, ErrClosed) {
+		return schema.Status{}, err
 	}
-	r.mu.Unlock()
-	return r.sit(ctx, sitting{mode: mode, state: state})
-}
-
-func (r *reader) errClosed() error { return fmt.Errorf("batcher %s: %w", r.cfg.Name, ErrClosed) }
-
-// checkState refuses what no coordinator needs to be asked about.
-func (r *reader) checkState(s schema.State) error {
-	if s.Dataset != "" && s.Dataset != r.cfg.Dataset {
-		return fmt.Errorf("batcher %s: %w: it is one of %q, this batcher iterates %q", r.cfg.Name, ErrWrongState, s.Dataset, r.cfg.Dataset)
+	_, _ = r.credits.beat(ctx) // so that the answer counts what was taken until now; if nobody hears it, ask says so
+	var reply wire.StatusReply
+	err := r.ask.ask(ctx, question{
+		op: "status", body: &wire.StatusRequest{Batcher: r.cfg.Name}, limit: requestTimeout, run: r.handle,
+		decode: func(subject string, data []byte) (*schema.Fault, error) {
+			err := readAnswer(subject, data, &reply)
+			if err == nil && reply.Fault == nil && reply.Status.Phase == "" {
+				err = errNoPhase
+			}
+			return reply.Fault, err
+		},
+	})
+	if errors.Is(err, ErrStopped) { // the coordinator has no such batcher any more
+		return schema.Status{Batcher: r.cfg.Name, Dataset: r.cfg.Dataset, Phase: schema.PhaseStopped}, nil
 	}
-	if len(s.Data) > schema.MaxState {
-		return fmt.Errorf("batcher %s: %w: %d bytes, at most %d", r.cfg.Name, ErrStateTooLarge, len(s.Data), schema.MaxState)
-	}
-	return nil
-}
-
-// take is Batcher.Take on bytes. decode is called once for a batch that is to be returned.
-func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byte) error) (taken, error) {
-	r.opMu.Lock()
-	defer r.opMu.Unlock()
-	began := time.Now()
-	trace := r.cfg.traceOf(ctx)
-	r.mu.Lock()
-	r.trace = trace
-	err, started, here := r.sticky, r.started, r.isHead(asked)
-	if r.closed {
-		err = r.errClosed()
-	}
-	r.mu.Unlock()
 	if err != nil {
-		return taken{}, err
+		return schema.Status{}, err
 	}
-	if err := r.checkState(asked); err != nil {
-		return taken{}, err
-	}
-	if ctx.Err() != nil {
-		return taken{}, r.waitError(ctx, began, "the context ended before Take began")
-	}
-	if !started {
-		if err := r.begin(ctx, asked, false); err != nil {
-			return taken{}, err
-		}
-	} else if !here {
-		if failed, err := r.failedEarly(ctx); failed || err != nil {
-			return taken{}, err
-		}
-		r.mu.Lock()
-		r.count.moves++
-		r.mu.Unlock()
-		r.cfg.Logger.Warn("moving to another state", "gen", r.seat.gen, "seq", r.buf.Head(), "state", asked, "head", r.headState())
-		if err := r.sit(ctx, sitting{mode: wire.ModeSeek, state: asked}); err != nil {
-			return taken{}, err
-		}
-	}
-	return r.next(ctx, began, decode)
-}
-
-// isHead reports whether the head of the line follows state. Called with mu held.
-func (r *reader) isHead(s schema.State) bool {
-	if s.IsZero() {
-		if r.zero.IsZero() {
-			return false
-		}
-		s = r.zero
-	}
-	if s.Dataset != "" && s.Version != r.version {
-		return false
-	}
-	return r.started && bytes.Equal(s.Data, r.buf.State())
-}
-
-func (r *reader) headState() schema.State {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.headStateLocked()
-}
-
-func (r *reader) headStateLocked() schema.State {
-	return schema.State{Dataset: r.cfg.Dataset, Version: r.version, Data: bytes.Clone(r.buf.State())}
-}
-
-// failedEarly reports a failure that FailFast brings forward.
-func (r *reader) failedEarly(ctx context.Context) (bool, error) {
-	if r.cfg.OnError != FailFast {
-		return false, nil
-	}
-	r.mu.Lock()
-	res, ok := r.buf.FirstError()
-	r.mu.Unlock()
-	if !ok {
-		return false, nil
-	}
-	return r.believe(ctx, res)
+	r.line.amend(&reply.Status)
+	return reply.Status, nil
 }

@@ -34,7 +34,8 @@ func TestOwnerAwayForAWhile(t *testing.T) {
 			state = step.Next
 		}
 	}
-	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no coordinator answers") {
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(),
+		"no coordinator answers") {
 		t.Errorf("%v", err)
 	}
 	o.listen()
@@ -83,7 +84,7 @@ func TestNewOwnerHearsHowFarItIs(t *testing.T) {
 	b, _ := setup(t, o, nil)
 	take(t, b, schema.State{}, 3)
 	o.locked(func() { o.silent = true })
-	if err := b.r.nc.Flush(); err != nil { // what it said by itself is out
+	if err := b.r.credits.nc.Flush(); err != nil { // what it said by itself is out
 		t.Fatal(err)
 	}
 	heard, err := o.nc.SubscribeSync(wire.ReaderPrefix + "." + o.name)
@@ -126,14 +127,14 @@ func TestWaitNamesWhatItWaitsFor(t *testing.T) {
 	if !errors.As(err, &wait) || !errors.Is(err, ErrUnavailable) || wait.Waited < time.Second {
 		t.Fatalf("%v", err)
 	}
-	for _, want := range []string{"batch 1 of generation " + o.gens[0], "not committed", "no worker serves data set count", "out of patience"} {
+	for _, want := range []string{"batch 1 of generation " + o.gens[0], "not committed",
+		"no worker serves data set count", "out of patience"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not say %q", err, want)
 		}
 	}
-	if !log.has("no worker serves") {
-		t.Error("no warning")
-	}
+	natstest.Eventually(t, "it is said, once it has stayed true for a while",
+		func() bool { return log.has("no worker serves the data set") })
 	late := false
 	o.locked(func() {
 		for _, c := range o.credits {
@@ -175,7 +176,8 @@ func TestUnavailableIsAskedAgain(t *testing.T) {
 	b, _ := setup(t, o, nil)
 	take(t, b, schema.State{}, 2)
 	o.locked(func() {
-		if len(o.requests) != 5 || o.requests[0].Request != o.requests[3].Request || o.requests[3].Request == o.requests[4].Request {
+		if len(o.requests) != 5 || o.requests[0].Request != o.requests[3].Request ||
+			o.requests[3].Request == o.requests[4].Request {
 			t.Errorf("%d requests: %+v", len(o.requests), o.requests)
 		}
 	})
@@ -198,6 +200,108 @@ func TestStopIsAskedAgain(t *testing.T) {
 	})
 }
 
+// TestCloseIsAskedAgain has a coordinator that has just begun wait for the lease of the one before it.
+func TestCloseIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	take(t, b, schema.State{}, 2)
+	o.locked(func() { o.refusals = 3 })
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.locked(func() {
+		if o.rec.Reader != "" || o.refusals > 0 {
+			t.Errorf("reader %q, %d refusals left", o.rec.Reader, o.refusals)
+		}
+	})
+}
+
+// TestCloseWithoutACoordinator says that nobody heard of it, and soon.
+func TestCloseWithoutACoordinator(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	o.quiet()
+	began := time.Now()
+	if err := b.Close(); !errors.Is(err, ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "no coordinator answers") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(began); took > leaveTimeout {
+		t.Errorf("after %v", took)
+	}
+}
+
+// TestHolesAreNamed has the data be holes from some position on: the wait says so.
+func TestHolesAreNamed(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
+		res, payload := o.batch(seq)
+		if seq == 1 {
+			return res, payload
+		}
+		res.Kind, res.Size, res.Digest, res.Fault = wire.KindHole, 0, wire.Digest{}, &schema.Fault{Message: "no label"}
+		o.manual = seq == 9
+		return res, nil
+	}
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 1)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := b.Take(short, state)
+	if want := "the 8 positions before it are holes, which have no batch (the last: no label)"; !errors.Is(err,
+		ErrUnavailable) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v does not say: %s", err, want)
+	}
+}
+
+// weary is a context that ends when it has been asked so often.
+type weary struct {
+	context.Context
+	left int
+}
+
+func (w *weary) Err() error {
+	if w.left--; w.left >= 0 {
+		return nil
+	}
+	return context.DeadlineExceeded
+}
+
+// TestEndlessHoles has a data set of nothing but holes, which are here before they are passed: Take ends with its
+// context all the same.
+func TestEndlessHoles(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.window = 32
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
+		res, payload := o.batch(seq)
+		if seq == 32 {
+			return res, payload
+		}
+		res.Kind, res.Size, res.Digest = wire.KindHole, 0, wire.Digest{}
+		return res, nil
+	}
+	b, _ := setup(t, o, nil)
+	if err := b.Start(deadline(t), schema.State{}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "all are here", func() bool {
+		b.r.line.mu.Lock()
+		defer b.r.line.mu.Unlock()
+		return b.r.line.buf.Len() == 32
+	})
+	_, err := b.Take(&weary{deadline(t), 8}, schema.State{})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "are holes") {
+		t.Fatalf("%v", err)
+	}
+	step, err := b.Take(deadline(t), schema.State{}) // a look-up, since the trainer has no other state
+	if err != nil || step.Seq != 32 {
+		t.Errorf("%d, %v", step.Seq, err)
+	}
+}
+
 func TestPermission(t *testing.T) {
 	t.Parallel()
 	deny := func(subject string) natstest.Option {
@@ -205,25 +309,29 @@ func TestPermission(t *testing.T) {
 			o.Users = []*server.User{
 				{Username: "service", Password: "service"},
 				{Username: "trainer", Password: "trainer", Permissions: &server.Permissions{
-					Publish: &server.SubjectPermission{Deny: []string{subject}}, Subscribe: &server.SubjectPermission{Deny: []string{subject}},
+					Publish:   &server.SubjectPermission{Deny: []string{subject}},
+					Subscribe: &server.SubjectPermission{Deny: []string{subject}},
 				}},
 			}
 		}
 	}
-	for _, subject := range []string{"jetbatch.coordinator.seat", "jetbatch.reader.>", "jetbatch.live.>", "$JS.API.DIRECT.>"} {
+	for _, subject := range []string{"jetbatch.coordinator.seat", "jetbatch.reader.>", "jetbatch.live.>",
+		"$JS.API.DIRECT.>"} {
 		t.Run(subject, func(t *testing.T) {
 			t.Parallel()
 			srv := natstest.Run(t, deny(subject))
 			o := newOwnerOn(t, srv, nats.UserInfo("service", "service"))
 			quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
-			b, err := Open[[]byte](deadline(t), srv.Connect(nats.UserInfo("trainer", "trainer"), quiet), Config{Name: o.name, Dataset: "count"})
+			b, err := Open[[]byte](deadline(t), srv.Connect(nats.UserInfo("trainer", "trainer"), quiet), Config{Name: o.name,
+				Dataset: "count"})
 			if err == nil {
 				defer b.Close()
 				o.locked(func() { o.manual = true })
 				_, err = b.Take(deadline(t), schema.State{})
 			}
 			var denied *schema.PermissionError
-			if !errors.As(err, &denied) || !errors.Is(err, ErrPermission) || !strings.HasPrefix(denied.Subject, strings.TrimRight(subject, ">")) {
+			if !errors.As(err, &denied) || !errors.Is(err, ErrPermission) || !strings.HasPrefix(denied.Subject,
+				strings.TrimRight(subject, ">")) {
 				t.Fatalf("%v", err)
 			}
 		})
@@ -295,13 +403,13 @@ func TestJobErrorMatchesItsCodeOnly(t *testing.T) {
 
 func TestRequestIdsGrow(t *testing.T) {
 	t.Parallel()
-	r := new(reader)
-	if err := r.lastRequest.SetTime(uint64(time.Now().Add(time.Hour).UnixMilli())); err != nil { // then the clock was set back
+	a := new(asker)
+	if err := a.last.SetTime(uint64(time.Now().Add(time.Hour).UnixMilli())); err != nil { // then the clock was set back
 		t.Fatal(err)
 	}
-	last := r.lastRequest.String()
+	last := a.last.String()
 	for range 100 {
-		id := r.nextRequest().String()
+		id := a.newID()
 		if id <= last {
 			t.Fatalf("%s after %s", id, last)
 		}

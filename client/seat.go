@@ -1,212 +1,196 @@
 package client
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/client/internal/life"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 const (
 	requestTimeout = 5 * time.Second // for one answer; opening a data set may take some of it
-	repairTimeout  = 2 * time.Second // where it is open, and whoever was asked may be the one who is away
-	firstBackoff   = 50 * time.Millisecond
-	maxBackoff     = 2 * time.Second
-	leaveTimeout   = 2 * time.Second
+	repairTimeout  = 2 * time.Second // where it is open, and the coordinator that was asked may be the one that is away
 
-	// After so many doubts about what is stored, at one and the same state, looking it up again is given up for
+	// After so many doubts about what is stored, at one and the same state, looking it up is given up for
 	// making it anew, and then that too.
 	maxLookups = 2
-	maxDoubts  = 6
+	maxDamages = 6
 )
+
+// seats gets the right to take. Take and Start use it, one at a time.
+type seats struct {
+	cfg     *Config
+	id      string
+	handle  context.Context
+	ask     *asker
+	run     *run
+	line    *line
+	credits *credits
+	intake  *intake
+}
 
 // sitting is what a seat is wanted for.
 type sitting struct {
 	mode     wire.Mode
 	state    schema.State
 	takeOver bool // with ModeOpen
-	again    bool // the data set is open: an answer that takes long does not come
+	open     bool // the data set is open: an answer that takes long does not come
 	repair   bool // give up when the head of the line arrives meanwhile
 }
-
-var errHeadArrived = errors.New("the head of the line arrived")
 
 const seatMoves = "the seat keeps moving"
 
 // hold opens the batcher without starting it.
-func (r *reader) hold(ctx context.Context) error {
-	reply, err := r.requestSeat(ctx, sitting{mode: wire.ModeOpen, takeOver: r.cfg.TakeOver})
+func (s *seats) hold(ctx context.Context) error {
+	reply, err := s.request(ctx, &sitting{mode: wire.ModeOpen, takeOver: s.cfg.TakeOver})
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seat = seat{gen: reply.Gen, number: reply.Seat}
-	if r.sticky != nil {
-		r.revive()
-	}
-	r.phase = reply.Phase
-	r.window = reply.Window
+	s.line.hold(&reply)
 	return nil
 }
 
+// begin seats a handle that does not run. A batcher that another process left running is joined, unless this handle had
+// a run that ended: what it holds need not be made again.
+func (s *seats) begin(ctx context.Context, state schema.State, anew bool) error {
+	mode := wire.ModeStart
+	if !anew && s.line.owner.running() {
+		mode = wire.ModeSeek
+	}
+	return s.sit(ctx, sitting{mode: mode, state: state})
+}
+
 // sit gets a seat and begins to read there.
-func (r *reader) sit(ctx context.Context, want sitting) error {
-	var reply wire.SeatReply
-	n := newNag()
+func (s *seats) sit(ctx context.Context, want sitting) error {
+	n := newNag(s.cfg.Logger)
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		var err error
-		reply, err = r.requestSeat(ctx, want)
+		reply, err := s.request(ctx, &want)
 		if err == nil {
-			break
+			return s.read(&want, &reply)
 		}
 		if !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrInUse) {
 			return err
 		}
-		// The seat moved on. If nobody else sits there, it was the owner who moved it, or an earlier request of
+		// The seat moved on. If nobody else sits there, it was the owner that moved it, or an earlier request of
 		// ours whose answer was lost.
-		if !r.mine(ctx) {
+		if !s.mine(ctx) {
 			if errors.Is(err, ErrSuperseded) {
-				r.fail(err)
+				s.run.end(err)
 			}
 			return err
 		}
-		r.nag(n, seatMoves)
-		if err := r.pause(ctx, backoff, seatMoves, false); err != nil {
+		n.say(seatMoves)
+		if err := s.pause(ctx, backoff, seatMoves, nil); err != nil {
 			return err
 		}
 	}
-	if !want.state.IsZero() && !bytes.Equal(want.state.Data, reply.State.Data) {
-		return fmt.Errorf("batcher %s: %w: asked for a seat at %v, got one at %v", r.cfg.Name, ErrBadRequest, want.state, reply.State)
-	}
-	if reply.Gen == "" || reply.Position == 0 {
-		return fmt.Errorf("batcher %s: %w: a seat without generation or position", r.cfg.Name, ErrBadRequest)
-	}
-	return r.settle(want, reply)
 }
 
-// settle makes the seat of the reply ours.
-func (r *reader) settle(want sitting, reply wire.SeatReply) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return r.errClosed()
-	}
-	if r.sticky != nil {
-		return r.sticky
-	}
-	same := r.sess != nil && r.seat.gen == reply.Gen
-	r.seat = seat{gen: reply.Gen, number: reply.Seat}
-	r.version = reply.State.Version
-	if want.state.IsZero() {
-		r.zero = reply.State.Clone()
-	}
-	r.started, r.eof, r.failed = true, false, nil
-	r.phase = schema.PhaseRunning
-	r.window = max(reply.Window, 1)
-	r.doubt, r.hard = "", false
-	r.silentSince = time.Time{}
-	r.taken, r.sinceCredit = reply.Position-1, 0
-	r.straggler, r.overtaken = 0, time.Time{}
-	if same {
-		for _, e := range r.buf.Seek(reply.Position, reply.State.Data) {
-			e.Value.payload.release()
+// read begins to read at the seat of a reply.
+func (s *seats) read(want *sitting, reply *wire.SeatReply) error {
+	sess := s.line.reading(reply.Gen)
+	if sess == nil {
+		var err error
+		if sess, err = s.intake.open(reply.Gen); err != nil {
+			return s.run.blame(s.cfg.errDisconnected(err), nil)
 		}
-		r.uncover()
-		r.sess.sweepSoon()
-		r.sess.fetchSoon()
-		return nil
 	}
-	r.endSession()
-	r.buf.Reset(reply.Position, reply.State.Data, max(span, 2*r.window))
-	sess, err := r.newSession(reply.Gen)
+	err := s.line.sit(reply, want.state.IsZero(), sess)
 	if err != nil {
-		err = fmt.Errorf("batcher %s: %w: %w", r.cfg.Name, ErrDisconnected, err)
-		r.failLocked(err)
-		return err
+		sess.abandon()
 	}
-	r.sess = sess
-	return nil
+	return err
 }
-
-// span is how far ahead of the head a result may be; the owner's window is far below it.
-const span = 1 << 16
 
 // repair is the one answer to every doubt: a seat at the head of the line. Where what is stored is in doubt, and
-// looking it up did not help, it is made again.
-func (r *reader) repair(ctx context.Context) error {
-	r.mu.Lock()
-	why, hard := r.doubt, r.hard
-	r.count.repairs++
-	if hard {
-		r.doubts++
+// looking it up did not help, it is made anew.
+func (s *seats) repair(ctx context.Context) error {
+	doubt, repairs, damages := s.run.repair()
+	if doubt.Weight == 0 {
+		return nil
 	}
-	r.repairs++
-	doubts, repairs, gen, seq := r.doubts, r.repairs, r.seat.gen, r.buf.Head()
-	want := sitting{mode: wire.ModeSeek, state: r.headStateLocked(), again: true, repair: !hard && why == ownerSilent}
-	r.mu.Unlock()
-	if doubts > maxDoubts {
-		err := fmt.Errorf("batcher %s: generation %s: %w: %s", r.cfg.Name, gen, ErrCorrupt, why)
-		r.fail(err)
-		return err
+	s.line.repaired()
+	state, gen, seq := s.line.head()
+	if damages > maxDamages {
+		return s.run.blame(fmt.Errorf("batcher %s: generation %s: %w: %s", s.cfg.Name, gen, ErrCorrupt, doubt.Why), nil)
 	}
-	r.cfg.Logger.Warn("asking for the seat again", "gen", gen, "seq", seq, "why", why)
+	want := sitting{mode: wire.ModeSeek, state: state, open: true, repair: doubt.Weight == life.Silent}
+	if damages > maxLookups {
+		want.mode = wire.ModeStart
+	}
+	s.cfg.Logger.Warn("asking for the seat again", "gen", gen, "seq", seq, "why", doubt.Why)
+	var err error
 	if repairs > 1 {
 		// A seat that does not help at once is not asked for in a loop: an owner that was deposed and does not know it, say,
 		// goes on contradicting the new one until it has looked.
-		if err := r.pause(ctx, min(firstBackoff<<min(repairs, 8), maxBackoff), why, want.repair); err != nil && !errors.Is(err, errHeadArrived) {
-			return err
-		}
+		err = s.pause(ctx, min(firstBackoff<<min(repairs, 8), maxBackoff), doubt.Why, s.mootIf(want.repair))
 	}
-	if doubts > maxLookups {
-		want.mode = wire.ModeStart
+	if err == nil {
+		err = s.sit(ctx, want)
 	}
-	err := r.sit(ctx, want)
-	if errors.Is(err, errHeadArrived) {
-		r.mu.Lock()
-		r.doubt, r.hard = "", false
-		r.mu.Unlock()
+	if errors.Is(err, errNotNeeded) {
+		s.run.settle()
 		return nil
 	}
 	return err
 }
 
-// requestSeat asks until a coordinator answers, ctx ends or the handle is stopped.
-func (r *reader) requestSeat(ctx context.Context, want sitting) (wire.SeatReply, error) {
-	req := wire.SeatRequest{
-		Wire: wire.Version, Batcher: r.cfg.Name, Request: r.nextRequest().String(), Mode: want.mode, Reader: r.id, TakeOver: want.takeOver,
-		Spec: r.cfg.spec(), Settings: r.cfg.settings(), State: want.state,
+// mootIf is what a wait that the arrival of the head ends looks at.
+func (s *seats) mootIf(repair bool) func() (bool, <-chan struct{}) {
+	if !repair {
+		return nil
 	}
-	r.mu.Lock()
-	life := r.life
-	req.Trace = r.trace
-	r.mu.Unlock()
+	return s.line.moot
+}
+
+// pause waits about d for what is named. The error is of what ended the wait before.
+func (s *seats) pause(ctx context.Context, d time.Duration, what string, moot func() (bool, <-chan struct{})) error {
+	began, run := time.Now(), s.run.context()
+	switch {
+	case pause(ctx, run, d, nil, moot):
+		return errNotNeeded
+	case run.Err() != nil:
+		return context.Cause(run)
+	case ctx.Err() != nil:
+		return s.cfg.waitError(ctx, began, what)
+	}
+	return nil
+}
+
+// request asks until a coordinator answers, ctx ends or the run does.
+func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatReply, err error) {
+	q := question{
+		op: "seat", limit: requestTimeout, run: s.run.context(), moot: s.mootIf(want.repair),
+		body: &wire.SeatRequest{
+			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, TakeOver: want.takeOver,
+			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
+		},
+		decode: func(subject string, data []byte) (*schema.Fault, error) {
+			err := readAnswer(subject, data, &reply)
+			if err == nil && reply.Fault == nil && reply.Wire != wire.Version {
+				return foreign(reply.Wire), nil
+			}
+			if err == nil && reply.Fault == nil {
+				err = checkSeat(want, &reply)
+			}
+			return reply.Fault, err
+		},
+	}
 	if want.mode == wire.ModeOpen {
-		life = r.ctx // a displaced reader may ask
+		q.run = s.handle // a reader whose run has ended may ask
 	}
-	limit := requestTimeout
-	if want.again {
-		limit = repairTimeout
+	if want.open {
+		q.limit = repairTimeout
 	}
-	var reply wire.SeatReply
-	err := r.ask(ctx, life, "seat", &req, limit, want.repair, func(data []byte) (*schema.Fault, error) {
-		reply = wire.SeatReply{}
-		err := json.Unmarshal(data, &reply)
-		if err == nil && reply.Fault == nil && reply.Wire != wire.Version {
-			return foreign(reply.Wire), nil
-		}
-		return reply.Fault, err
-	})
-	if err != nil {
+	if err := s.ask.ask(ctx, q); err != nil {
 		return wire.SeatReply{}, err
 	}
 	for _, w := range reply.Warnings {
-		r.cfg.Logger.Warn(w, "gen", reply.Gen)
+		s.cfg.Logger.Warn(w, "gen", reply.Gen)
 	}
 	return reply, nil
 }
@@ -217,4 +201,20 @@ func foreign(version int) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(
 		"the batcher's coordinator speaks wire version %d and this trainer %d: use programs of one release",
 		max(version, 1), wire.Version)}
+}
+
+// mine asks the owner who holds the seat and reports whether it is ours to ask for. A seat that nobody
+// holds is opened once more.
+func (s *seats) mine(ctx context.Context) bool {
+	reply, err := s.credits.beat(ctx)
+	switch {
+	case err != nil:
+		return true // nobody says otherwise: the next request will
+	case reply.Reader == s.id:
+		return true
+	case reply.Reader != "":
+		return false
+	}
+	_, err = s.request(ctx, &sitting{mode: wire.ModeOpen})
+	return !errors.Is(err, ErrInUse) && !errors.Is(err, ErrSuperseded)
 }

@@ -22,9 +22,8 @@ func TestOwnerMovesOn(t *testing.T) {
 	})
 	o.notice()
 	natstest.Eventually(t, "the reader knows", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.doubt != ""
+		doubting, _ := b.r.run.doubting()
+		return doubting
 	})
 	take(t, b, state, 10)
 	if len(o.gens) != 2 || !log.has("the owner moved on") {
@@ -41,9 +40,7 @@ func TestSupersededByAReaderThatLeft(t *testing.T) {
 	o.locked(func() { o.rec.Reader = ""; o.rec.Seat++ })
 	o.notice()
 	natstest.Eventually(t, "the reader knows", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.sticky != nil
+		return b.r.run.err() != nil
 	})
 	if _, err := b.Take(deadline(t), state); !errors.Is(err, ErrSuperseded) {
 		t.Fatalf("Take: %v, want ErrSuperseded", err)
@@ -68,7 +65,8 @@ func TestSuperseded(t *testing.T) {
 	o := newOwner(t)
 	b, _ := setup(t, o, nil)
 	state := take(t, b, schema.State{}, 3)
-	if _, err := Open[[]byte](deadline(t), o.srv.Connect(), Config{Name: o.name, Dataset: "count"}); !errors.Is(err, ErrInUse) {
+	if _, err := Open[[]byte](deadline(t), o.srv.Connect(), Config{Name: o.name, Dataset: "count"}); !errors.Is(err,
+		ErrInUse) {
 		t.Fatalf("second Open: %v", err)
 	}
 	second, _ := setup(t, o, func(c *Config) { c.TakeOver = true })
@@ -91,7 +89,8 @@ func TestSuperseded(t *testing.T) {
 	take(t, second, state, 5)
 }
 
-// TestLastWord ends a seat with how far the trainer came, whatever became of its credits: of a large window, these are few.
+// TestLastWord ends a seat with how far the trainer came, whatever became of its credits: of a large window, these are
+// few.
 func TestLastWord(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *Batcher[[]byte]) error{
@@ -127,9 +126,9 @@ func TestStopWhileTaking(t *testing.T) {
 		got <- err
 	}()
 	natstest.Eventually(t, "Take waits", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.sess != nil
+		b.r.line.mu.Lock()
+		defer b.r.line.mu.Unlock()
+		return b.r.line.sess != nil
 	})
 	if err := b.Stop(deadline(t)); err != nil {
 		t.Fatal(err)
@@ -176,9 +175,9 @@ func TestClose(t *testing.T) {
 		got <- err
 	}()
 	natstest.Eventually(t, "Take waits", func() bool {
-		b.r.mu.Lock()
-		defer b.r.mu.Unlock()
-		return b.r.sess != nil
+		b.r.line.mu.Lock()
+		defer b.r.line.mu.Unlock()
+		return b.r.line.sess != nil
 	})
 	for range 2 {
 		if err := b.Close(); err != nil {

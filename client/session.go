@@ -4,66 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"sync"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/client/internal/life"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 const (
-	directGet     = "$JS.API.DIRECT.GET."
-	getTimeout    = 2 * time.Second
 	recordsAtOnce = 32 // requests for records in flight; 16 MiB at most
 	goneLimit     = 3  // looks in a row that found no store until the seat is asked for again
 )
 
-// Errors of reading the store.
-var (
-	errNotStored = errors.New("not stored")
-	errStoreGone = errors.New("the store of results is gone")
-)
+// intake fills the line: it opens a session for each generation, and follows the connection that batches arrive on.
+type intake struct {
+	cfg     *Config
+	align   bool       // payloads are viewed as tensors
+	data    *nats.Conn // for batches alone
+	line    *line
+	credits *credits
+	fetcher *fetcher
+	uploads *uploads
+	buffers pool
+	tasks   *sync.WaitGroup
+}
 
 // session reads one generation. It believes what the store has accepted and nothing else: the live
-// subscription is to what the server sends on after storing, and everything else is read by subject.
+// subscription is to what the server sends on after storing, and everything else is read by subject. It ends with its
+// run, or when another generation is read.
 type session struct {
-	r      *reader
-	gen    string
-	stream string
-	ctx    context.Context
-	cancel context.CancelFunc
-	sub    *nats.Subscription
+	in       *intake
+	store    *store
+	payloads *payloads
+	live     string // subject
+	ctx      context.Context
+	cancel   context.CancelFunc
+	sub      *nats.Subscription
 
-	sweepNow chan struct{} // read all that is missing
-	lookNow  chan struct{} // read the head, and all that is missing if it is there
-	fetchNow chan struct{}
-	chunks   chan struct{} // holds one token for every chunk that is being fetched
-
-	gone int               // looks in a row that found no store
-	lost map[uint64]string // attempts whose payloads are nowhere, by sequence number; under reader.mu
+	sweepNow hint // received by sweeps: read all that is missing
+	headNow  hint // received by sweeps: read the head, and all that is missing if it is there
+	gone     int  // looks in a row that found no store; of sweeps
 }
 
-// commit is a stored record.
-type commit struct {
-	result  *wire.Result
-	inline  []byte
-	stored  time.Time
-	arrived time.Time
-	trace   string
-}
-
-// newSession subscribes to a generation and reads what is stored of it already. Called with mu held.
-func (r *reader) newSession(gen string) (*session, error) {
-	s := &session{
-		r: r, gen: gen, stream: topology.ResultsStream(r.cfg.Name, gen),
-		sweepNow: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), fetchNow: make(chan struct{}, 1),
-		chunks: make(chan struct{}, chunksInFlight), lost: make(map[uint64]string),
-	}
-	s.ctx, s.cancel = context.WithCancel(r.ctx)
-	sub, err := r.data.Subscribe(wire.LiveSubject(r.cfg.Name, gen), s.live)
+// open subscribes to a generation. What arrives is kept once the line has taken the session.
+func (in *intake) open(gen string) (*session, error) {
+	s := &session{in: in, live: wire.LiveSubject(in.cfg.Name, gen), sweepNow: newHint(), headNow: newHint()}
+	s.ctx, s.cancel = context.WithCancel(in.line.run.context())
+	s.store = newStore(in.data, in.cfg.Name, gen, func(denied error) {
+		in.line.run.end(fmt.Errorf("batcher %s: %w", in.cfg.Name, denied))
+	})
+	s.payloads = &payloads{in: in, s: s, claimNow: newHint(), places: make(chan struct{}, fetchers)}
+	sub, err := in.data.Subscribe(s.live, s.hear)
 	if err == nil {
 		// The owner's window bounds what can be under way, so the client library need not, which would drop it.
 		err = sub.SetPendingLimits(-1, -1)
@@ -73,66 +66,55 @@ func (r *reader) newSession(gen string) (*session, error) {
 		return nil, err
 	}
 	s.sub = sub
-	s.sweepSoon()
-	r.tasks.Go(s.sweeps)
-	for range fetchers {
-		r.tasks.Go(s.fetches)
-	}
 	return s, nil
 }
 
-func (s *session) end() {
+// start begins to read what is stored already. Called with the line's mu held, once.
+func (s *session) start() {
+	s.sweepNow.give()
+	s.in.tasks.Go(s.sweeps)
+	s.in.tasks.Go(s.payloads.claims)
+}
+
+// abandon ends a session, whether it was started or not.
+func (s *session) abandon() {
 	s.cancel()
 	_ = s.sub.Unsubscribe() // fails only when the connection is closed, and the subscription with it
 }
 
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+// watch follows the connection until the handle ends.
+func (in *intake) watch(handle context.Context, status <-chan nats.Status) {
+	for {
+		select {
+		case <-handle.Done():
+			return
+		case s := <-status:
+			if s == nats.CLOSED {
+				in.line.run.end(in.cfg.errDisconnected(in.data.LastError()))
+				return
+			}
+			// Live messages of the meantime are lost, and the store may be too.
+			in.line.nudge()
+			in.credits.due.give()
+		}
 	}
 }
 
-func (s *session) sweepSoon() { poke(s.sweepNow) }
-func (s *session) lookSoon()  { poke(s.lookNow) }
-func (s *session) fetchSoon() { poke(s.fetchNow) }
-
-// live takes a record that the server sent on after storing it.
-func (s *session) live(msg *nats.Msg) {
-	seq, ok := s.sentOn(msg)
-	if !ok || !s.wants(seq) {
-		return
+// hear takes a record that the server sent on after storing it.
+func (s *session) hear(msg *nats.Msg) {
+	if seq, ok := s.store.sentOn(s.live, msg); ok && s.wants(seq) {
+		s.read(seq, msg)
 	}
-	s.read(seq, msg)
 }
 
-// sentOn returns which record a live message says that it is, sent on after it was stored. The server does not compare
-// reply subjects with permissions: who may ask it for a job or a message can have that sent here.
-func (s *session) sentOn(msg *nats.Msg) (seq uint64, ok bool) {
-	if msg.Header.Get(jetstream.StreamHeader) != s.stream {
-		return 0, false
-	}
-	subject := msg.Header.Get(jetstream.SubjectHeader)
-	seq, err := wire.ParseResultSeq(subject)
-	var its [256]byte
-	return seq, err == nil && subject == string(wire.AppendResultSubject(its[:0], s.r.cfg.Name, s.gen, seq))
-}
-
-func (s *session) count(what func(*counters)) {
-	s.r.mu.Lock()
-	defer s.r.mu.Unlock()
-	what(&s.r.count)
-}
-
-func (s *session) wants(seq uint64) bool {
-	s.r.mu.Lock()
-	defer s.r.mu.Unlock()
-	return s.r.sess == s && s.r.buf.Wants(seq)
+func (s *session) wants(seq uint64) (wanted bool) {
+	s.in.line.within(s, func() { wanted = s.in.line.buf.Wants(seq) })
+	return wanted
 }
 
 // read decodes a record and keeps it.
 func (s *session) read(seq uint64, msg *nats.Msg) {
-	c, err := decodeCommit(seq, msg)
+	c, err := readCommit(seq, msg)
 	if err != nil {
 		s.damaged(seq, err)
 		return
@@ -140,159 +122,119 @@ func (s *session) read(seq uint64, msg *nats.Msg) {
 	s.arrive(c)
 }
 
-func decodeCommit(seq uint64, msg *nats.Msg) (*commit, error) {
-	res, inline, err := wire.DecodeResult(msg.Data)
-	if err != nil {
-		return nil, err
-	}
-	if res.Seq != seq {
-		return nil, fmt.Errorf("the record of batch %d says that it is %d", seq, res.Seq)
-	}
-	c := &commit{result: res, inline: inline, arrived: time.Now(), trace: wire.Traceparent(msg.Header.Get(wire.TraceHeader))}
-	if stored, err := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp")); err == nil {
-		c.stored = stored
-	}
-	return c, nil
-}
-
 // arrive puts a record in its place.
 func (s *session) arrive(c *commit) {
-	res := c.result
-	value := arrival{stored: c.stored, came: c.arrived, arrived: c.arrived, trace: c.trace}
+	res, l := c.result, s.in.line
+	value := arrival{stored: c.stored, came: c.came, arrived: c.came, trace: c.trace}
 	complete := res.Chunks == 0
 	if complete && res.Kind == wire.KindBatch {
-		p, err := s.r.inline(res, c.inline)
+		p, err := s.in.inline(res, c.inline)
 		if err != nil {
 			s.damaged(res.Seq, err)
 			return
 		}
 		value.payload = p
 	}
-	s.r.mu.Lock()
-	defer s.r.mu.Unlock()
-	if s.r.sess != s || s.isLost(res) || !s.r.buf.Add(res, value, complete) {
+	kept, news := false, false
+	l.within(s, func() {
+		value.sat = l.seat.sat
+		if l.lost.has(res) || !l.buf.Add(res, value, complete) {
+			return
+		}
+		kept = true
+		delete(l.lost, res.Seq) // this is another attempt
+		// Take waits for something else now if the head is overtaken.
+		news = l.late.arrive(&l.buf, res.Seq, c.came) || complete && (res.Seq == l.buf.Head() || res.Kind == wire.KindError)
+	})
+	switch {
+	case !kept:
 		value.payload.release()
 		return
+	case !complete:
+		s.payloads.claimNow.give()
 	}
-	delete(s.lost, res.Seq) // this is another attempt
-	s.r.overtake(res.Seq, c.arrived)
-	if !complete {
-		s.fetchSoon()
-		return
-	}
-	if res.Seq == s.r.buf.Head() || res.Kind == wire.KindError {
-		s.r.signal()
+	if news {
+		l.changed.tell()
 	}
 }
 
 // damaged notes a record that cannot be right. Ahead of the head it is as if it had not arrived.
 func (s *session) damaged(seq uint64, err error) {
-	s.r.mu.Lock()
-	defer s.r.mu.Unlock()
-	if s.r.sess == s && s.r.buf.Head() == seq {
-		s.r.suspect(err.Error(), true)
-	}
-}
-
-// get reads the message of one subject from the store.
-func (s *session) get(ctx context.Context, subject string) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, getTimeout)
-	defer cancel()
-	request := directGet + s.stream + "." + subject
-	msg, err := s.r.data.RequestWithContext(ctx, request, nil)
-	switch {
-	case errors.Is(err, nats.ErrNoResponders):
-		return nil, errStoreGone
-	case err != nil:
-		if denied := refusal(s.r.data, request); denied != nil && s.ctx.Err() == nil {
-			s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
+	s.in.line.within(s, func() {
+		if s.in.line.buf.Head() == seq {
+			s.in.line.run.suspect(err.Error(), life.Stored)
 		}
-		return nil, err
-	}
-	switch status := msg.Header.Get("Status"); status {
-	case "":
-		return msg, nil
-	case "404":
-		return nil, errNotStored
-	default:
-		return nil, fmt.Errorf("read %s: status %s %s", subject, status, msg.Header.Get("Description"))
-	}
-}
-
-func (s *session) commit(ctx context.Context, seq uint64) (*commit, error) {
-	msg, err := s.get(ctx, wire.ResultSubject(s.r.cfg.Name, s.gen, seq))
-	if err != nil {
-		return nil, err
-	}
-	return decodeCommit(seq, msg)
+	})
 }
 
 // sweeps reads from the store what did not come live.
 func (s *session) sweeps() {
-	// Reading finds what was stored before the subscription reached the server, so it has to reach it first. If
-	// it cannot, the connection is away, and everything is read again when it is back.
-	_ = s.r.data.FlushWithContext(s.ctx)
+	defer s.abandon()
+	// What is stored before the subscription reaches the server is found by reading: both travel on one connection, in
+	// this order.
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-s.sweepNow:
 			s.sweep()
-		case <-s.lookNow:
-			if s.look() {
+		case <-s.headNow:
+			if s.readHead() {
 				s.sweep()
 			}
 		}
 	}
 }
 
-// look reads the head, and reports whether it was there. Finding no store, or one that is not the
-// generation's own, again and again means that it was lost.
-func (s *session) look() bool {
-	s.r.mu.Lock()
-	seq := s.r.buf.Head()
-	wanted := s.r.sess == s && s.r.buf.Wants(seq)
-	s.r.mu.Unlock()
+// readHead reads the head, and reports whether it was there. Finding no store, or one that is not the
+// generation's own, several times in a row means that it was lost.
+func (s *session) readHead() bool {
+	var seq uint64
+	wanted := false
+	s.in.line.within(s, func() {
+		seq = s.in.line.buf.Head()
+		wanted = s.in.line.buf.Wants(seq)
+	})
 	if !wanted {
 		return false
 	}
-	if denied := refusal(s.r.data, s.sub.Subject); denied != nil {
-		s.r.fail(fmt.Errorf("batcher %s: %w", s.r.cfg.Name, denied))
+	if denied := refusal(s.in.data, s.live); denied != nil {
+		s.store.denied(denied)
 		return false
 	}
-	msg, err := s.get(s.ctx, wire.ResultSubject(s.r.cfg.Name, s.gen, seq))
+	c, err := s.store.record(s.ctx, seq)
 	if errors.Is(err, errNotStored) {
-		// The genesis is stored before everything else and never dropped.
-		_, err = s.get(s.ctx, wire.GenesisSubject(s.r.cfg.Name, s.gen))
-		if errors.Is(err, errNotStored) {
-			err = errStoreGone
-		}
+		err = s.store.exists(s.ctx)
 	}
 	if errors.Is(err, errStoreGone) {
 		if s.gone++; s.gone >= goneLimit {
 			s.gone = 0
-			s.r.mu.Lock()
-			s.r.suspect(errStoreGone.Error(), true)
-			s.r.mu.Unlock()
+			s.in.line.run.suspect(errStoreGone.Error(), life.Stored)
 		}
 		return false
 	}
 	s.gone = 0
-	if err != nil || msg == nil {
+	return s.accept(seq, c, err)
+}
+
+// accept keeps a record that was read, and reports whether there was one. A record that does not decode is damaged;
+// what could not be read is missing still, and is looked for when it is late.
+func (s *session) accept(seq uint64, c *commit, err error) bool {
+	switch {
+	case c != nil:
+		s.arrive(c)
+	case errors.Is(err, errDamaged):
+		s.damaged(seq, err)
+	default:
 		return false
 	}
-	s.read(seq, msg)
 	return true
 }
 
 // sweep reads all records that are missing.
 func (s *session) sweep() {
-	s.r.mu.Lock()
 	var missing []uint64
-	if s.r.sess == s {
-		missing = s.r.buf.Missing(s.r.window)
-	}
-	s.r.mu.Unlock()
+	s.in.line.within(s, func() { missing = s.in.line.buf.Missing(s.in.line.window) })
 	if len(missing) == 0 {
 		return
 	}
@@ -311,13 +253,10 @@ func (s *session) sweep() {
 	_ = group.Wait() // nothing returns an error
 }
 
-// readStored reads one record from the store. One that cannot be read is missing still, and is looked for again when it is
-// late.
+// readStored reads one record from the store.
 func (s *session) readStored(seq uint64) {
-	if !s.wants(seq) {
-		return
-	}
-	if msg, err := s.get(s.ctx, wire.ResultSubject(s.r.cfg.Name, s.gen, seq)); err == nil {
-		s.read(seq, msg)
+	if s.wants(seq) {
+		c, err := s.store.record(s.ctx, seq)
+		s.accept(seq, c, err)
 	}
 }

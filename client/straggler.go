@@ -1,65 +1,69 @@
 package client
 
-import "time"
+import (
+	"time"
 
-// The head of the line straggles when later batches have been here for longer than a job takes by far. Being behind
-// others is what tells a straggler from a queue that is long, an iterator or a store that is slow, and workers that are
-// few: then the later ones are not here either.
+	"github.com/jetbatch/jetbatch/client/internal/pace"
+	"github.com/jetbatch/jetbatch/client/internal/reorder"
+)
 
-// overtake notes that the record of seq arrived. Called with mu held.
-func (r *reader) overtake(seq uint64, now time.Time) {
-	if seq > r.buf.Head() && r.overtaken.IsZero() {
-		r.overtaken = now
-		r.signal() // Take waits for something else now
-	}
+// straggler watches the head of the line. It straggles when later batches have been here for longer than a job takes by
+// far. Being behind others is what tells a straggler from a queue that is long, an iterator or a store that is slow,
+// and workers that are few: then the later ones are not here either. Not safe for concurrent use.
+type straggler struct {
+	pace      pace.Pace
+	overtaken time.Time // since when something behind the head is here; zero when nothing is
+	told      uint64    // the head that the owner was told of last
 }
 
-// uncover notes that there is a new head. Called with mu held.
-func (r *reader) uncover() {
-	r.overtaken = time.Time{}
-	if r.buf.Len() == 0 {
+// reset begins with another seat.
+func (s *straggler) reset() { s.told, s.overtaken = 0, time.Time{} }
+
+// arrive notes that the record of seq arrived, and reports whether the head is overtaken by it.
+func (s *straggler) arrive(line *reorder.Buffer[arrival], seq uint64, now time.Time) bool {
+	if seq <= line.Head() || !s.overtaken.IsZero() {
+		return false
+	}
+	s.overtaken = now
+	return true
+}
+
+// uncover notes that there is a new head.
+func (s *straggler) uncover(line *reorder.Buffer[arrival], window int, now time.Time) {
+	s.overtaken = time.Time{}
+	if line.Len() == 0 {
 		return
 	}
-	r.overtaken = time.Now()
-	head := r.buf.Head()
-	if r.straggler == 0 || head-r.straggler > uint64(r.window) || !r.buf.Wants(head) {
+	s.overtaken = now
+	head := line.Head()
+	if s.told == 0 || head-s.told > uint64(window) || !line.Wants(head) {
 		return
 	}
 	// What one worker holds up is often several batches. They were overtaken while the one before them was the head, and
 	// their time began then.
-	for e := range r.buf.All() {
-		if e.Value.came.Before(r.overtaken) {
-			r.overtaken = e.Value.came
+	for e := range line.All() {
+		if e.Value.came.Before(s.overtaken) {
+			s.overtaken = e.Value.came
 		}
 	}
 }
 
-// straggleAt is when the head becomes a straggler, zero for never, or for one that the owner was told of. Called with mu
-// held.
-func (r *reader) straggleAt() time.Time {
-	patience, known := r.pace.Patience()
-	if !known || r.overtaken.IsZero() || r.straggler == r.buf.Head() || !r.buf.Wants(r.buf.Head()) {
+// at is when the head becomes a straggler, zero for never, or for one that the owner was told of.
+func (s *straggler) at(line *reorder.Buffer[arrival]) time.Time {
+	patience, known := s.pace.Patience()
+	if !known || s.overtaken.IsZero() || s.told == line.Head() || !line.Wants(line.Head()) {
 		return time.Time{}
 	}
-	return r.overtaken.Add(time.Duration(patience))
+	return s.overtaken.Add(time.Duration(patience))
 }
 
-// straggles reports whether the head straggles. Called with mu held.
-func (r *reader) straggles() bool {
-	patience, known := r.pace.Patience()
-	head := r.buf.Head()
-	if !known || !r.started || r.eof || r.overtaken.IsZero() || !r.buf.Wants(head) || time.Since(r.overtaken) < time.Duration(patience) {
+// straggles reports whether the owner is to be told that the head straggles, so that it may have another worker make
+// it.
+func (s *straggler) straggles(line *reorder.Buffer[arrival], now time.Time) bool {
+	patience, known := s.pace.Patience()
+	if !known || s.overtaken.IsZero() || !line.Wants(line.Head()) || now.Sub(s.overtaken) < time.Duration(patience) {
 		return false
 	}
-	r.straggler = head
+	s.told = line.Head()
 	return true
-}
-
-// sayStraggler tells the owner, who may have another worker make the head. The next beats tell it again.
-func (r *reader) sayStraggler() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.straggles() {
-		r.publishCredit()
-	}
 }

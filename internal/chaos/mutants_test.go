@@ -68,7 +68,11 @@ var mutants = []mutant{
 	{
 		"a reader believes what workers publish", []edit{{
 			"client/session.go",
-			"wire.LiveSubject(", "wire.CommitFilter(",
+			"in.data.Subscribe(s.live, s.hear)", "in.data.Subscribe(wire.CommitFilter(in.cfg.Name, gen), s.hear)",
+		}, {
+			"client/store.go",
+			"	if msg.Subject != live || msg.Reply != \"\" {\n",
+			"	if true {\n		seq, err := wire.ParseResultSeq(msg.Subject)\n		return seq, err == nil\n",
 		}},
 	},
 	{
@@ -101,7 +105,7 @@ var mutants = []mutant{
 	{
 		"a reader does not look for a head that is late", []edit{{
 			"client/session.go",
-			"func (s *session) lookSoon()  { poke(s.lookNow) }", "func (s *session) lookSoon()  {}",
+			"		case <-s.headNow:\n			if s.readHead() {", "		case <-s.headNow:\n			if false {",
 		}},
 	},
 	{
@@ -127,7 +131,7 @@ var mutants = []mutant{
 	},
 	{
 		"what came from a worker is not compared with its digest", []edit{{
-			"client/direct.go",
+			"client/fetch.go",
 			"		if err == nil && digest != res.Digest {", "		if false && digest != res.Digest {",
 		}},
 	},

@@ -243,15 +243,24 @@ func DeleteGeneration(ctx context.Context, js jetstream.JetStream, batcher, gen 
 
 // Dial opens a second connection like nc: payloads travel apart from control messages, which would wait
 // behind them. name is appended to the connection's name. The server answered nc with the same options, so one that
-// cannot be reached now is waited for, as for a connection that broke.
-func Dial(nc *nats.Conn, name string) (*nats.Conn, error) {
+// cannot be reached now is waited for, as for a connection that broke. What nc's owner wants to hear of its connection it
+// does not hear of this one: handlers of events are not copied. Its errors are for the caller, in LastError. options come last.
+func Dial(nc *nats.Conn, name string, options ...nats.Option) (*nats.Conn, error) {
 	opts := nc.Opts
 	if opts.Name != "" {
 		name = opts.Name + "-" + name
 	}
 	opts.Name = name
-	opts.ClosedCB = nil
+	opts.ConnectedCB, opts.ReconnectedCB, opts.ClosedCB = nil, nil, nil
+	opts.DisconnectedErrCB, opts.DisconnectedCB, opts.ReconnectErrCB = nil, nil, nil
+	opts.DiscoveredServersCB, opts.LameDuckModeHandler = nil, nil
+	opts.AsyncErrorCB = func(*nats.Conn, *nats.Subscription, error) {} // without one the client library prints them
 	opts.RetryOnFailedConnect = true
+	for _, option := range options {
+		if err := option(&opts); err != nil {
+			return nil, fmt.Errorf("second connection: %w", err)
+		}
+	}
 	conn, err := opts.Connect()
 	if err != nil {
 		return nil, fmt.Errorf("second connection: %w", err)

@@ -52,7 +52,8 @@ type Buffer[T any] struct {
 
 // Reset forgets everything and begins at position, whose state-before is state.
 func (b *Buffer[T]) Reset(position uint64, state []byte, span int) {
-	*b = Buffer[T]{held: make(map[uint64]*Entry[T]), head: position, state: state, span: uint64(max(span, 1)), top: position}
+	*b = Buffer[T]{held: make(map[uint64]*Entry[T]), head: position, state: state, span: uint64(max(span, 1)),
+		top: position}
 }
 
 // Seek moves the head within the same generation and keeps what is held from there on. It returns what

@@ -1,0 +1,84 @@
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// errNoPhase is of an answer that leaves out what all of its kind say.
+var errNoPhase = errors.New("it does not say how the batcher stands")
+
+// errStream is matched by every *streamError.
+var errStream = errors.New("answered by a stream")
+
+// streamError is of a request that a stream stored and answered, in the place of the role that it was sent to.
+type streamError struct{ stream, subject string }
+
+func (e *streamError) Error() string {
+	return fmt.Sprintf("stream %s of this account stores %s, and answers in the place of jetbatch: "+
+		"its subjects must not be among jetbatch.>",
+		e.stream, e.subject)
+}
+
+func (e *streamError) Is(target error) bool { return target == errStream }
+
+// readAnswer decodes the answer to a request on subject. Whoever listens there may answer, so it is taken for nothing
+// that it does not say.
+func readAnswer[T any](subject string, data []byte, reply *T) error {
+	*reply = *new(T)
+	if bytes.Contains(data,
+		[]byte(`"stream"`)) { // none of jetbatch's answers has it, all acknowledgements of JetStream have
+		var ack struct {
+			Stream string `json:"stream"`
+		}
+		if err := json.Unmarshal(data, &ack); err == nil && ack.Stream != "" {
+			return &streamError{ack.Stream, subject}
+		}
+	}
+	return json.Unmarshal(data, reply)
+}
+
+// maxPosition is below what a sequence number can overflow at.
+const maxPosition = 1 << 62
+
+// checkSeat refuses an answer that cannot be a seat. Its generation becomes a part of subjects.
+func checkSeat(want *sitting, reply *wire.SeatReply) error {
+	if want.mode == wire.ModeOpen {
+		if reply.Phase == "" {
+			return errNoPhase
+		}
+		return nil
+	}
+	if !want.state.IsZero() && !bytes.Equal(want.state.Data, reply.State.Data) {
+		return fmt.Errorf("asked for a seat at %v, got one at %v", want.state, reply.State)
+	}
+	if reply.Gen == "" || reply.Position == 0 {
+		return errors.New("a seat without generation or position")
+	}
+	if err := wire.CheckName("generation", reply.Gen); err != nil {
+		return err
+	}
+	if reply.Position > maxPosition || len(reply.State.Data) > schema.MaxState {
+		return fmt.Errorf("a seat at position %d with a state of %d bytes", reply.Position, len(reply.State.Data))
+	}
+	return nil
+}
+
+// readCreditReply decodes how the owner says that things stand, whether as an answer or as a notice.
+func readCreditReply(subject string, data []byte) (wire.CreditReply, error) {
+	var reply wire.CreditReply
+	if err := readAnswer(subject, data, &reply); err != nil {
+		return reply, err
+	}
+	if reply.Phase == "" {
+		return reply, errNoPhase
+	}
+	reply.Window = min(max(reply.Window, 0), span)
+	reply.Workers = max(reply.Workers, 0)
+	return reply, nil
+}

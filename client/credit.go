@@ -1,0 +1,109 @@
+package client
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/jetbatch/jetbatch/client/internal/life"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+const timedEvery = 50 * time.Millisecond // how often, at most, credits between beats say where the time went
+
+// credit says how far the trainer has come; a beat's says where the time went in any case.
+func (l *line) credit(now time.Time, beat bool) wire.Credit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fault, _, err := l.run.status()
+	if fault != nil {
+		f := *fault
+		fault = &f
+	}
+	return wire.Credit{
+		Gen: l.seat.gen, Seat: l.seat.number, Reader: l.id, Taken: l.taken,
+		BatchBytes: l.tally.largestBatch, Stored: max(l.tally.largestStored, 1), Bytes: l.tally.bytes,
+		Waiting: l.waiting, Late: l.overdue, Straggles: (err == nil || isEnd(err)) && l.late.straggles(&l.buf, now),
+		Failed: fault, Timing: l.tally.timing(now, beat), Trace: l.trace, Lost: l.lost.list(l.buf.Head()),
+	}
+}
+
+// straggles reports whether the owner is to be told that the head straggles. The credits after that tell it as well.
+func (l *line) straggles(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.run.err() == nil && l.late.straggles(&l.buf, now)
+}
+
+// displaced reports whether an answer or a notice says that another reader has the seat. A number below this seat's is
+// an owner's that was deposed, and says nothing.
+func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {
+	if said.Seat < s.number || said.Reader == id {
+		return false
+	}
+	// Nobody has the seat only when the reader that took it over has left it: a lease that runs out is still ours.
+	return said.Reader != "" || begun
+}
+
+// judge compares the answer to a credit with how things stand here, and returns a warning if there is one to log.
+func (l *line) judge(sent *wire.Credit, said *wire.CreditReply, now time.Time) (warning string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.seat.gen != sent.Gen || l.seat.number != sent.Seat {
+		return "" // it answers a seat that was left since
+	}
+	l.owner.answered()
+	_, begun, err := l.run.status()
+	switch {
+	case said.Seat < sent.Seat:
+		// An owner that was deposed before this seat was taken and does not know it, or a record that was lost. A request
+		// finds out which.
+		l.run.suspect(fmt.Sprintf("an owner speaks of seat %d, which is before ours", said.Seat), life.Moved)
+		return ""
+	case l.seat.displaced(l.id, begun, said):
+		l.run.end(l.run.errSuperseded(said.Reader))
+		return ""
+	case !begun:
+		if err == nil {
+			l.owner.set(said.Phase) // for Start, which may come after long
+		}
+		return ""
+	}
+	warning = l.owner.hear(said, now)
+	switch {
+	case said.Phase == schema.PhaseClosed:
+		l.run.end(l.run.errStopped())
+	case said.Seat != l.seat.number || said.Gen != l.seat.gen:
+		l.run.suspect(fmt.Sprintf("the owner moved on to seat %d of generation %s", said.Seat, said.Gen), life.Moved)
+	case said.Phase == schema.PhaseFailed:
+		l.failElsewhere(said.Error)
+	case said.Phase == schema.PhaseStopped:
+		l.run.suspect("the owner says that the batcher was never started", life.Moved)
+	case said.Window > 0:
+		l.window = said.Window
+	}
+	return warning
+}
+
+// failElsewhere takes over the owner's word that the run failed. With InOrder the batches before the
+// failure come first, and the failure's own record after them. Called with mu held.
+func (l *line) failElsewhere(f *schema.Fault) {
+	if f == nil {
+		f = &schema.Fault{Code: schema.CodeIterator, Gen: l.seat.gen}
+	}
+	if l.cfg.OnError == InOrder && f.Gen == l.seat.gen && f.Seq > l.taken {
+		return
+	}
+	l.run.end(l.cfg.faultError(f))
+}
+
+// fence takes a notice: one that names another reader at a higher seat ends the run here and now, and what is buffered
+// is not taken. A notice that was sent before this seat was taken names a lower one.
+func (l *line) fence(said *wire.CreditReply) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, begun, _ := l.run.status()
+	if said.Seat > l.seat.number && l.seat.displaced(l.id, begun, said) {
+		l.run.end(l.run.errSuperseded(said.Reader))
+	}
+}

@@ -1,0 +1,154 @@
+package client
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jetbatch/jetbatch/client/internal/life"
+	"github.com/jetbatch/jetbatch/client/internal/reorder"
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
+
+const fetchers = 3 // payloads fetched at a time, so that the connection is busy between small ones, too
+
+// payloads gets those payloads of one generation that are stored apart from their records.
+type payloads struct {
+	in *intake
+	s  *session
+
+	claimNow hint          // received by claims
+	places   chan struct{} // holds one token for every payload that is being fetched
+}
+
+// claims has payloads fetched, lowest first, as long as they fit.
+func (p *payloads) claims() {
+	for {
+		select {
+		case <-p.s.ctx.Done():
+			return
+		case p.places <- struct{}{}: // first, or a lower one could come meanwhile
+		}
+		entry, ok := p.claim()
+		for !ok {
+			select {
+			case <-p.s.ctx.Done():
+				return
+			case <-p.claimNow:
+			}
+			entry, ok = p.claim()
+		}
+		p.in.tasks.Go(func() {
+			defer func() { <-p.places }()
+			p.complete(entry)
+		})
+	}
+}
+
+func (p *payloads) claim() (entry reorder.Entry[arrival], ok bool) {
+	p.in.line.within(p.s, func() { entry, ok = p.in.line.buf.Claim(p.in.cfg.WindowBytes) })
+	return entry, ok
+}
+
+// complete fetches the payload of one record, or drops it, so that it is looked for again.
+func (p *payloads) complete(entry reorder.Entry[arrival]) {
+	res, l := entry.Result, p.in.line
+	got := p.in.buffers.get(int(res.Size))
+	direct, err := p.obtain(res, got.bytes)
+	if p.s.ctx.Err() != nil {
+		got.release()
+		return
+	}
+	if err != nil {
+		got.release()
+		p.replace(res, err)
+		return
+	}
+	value, kept := entry.Value, false
+	value.payload, value.direct, value.arrived = got, direct, time.Now()
+	l.within(p.s, func() {
+		if direct {
+			l.tally.direct++
+		} else {
+			l.tally.stored++
+		}
+		kept = l.buf.Fill(res, value)
+	})
+	if !kept {
+		got.release()
+		return
+	}
+	l.changed.tell()
+}
+
+// obtain fills buf with a payload, directly from its worker or from the store.
+func (p *payloads) obtain(res *wire.Result, buf []byte) (direct bool, err error) {
+	var missed error // why the worker's memory did not do
+	if res.Direct != nil {
+		if missed = p.direct(res, buf); missed == nil {
+			return true, nil
+		}
+	}
+	if err := p.s.store.download(p.s.ctx, res, buf); err != nil {
+		return false, errors.Join(err, missed)
+	}
+	if got := wire.Sum(buf); got != res.Digest {
+		return false, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
+	}
+	return false, nil
+}
+
+// direct fetches a payload from the worker that keeps it. Where that does not work and the worker lives, it has the
+// worker store the payload; whatever the error, the caller looks there next.
+func (p *payloads) direct(res *wire.Result, buf []byte) error {
+	f, log := p.in.fetcher, p.in.cfg.Logger
+	var avoid time.Duration
+	if f.off {
+		avoid = mostAvoid
+	} else if !f.avoided.has(res.Worker, time.Now()) {
+		digest, err := f.fetch(p.s.ctx, res, buf)
+		if err == nil && digest != res.Digest {
+			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)
+		}
+		switch {
+		case err == nil || p.s.ctx.Err() != nil:
+			return err
+		case errors.Is(err, errNotKept):
+			return err // the worker has stored it, or dropped it
+		case errors.Is(err, errUnreachable):
+			avoid = f.avoided.double(res.Worker, time.Now())
+			log.Warn("large batches of a worker come through NATS", "worker", res.Worker, "address", res.Direct.Address, "for",
+				avoid, "error", err)
+		default:
+			f.avoided.add(res.Worker, stallAvoid, time.Now())
+			log.Warn("payload not fetched from its worker", "worker", res.Worker, "seq", res.Seq, "error", err)
+		}
+	}
+	return cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)
+}
+
+// replace drops a record whose payload cannot be had. It may have been removed in favour of another
+// attempt's, in which case that one's record is found. If not, and it is nowhere, it is made again; what else
+// contradicts itself Take must know when it comes there.
+func (p *payloads) replace(res *wire.Result, err error) {
+	l := p.in.line
+	if !l.within(p.s, func() { l.buf.Forget(res) }) {
+		return
+	}
+	stored, readErr := p.s.store.record(p.s.ctx, res.Seq)
+	switch {
+	case readErr == nil && stored.result.Attempt != res.Attempt:
+		p.s.arrive(stored)
+	case readErr == nil && errors.Is(err, errNotStored):
+		if l.within(p.s, func() { l.lost.add(res); l.tally.lost++ }) {
+			p.in.credits.due.give() // the owner has it made again
+		}
+	case !errors.Is(readErr, errNotStored):
+		l.within(p.s, func() {
+			if l.buf.Head() == res.Seq {
+				l.run.suspect(err.Error(), life.Stored)
+			}
+		})
+	}
+}

@@ -1,0 +1,70 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
+
+// record is the batcher's, which the owner writes. It is read through the bucket's leader.
+type record struct {
+	cfg *Config
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	run *run
+}
+
+// agrees reports whether the record has the verdict that a result claims. It asks until that is known.
+func (r *record) agrees(ctx context.Context, gen string, res *wire.Result) (bool, error) {
+	run := r.run.context()
+	n := newNag(r.cfg.Logger)
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		attempt, stop := context.WithTimeout(ctx, requestTimeout)
+		rec, err := r.read(attempt)
+		stop()
+		switch {
+		case err == nil:
+			v := rec.Verdict
+			return rec.Gen == gen && v != nil && v.Seq == res.Seq && (v.Fault == nil) == (res.Kind == wire.KindEnd), nil
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			return false, nil
+		case errors.Is(err, nats.ErrConnectionClosed):
+			return false, r.cfg.errDisconnected(err)
+		}
+		what := fmt.Sprintf("the record of the batcher cannot be read (%v)", err)
+		if denied := refusal(r.nc, "$JS.API"); denied != nil {
+			return false, fmt.Errorf("batcher %s: %w", r.cfg.Name, denied)
+		}
+		n.say(what)
+		pause(ctx, run, backoff, nil, nil)
+		switch {
+		case run.Err() != nil:
+			return false, context.Cause(run)
+		case ctx.Err() != nil:
+			return false, r.cfg.waitError(ctx, n.began, what)
+		}
+	}
+}
+
+func (r *record) read(ctx context.Context) (*wire.Record, error) {
+	kv, err := topology.OpenBucket(ctx, r.js)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := kv.Get(ctx, topology.BatcherKey(r.cfg.Name))
+	if err != nil {
+		return nil, err
+	}
+	rec := new(wire.Record)
+	if err := json.Unmarshal(entry.Value(), rec); err != nil {
+		return nil, fmt.Errorf("record of batcher %s: %w", r.cfg.Name, err)
+	}
+	return rec, nil
+}

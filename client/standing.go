@@ -1,0 +1,89 @@
+package client
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// standing is how the owner said last that things stand, and since when it says nothing. It is safe for concurrent use.
+type standing struct {
+	dataset string
+
+	mu          sync.Mutex
+	phase       schema.Phase // of the batcher
+	workers     int          // live ones that serve the data set; -1 while unknown
+	trouble     string       // the owner's, as it says
+	silentSince time.Time
+	usurper     string // what answers in the owner's place; empty when nothing does
+	alarm       alarm
+}
+
+// hear takes the owner's word on a seat that is this reader's, and returns a warning if there is one to log.
+func (s *standing) hear(said *wire.CreditReply, now time.Time) (warning string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase, s.trouble, s.workers = said.Phase, said.Trouble, said.Workers
+	return s.alarm.hear(said.Workers, now)
+}
+
+// set notes the phase that follows from a request of this reader's.
+func (s *standing) set(phase schema.Phase) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase = phase
+}
+
+// running reports whether somebody left the batcher running, or at its end.
+func (s *standing) running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase == schema.PhaseRunning || s.phase == schema.PhaseDone
+}
+
+// unanswered notes that the owner did not answer, and what did in its place.
+func (s *standing) unanswered(usurper string, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silentSince.IsZero() {
+		s.silentSince = now
+	}
+	s.usurper = usurper
+}
+
+// answered notes that it did.
+func (s *standing) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silentSince, s.usurper = time.Time{}, ""
+}
+
+// silentFor is for how long it has not answered.
+func (s *standing) silentFor(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silentSince.IsZero() {
+		return 0
+	}
+	return now.Sub(s.silentSince)
+}
+
+// text says what is known to stand in the way of a batch; empty when nothing is.
+func (s *standing) text(now time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.usurper != "":
+		return s.usurper
+	case !s.silentSince.IsZero():
+		return fmt.Sprintf("no coordinator has answered for %v", now.Sub(s.silentSince).Round(time.Second))
+	case s.trouble != "":
+		return s.trouble
+	case s.workers == 0:
+		return "no worker serves data set " + s.dataset
+	}
+	return ""
+}

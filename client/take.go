@@ -1,0 +1,221 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jetbatch/jetbatch/client/internal/reorder"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// taken is what Take hands to the typed layer.
+type taken struct {
+	seq        uint64
+	prev, next schema.State
+	timing     schema.Timing
+	worker     string
+	attempt    string
+	deliveries uint64
+	trace      string
+	payload    payload
+}
+
+// call is one Take.
+type call struct {
+	began time.Time
+	asked schema.State
+}
+
+// take is Batcher.Take on bytes: it moves to where the state is, waits for the head of the line there, and delivers it.
+// decode is called once for a batch that is to be returned; it goes by itself, and so does not escape to the heap.
+func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byte) error) (taken, error) {
+	c := call{time.Now(), asked}
+	trace := r.cfg.traceOf(ctx)
+	if err := r.turn.get(ctx, r.handle); err != nil {
+		return taken{}, r.ended(ctx, c.began, err)
+	}
+	defer r.turn.give()
+	where, err := r.line.find(asked, trace)
+	if err != nil {
+		return taken{}, err
+	}
+	if err := r.cfg.checkState(asked); err != nil {
+		return taken{}, err
+	}
+	if ctx.Err() != nil {
+		return taken{}, r.cfg.waitError(ctx, c.began, "the context ended before Take began")
+	}
+	switch where {
+	case unstarted:
+		err = r.seats.begin(ctx, asked, false)
+	case elsewhere:
+		err = r.move(ctx, asked)
+	}
+	if err != nil {
+		return taken{}, err
+	}
+	return r.next(ctx, c, decode)
+}
+
+// ended is the error of a wait for the turn: of the handle, which says enough, or of the context.
+func (r *reader) ended(ctx context.Context, began time.Time, err error) error {
+	if r.handle.Err() != nil {
+		return err
+	}
+	return r.cfg.waitError(ctx, began, "another Take or Start is under way")
+}
+
+// move seats the reader at another state than the head's, unless there is a failure that FailFast brings forward.
+func (r *reader) move(ctx context.Context, asked schema.State) error {
+	if s := r.line.look(time.Now(), 0); s.failed != nil {
+		if over, err := r.believe(ctx, s.failed); over || err != nil {
+			return err
+		}
+	}
+	r.line.moved()
+	head, gen, seq := r.line.head()
+	r.cfg.Logger.Warn("moving to another state", "gen", gen, "seq", seq, "state", asked, "head", head)
+	return r.seats.sit(ctx, sitting{mode: wire.ModeSeek, state: asked})
+}
+
+// next waits for the head of the line and delivers it.
+func (r *reader) next(ctx context.Context, c call, decode func([]byte) error) (taken, error) {
+	p := newPatience(c.began)
+	defer p.stop()
+	defer r.line.note("", false)
+	var changed <-chan struct{} // nil while Take does not wait
+	for {
+		s := r.line.look(time.Now(), time.Since(c.began))
+		switch {
+		case s.err != nil:
+			return taken{}, s.err
+		case s.doubt:
+			if err := r.seats.repair(ctx); err != nil {
+				return taken{}, err
+			}
+			p.reset()
+			continue
+		case s.failed != nil:
+			if over, err := r.believe(ctx, s.failed); over || err != nil {
+				return taken{}, err
+			}
+			continue
+		}
+		switch s.outcome {
+		case reorder.Batch:
+			return r.deliver(c, s.entry, decode)
+		case reorder.Hole:
+			if r.line.pass(&s.entry, time.Now()) {
+				r.credits.publish()
+			}
+			if ctx.Err() != nil { // a data set may have nothing but holes
+				return taken{}, r.cfg.waitError(ctx, c.began, r.line.lacks(time.Now()))
+			}
+			continue
+		case reorder.Failed, reorder.End:
+			if over, err := r.believe(ctx, s.entry.Result); over || err != nil {
+				return taken{}, err
+			}
+			continue
+		}
+		if changed == nil { // asked for before the look that finds nothing, so that no news comes in between
+			changed = r.line.changed.wait()
+			continue
+		}
+		p.straggle = s.straggle
+		select {
+		case <-changed:
+			changed = nil
+			continue
+		case <-p.alarm():
+			r.pursue(p, &s, time.Now())
+		case <-ctx.Done():
+			return taken{}, r.cfg.waitError(ctx, c.began, r.line.lacks(time.Now()))
+		}
+	}
+}
+
+// pursue does what is due during a wait: it looks into the store, asks the owner, says what straggles, and warns.
+func (r *reader) pursue(p *patience, s *sight, now time.Time) {
+	if look, ask := p.dueLook(now); look {
+		s.sess.headNow.give()
+		if ask {
+			r.line.note(r.line.lacks(now), true)
+			r.credits.due.give()
+		}
+	}
+	if p.dueStraggler(now) && r.line.straggles(now) {
+		r.credits.publish()
+	}
+	if p.dueWarning(now) {
+		r.cfg.Logger.Warn("still waiting", "for", r.line.lacks(now), "waited", now.Sub(p.began).Round(time.Millisecond))
+	}
+}
+
+// deliver hands the head out. Only when it decodes is it taken.
+func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func([]byte) error) (taken, error) {
+	res, got := entry.Result, &entry.Value
+	if err := decode(got.payload.bytes); err != nil {
+		return taken{}, r.cfg.decodeError(res.Seq, err)
+	}
+	now := time.Now()
+	timing := timingOf(res, got, c.began, now)
+	r.meters.observe(&timing)
+	version, due := r.line.deliver(&entry, &timing, c.began, now)
+	if due {
+		r.credits.publish()
+	}
+	prev, next := apart(c.asked.Data, res.Next)
+	t := taken{
+		seq: res.Seq, prev: c.asked, next: schema.State{Dataset: r.cfg.Dataset, Version: version, Data: next}, timing: timing,
+		worker: res.Worker, attempt: res.Attempt, deliveries: res.Deliveries, payload: got.payload, trace: got.trace,
+	}
+	t.prev.Data = prev
+	return t, nil
+}
+
+// apart copies the data of two states into memory that neither the line nor the caller knows: what the caller changes
+// in one of them changes nothing else.
+func apart(prev, next []byte) (ofPrev, ofNext []byte) {
+	both := append(append(make([]byte, 0, len(prev)+len(next)), prev...), next...)
+	if prev != nil {
+		ofPrev = both[:len(prev):len(prev)]
+	}
+	return ofPrev, both[len(prev):]
+}
+
+// believe acts on an error or the end of the data, and reports whether the run is over with it. A coordinator's verdict
+// counts only if its record agrees; if not, a coordinator that was deposed published it, and a new seat is needed.
+func (r *reader) believe(ctx context.Context, res *wire.Result) (over bool, err error) {
+	fault := res.Fault
+	if fault == nil && res.Kind == wire.KindError {
+		fault = &schema.Fault{Code: schema.CodeMaterialize}
+	}
+	_, gen, _ := r.line.head()
+	if res.Kind == wire.KindEnd || ofCoordinator(fault.Code) {
+		agrees, err := r.record.agrees(ctx, gen, res)
+		if err != nil {
+			return false, err
+		}
+		if !agrees {
+			r.line.disbelieve(res, fmt.Sprintf("the %v at batch %d is not in the batcher's record", res.Kind, res.Seq))
+			return false, nil
+		}
+	}
+	if res.Kind == wire.KindEnd {
+		if err = r.line.finish(res); isEnd(err) {
+			r.credits.due.give()
+		}
+	} else {
+		f := *fault
+		f.Gen, f.Seq = gen, res.Seq
+		if f.Worker == "" {
+			f.Worker = res.Worker
+		}
+		err = r.run.blame(r.cfg.faultError(&f), &f)
+	}
+	r.credits.publish()
+	return true, err
+}
