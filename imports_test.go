@@ -48,7 +48,7 @@ var layers = map[string][]string{
 	"datasettest": {"schema", "dataset", "internal/msgp", "internal/travel", "internal/wire"},
 	"onda":        {"schema", "dataset"},
 
-	"client/internal":      {"internal/wire"},
+	"client/internal":      {"schema", "internal/wire"},
 	"coordinator/internal": {"schema", "internal/wire"},
 	"worker/internal":      {},
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/schema"
@@ -122,7 +123,7 @@ func TestNameIsNotTalkedAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	msg, err := nc.RequestWithContext(t.Context(), claimPrefix+".w1", []byte("0"))
+	msg, err := nc.Request(claimPrefix+".w1", []byte("0"), 10*time.Second)
 	if err != nil || len(msg.Data) == 0 || w.Status().Worker != "w1" {
 		t.Fatalf("%v %v, worker %s", msg, err, w.Status().Worker)
 	}

@@ -12,9 +12,6 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// passingDelay is how long a job that met a passing trouble is left alone before it is delivered again.
-const passingDelay = time.Second
-
 // Bounds on the text of a fault, so that its record stays far below a message's limit.
 const (
 	maxMessage = 8 << 10

@@ -24,6 +24,9 @@ var (
 	ackNak      = []byte("-NAK")
 )
 
+// passingDelay is how long a job that met a passing trouble is left alone before it is delivered again.
+const passingDelay = time.Second
+
 // errForeign is of a job of a data set, or of a version of it or of the wire, that the worker does not have. A consumer
 // hands none of them to the worker unless somebody else made the consumer.
 var errForeign = errors.New("job is for another worker")

@@ -33,10 +33,7 @@ var ends = map[string]struct {
 	"failed": {func(o *owner) { o.record(schema.PhaseFailed) }, errOver},
 	"done":   {func(o *owner) { o.record(schema.PhaseDone) }, errDone},
 	"another generation": {func(o *owner) {
-		gen := o.gen
-		o.gen = ulid.Make().String() // is not begun: all that workers can hear of it is in the record
-		o.record(schema.PhaseRunning)
-		o.gen = gen
+		o.recordOf(ulid.Make().String(), schema.PhaseRunning) // is not begun: all that workers can hear of it is in the record
 	}, errOver},
 	"collected": {func(o *owner) {
 		kv, err := topology.OpenBucket(o.t.Context(), o.js)
@@ -200,6 +197,42 @@ func TestClosedLaneKeepsNothing(t *testing.T) {
 		}
 		if n := w.shelf.shelf.Len() - before; n != want {
 			t.Errorf("%v: %d payloads are kept, want %d", cause, n, want)
+		}
+	}
+}
+
+// The jobs that wait in a lane go with it: those of a generation that is over are acked, others are handed back.
+func TestClosedLaneAnswersItsJobs(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunInProcess(t)
+	nc := s.Connect()
+	w, err := New(nc, Config{Slots: 1}, define("plain", largeBatches()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.life.begin(t.Context())
+	acks, err := nc.SubscribeSync("acks.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &wire.Record{Batcher: "train", Gen: "GEN", Spec: wire.Spec{Dataset: "plain", Version: 1}}
+	for cause, want := range map[error]string{
+		errOver: "", errDone: "-NAK", errNotServed: "-NAK", errNoStream: `-NAK {"delay":1000000000}`,
+	} {
+		l := newLane(t.Context(), rec, w.kinds[wire.KindToken("plain", 1)])
+		w.slots.open(l)
+		d := delivered(l, 1, 1, 1)
+		w.held.hold(d)
+		if !w.slots.arrive(d, false, 0) {
+			t.Fatal("the lane is not open")
+		}
+		w.lanes.close(l, cause)
+		msg, err := acks.NextMsg(10 * time.Second)
+		if err != nil || string(msg.Data) != want {
+			t.Errorf("%v: %v %v, want %q", cause, msg, err, want)
+		}
+		if n, _ := w.held.counts(); n != 0 || !errors.Is(context.Cause(l.ctx), cause) {
+			t.Errorf("%v: %d jobs are held, the context's cause is %v", cause, n, context.Cause(l.ctx))
 		}
 	}
 }

@@ -104,13 +104,15 @@ func (o *owner) begin() {
 	}
 }
 
-func (o *owner) record(phase schema.Phase) {
+func (o *owner) record(phase schema.Phase) { o.t.Helper(); o.recordOf(o.gen, phase) }
+
+func (o *owner) recordOf(gen string, phase schema.Phase) {
 	o.t.Helper()
 	kv, err := topology.OpenBucket(o.t.Context(), o.js)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	data, err := json.Marshal(wire.Record{Wire: wire.Version, Batcher: o.batcher, Gen: o.gen, Phase: phase, Spec: o.spec})
+	data, err := json.Marshal(wire.Record{Wire: wire.Version, Batcher: o.batcher, Gen: gen, Phase: phase, Spec: o.spec})
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/schedule"
@@ -117,6 +118,28 @@ func TestTokenOfAResentPublicationIsNotUsedAgain(t *testing.T) {
 	}
 }
 
+// An answer that comes while its publication is being sent again waits until the data is not read any more.
+func TestAnswerWaitsForTheSend(t *testing.T) {
+	t.Parallel()
+	g := newStage(t)
+	var got *pubAck
+	x := &publication{stream: "S", subject: "store.a", done: func(a *pubAck) { got = a }}
+	g.pub.mu.Lock()
+	x.token = 1
+	g.pub.pending[1] = x
+	g.pub.begin(x)
+	g.pub.mu.Unlock()
+	if g.pub.answered(1, &pubAck{Stream: "S", Seq: 7}) != nil || got != nil {
+		t.Fatal("the data may be reused while it is read")
+	}
+	if !g.pub.publish(x) || got == nil || got.Seq != 7 {
+		t.Fatalf("answered with %+v", got)
+	}
+	if g.pub.answered(1, &pubAck{Stream: "S", Seq: 8}) != nil {
+		t.Fatal("answered twice")
+	}
+}
+
 func TestGateHoldsBackAndLetsGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -213,6 +236,64 @@ func TestHeldAnswersOnce(t *testing.T) {
 		t.Fatalf("cut off: %v, lost: %v", cut, lost)
 	}
 	expect() // no heartbeat after the deadline
+}
+
+// A run whose jobs are queued by themselves is acked when all of them are, and is delivered again when one is not.
+func TestRunIsAckedWhenItsJobsAreQueued(t *testing.T) {
+	t.Parallel()
+	for name, answers := range map[string][2]string{
+		"all":     {`{"stream":"jetbatch-jobs","seq":1}`, `{"error":{"err_code":10077,"description":"maximum messages per subject exceeded"}}`},
+		"not one": {`{"stream":"jetbatch-jobs","seq":1}`, `{"error":{"err_code":10059,"description":"stream not found"}}`},
+	} {
+		g := newStage(t)
+		h := &held{life: g.life, nc: g.nc, pub: g.pub, tally: g.tally, bell: g.bell}
+		acks, err := g.nc.SubscribeSync("acks.*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		queue, err := g.nc.SubscribeSync(wire.JobPrefix + ".>")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := delivered(g.lane("train"), 5, 2, 1)
+		h.hold(d)
+		for i, j := range d.jobs {
+			h.giveBack(j, 0)
+			if _, separating := h.counts(); separating != 1 {
+				t.Fatalf("%d jobs leave their run", separating)
+			}
+			msg, err := queue.NextMsg(10 * time.Second)
+			if err != nil || msg.Subject != wire.JobSubject("plain-v1-w1", "train", "GEN", j.seq, wire.TryFirst) {
+				t.Fatalf("%v %v", msg, err)
+			}
+			if err := msg.Respond([]byte(answers[i])); err != nil {
+				t.Fatal(err)
+			}
+			natstest.Eventually(t, "the job has left its run", func() bool { _, n := h.counts(); return n == 0 })
+		}
+		if err := g.nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if n, _, _ := acks.Pending(); (n == 1) != (name == "all") {
+			t.Errorf("%s are queued: %d acks", name, n)
+		}
+	}
+}
+
+// A job that was not heartbeat for an AckWait may be another worker's, and stays so.
+func TestMissedHeartbeat(t *testing.T) {
+	t.Parallel()
+	g := newStage(t)
+	h := &held{life: g.life, nc: g.nc, pub: g.pub, tally: g.tally, bell: g.bell}
+	d := delivered(g.lane("train"), 1, 1, 1)
+	d.beaten = h.now() - int64(topology.AckWait) - 1
+	h.hold(d)
+	h.begin(d.jobs[0], h.now(), time.Hour, func(error) {})
+	h.tick(true, time.Hour)
+	h.tick(true, time.Hour)
+	if h.mine(d.jobs[0]) {
+		t.Fatal("a heartbeat that came too late counts")
+	}
 }
 
 // A job that is set aside waits for its neighbours and runs alone, and the slot that it left is free.

@@ -124,8 +124,9 @@ func (p *puller) deliver(d *delivery, more bool) {
 		}
 		return
 	}
-	p.held.hold(d)
-	if !p.slots.arrive(d, more, d.beaten) {
+	came := d.beaten
+	p.held.hold(d) // before a slot may start one of its jobs; from here on the delivery is held's
+	if !p.slots.arrive(d, more, came) {
 		p.held.refuse(d)
 		return
 	}

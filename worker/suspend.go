@@ -3,44 +3,11 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
-
-// machineError is an opening of a data set that failed for a reason of this machine, and so says nothing of the job.
-type machineError struct {
-	dataset string
-	cause   error
-}
-
-func (e *machineError) Error() string {
-	var path *fs.PathError
-	if errors.As(e.cause, &path) {
-		return fmt.Sprintf("cannot open %s: %s: %v", e.dataset, path.Path, path.Err)
-	}
-	return fmt.Sprintf("cannot open %s: %v", e.dataset, e.cause)
-}
-
-func (e *machineError) Unwrap() error { return e.cause }
-
-// ofMachine reports whether an opening failed for want of something that another machine may have: a mount, a
-// permission, space, memory or descriptors. The coordinator has opened the same data set.
-func ofMachine(err error) bool {
-	for _, cause := range []error{
-		fs.ErrNotExist, fs.ErrPermission, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE,
-		syscall.ENOMEM, syscall.EIO, syscall.ESTALE, syscall.ENOTCONN,
-	} {
-		if errors.Is(err, cause) {
-			return true
-		}
-	}
-	return false
-}
 
 // suspended are the lanes whose data set cannot be opened on this machine. They pull no jobs; the worker tries to open
 // the data set by itself, ever more rarely, and serves again when it can. The lock guards the table.

@@ -31,7 +31,7 @@ var mutants = []mutant{
 	{
 		"a job is acked before its result is stored", []edit{{
 			"worker/commit.go",
-			"	if !w.admit(c.size) {\n", "	w.ack(j)\n	if !w.admit(c.size) {\n",
+			"	if !c.gate.enter(len(record.data)) {\n", "	c.held.ack(j)\n	if !c.gate.enter(len(record.data)) {\n",
 		}},
 	},
 	{
@@ -138,7 +138,7 @@ var mutants = []mutant{
 	{
 		"the collector deletes what the record names", []edit{{
 			"coordinator/collector.go",
-			"	case rec.Gen == g.gen:", "	case rec.Gen == g.gen && false:",
+			"case rec.Gen == g.gen || rec.Wire", "case rec.Wire",
 		}},
 	},
 }
