@@ -50,7 +50,7 @@ manifests: ## check the manifests for Kubernetes
 
 chaos: ## every fault at full size, figures as JSON lines; half an hour, on a machine of its own
 	$(GO) test -v -timeout 120m -parallel 6 ./internal/chaos -args -chaos.full
-	$(GO) test -v -timeout 60m ./internal/model -args -model.full
+	$(GO) test -v -timeout 60m ./coordinator/internal/model -args -model.full
 
 ci: ## all that CI does
 	.ci/run

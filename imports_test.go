@@ -30,7 +30,6 @@ const (
 var layers = map[string][]string{
 	"deploy":            {},
 	"internal/kind":     {},
-	"internal/model":    {},
 	"internal/chaos":    {},
 	"internal/direct":   {},
 	"internal/golden":   {},

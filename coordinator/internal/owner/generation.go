@@ -214,8 +214,7 @@ const (
 // the floor; publishing a job that is there changes nothing.
 func (o *Owner) resume(now time.Time) {
 	if version := o.cfg.Kinds[o.rec.Spec.Dataset]; o.rec.Spec.Version != version {
-		o.fail(&schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
-			"data set %s is at version %d now, the run was at %d; start again", o.rec.Spec.Dataset, version, o.rec.Spec.Version)})
+		o.fail(o.anotherVersion(version))
 		return
 	}
 	d := o.ownData(now)
@@ -239,6 +238,12 @@ func (o *Owner) resume(now time.Time) {
 		return
 	}
 	o.look(now, ForResume)
+}
+
+// anotherVersion is why a run of an earlier version of its data set does not go on: its states mean something else.
+func (o *Owner) anotherVersion(version uint32) *schema.Fault {
+	return &schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
+		"data set %s is at version %d now, the run was at %d; start again", o.rec.Spec.Dataset, version, o.rec.Spec.Version)}
 }
 
 // resumeFrom feeds the record's generation again, whose stored results are done.

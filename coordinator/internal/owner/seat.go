@@ -283,6 +283,13 @@ func (o *Owner) sat(now time.Time, a *asking) {
 // seek seats the reader at a state: where it is held, or in a new generation.
 func (o *Owner) seek(now time.Time, a *asking) {
 	req := a.seat
+	if version := o.cfg.Kinds[o.rec.Spec.Dataset]; version != o.rec.Spec.Version {
+		if req.Mode != wire.ModeStart {
+			o.finish(a, o.anotherVersion(version))
+			return
+		}
+		o.rec.Spec.Version, o.key = version, a.key // the run that is under way is over, and begun again as the data set is now
+	}
 	d := o.openFor(now, a, o.rec.Spec, o.key)
 	if d == nil {
 		return
@@ -337,7 +344,7 @@ func (o *Owner) seatIn(now time.Time, a *asking, r *wire.Record) {
 // sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for.
 func (o *Owner) sought(now time.Time, a *asking) {
 	g := o.gen
-	g.saved = a.position - 1
+	g.saved, o.finished = a.position-1, false
 	from, to := g.Seek(a.position)
 	o.cancel(from, to)
 	g.backup = 0

@@ -111,6 +111,9 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	case toSit, toSeek, toBegin, toStop:
 		o.finish(c.asks, unavailable("record of batcher %s: %s", o.rec.Batcher, e.Reason))
 	case toBeginNew:
+		if e.Outcome == Silent {
+			o.making.chosen = false // the record may name it: it is not discarded, and the collector finds out
+		}
 		o.unmake(now, unavailable("record of batcher %s: %s", o.rec.Batcher, e.Reason).Message)
 	default:
 		o.warn("record not changed yet", "change", c.what.String(), "error", e.Reason)

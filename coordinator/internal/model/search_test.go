@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"strings"
 )
@@ -11,7 +10,7 @@ import (
 type found struct {
 	states, steps int
 	cut           int    // states in which the bounds left something out
-	partial       bool   // there are more states: the nearest ones were looked at, and not whether the trainer gets everything
+	partial       bool   // there are more states: of those looked at, it is not known whether they are stuck
 	wrong         string // the broken promise; empty when there is none
 	trace         []string
 }
@@ -31,27 +30,26 @@ func (f found) String() string {
 type bounds struct {
 	batches, seats uint8
 	states         int
+	end            bool // the data ends after the batches
+	candidates     int  // generations made at once in the place of a lost one
 }
 
-// search explores everything that can follow the start, nearest first, until something is wrong or there are too many states.
+// search explores everything that can follow the start, nearest first, until something is wrong or there are too many
+// states.
 func search(size bounds, left faults, b broken) found {
-	x := &stepper{broken: b, batches: size.batches, seats: size.seats}
-	start := state{left: left}
-	start.co[0] = coordinator{owns: true}
-	start.rd.req = 1
+	x := newStepper(size, b)
+	start := x.start(left)
 
 	// A state is known by its hash: two with one of 64 bits are not to be expected. The states themselves are kept only
 	// until they were looked at.
-	seed := maphash.MakeSeed()
-	start, hash := start.canonical(seed)
-	seen := map[uint64]int32{hash: 0}
-	level, next := []state{start}, []state(nil)
+	seen := map[uint64]int32{x.canonical(&start): 0}
+	level, next := []world{start}, []world(nil)
 	from := []int32{-1}
 	var healing [][2]int32 // steps that are no faults
 	good := []bool{false}
 	f := found{}
 	// trace takes the way to a state once more and finds its words, and the state.
-	trace := func(at int32) (s state, lines []string) {
+	trace := func(at int32) (s world, lines []string) {
 		var way []int32
 		for ; at > 0; at = from[at] {
 			way = append(way, at)
@@ -59,8 +57,8 @@ func search(size bounds, left faults, b broken) found {
 		s = start
 		for _, to := range slices.Backward(way) {
 			for _, n := range x.successors(s) {
-				if c, key := n.canonical(seed); seen[key] == to {
-					s, lines = c, append(lines, n.what)
+				if seen[x.canonical(&n.world)] == to {
+					s, lines = n.world, append(lines, n.what)
 					break
 				}
 			}
@@ -70,7 +68,7 @@ func search(size bounds, left faults, b broken) found {
 	for at := int32(0); len(level) > 0; level, next = next, level[:0] {
 		for _, s := range level {
 			steps := x.successors(s)
-			good[at] = x.cut || s.rd.pos == size.batches
+			good[at] = x.cut || x.finished(&s)
 			if x.cut {
 				f.cut++
 			}
@@ -85,7 +83,7 @@ func search(size bounds, left faults, b broken) found {
 					f.states, f.wrong, f.trace = len(from), wrong, append(lines, what)
 					return f
 				}
-				c, key := n.canonical(seed)
+				key := x.canonical(&n.world)
 				to, known := seen[key]
 				if !known {
 					if len(from) == size.states {
@@ -94,7 +92,7 @@ func search(size bounds, left faults, b broken) found {
 					}
 					to = int32(len(from))
 					seen[key] = to
-					next, from, good = append(next, c), append(from, at), append(good, false)
+					next, from, good = append(next, n.world), append(from, at), append(good, false)
 				}
 				if !n.fault {
 					healing = append(healing, [2]int32{at, to})
@@ -105,9 +103,9 @@ func search(size bounds, left faults, b broken) found {
 	}
 	f.states = len(from)
 	if at := int32(stuck(good, healing)); at >= 0 {
-		s, lines := trace(at)
+		_, lines := trace(at)
 		f.wrong = "I6: from here the trainer never gets everything"
-		f.trace = append(lines, fmt.Sprintf("in %+v", s))
+		f.trace = lines
 	}
 	return f
 }
