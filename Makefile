@@ -4,7 +4,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz demo bench image compose-up compose-train compose-roll compose-down manifests chaos ci
+.PHONY: help build test race python lint fuzz demo bench image compose-up compose-train compose-roll compose-down manifests chaos ci
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: ## all tests
 
 race: ## all tests with the race detector
 	$(GO) test -race ./...
+
+python: ## types and tests of the Python package, and its wheel
+	.ci/run python
 
 lint: ## formatting, vet, staticcheck, and golangci-lint where it is installed
 	.ci/run lint

@@ -55,9 +55,17 @@ var layers = map[string][]string{
 	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "coordinator/internal"},
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
+	"bridge":         {"schema", "internal/msgp"},
+	"bridge/trainer": {"schema", "client", "bridge", "internal/wire"},
+	"bridge/process": {"schema", "dataset", "internal/kind", "bridge", "internal/wire"},
+
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
-	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/msgp", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
+	"cli": {
+		"schema", "dataset", "internal/direct", "internal/kind", "internal/msgp", "internal/topology", "internal/wire", "onda",
+		"client", "coordinator", "worker", "embedded", "deploy", "bridge", "bridge/trainer", "bridge/process",
+	},
 	"cmd":      {"dataset", "onda", "cli"},
+	"python":   {"schema", "dataset", "cli"},
 	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "client", "coordinator", "worker", "embedded"},
 	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},
 }
@@ -111,7 +119,7 @@ var rules = []rule{
 		why: "same input, same output: a pure core has no clock, no goroutine and no chance in it, and so needs no such thing in its tests",
 	},
 	{
-		in: append([]string{"schema", "internal/msgp", "internal/wire", "dataset", "datasettest", "onda", "internal/direct", "internal/kind", "internal/travel", "cli/internal/fleet", "cli/internal/top"}, pureCores...), never: []string{natsAny}, deep: true,
+		in: append([]string{"schema", "internal/msgp", "internal/wire", "dataset", "datasettest", "onda", "bridge/process", "internal/direct", "internal/kind", "internal/travel", "cli/internal/fleet", "cli/internal/top"}, pureCores...), never: []string{natsAny}, deep: true,
 		why: "an author's code, the codec, the pure cores and what is shown of them are used and tested without NATS",
 	},
 	{

@@ -63,6 +63,7 @@ type grammar struct {
 	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
 	Bench       benchCmd       `cmd:"" help:"Measure a data set on a deployment, or in this process, beside the plain loop in one process: the pace, what a trainer waits for, and large batches straight from workers and through NATS. Exits with 3 if the two do not come to the same state."`
 	Onda        ondaCmd        `cmd:"" help:"Make data sets for onda."`
+	Bridge      bridgeCmd      `cmd:"" help:"Serve a trainer in another language, which starts this command: see docs/PYTHON.md."`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/worker"
 )
@@ -18,6 +19,7 @@ import (
 type coordinatorCmd struct {
 	natsFlags
 	observeFlags
+	processFlags
 	Name        string        `help:"Begin of the coordinator's name; something random is added, since every process needs a new one. Defaults to the host's name."`
 	Replicas    int           `help:"Replicas of the shared streams, when they are made." default:"1"`
 	Lease       time.Duration `help:"How long another coordinator must have stood still before its batchers are taken over; the same for all. Defaults to 3s." placeholder:"DURATION"`
@@ -27,18 +29,24 @@ type coordinatorCmd struct {
 
 // Run runs a coordinator until ctx ends.
 func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
+	defs, closing, err := c.definitions(ctx, a, 1)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	defer closing()
 	name := uniqueName(c.Name)
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return coordinator.New(nc, coordinator.Config{
 			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Logger: a.log,
 			Registerer: o.registerer(),
-		}, a.defs...)
+		}, defs...)
 	})
 }
 
 type workerCmd struct {
 	natsFlags
 	observeFlags
+	processFlags
 	Name         string        `help:"Name of this worker, unlike any other's. Defaults to the host's name and something random."`
 	Slots        int           `help:"Batches materialized at a time. Defaults to the number of CPUs."`
 	JobTimeout   time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
@@ -50,12 +58,17 @@ type workerCmd struct {
 
 // Run runs a worker until ctx ends.
 func (c *workerCmd) Run(ctx context.Context, a *app) error {
+	defs, closing, err := c.definitions(ctx, a, c.Slots)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	defer closing()
 	name := cmp.Or(c.Name, uniqueName(""))
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-worker-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return worker.New(nc, worker.Config{
 			Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
 			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes,
-		}, a.defs...)
+		}, defs...)
 	})
 }
 
@@ -105,6 +118,7 @@ func (a *app) role(ctx context.Context, f *natsFlags, of *observeFlags, name str
 
 type upCmd struct {
 	observeFlags
+	processFlags
 	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Dir        string        `help:"Folder for records. Defaults to a temporary one, removed at the end." type:"path"`
 	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"1"`
@@ -121,6 +135,11 @@ func (c *upCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Workers < 0 {
 		return fmt.Errorf("%w: --workers is %d", errUsage, c.Workers)
 	}
+	defs, closing, err := c.definitions(ctx, a, c.Slots)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	defer closing()
 	o, err := c.observe(ctx, a.log)
 	if err != nil {
 		return err
@@ -129,7 +148,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) (err error) {
 	service, err := embedded.Start(context.WithoutCancel(ctx), embedded.Config{
 		Listen: c.Listen, Dir: c.Dir, Workers: cmp.Or(c.Workers, -1), // -1 is its word for none
 		Slots: c.Slots, JobTimeout: c.JobTimeout, Logger: a.log, Registerer: o.registerer(),
-	}, a.defs...)
+	}, defs...)
 	if err != nil {
 		return err
 	}
@@ -137,7 +156,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.JSON {
 		err = printJSON(a.out, map[string]string{"url": service.URL()})
 	} else {
-		err = c.greet(a, service.URL())
+		err = c.greet(a, defs, service.URL())
 	}
 	if err == nil {
 		<-ctx.Done()
@@ -158,10 +177,10 @@ func free(address string) error {
 	return l.Close()
 }
 
-func (c *upCmd) greet(a *app, url string) error {
+func (c *upCmd) greet(a *app, defs []dataset.Definition, url string) error {
 	name := "NAME"
-	if len(a.defs) > 0 {
-		name = a.defs[0].Name()
+	if len(defs) > 0 {
+		name = defs[len(defs)-1].Name()
 	}
 	_, err := fmt.Fprintf(a.out, `jetbatch is up at %s
 

@@ -1,0 +1,238 @@
+//go:build linux
+
+package trainer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/jetbatch/jetbatch/bridge"
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// openRequest is what open is asked with.
+type openRequest struct {
+	Name        string  `msgpack:"name"`
+	Dataset     string  `msgpack:"dataset"`
+	Params      string  `msgpack:"params"` // JSON, empty for none
+	Window      int     `msgpack:"window"`
+	WindowBytes int64   `msgpack:"window_bytes"`
+	Retain      int     `msgpack:"retain"`
+	IdleTimeout float64 `msgpack:"idle_timeout"` // seconds
+	TakeOver    bool    `msgpack:"take_over"`
+	InOrder     bool    `msgpack:"in_order"`
+	Timeout     float64 `msgpack:"timeout"` // seconds, 0 for no end
+}
+
+func (r *openRequest) config() client.Config {
+	cfg := client.Config{
+		Name: r.Name, Dataset: r.Dataset, Window: r.Window, WindowBytes: r.WindowBytes, Retain: r.Retain,
+		IdleTimeout: seconds(r.IdleTimeout), TakeOver: r.TakeOver,
+	}
+	if r.Params != "" {
+		cfg.Params = json.RawMessage(r.Params)
+	}
+	if r.InOrder {
+		cfg.OnError = client.InOrder
+	}
+	return cfg
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// request reads a frame and begins to answer it. An error says that the trainer does not speak the protocol.
+func (s *server) request(frame []byte) error {
+	dec := msgpack.NewDecoder(bytes.NewReader(frame))
+	if _, err := bridge.Array(dec, 3); err != nil {
+		return err
+	}
+	id, err := dec.DecodeUint64()
+	if err != nil {
+		return fmt.Errorf("%w: %w", bridge.ErrFrame, err)
+	}
+	op, err := dec.DecodeString()
+	if err != nil {
+		return fmt.Errorf("%w: %w", bridge.ErrFrame, err)
+	}
+	if err := s.dispatch(id, op, dec); err != nil {
+		return fmt.Errorf("%w: %s: %w", bridge.ErrFrame, op, err)
+	}
+	return nil
+}
+
+func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
+	switch op {
+	case "take", "start":
+		return s.stated(id, op, dec)
+	case "free":
+		return s.free(dec)
+	case "cancel":
+		return s.give(dec)
+	case "open":
+		var req openRequest
+		if err := dec.Decode(&req); err != nil {
+			return err
+		}
+		s.call(id, seconds(req.Timeout), func(ctx context.Context) { s.open(ctx, id, &req) })
+		return nil
+	case "status", "stop", "close":
+		return s.simple(id, op, dec)
+	}
+	return fmt.Errorf("unknown request")
+}
+
+// simple reads a request that has a handle and a time, and nothing else.
+func (s *server) simple(id uint64, op string, dec *msgpack.Decoder) error {
+	b, timeout, err := s.target(dec)
+	if err != nil {
+		return err
+	}
+	s.call(id, timeout, func(ctx context.Context) {
+		if b == nil {
+			s.answer(id, errNoHandle)
+			return
+		}
+		switch op {
+		case "status":
+			st, err := b.b.Status(ctx)
+			text, _ := json.Marshal(st) // of a struct that marshals
+			s.answer(id, err, string(text))
+		case "stop":
+			s.answer(id, b.b.Stop(ctx))
+		default:
+			s.forget(b)
+			s.answer(id, b.close())
+		}
+	})
+	return nil
+}
+
+// stated reads a request that has a state, and for take what the trainer has released.
+func (s *server) stated(id uint64, op string, dec *msgpack.Decoder) error {
+	b, timeout, err := s.target(dec)
+	if err != nil {
+		return err
+	}
+	var state schema.State
+	if err := state.DecodeMsgpack(dec); err != nil {
+		return err
+	}
+	if op == "take" {
+		if err := s.free(dec); err != nil {
+			return err
+		}
+	}
+	if b == nil {
+		s.answer(id, errNoHandle)
+		return nil
+	}
+	if op == "start" {
+		s.call(id, timeout, func(ctx context.Context) { s.answer(id, b.b.Start(ctx, state)) })
+		return nil
+	}
+	if b.last != nil && b.last.Err() == nil {
+		s.answer(id, errTwoTakes)
+		return nil
+	}
+	ctx, done := s.begin(id, timeout)
+	b.last = ctx
+	s.tasks.Go(func() { b.take(take{id: id, state: state, ctx: ctx, done: done}) })
+	return nil
+}
+
+var (
+	errNoHandle = fmt.Errorf("no batcher is open by that handle: %w", client.ErrClosed)
+	errTwoTakes = fmt.Errorf("%w: two takes at a time on one batcher: one thread takes, "+
+		"the others may ask for the status and stop", client.ErrBadRequest)
+)
+
+// target reads the handle and the time of a request. The batcher is nil if it is not open.
+func (s *server) target(dec *msgpack.Decoder) (*batcher, time.Duration, error) {
+	handle, err := dec.DecodeUint64()
+	if err != nil {
+		return nil, 0, err
+	}
+	timeout, err := dec.DecodeFloat64()
+	if err != nil {
+		return nil, 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.batchers[handle], seconds(timeout), nil
+}
+
+// free reads a list of takes whose batches the trainer uses no longer. Ones that are not lent are ignored: an
+// interrupted trainer may say it twice.
+func (s *server) free(dec *msgpack.Decoder) error {
+	n, err := dec.DecodeArrayLen()
+	if err != nil {
+		return err
+	}
+	for range n {
+		call, err := dec.DecodeUint64()
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		offset, lent := s.lent[call]
+		delete(s.lent, call)
+		s.mu.Unlock()
+		if !lent {
+			continue
+		}
+		if err := s.memory.Free(offset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// give reads which call the trainer has given up, and ends it.
+func (s *server) give(dec *msgpack.Decoder) error {
+	call, err := dec.DecodeUint64()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cancel := s.calls[call]; cancel != nil {
+		cancel(errCancelled)
+	}
+	return nil
+}
+
+// begin returns the context of a call, which ends after timeout, when the trainer gives it up, or with the trainer.
+func (s *server) begin(id uint64, timeout time.Duration) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	stop := context.CancelFunc(func() {})
+	if timeout > 0 {
+		ctx, stop = context.WithTimeout(ctx, timeout)
+	}
+	s.mu.Lock()
+	s.calls[id] = cancel
+	s.mu.Unlock()
+	s.log.enter()
+	return ctx, func() {
+		s.log.leave()
+		s.mu.Lock()
+		delete(s.calls, id)
+		s.mu.Unlock()
+		stop()
+		cancel(nil)
+	}
+}
+
+// call runs f in a goroutine of its own.
+func (s *server) call(id uint64, timeout time.Duration, f func(context.Context)) {
+	ctx, done := s.begin(id, timeout)
+	s.tasks.Go(func() {
+		defer done()
+		f(ctx)
+	})
+}

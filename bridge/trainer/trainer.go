@@ -1,0 +1,194 @@
+//go:build linux
+
+// Package trainer serves one trainer process over the local protocol: it is a client of the service on behalf of a
+// process in another language. What the trainer has not asked for, it does not take: how far the service believes the
+// trainer to be is what the trainer's own takes returned.
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/jetbatch/jetbatch/bridge"
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
+
+// lastWords is how long the trainer may take to read why the bridge ends.
+const lastWords = time.Second
+
+// DefaultMemory bounds the batches that a trainer keeps views of: that of a client's window, 1 GiB.
+const DefaultMemory = 1 << 30
+
+// Config of Serve.
+type Config struct {
+	// Connect connects to the service. Serve calls it once, with a context that ends with the trainer, and closes what it
+	// returns.
+	Connect func(ctx context.Context) (*nats.Conn, error)
+
+	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest. Defaults to
+	// DefaultMemory.
+	Memory int64
+
+	// Level is the least level of what is logged to the trainer. Defaults to info.
+	Level slog.Leveler
+}
+
+// Serve answers the trainer at the other end of conn until it ends, or closes its side, which is no error, or ctx ends.
+// It leaves every batcher that the trainer has open, and closes conn.
+func Serve(ctx context.Context, conn *bridge.Conn, cfg Config) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if cfg.Memory == 0 {
+		cfg.Memory = DefaultMemory
+	}
+	s := &server{
+		conn: conn, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
+		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64),
+	}
+	s.log = newLog(conn, cfg.Level)
+	if s.memory, err = bridge.NewMemory(cfg.Memory, s.announce); err != nil {
+		return err
+	}
+	reading := make(chan error, 1)
+	go func() { reading <- s.read() }() // from the beginning, so that a trainer that dies ends the connecting
+	err = s.serve(cfg, reading)
+	return errors.Join(err, s.memory.Close())
+}
+
+var (
+	errEnded     = errors.New("the trainer has ended")
+	errCancelled = fmt.Errorf("the trainer gave the call up: %w", context.Canceled)
+)
+
+// server is a trainer being served.
+type server struct {
+	conn   *bridge.Conn
+	log    *logger
+	memory *bridge.Memory
+	nc     *nats.Conn
+	// greeted is closed when nc is there.
+	greeted chan struct{}
+	ctx     context.Context // ends with the trainer
+	cancel  context.CancelCauseFunc
+	tasks   sync.WaitGroup
+
+	handles  uint64
+	mu       sync.Mutex
+	batchers map[uint64]*batcher
+	calls    map[uint64]context.CancelCauseFunc // that are under way, by the id of their request
+	lent     map[uint64]int64                   // where the batches are that the trainer has, by the id of their take
+}
+
+// read begins to answer one request after another until there are no more.
+func (s *server) read() error {
+	defer s.cancel(errEnded)
+	for {
+		frame, err := s.conn.Read()
+		switch {
+		case errors.Is(err, bridge.ErrFrame):
+			return err
+		case err != nil:
+			return nil // it has ended, or was killed: how does not matter
+		}
+		select {
+		case <-s.greeted:
+		case <-s.ctx.Done():
+			return nil
+		}
+		if err := s.request(frame); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *server) serve(cfg Config, reading <-chan error) error {
+	nc, err := cfg.Connect(s.ctx)
+	if err == nil {
+		defer nc.Close()
+		s.nc = nc
+		_ = s.hello(cfg.Memory) // where it fails, reading does
+		close(s.greeted)
+		<-s.ctx.Done()
+	} else if context.Cause(s.ctx) != nil {
+		err = nil // the trainer ended it
+	}
+	s.cancel(errEnded)
+	if err != nil {
+		s.bye(err)
+	}
+	_ = s.conn.End(lastWords) // of a socket that works, or is closed already
+	read := <-reading
+	if read != nil {
+		s.bye(read)
+	}
+	_ = s.conn.Close()
+	s.tasks.Wait()
+	return errors.Join(err, read, s.leave())
+}
+
+// leave closes every batcher that is open.
+func (s *server) leave() error {
+	var errs []error
+	for _, b := range s.batchers { // no request is under way that would change it
+		errs = append(errs, b.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *server) hello(limit int64) error {
+	return s.conn.WriteWithFile(s.memory.File(), func(enc *msgpack.Encoder) error {
+		return encode(enc, uint64(0), "hello", bridge.Protocol, wire.Release, limit)
+	})
+}
+
+// bye says why the bridge ends; the trainer may be gone already.
+func (s *server) bye(err error) {
+	_ = s.conn.Write(func(enc *msgpack.Encoder) error { return encode(enc, uint64(0), "bye", faultOf(err)) })
+}
+
+func (s *server) announce(offset int64, size int, gone bool) error {
+	what := "segment"
+	if gone {
+		what = "gone"
+	}
+	return s.conn.Write(func(enc *msgpack.Encoder) error { return encode(enc, uint64(0), what, offset, size) })
+}
+
+// encode writes an array of values.
+func encode(enc *msgpack.Encoder, values ...any) error {
+	if err := enc.EncodeArrayLen(len(values)); err != nil {
+		return err
+	}
+	for _, v := range values {
+		if err := enc.Encode(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answer sends the reply to a call, or its error.
+func (s *server) answer(id uint64, err error, values ...any) {
+	var written error
+	switch {
+	case errors.Is(err, io.EOF):
+		written = s.conn.Write(func(enc *msgpack.Encoder) error { return encode(enc, id, "end") })
+	case err != nil:
+		written = s.conn.Write(func(enc *msgpack.Encoder) error { return encode(enc, id, "error", faultOf(err)) })
+	default:
+		written = s.conn.Write(func(enc *msgpack.Encoder) error {
+			return encode(enc, append([]any{id, "ok"}, values...)...)
+		})
+	}
+	if written != nil {
+		s.cancel(errEnded)
+	}
+}

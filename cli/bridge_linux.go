@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/bridge"
+	"github.com/jetbatch/jetbatch/bridge/process"
+	"github.com/jetbatch/jetbatch/bridge/trainer"
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/embedded"
+)
+
+// Run serves the trainer at the other end of standard input until it ends.
+func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
+	if c.Memory < 0 || c.Slots < 0 {
+		return fmt.Errorf("%w: --memory and --slots are not negative", errUsage)
+	}
+	conn, err := bridge.NewConn(os.Stdin)
+	if err != nil {
+		return fmt.Errorf("%w: standard input is no socket: a package of another language starts this command, see docs/BRIDGE.md: %w", errUsage, err)
+	}
+	cfg := trainer.Config{
+		Connect: func(ctx context.Context) (*nats.Conn, error) {
+			return c.connect(ctx, a.log, "jetbatch-bridge", 10*time.Second)
+		},
+		Memory: c.Memory, Level: leastLevel(ctx, a.log),
+	}
+	var service *embedded.Service
+	ended := func() {}
+	if c.Beside {
+		cfg.Connect = func(ctx context.Context) (*nats.Conn, error) {
+			defs, closing, err := c.definitions(ctx, a, c.Slots)
+			if err != nil {
+				return nil, err
+			}
+			ended = closing
+			service, err = embedded.Start(context.WithoutCancel(ctx), embedded.Config{Slots: c.Slots, Logger: a.log}, defs...)
+			if err != nil {
+				return nil, err
+			}
+			return service.Conn(), nil
+		}
+	}
+	err = trainer.Serve(ctx, conn, cfg)
+	if service != nil {
+		err = errors.Join(err, service.Close())
+	}
+	ended()
+	return err
+}
+
+// start starts the first process of each data set.
+func (f *processFlags) start(ctx context.Context, a *app, commands []command, slots int) (defs []dataset.Definition, closing func(), err error) {
+	defs = slices.Clone(a.defs)
+	var sets []*process.Set
+	closing = func() {
+		var ending sync.WaitGroup
+		for _, s := range sets {
+			ending.Go(s.Close)
+		}
+		ending.Wait()
+	}
+	for _, c := range commands {
+		s, err := process.Open(ctx, process.Config{Name: c.name, Command: c.argv, Slots: slots, Memory: f.ProcessMemory, Logger: a.log})
+		if err != nil {
+			closing()
+			return nil, nil, err
+		}
+		sets = append(sets, s)
+		defs = append(defs, s.Definition())
+	}
+	return defs, closing, nil
+}
+
+// leastLevel is the least level that is logged.
+func leastLevel(ctx context.Context, log *slog.Logger) slog.Level {
+	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if log.Enabled(ctx, level) {
+			return level
+		}
+	}
+	return slog.LevelError
+}

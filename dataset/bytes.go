@@ -1,0 +1,61 @@
+package dataset
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"reflect"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Bytes is an opened data set that is known by its bytes alone, such as one in another process or another language.
+// States and jobs are canonical msgpack, as docs/BRIDGE.md describes it; a batch is the payload of a [schema.Batch]. Its
+// methods are called from several goroutines, and their errors are those of [Iterator], [Materializer] and [Starter].
+type Bytes interface {
+	// Start returns the first state, or an error that wraps ErrNoStart.
+	Start() (state []byte, err error)
+	// Next returns the job that follows state and the state after it; exactly io.EOF ends the data.
+	Next(state []byte) (job, next []byte, err error)
+	// Materialize returns the payload in pieces, which do not change any more or lie in scratch. That is overwritten, grown
+	// where it has to be, and returned in any case.
+	Materialize(ctx context.Context, job, scratch []byte) (payload [][]byte, grown []byte, err error)
+	Close() error
+}
+
+// DefineBytes is [Define] for a data set that is known by its bytes alone.
+func DefineBytes(name string, version uint32, open func(ctx context.Context, params json.RawMessage) (Bytes, error)) Definition {
+	openKind := func(ctx context.Context, params json.RawMessage) (kind.Instance, error) { return open(ctx, params) }
+	openLoop := func(ctx context.Context, params json.RawMessage) (anyLoop, error) {
+		set, err := open(ctx, params)
+		if err != nil {
+			return nil, err
+		}
+		return &loop[msgpack.RawMessage, msgpack.RawMessage, schema.Batch]{ds: decoded{set}}, nil
+	}
+	return Definition{
+		handle: kind.NewHandle(&kind.Kind{Name: name, Version: version, OpenFunc: openKind, NormalFunc: normalParams[any]}),
+		author: &author{open: openLoop, batch: reflect.TypeFor[schema.Batch]()},
+	}
+}
+
+// decoded is a data set of bytes as the reference loop wants it.
+type decoded struct{ Bytes }
+
+func (d decoded) Start() (msgpack.RawMessage, error) { return d.Bytes.Start() }
+
+func (d decoded) Next(state msgpack.RawMessage) (job, next msgpack.RawMessage, err error) {
+	return d.Bytes.Next(state)
+}
+
+func (d decoded) Materialize(ctx context.Context, job msgpack.RawMessage) (schema.Batch, error) {
+	payload, _, err := d.Bytes.Materialize(ctx, job, nil)
+	if err != nil {
+		return nil, err
+	}
+	return wire.DecodePayload[schema.Batch](bytes.Join(payload, nil))
+}

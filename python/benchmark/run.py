@@ -1,0 +1,122 @@
+"""Figures of the Python package beside a Go trainer and torch's DataLoader, in one run, rounds in turns.
+
+    go build -o /tmp/jetbatch-benchmark ./python/benchmark
+    JETBATCH_BINARY=/tmp/jetbatch-benchmark PYTHONPATH=python python3 python/benchmark/run.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import jetbatch
+from jetbatch import _binary
+from sized import Map, pace
+
+HERE = Path(__file__).resolve().parent
+SIZES = {"1 KB": 1 << 10, "64 KB": 64 << 10, "1 MB": 1 << 20, "20 MB": 20 << 20}
+serial = itertools.count()
+
+
+def python_trainer(service: jetbatch.Service, dataset: str, params: Dict[str, Any], seconds: float) -> float:
+    with service.open(f"python-{next(serial)}", dataset=dataset, params=params) as b:
+        result = pace(b.steps(), seconds)
+        b.stop()
+    return result
+
+
+def go_trainer(url: str, params: Dict[str, Any], batches: int) -> float:
+    args = [
+        "take",
+        "--server",
+        url,
+        "--name",
+        f"go-{next(serial)}",
+        "--dataset",
+        "sized",
+        "--params",
+        json.dumps(params),
+        "--stop",
+    ]
+    out = subprocess.run([_binary.find(), *args, "-n", str(batches), "--json"], capture_output=True, check=True)
+    rate: float = json.loads(out.stdout)["batches_per_s"]
+    return rate
+
+
+def data_loader(params: Dict[str, Any], seconds: float) -> float:
+    import torch
+
+    loader = torch.utils.data.DataLoader(Map(params), batch_size=None, num_workers=2, sampler=iter(range(1 << 40)))
+    return pace(loader, seconds)
+
+
+def median(results: List[float]) -> float:
+    return statistics.median(results)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one figure")
+    args = parser.parse_args()
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    up = subprocess.Popen(
+        [_binary.find(), "up", "--listen", "127.0.0.1:0", "--json", "--slots", "2", "--python=numpy=sized:Sized"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path, "JETBATCH_PYTHON_INTERPRETER": sys.executable},
+    )
+    try:
+        assert up.stdout is not None
+        url = json.loads(up.stdout.readline())["url"]
+        with jetbatch.connect(url) as service:
+            trainers(service, url, args.rounds, args.seconds)
+            datasets(service, args.rounds, args.seconds)
+    finally:
+        up.terminate()
+        up.wait()
+
+
+def trainers(service: jetbatch.Service, url: str, rounds: int, seconds: float) -> None:
+    print(f"{'batch':8} {'Go trainer':>12} {'Python':>12} {'ratio':>6} {'DataLoader':>12} {'ratio':>6}   batches/s")
+    for name, size in SIZES.items():
+        go, py, dl = [], [], []
+        for _ in range(rounds):
+            py.append(python_trainer(service, "sized", {"size": size}, seconds))
+            go.append(go_trainer(url, {"size": size}, max(int(py[-1] * seconds), 20)))
+            dl.append(data_loader({"size": size}, seconds))
+        g, p, d = median(go), median(py), median(dl)
+        print(f"{name:8} {g:12,.0f} {p:12,.0f} {p / g:6.2f} {d:12,.0f} {p / d:6.2f}", flush=True)
+
+
+def datasets(service: jetbatch.Service, rounds: int, seconds: float) -> None:
+    own, foreign, dl = [], [], []
+    for _ in range(rounds):
+        own.append(python_trainer(service, "sized", {"size": 1024}, seconds))
+        foreign.append(python_trainer(service, "numpy", {"size": 1024}, seconds))
+    extra = 2 * (1 / median(foreign) - 1 / median(own)) * 1e6  # of two slots
+    print(
+        "\na data set in Python beside one in Go, 1 KB, two slots: "
+        f"{median(foreign):,.0f} and {median(own):,.0f} batches/s"
+    )
+    print(f"  at most {extra:.0f} µs of a slot per job, the job's own work in Python included")
+    work = []
+    for _ in range(rounds):
+        work.append(python_trainer(service, "numpy", {}, 3 * seconds))
+        dl.append(data_loader({}, 3 * seconds))
+    print(
+        "numpy work, 24 MB a batch, two slots beside two workers of DataLoader: "
+        f"{median(work):.1f} and {median(dl):.1f} batches/s, "
+        f"ratio {median(work) / median(dl):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Training batches, made on any number of machines, taken strictly in order here, resumable bit for bit.
+
+::
+
+    with jetbatch.connect("nats://localhost:4222") as service:
+        with service.open("train", dataset="onda", params={"dir": "/data", "batch_size": 32}) as batches:
+            for step in batches.steps(checkpoint):   # None: the first state
+                train(step["x"], step["y"])          # read-only arrays of shared memory
+                checkpoint = step.next               # save str(checkpoint) with the model
+
+A Go process beside this one does the work; ``docs/PYTHON.md`` says how, and what differs from torch's DataLoader.
+"""
+
+from ._client import Batcher, Service, Step, Timing, connect
+from ._codec import pack, unpack
+from ._embedded import embedded
+from ._state import State
+from ._version import __version__
+from .dataset import Dataset, Permanent, Skip, traceparent
+from .errors import (
+    BadConfig,
+    BadParams,
+    BadRequest,
+    BadStateText,
+    BinaryMissing,
+    BridgeDied,
+    Closed,
+    Corrupt,
+    Decode,
+    Disconnected,
+    EndOfData,
+    Error,
+    Forked,
+    InUse,
+    IteratorFailed,
+    IteratorStalled,
+    JobError,
+    JobTooLarge,
+    MaterializeFailed,
+    MemoryFull,
+    Nondeterministic,
+    Permission,
+    PoisonJob,
+    Released,
+    SpecMismatch,
+    StateNotCanonical,
+    StateTooLarge,
+    Stopped,
+    Superseded,
+    Unavailable,
+    UnknownDataset,
+    VersionMismatch,
+    WrongState,
+)
+
+__all__ = [
+    "BadConfig",
+    "BadParams",
+    "BadRequest",
+    "BadStateText",
+    "Batcher",
+    "BinaryMissing",
+    "BridgeDied",
+    "Closed",
+    "Corrupt",
+    "Dataset",
+    "Decode",
+    "Disconnected",
+    "EndOfData",
+    "Error",
+    "Forked",
+    "InUse",
+    "IteratorFailed",
+    "IteratorStalled",
+    "JobError",
+    "JobTooLarge",
+    "MaterializeFailed",
+    "MemoryFull",
+    "Nondeterministic",
+    "Permanent",
+    "Permission",
+    "PoisonJob",
+    "Released",
+    "Service",
+    "Skip",
+    "SpecMismatch",
+    "State",
+    "StateNotCanonical",
+    "StateTooLarge",
+    "Step",
+    "Stopped",
+    "Superseded",
+    "Timing",
+    "Unavailable",
+    "UnknownDataset",
+    "VersionMismatch",
+    "WrongState",
+    "__version__",
+    "connect",
+    "embedded",
+    "pack",
+    "traceparent",
+    "unpack",
+]

@@ -1,0 +1,138 @@
+"""Bytes that Go and Python must agree on: bridge/testdata/vectors.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any, Dict
+
+import msgpack
+import numpy as np
+import pytest
+
+import jetbatch
+from jetbatch import _payload
+from jetbatch._client import _Layout, Step
+from jetbatch._wire import _pack
+
+VECTORS: Dict[str, Any] = json.loads((Path(__file__).parents[2] / "bridge/testdata/vectors.json").read_text())
+
+
+def value(notation: Dict[str, Any]) -> Any:
+    """The value of a notation: an object with one key, which is the type."""
+    ((kind, v),) = notation.items()
+    if kind == "list":
+        return [value(x) for x in v]
+    if kind == "dict":
+        return {key: value(x) for key, x in v}
+    if kind == "float":
+        return struct.unpack(">d", bytes.fromhex(v))[0]
+    return {
+        "nil": lambda: None,
+        "bool": lambda: v,
+        "int": lambda: int(v),
+        "str": lambda: v,
+        "bytes": lambda: bytes.fromhex(v),
+    }[kind]()
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and math.isnan(a):
+        return isinstance(b, float) and math.isnan(b)
+    return type(a) is type(b) and a == b
+
+
+@pytest.mark.parametrize("vector", VECTORS["values"], ids=lambda v: v["name"])
+def test_values(vector: Dict[str, Any]) -> None:
+    v = value(vector["value"])
+    assert jetbatch.pack(v).hex() == vector["hex"]
+    assert same(jetbatch.unpack(bytes.fromhex(vector["hex"])), v)
+
+
+@pytest.mark.parametrize("vector", VECTORS["states"], ids=lambda v: v["dataset"])
+def test_states(vector: Dict[str, Any]) -> None:
+    state = jetbatch.State(vector["dataset"], vector["version"], bytes.fromhex(vector["data"]))
+    assert str(state) == vector["text"]
+    assert jetbatch.State.parse(f" {vector['text']}\n") == state
+
+
+@pytest.mark.parametrize("vector", VECTORS["batches"], ids=lambda v: v["name"])
+def test_batches(vector: Dict[str, Any]) -> None:
+    batch = {
+        t["name"]: np.frombuffer(bytes.fromhex(t["data"]), np.dtype(t["dtype"]).newbyteorder("<")).reshape(t["shape"])
+        for t in vector["tensors"]
+    }
+    payload = _payload.encode(batch)
+    assert payload.hex() == vector["payload"]
+    root = np.frombuffer(payload, np.uint8)
+    step = Step([0, "step", 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""], jetbatch.State(), root, _Layout(root))
+    assert list(step) == list(batch)
+    for name, array in batch.items():
+        assert step[name].dtype == array.dtype
+        np.testing.assert_array_equal(step[name], array)
+
+
+@pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda v: v["name"])
+def test_frames(vector: Dict[str, Any]) -> None:
+    frame = bytes.fromhex(vector["hex"])
+    (size,) = struct.unpack_from("<I", frame)
+    assert size == len(frame) - 4
+    want = value(vector["value"])
+    assert msgpack.unpackb(frame[4:], raw=False) == want
+    if vector["name"] != "open" and not isinstance(want[-1], dict):  # the order of keys is free
+        assert _pack(want) == frame[4:]
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (1 << 64, "more than 64 bits"),
+        (-(1 << 63) - 1, "more than 64 bits"),
+        ({1: 2}, "not str"),
+        ({"a": {2: 3}}, "\\['a'\\]: a key"),
+        (np.int64(1), r"int\(\)"),
+        (np.zeros(2), "tolist"),
+        (object(), "no plain value"),
+        ({1, 2}, "no plain value"),
+        ("\ud800", "not Unicode"),
+        (1j, "no plain value"),
+    ],
+)
+def test_values_that_are_refused(bad: Any, words: str) -> None:
+    with pytest.raises(jetbatch.StateNotCanonical, match=words):
+        jetbatch.pack([bad])
+
+
+def test_depth() -> None:
+    deep: Any = 1
+    for _ in range(64):
+        deep = [deep]
+    assert jetbatch.unpack(jetbatch.pack(deep)) == deep
+    with pytest.raises(jetbatch.StateNotCanonical, match="deeper"):
+        jetbatch.pack([deep])
+
+
+def test_size() -> None:
+    assert len(jetbatch.State.new("x" * (16 * 1024 - 3)).data) == 16 * 1024
+    with pytest.raises(jetbatch.StateTooLarge):
+        jetbatch.State.new("x" * (16 * 1024 - 2))
+
+
+def test_texts_that_are_refused() -> None:
+    good = str(jetbatch.State("ecg", 1, b"abc"))
+    for n in range(len(good)):
+        for bad in (good[:n], good[:n] + "A" + good[n:], good[:n] + ("B" if good[n] != "B" else "C") + good[n + 1 :]):
+            with pytest.raises(jetbatch.BadStateText):
+                jetbatch.State.parse(bad)
+
+
+def test_state_is_plain() -> None:
+    import copy
+    import pickle
+
+    state = jetbatch.State("ecg", 1, jetbatch.pack({"n": 1}))
+    assert pickle.loads(pickle.dumps(state)) == copy.deepcopy(state) == state
+    assert state.decode() == {"n": 1} and state and not jetbatch.State()
+    assert repr(state).startswith("State(ecg@1#") and repr(jetbatch.State()) == "State(start)"

@@ -1,0 +1,100 @@
+"""The examples are run as a user would run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
+import numpy as np
+import pytest
+
+import jetbatch
+from conftest import environment, until
+from jetbatch import _binary, check
+from jetbatch.serve import Opened
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+RECORDINGS = Path(os.environ.get("JETBATCH_TESTDATA") or "/nonexistent") / "mitbih12"
+
+
+def command(data: Path, out: Path) -> List[str]:
+    params = "{}"
+    if data == RECORDINGS:
+        params = (
+            '{"annotations":"rhythm.onda.annotations.arrow","label_column":"rhythm",'
+            '"batch_duration":"2s","class_weights":{"pvc":5}}'
+        )
+    args = ["--data", str(data), "--out", str(out), "--steps", "120", "--params", params]
+    return [sys.executable, str(EXAMPLES / "train_ecg.py"), *args]
+
+
+def weights(out: Path) -> bytes:
+    import torch
+
+    model = torch.load(out / "checkpoint.pt")["model"]
+    return b"".join(t.numpy().tobytes() for t in model.values())
+
+
+def test_train_ecg_killed_twice(tmp_path: Path) -> None:
+    """The weights are bit for bit those of the run that was never killed."""
+    pytest.importorskip("torch", reason="torch is not installed: train_ecg.py is not tested")
+    data = RECORDINGS
+    if not data.is_dir():
+        print("no recordings in JETBATCH_TESTDATA: made-up ones are trained on")
+        data = tmp_path / "data"
+        subprocess.run([_binary.find(), "demo", "--keep", str(data), "--batches", "8"], check=True, capture_output=True)
+    undisturbed = tmp_path / "undisturbed"
+    out = subprocess.run(command(data, undisturbed), env=environment(), capture_output=True, text=True, timeout=300)
+    assert out.returncode == 0 and "accuracy" in out.stdout, out
+    print(out.stdout)
+    assert (undisturbed / "training.png").read_bytes().startswith(b"\x89PNG")
+
+    killed = tmp_path / "killed"
+    for marker in ("step 30:", "step 70:"):
+        trainer = subprocess.Popen(command(data, killed), env=environment(), stdout=subprocess.PIPE, text=True)
+        assert trainer.stdout is not None
+        until(lambda: marker in trainer.stdout.readline(), marker, 120)  # type: ignore[union-attr]
+        trainer.kill()
+        trainer.wait()
+        trainer.stdout.close()
+    last = subprocess.run(command(data, killed), env=environment(), capture_output=True, text=True, timeout=300)
+    assert last.returncode == 0 and "goes on after step" in last.stdout, last
+    assert weights(killed) == weights(undisturbed)
+
+
+def test_tokens(tmp_path: Path) -> None:
+    """Every window once an epoch, in another order; the text of a state goes on."""
+    sys.path.insert(0, str(EXAMPLES))
+    from tokens import Tokens
+
+    file = tmp_path / "tokens.bin"
+    (np.arange(64 * 2048 + 1) % 65521).astype("<u2").tofile(file)
+    params = json.dumps({"file": str(file), "epochs": 2})
+    assert check.check(Tokens, params, 16) == 16
+    opened = Opened(Tokens, params)
+    state, epochs = opened.start(), []
+    for _ in range(2):
+        firsts = []
+        for _ in range(8):
+            job, state = opened.step(state)
+            batch = opened.materialize(job)
+            assert batch["x"].shape == (8, 2048) and (batch["x"][:, 1:] == batch["y"][:, :-1]).all()
+            firsts += list(batch["x"][:, 0])
+        epochs.append(firsts)
+    assert sorted(epochs[0]) == sorted(epochs[1]) and len(set(epochs[0])) == 64 and epochs[0] != epochs[1]
+    program = [sys.executable, str(EXAMPLES / "tokens.py"), "--file", str(file), "--batches", "5"]
+    path = os.pathsep.join([environment()["PYTHONPATH"], str(EXAMPLES)])
+    out = subprocess.run(
+        program, env=environment(PYTHONPATH=path), capture_output=True, text=True, timeout=60, check=True
+    )
+    words = out.stdout.split()
+    assert out.stdout.startswith("5 batches of 8 x 2048 tokens")
+    assert jetbatch.State.parse(words[-1]).decode() == {"epoch": 0, "index": 5}
+    out = subprocess.run(
+        [*program, "--state", words[-1]], env=environment(PYTHONPATH=path), capture_output=True, text=True, check=True
+    )
+    assert jetbatch.State.parse(out.stdout.split()[-1]).decode() == {"epoch": 1, "index": 2}
