@@ -85,6 +85,10 @@ var mutants = []mutant{
 		"a displaced reader takes the seat back", []edit{{
 			"coordinator/internal/owner/seat.go",
 			"	case !same && req.Mode != wire.ModeOpen:", "	case false:",
+		}, {
+			"client/credit.go",
+			"func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {\n",
+			"func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
 		}},
 	},
 	{
