@@ -38,15 +38,15 @@ func TestFullStore(t *testing.T) {
 		}
 	}
 	r.wait("the window is halved, once", func(s schema.Status) bool { return s.Window == 4 })
-	if got := r.results(); len(got) != 3 || !got[6] || !got[7] || !got[8] {
-		t.Fatalf("results: %v; what is taken and what is highest makes room", got)
-	}
-	if got := r.jobs(); len(got) != 1 || !got[5] {
-		t.Fatalf("jobs: %v; those that would fill the room again are cancelled", got)
-	}
-	if rec, _ := r.record(); rec.Floor != 4 {
-		t.Fatalf("record: %+v", rec)
-	}
+	natstest.Eventually(t, "results that are taken, or highest, make room", func() bool {
+		got := r.results()
+		return len(got) == 3 && got[6] && got[7] && got[8]
+	})
+	r.waitJobs(5, 5) // those that would fill the room again are cancelled
+	natstest.Eventually(t, "what is taken is dropped by the record", func() bool {
+		rec, _ := r.record()
+		return rec.Floor == 4
+	})
 	if err := head.Nak(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,9 +95,10 @@ func TestNoRoomForTheHeadsJob(t *testing.T) {
 	c.change(topology.JobsStream, func(cfg *jetstream.StreamConfig) { cfg.MaxBytes = 1 })
 	r.credit(4, late)
 	r.wait("the window is halved", func(s schema.Status) bool { return s.Window < 8 })
-	if got := r.results(); got[12] || !got[6] {
-		t.Fatalf("results: %v; the highest make room", got)
-	}
+	natstest.Eventually(t, "the highest results make room", func() bool {
+		got := r.results()
+		return !got[12] && got[6]
+	})
 	c.change(topology.JobsStream, func(cfg *jetstream.StreamConfig) { cfg.MaxBytes = -1 })
 	r.wait("the head's job is stored", func(schema.Status) bool { return r.jobs()[5] })
 }
@@ -234,6 +235,15 @@ func TestWindow(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.wait("the worker has left", func(s schema.Status) bool { return s.Window == 1 && s.Workers == 0 })
+	})
+	t.Run("the first batches", func(t *testing.T) { // of a size that is not known yet: one for each slot
+		worker := schema.WorkerStatus{Worker: "w", Kinds: []string{wire.KindToken("count", 1)}, Slots: 3}
+		if err := c.nc.Publish(wire.WorkerPrefix+".w", mustJSON(t, worker)); err != nil {
+			t.Fatal(err)
+		}
+		r := c.reader("first")
+		r.start(0)
+		r.waitJobs(1, 3)
 	})
 	t.Run("a credit ahead of what is fed", func(t *testing.T) {
 		r := c.reader("ahead")
