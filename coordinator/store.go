@@ -17,7 +17,7 @@ import (
 // lookTimeout bounds one question to a store that may be silent.
 const lookTimeout = time.Second
 
-// errAbsent says that every server knows of no store, and none why.
+// errAbsent says that no server has the store, and that none could say whether it still exists.
 var errAbsent = errors.New("no server has the store of results")
 
 // canMake reports why no generation can be made now: JetStream has no leader to make streams, or the job stream none to

@@ -18,7 +18,7 @@ func (o *Owner) credited(now time.Time, e Credited) {
 	case e.Token == 0 || o.over:
 	case e.Credit.Reader == o.rec.Reader && o.ends():
 		o.told = append(o.told, e.Token) // it is answered with how the run ended
-	case e.Credit.Reader != o.rec.Reader: // that another reader has the seat is for the owner to say
+	case e.Credit.Reader != o.rec.Reader: // only the record's owner may say that another reader has the seat
 		o.confirm(ReplyCredit{e.Token, o.creditReply()})
 	default:
 		o.emit(ReplyCredit{e.Token, o.creditReply()})
@@ -62,7 +62,7 @@ func (o *Owner) credit(now time.Time, credit *wire.Credit) {
 	}
 	o.payOwed()
 	o.demand(now)
-	if g.Taken() >= g.saved+max(1, o.unrecorded()/4) { // while the iterator and the workers are at it already
+	if g.Taken() >= g.saved+max(1, o.unrecorded()/4) { // the demand went first, so no slot waits for this
 		o.save = true
 	}
 	o.backUp(credit)
@@ -162,8 +162,8 @@ func (o *Owner) small() bool {
 	return wire.BlockSize*bytes <= cmp.Or(o.rec.Settings.WindowBytes, DefaultWindowBytes)/64
 }
 
-// unrecorded is how far the trainer may be ahead of the record: a window, of batches that are dropped by blocks a block at
-// least.
+// unrecorded is how far the trainer may be ahead of the record: a window, and at least a block where batches are
+// dropped by blocks.
 func (o *Owner) unrecorded() uint64 {
 	n := o.gen.Limit()
 	if o.small() {
@@ -192,7 +192,7 @@ func (o *Owner) backUp(credit *wire.Credit) {
 	o.info("late job given to a second worker", "gen", o.rec.Gen, "seq", seq)
 }
 
-// cancel removes the jobs in [from, to) that nobody has begun.
+// cancel removes the queued jobs in [from, to).
 func (o *Owner) cancel(from, to uint64) {
 	if from < to {
 		o.gen.cancels++
@@ -212,7 +212,7 @@ func (o *Owner) cancelled(now time.Time, e Cancelled) {
 	}
 }
 
-// measure takes what a reader says of itself besides its place.
+// measure takes what a credit says besides the position: sums of times, lateness, trace.
 func (o *Owner) measure(c *wire.Credit) {
 	o.count.hear(c)
 	if c.Timing != nil {
@@ -227,7 +227,8 @@ func (o *Owner) measure(c *wire.Credit) {
 	o.follow(c.Trace)
 }
 
-// hear adds what a reader's sums grew by since its last word. What it did before its first word here is not counted.
+// hear adds the growth of a reader's sums since its last credit. What the reader did before its first credit here is
+// not counted.
 func (n *Counters) hear(c *wire.Credit) {
 	if c.Timing == nil {
 		return

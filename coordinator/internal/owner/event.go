@@ -167,7 +167,7 @@ const (
 	StoreThere  Store = iota // it answers, and it is the one that was made
 	StoreLost                // it is gone, or another one
 	StoreSilent              // it did not answer in time
-	StoreAbsent              // no server has it, and none says why
+	StoreAbsent              // no server has it, and none could say whether it exists
 	StoreUnsure              // it could not be asked
 )
 

@@ -54,7 +54,8 @@ const (
 	storing                // a Make is under way, after the record
 )
 
-// beginIn makes a record that of a new generation: the first taken positions after state are the trainer's already.
+// beginIn turns a record into that of a new generation. The first taken positions after state are the trainer's
+// already.
 func beginIn(now time.Time, r *wire.Record, gen string, state []byte, taken uint64) {
 	r.Gen, r.Phase, r.Since = gen, schema.PhaseRunning, now
 	r.Floor, r.FloorState, r.Taken, r.Position = 0, state, taken, taken+1

@@ -55,7 +55,7 @@ type Owner struct {
 	rev  uint64
 	over bool // deposed or collected: nothing more is done
 
-	unwanted bool // nobody was ever seated, and the one who asked was refused
+	unwanted bool // no reader was ever seated, and the first request was refused: the record is to be deleted
 
 	// The record: the change under way, and those that wait.
 	writing  *change
@@ -67,7 +67,7 @@ type Owner struct {
 	saveTo   uint64   // the floor that it is to have at least; 0 for none
 	unsaved  time.Time
 	trouble  string    // why the record could not be changed last; empty when it could
-	writeAt  time.Time // not before then is anything recorded that nobody waits for
+	writeAt  time.Time // until then nothing is recorded in the background
 
 	// Requests: the one being carried out and those that wait; answers that must not go out unless this coordinator
 	// owns the batcher still.
