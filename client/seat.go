@@ -139,7 +139,7 @@ func (s *seats) repair(ctx context.Context) error {
 	return err
 }
 
-// mootIf is what a wait that the arrival of the head ends looks at.
+// mootIf returns what ends a repair early, the arrival of the head; nil for a wait that is no repair.
 func (s *seats) mootIf(repair bool) func() (bool, <-chan struct{}) {
 	if !repair {
 		return nil
@@ -203,8 +203,8 @@ func foreign(version int) *schema.Fault {
 		max(version, 1), wire.Version)}
 }
 
-// mine asks the owner who holds the seat and reports whether it is ours to ask for. A seat that nobody
-// holds is opened once more.
+// mine asks the owner which reader holds the seat, and reports whether this reader may ask for it. A seat without a
+// reader is opened once more.
 func (s *seats) mine(ctx context.Context) bool {
 	reply, err := s.credits.beat(ctx)
 	switch {
