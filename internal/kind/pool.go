@@ -31,7 +31,7 @@ type pool struct {
 type entry struct {
 	key       string
 	users     int
-	discarded bool                    // out of the map; whoever sees it opened as well closes it
+	discarded bool                    // out of the map; the later of discard and open closes it
 	cancel    context.CancelCauseFunc // of the context that it was opened with
 	opened    chan struct{}           // closed when inst or err is set
 	inst      Instance
@@ -94,7 +94,7 @@ func (k *Kind) open(ctx context.Context, e *entry, params json.RawMessage) {
 		p.mu.Lock()
 		e.inst, e.err = inst, err
 		if err != nil && !e.discarded {
-			// Forgotten before anyone hears of it, so that whoever asks next tries again.
+			// Forgotten before its waiters hear of it, so that the next Acquire tries again.
 			p.remove(e)
 		}
 		unwanted := err == nil && e.discarded
@@ -134,8 +134,8 @@ func (p *pool) release(e *entry) {
 	closeAll(closing)
 }
 
-// CloseIdle closes every opened data set that nobody uses. Openings that nobody waits for are cancelled and not waited
-// for: what they open is closed at once.
+// CloseIdle closes every opened data set without a user. Openings without a waiter are cancelled and not waited for:
+// what they open is closed at once.
 func (k *Kind) CloseIdle() {
 	p := &k.pool
 	p.mu.Lock()
