@@ -99,7 +99,7 @@ func (c *conns) tend(ctx context.Context) {
 func (c *conns) check(now time.Time) {
 	for conn, ok := c.due(now); ok; conn, ok = c.due(now) {
 		if now.Sub(conn.since) >= idleFor || !alive(conn.Conn) || !c.restore(conn) {
-			_ = conn.Close() // nobody waits for anything on it
+			_ = conn.Close() // no fetch waits for anything on it
 		}
 	}
 }
@@ -158,6 +158,6 @@ func (c *conns) close() {
 	c.idle, c.closed = nil, true
 	c.mu.Unlock()
 	for _, conn := range idle {
-		_ = conn.Close() // nobody waits for anything on it
+		_ = conn.Close() // no fetch waits for anything on it
 	}
 }

@@ -75,7 +75,7 @@ func (s *seats) sit(ctx context.Context, want sitting) error {
 		if !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrInUse) {
 			return err
 		}
-		// The seat moved on. If nobody else sits there, it was the owner that moved it, or an earlier request of
+		// The seat moved on. If no other reader sits there, it was the owner that moved it, or an earlier request of
 		// ours whose answer was lost.
 		if !s.mine(ctx) {
 			if errors.Is(err, ErrSuperseded) {
@@ -195,8 +195,8 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 	return reply, nil
 }
 
-// foreign is why a seat with a coordinator of another wire version is no seat: what its workers store would look damaged.
-// One of this version may answer the next request.
+// foreign is why a seat with a coordinator of another wire version is no seat: what its workers store would look
+// damaged. One of this version may answer the next request.
 func foreign(version int) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(
 		"the batcher's coordinator speaks wire version %d and this trainer %d: use programs of one release",
@@ -209,7 +209,7 @@ func (s *seats) mine(ctx context.Context) bool {
 	reply, err := s.credits.beat(ctx)
 	switch {
 	case err != nil:
-		return true // nobody says otherwise: the next request will
+		return true // unless the next request says otherwise
 	case reply.Reader == s.id:
 		return true
 	case reply.Reader != "":

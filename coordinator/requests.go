@@ -29,7 +29,7 @@ func lastToken(subject string) string { return subject[strings.LastIndexByte(sub
 // handle answers a request in a goroutine of its own, since carrying it out may take long.
 func (c *Coordinator) handle(m *nats.Msg) {
 	if !topology.Answerable(m.Reply) {
-		return // nobody to answer
+		return // no inbox to answer
 	}
 	if len(m.Data) > maxRequest {
 		c.refuse(m, tooLarge(len(m.Data)))
@@ -262,8 +262,8 @@ func unavailable(format string, args ...any) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(format, args...)}
 }
 
-// foreign is why a reader of another wire version gets no seat: what this coordinator's workers store would look damaged
-// to it. A coordinator of its version may answer the next request.
+// foreign is why a reader of another wire version gets no seat: what this coordinator's workers store would look
+// damaged to it. A coordinator of its version may answer the next request.
 func (c *Coordinator) foreign(req *wire.SeatRequest) *schema.Fault {
 	return unavailable("the trainer speaks wire version %d and coordinator %s %d: use programs of one release",
 		max(req.Wire, 1), c.cfg.Name, wire.Version)

@@ -279,8 +279,8 @@ const (
 )
 
 // countTakeover counts, in the record of a batcher that is being taken over, owners that died one after the other
-// without progress of the trainer. It fails the run, and reports so, when there were too many: whatever the data set
-// does to its coordinators it would do to the next.
+// without progress of the trainer. It fails the run, and reports so, when there were too many: what the data set does
+// to its coordinators it would do to the next.
 func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 	if rec.Phase != schema.PhaseRunning || !died {
 		return false

@@ -156,7 +156,7 @@ func (r *readers) close() {
 	if l == nil {
 		return
 	}
-	_ = l.Close() // nobody waits for what it still has
+	_ = l.Close() // no reader waits for what it still has
 	for _, conn := range conns {
 		_ = conn.Close() // the reader finds the payload elsewhere
 	}

@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// maxIdle is how many opened data sets of one kind are kept open while nobody uses them.
+// maxIdle is how many opened data sets of one kind are kept open without a user.
 const maxIdle = 4
 
 // Causes of an opening that was given up.
@@ -40,8 +40,8 @@ type entry struct {
 
 // Acquire returns the instance for params, opening it when no one has; release must be called when it is no longer
 // used, and may be called again. Concurrent callers share one opening, which outlives the context of any one of them;
-// it is cancelled when the pool has no room for it and nobody waits. An opening that failed is tried again by the next
-// Acquire. Parameters that differ in white space only are the same.
+// it is cancelled when the pool has no room for it and no caller waits. An opening that failed is tried again by the
+// next Acquire. Parameters that differ in white space only are the same.
 func (k *Kind) Acquire(ctx context.Context, params json.RawMessage) (inst Instance, release func(), err error) {
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)

@@ -171,8 +171,8 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 	return nil
 }
 
-// EnsureConsumer makes the generation's consumer again if it was lost, cannot be read by the server, or has lost sight of
-// jobs that are queued: nats-server 2.15.2 can come to take a job for acked that is in the stream still, when others
+// EnsureConsumer makes the generation's consumer again if it was lost, cannot be read by the server, or has lost sight
+// of jobs that are queued: nats-server 2.15.2 can come to take a job for acked that is in the stream still, when others
 // were removed beside it. A new consumer delivers whatever there is.
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
 	jobs, err := js.Stream(ctx, JobsStream)

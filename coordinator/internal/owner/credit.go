@@ -125,8 +125,8 @@ func (o *Owner) droppable() uint64 {
 	return g.Floor()
 }
 
-// saved goes on when progress is in the record: results below the new floor are dropped. The record comes first, because a
-// successor must find everything above the floor that it reads.
+// saved goes on when progress is in the record: results below the new floor are dropped. The record comes first,
+// because a successor must find everything above the floor that it reads.
 func (o *Owner) saved(now time.Time) {
 	g, floor := o.gen, o.rec.Floor
 	if g == nil {
@@ -152,8 +152,8 @@ func (o *Owner) saved(now time.Time) {
 // kept reports whether the reader fetches payloads from workers.
 func (o *Owner) kept() bool { return o.last.Stored > 0 && o.last.Stored < o.batchBytes() }
 
-// small reports whether batches take so little room that they are dropped by whole blocks, one purge for many: a 64th of the
-// window's bytes at most in the store, and an eighth in the memory of workers.
+// small reports whether batches take so little room that they are dropped by whole blocks, one purge for many: a 64th
+// of the window's bytes at most in the store, and an eighth in the memory of workers.
 func (o *Owner) small() bool {
 	bytes := o.batchBytes()
 	if o.kept() {
@@ -173,8 +173,8 @@ func (o *Owner) unrecorded() uint64 {
 }
 
 // backUp gives the job of a head that straggles to a second worker, once: the first result that is stored counts, and
-// the other is refused. The second job waits its turn behind all that are out, so that it takes no slot from them; it is
-// only the head's, and only when there is a second worker. When the head is taken, its second job goes.
+// the other is refused. The second job waits its turn behind all that are out, so that it takes no slot from them; it
+// is only the head's, and only when there is a second worker. When the head is taken, its second job goes.
 func (o *Owner) backUp(credit *wire.Credit) {
 	g := o.gen
 	if g.backup > 0 && g.Taken() >= g.backup {

@@ -14,8 +14,8 @@ const (
 	needHeadroom = 1.25            // slots above what the mean of the pace asks for
 )
 
-// need estimates how many slots would keep a trainer from waiting for materialization: the time that its batches took to
-// materialize, by the time that the trainer itself spent on them. Both are sums over the same batches, so a trainer
+// need estimates how many slots would keep a trainer from waiting for materialization: the time that its batches took
+// to materialize, by the time that the trainer itself spent on them. Both are sums over the same batches, so a trainer
 // that starves does not look like one that needs little. The zero value knows nothing.
 type need struct {
 	at    time.Time

@@ -113,7 +113,7 @@ type (
 		Store Store
 		Done  map[uint64]bool // sequence numbers with a stored result; for StoreThere
 		Asked time.Time
-		// Connected says whether there was a connection all the time: a store that nobody could ask is not silent.
+		// Connected says whether there was a connection all the time: a store that could not be asked is not silent.
 		Connected bool
 		Reason    string
 	}

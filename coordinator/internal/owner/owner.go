@@ -1,5 +1,5 @@
-// Package owner decides everything about one batcher: who holds the seat, which generation runs, what is fed, what may be
-// dropped, and what the record says. It is a state machine: Step takes the time and an event and returns the effects
+// Package owner decides everything about one batcher: who holds the seat, which generation runs, what is fed, what may
+// be dropped, and what the record says. It is a state machine: Step takes the time and an event and returns the effects
 // that the shell is to carry out. Same input, same output: it starts no goroutine, reads no clock and knows no NATS.
 //
 // Step never waits. An effect that takes time ends in an event, and at most one change of the record is under way;
@@ -123,8 +123,8 @@ type Counters struct {
 	totalSize int64
 }
 
-// New returns the owner of the batcher whose record, at a revision, names this coordinator; key is that of its Spec. Its
-// first Tick resumes the run, if there is one.
+// New returns the owner of the batcher whose record, at a revision, names this coordinator; key is that of its Spec.
+// Its first Tick resumes the run, if there is one.
 func New(now time.Time, cfg Config, rec wire.Record, revision uint64, key wire.Digest) *Owner {
 	resumes := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
 	return &Owner{cfg: cfg, rec: rec, rev: revision, key: key, heard: now, retryAt: now, beatAt: now.Add(Beat), resumes: resumes}

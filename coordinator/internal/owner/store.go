@@ -197,7 +197,8 @@ func (o *Owner) removed(e Removed) {
 	clear(g.lost) // what was not removed is named again
 }
 
-// crowded begins to make room when the server refuses a job or a result for lack of it. Of many reports at once one counts.
+// crowded begins to make room when the server refuses a job or a result for lack of it. Of many reports at once one
+// counts.
 func (o *Owner) crowded(now time.Time) {
 	g := o.gen
 	if g == nil || now.Sub(g.roomed) < repairMin {
@@ -210,9 +211,9 @@ func (o *Owner) crowded(now time.Time) {
 	o.look(now, ForRoom)
 }
 
-// makeRoom drops the highest results and halves the window, unless the trainer makes room by taking: no bound may be held
-// by other sequence numbers alone. What is dropped, and the jobs that would fill the room again, are published again when
-// the window opens.
+// makeRoom drops the highest results and halves the window, unless the trainer makes room by taking: no bound may be
+// held by other sequence numbers alone. What is dropped, and the jobs that would fill the room again, are published
+// again when the window opens.
 func (o *Owner) makeRoom(now time.Time, done map[uint64]bool) {
 	g := o.gen
 	if g == nil || done[g.Taken()+1] {

@@ -184,8 +184,8 @@ func (o *Owner) retired(now time.Time, e Retired) {
 	}
 }
 
-// confirm lets an answer go out once the record has been read and still names this coordinator: a refusal is only right if no
-// other coordinator has given meanwhile what is refused here.
+// confirm lets an answer go out once the record has been read and still names this coordinator: a refusal is only right
+// if no other coordinator has given meanwhile what is refused here.
 func (o *Owner) confirm(reply Effect) {
 	o.doubtful = append(o.doubtful, reply)
 	o.confirmNext()

@@ -48,8 +48,8 @@ func LookAfter(n int) int64 { return min(int64(firstLook)<<min(n, 8), longestLoo
 // ReopenAfter is how long to wait before the n-th try to open a data set that this machine could not open, n from 1.
 func ReopenAfter(n int) int64 { return min(int64(firstReopen)<<min(n-1, 8), longestReopen) }
 
-// Mine reports whether a delivery was heartbeat all the time, so that no other worker can have its job. missed says that
-// an earlier heartbeat came too late.
+// Mine reports whether a delivery was heartbeat all the time, so that no other worker can have its job. missed says
+// that an earlier heartbeat came too late.
 func Mine(now, beaten, ackWait int64, missed bool) bool { return !missed && now-beaten <= ackWait }
 
 // Cut is why the context of an execution ended.
