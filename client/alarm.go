@@ -2,8 +2,8 @@ package client
 
 import "time"
 
-// alarmAfter is how long nobody, or only one, must work for a batcher until that is worth a warning: coordinators that
-// have just begun hear of workers one by one, once a second.
+// alarmAfter is how long a batcher must have had no worker, or only one, before that is worth a warning: a coordinator
+// that has just begun hears of workers one by one, once a second.
 const alarmAfter = 2 * time.Second
 
 // alarm says when few workers are worth a warning. Not safe for concurrent use.

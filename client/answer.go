@@ -10,13 +10,14 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// errNoPhase is of an answer that leaves out what all of its kind say.
+// errNoPhase is the error of an answer without a phase, which all of its kind have.
 var errNoPhase = errors.New("it does not say how the batcher stands")
 
 // errStream is matched by every *streamError.
 var errStream = errors.New("answered by a stream")
 
-// streamError is of a request that a stream stored and answered, in the place of the role that it was sent to.
+// streamError is the error of a request that a stream stored and acknowledged, in the place of the role that it was
+// sent to.
 type streamError struct{ stream, subject string }
 
 func (e *streamError) Error() string {
@@ -27,8 +28,8 @@ func (e *streamError) Error() string {
 
 func (e *streamError) Is(target error) bool { return target == errStream }
 
-// readAnswer decodes the answer to a request on subject. Whoever listens there may answer, so it is taken for nothing
-// that it does not say.
+// readAnswer decodes the answer to a request on subject. Anything that listens there may answer, so nothing is assumed
+// that the answer does not say.
 func readAnswer[T any](subject string, data []byte, reply *T) error {
 	*reply = *new(T)
 	if bytes.Contains(data,
@@ -69,7 +70,7 @@ func checkSeat(want *sitting, reply *wire.SeatReply) error {
 	return nil
 }
 
-// readCreditReply decodes how the owner says that things stand, whether as an answer or as a notice.
+// readCreditReply decodes the owner's word on how things stand: the answer to a beat, or a notice.
 func readCreditReply(subject string, data []byte) (wire.CreditReply, error) {
 	var reply wire.CreditReply
 	if err := readAnswer(subject, data, &reply); err != nil {

@@ -29,7 +29,7 @@ type asker struct {
 	cfg     *Config
 	nc      *nats.Conn
 	link    *link
-	notices *news // a new owner tells, and waiting longer for the one before is of no use
+	notices *news // told of each notice: after one of a new owner, waiting for the owner before is of no use
 
 	mu   sync.Mutex
 	last ulid.ULID // request id
@@ -41,7 +41,7 @@ type question struct {
 	body   any
 	limit  time.Duration   // for one answer
 	run    context.Context // what it is for: its end ends the question with its cause
-	deaf   time.Duration   // how long nobody at all may answer; 0 for ever
+	deaf   time.Duration   // how long there may be no answer of any kind; 0 for ever
 	decode func(subject string, data []byte) (*schema.Fault, error)
 
 	// moot reports whether the answer is needed no more, and returns a channel that is closed when that may have

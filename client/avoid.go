@@ -47,8 +47,8 @@ func (a *avoided) add(worker string, pause time.Duration, now time.Time) {
 	a.put(worker, avoidance{now.Add(pause), a.of[worker].pause}, now)
 }
 
-// put forgets workers that have not been met since they might have been tried: names are made up by each that starts.
-// Called with mu held.
+// put notes a worker, and forgets the workers that might have been tried long ago: each process that starts makes up a
+// new name. Called with mu held.
 func (a *avoided) put(worker string, as avoidance, now time.Time) {
 	for other, is := range a.of {
 		if now.After(is.until.Add(mostAvoid)) {

@@ -44,8 +44,8 @@ func (c *credits) listen() (*nats.Subscription, error) {
 	return sub, nil
 }
 
-// notice hears that something changed. Only what it says of another reader is believed without asking: an owner says so
-// when its record does, and there is no batch to lose by it, since this reader's would be of a run that is another's.
+// notice takes the owner's notice of a change. Only a notice that names another reader is believed without asking: the
+// owner sends it when its record says so, and the batches here would then be of a run that is another reader's.
 func (c *credits) notice(m *nats.Msg) {
 	if m.Subject != wire.NoticePrefix+"."+c.cfg.Name || m.Reply != "" {
 		return // the server was made to send it here

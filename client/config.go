@@ -42,7 +42,7 @@ type Config struct {
 	Window int
 
 	// WindowBytes bounds window x largest batch, and the payloads that this process holds ahead of the
-	// trainer; the next batch is fetched whatever its size. Defaults to 1 GiB.
+	// trainer; the next batch is fetched at any size. Defaults to 1 GiB.
 	WindowBytes int64
 
 	// OnError says when an error is reported. Defaults to FailFast.
@@ -52,7 +52,7 @@ type Config struct {
 	// Defaults to half the window.
 	Retain int
 
-	// IdleTimeout is how long a batcher that nobody holds is kept. Defaults to 10 min.
+	// IdleTimeout is how long a batcher without a reader is kept. Defaults to 10 min.
 	IdleTimeout time.Duration
 
 	// NoDirect has large batches stored by NATS and read from there, as if no worker could be reached. Defaults to

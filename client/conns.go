@@ -33,7 +33,8 @@ type idleConn struct {
 	since, checked time.Time
 }
 
-// peer is whom a connection leads to: another certificate is another peer, and one without is not encrypted.
+// peer names the far end of a connection. Another certificate is another peer; without one the connection is not
+// encrypted.
 type peer struct{ address, pin string }
 
 // get returns a connection, the one of that peer that was used last; nil if there is none.
@@ -78,8 +79,8 @@ func (c *conns) add(conn idleConn) net.Conn {
 	return oldest
 }
 
-// tend checks connections that have been idle for a while, until ctx ends. A worker that goes closes its ends, and
-// nobody would notice here before the next fetch from it, which never comes.
+// tend checks connections that have been idle for a while, until ctx ends. A worker that leaves closes its ends, which
+// would show only at the next fetch from it, and that never comes.
 func (c *conns) tend(ctx context.Context) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
@@ -93,12 +94,12 @@ func (c *conns) tend(ctx context.Context) {
 	}
 }
 
-// check closes what is too old, or closed by its worker. A connection that is checked no fetch can have, so it is one
-// at a time.
+// check closes connections that are too old, or that their worker closed. A fetch cannot have a connection that is
+// being checked, so they are checked one at a time.
 func (c *conns) check(now time.Time) {
 	for conn, ok := c.due(now); ok; conn, ok = c.due(now) {
 		if now.Sub(conn.since) >= idleFor || !alive(conn.Conn) || !c.restore(conn) {
-			_ = conn.Close() // nobody waits for anything on it
+			_ = conn.Close() // no fetch waits for anything on it
 		}
 	}
 }
@@ -117,7 +118,7 @@ func (c *conns) due(now time.Time) (conn idleConn, ok bool) {
 	return conn, true
 }
 
-// restore puts a connection back before those that were used since, and reports whether there is anybody to use it.
+// restore puts a connection back before those that were used since. It reports false when conns is closed.
 func (c *conns) restore(conn idleConn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +130,7 @@ func (c *conns) restore(conn idleConn) bool {
 	return true
 }
 
-// alive reports whether the peer has neither closed a connection nor said anything on it that nobody asked for.
+// alive reports whether the peer has neither closed a connection nor sent anything unasked.
 func alive(conn net.Conn) bool {
 	if err := conn.SetReadDeadline(time.Now().Add(checkTimeout)); err != nil {
 		return false
@@ -157,6 +158,6 @@ func (c *conns) close() {
 	c.idle, c.closed = nil, true
 	c.mu.Unlock()
 	for _, conn := range idle {
-		_ = conn.Close() // nobody waits for anything on it
+		_ = conn.Close() // no fetch waits for anything on it
 	}
 }

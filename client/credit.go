@@ -35,13 +35,13 @@ func (l *line) straggles(now time.Time) bool {
 	return l.run.err() == nil && l.late.straggles(&l.buf, now)
 }
 
-// displaced reports whether an answer or a notice says that another reader has the seat. A number below this seat's is
-// an owner's that was deposed, and says nothing.
+// displaced reports whether an answer or a notice says that another reader has the seat. A number below this seat's
+// comes from a deposed owner, and says nothing.
 func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {
 	if said.Seat < s.number || said.Reader == id {
 		return false
 	}
-	// Nobody has the seat only when the reader that took it over has left it: a lease that runs out is still ours.
+	// A seat without a reader was taken over by one that has left since: a lease that runs out leaves the seat ours.
 	return said.Reader != "" || begun
 }
 
@@ -65,7 +65,7 @@ func (l *line) judge(sent *wire.Credit, said *wire.CreditReply, now time.Time) (
 		return ""
 	case !begun:
 		if err == nil {
-			l.owner.set(said.Phase) // for Start, which may come after long
+			l.owner.set(said.Phase) // for a Start long after
 		}
 		return ""
 	}

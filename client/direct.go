@@ -65,9 +65,9 @@ func (f *fetcher) fetch(ctx context.Context, res *wire.Result, buf []byte) (wire
 	}
 }
 
-// dial returns a connection, and whether it was used before. What NATS is now counts: where it has TLS no payload is
-// fetched in plain text, not even on a connection that was made before. While there is no connection to NATS that is
-// not known, and a worker without TLS is not spoken to.
+// dial returns a connection, and whether it was used before. The connection to NATS decides as it is now: if it has
+// TLS, no payload is fetched in plain text, not even on a connection that was made before. While there is none, a
+// worker without TLS is not spoken to.
 func (f *fetcher) dial(ctx context.Context, d *wire.Direct) (to peer, conn net.Conn, used bool, err error) {
 	to = peer{d.Address, string(d.Pin)}
 	plain := len(d.Pin) == 0 && !direct.IsInProcess(d.Address)

@@ -22,7 +22,7 @@ var (
 	// ErrClosed is returned by every method after Close.
 	ErrClosed = errors.New("batcher handle is closed")
 
-	// ErrStopped is returned by Take after Stop, by whomever, until Start.
+	// ErrStopped is returned by Take after a Stop, by this process or another, until Start.
 	ErrStopped = errors.New("batcher is stopped")
 
 	// ErrInUse is returned by Open and Start when another process holds the batcher. Wait until it has left,
@@ -207,13 +207,13 @@ func (c *Config) waitError(ctx context.Context, began time.Time, what string) er
 	return &WaitError{Batcher: c.Name, For: what, Waited: time.Since(began), Cause: context.Cause(ctx)}
 }
 
-// isEnd reports whether err is the end of the data: exactly io.EOF. A connection that was lost is told of by errors
-// that wrap it.
+// isEnd reports whether err is the end of the data: exactly io.EOF. The errors of a lost connection wrap it.
 func isEnd(err error) bool {
 	return err == io.EOF //nolint:errorlint // see above
 }
 
-// errDisconnected is of a connection that is closed for good. The cause is told and not wrapped: it may be io.EOF.
+// errDisconnected is the error of a connection that is closed for good. The cause is in its text and not wrapped: it
+// may be io.EOF.
 func (c *Config) errDisconnected(cause error) error {
 	return fmt.Errorf("batcher %s: %w: %v", c.Name, ErrDisconnected, cause)
 }

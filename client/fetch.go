@@ -99,8 +99,8 @@ func (p *payloads) obtain(res *wire.Result, buf []byte) (direct bool, err error)
 	return false, nil
 }
 
-// direct fetches a payload from the worker that keeps it. Where that does not work and the worker lives, it has the
-// worker store the payload; whatever the error, the caller looks there next.
+// direct fetches a payload from the worker that keeps it. If that fails and the worker lives, the worker is asked to
+// store the payload; after any error the caller looks in the store next.
 func (p *payloads) direct(res *wire.Result, buf []byte) error {
 	f, log := p.in.fetcher, p.in.cfg.Logger
 	var avoid time.Duration
@@ -128,9 +128,9 @@ func (p *payloads) direct(res *wire.Result, buf []byte) error {
 	return cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)
 }
 
-// replace drops a record whose payload cannot be had. It may have been removed in favour of another
-// attempt's, in which case that one's record is found. If not, and it is nowhere, it is made again; what else
-// contradicts itself Take must know when it comes there.
+// replace drops a record whose payload cannot be had. If another attempt's record has taken its place, that one is
+// taken in. If the record is still there and the payload nowhere, the batch is made again. Any other contradiction is a
+// doubt once it is the head's.
 func (p *payloads) replace(res *wire.Result, err error) {
 	l := p.in.line
 	if !l.within(p.s, func() { l.buf.Forget(res) }) {

@@ -133,7 +133,8 @@ func (l *line) look(now time.Time, waited time.Duration) (s sight) {
 		l.run.suspect(fmt.Sprintf("batch %d does not follow from the state before it", s.entry.Result.Seq), life.Stored)
 		l.buf.Forget(s.entry.Result)
 	case s.outcome < reorder.Batch && waited > lookAgain && l.owner.silentFor(now) > silence:
-		// Nobody feeds this batcher as far as is known here; a coordinator that can will answer a request for a seat.
+		// No owner feeds this batcher, as far as is known here; a coordinator that can will answer a request for a
+		// seat.
 		l.run.suspect("the owner does not answer", life.Silent)
 	}
 	if s.doubt, s.err = l.run.doubting(); s.err != nil || s.doubt {
@@ -161,7 +162,7 @@ func (l *line) moot() (bool, <-chan struct{}) {
 
 // lacks names what the head lacks.
 func (l *line) lacks(now time.Time) string {
-	down := l.link.down() // which waits while the client library writes
+	down := l.link.down() // may wait for the client library, which is writing
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, outcome := l.buf.Look(); outcome == reorder.Fetching {

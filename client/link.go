@@ -8,7 +8,7 @@ import (
 	"github.com/jetbatch/jetbatch/internal/topology"
 )
 
-// link is both connections to NATS, and why there is none. It is safe for concurrent use.
+// link is both connections to NATS, and the reason while there is none. It is safe for concurrent use.
 type link struct {
 	nc   *nats.Conn // the caller's: control messages
 	data *nats.Conn // our own: batches

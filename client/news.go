@@ -9,7 +9,7 @@ import (
 // another's wake-up: ask for the channel first, look at what may have changed, then wait. The zero value is ready.
 type news struct {
 	mu   sync.Mutex
-	next chan struct{} // nil while nobody waits
+	next chan struct{} // nil without a waiter
 }
 
 // wait returns a channel that is closed at the next tell.

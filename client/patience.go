@@ -84,7 +84,7 @@ func (p *patience) stop() {
 	}
 }
 
-// nag says now and then what a request waits for, as Take does of batches.
+// nag logs now and then what a request waits for, as Take does for batches.
 type nag struct {
 	log   *slog.Logger
 	began time.Time
@@ -100,8 +100,8 @@ func (n *nag) say(what string) {
 	}
 }
 
-// pause waits about d, unless one of the contexts ends before, or early does. It reports whether the wait became moot,
-// which it may not if moot is nil.
+// pause waits about d, unless one of the contexts ends before, or early does. It reports whether the wait became moot;
+// with a nil moot it never does.
 func pause(ctx, run context.Context, d time.Duration, early <-chan struct{}, moot func() (bool, <-chan struct{})) bool {
 	timer := time.NewTimer(d/2 + rand.N(d))
 	defer timer.Stop()

@@ -31,9 +31,9 @@ func (p payload) release() {
 }
 
 // pool keeps released buffers. Batches of one run are of about one size, so the last released that is large enough, and
-// not much larger, will do: it is the likeliest to be in the processor's cache still. Where none will, one goes for the
-// new one, so that there are never more than were in use at once; letting more of them go would only have others made
-// before the garbage collector comes.
+// not much larger, will do: it is the likeliest to be in the processor's cache still. If none will do, one is given up
+// for the new one, so that there are never more than were in use at once. To give up more would only have others made
+// before the garbage collector runs.
 type pool struct {
 	mu   sync.Mutex
 	free [][]byte

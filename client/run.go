@@ -200,7 +200,7 @@ func (r *run) failed() uint64 {
 	return r.failures
 }
 
-// failure reports whether err, which ends a run, is a failure and not a wish of the trainer, or of another's.
+// failure reports whether err, which ends a run, is a failure and not the wish of a trainer, this one or another.
 func failure(err error) bool {
 	return !errors.Is(err, ErrStopped) && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrSuperseded)
 }

@@ -75,7 +75,7 @@ func (s *seats) sit(ctx context.Context, want sitting) error {
 		if !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrInUse) {
 			return err
 		}
-		// The seat moved on. If nobody else sits there, it was the owner that moved it, or an earlier request of
+		// The seat moved on. If no other reader sits there, it was the owner that moved it, or an earlier request of
 		// ours whose answer was lost.
 		if !s.mine(ctx) {
 			if errors.Is(err, ErrSuperseded) {
@@ -139,7 +139,7 @@ func (s *seats) repair(ctx context.Context) error {
 	return err
 }
 
-// mootIf is what a wait that the arrival of the head ends looks at.
+// mootIf returns what ends a repair early, the arrival of the head; nil for a wait that is no repair.
 func (s *seats) mootIf(repair bool) func() (bool, <-chan struct{}) {
 	if !repair {
 		return nil
@@ -195,21 +195,21 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 	return reply, nil
 }
 
-// foreign is why a seat with a coordinator of another wire version is no seat: what its workers store would look damaged.
-// One of this version may answer the next request.
+// foreign is why a seat with a coordinator of another wire version is no seat: what its workers store would look
+// damaged. One of this version may answer the next request.
 func foreign(version int) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(
 		"the batcher's coordinator speaks wire version %d and this trainer %d: use programs of one release",
 		max(version, 1), wire.Version)}
 }
 
-// mine asks the owner who holds the seat and reports whether it is ours to ask for. A seat that nobody
-// holds is opened once more.
+// mine asks the owner which reader holds the seat, and reports whether this reader may ask for it. A seat without a
+// reader is opened once more.
 func (s *seats) mine(ctx context.Context) bool {
 	reply, err := s.credits.beat(ctx)
 	switch {
 	case err != nil:
-		return true // nobody says otherwise: the next request will
+		return true // unless the next request says otherwise
 	case reply.Reader == s.id:
 		return true
 	case reply.Reader != "":

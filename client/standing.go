@@ -9,7 +9,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// standing is how the owner said last that things stand, and since when it says nothing. It is safe for concurrent use.
+// standing is the owner's last word on how things stand, and since when the owner is silent. It is safe for concurrent
+// use.
 type standing struct {
 	dataset string
 
@@ -37,7 +38,7 @@ func (s *standing) set(phase schema.Phase) {
 	s.phase = phase
 }
 
-// running reports whether somebody left the batcher running, or at its end.
+// running reports whether the batcher was left running, or at the end of its data.
 func (s *standing) running() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

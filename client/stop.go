@@ -14,7 +14,7 @@ const (
 	// Close asks for so long while it is told to ask again: a coordinator that has just begun waits for the lease of
 	// the one before.
 	leaveTimeout = 6 * time.Second
-	// And for so long while nobody answers at all.
+	// And for so long while there is no answer at all.
 	leaveDeaf = 2 * time.Second
 )
 

@@ -145,11 +145,11 @@ func (s *store) chunk(ctx context.Context, res *wire.Result, k int, part []byte)
 	}
 }
 
-// sentOn returns which record a live message is, sent on after it was stored. The server does not compare reply
-// subjects with permissions: who may ask it for a job or a message can have that sent here. So it has to come on the
-// subscription's own subject, which a message that is pulled does not, wants no answer, and has each header once that
-// the server sets when it sends on, and none that it only sets when it is asked. A record that was stored with such a
-// header is read from the store.
+// sentOn returns the record that a live message is. The server does not compare reply subjects with permissions: a user
+// that may pull a job or read a message can have it sent here. So a live message has to come on the subscription's own
+// subject, which a pulled one does not, and to want no answer. It has once each header that the server sets when it
+// sends on, and none that the server sets only when it is asked. A record that was stored with such a header is read
+// from the store.
 func (s *store) sentOn(live string, msg *nats.Msg) (seq uint64, ok bool) {
 	if msg.Subject != live || msg.Reply != "" {
 		return 0, false
@@ -174,7 +174,7 @@ func (s *store) sentOn(live string, msg *nats.Msg) (seq uint64, ok bool) {
 	return seq, err == nil && subject == string(wire.AppendResultSubject(its[:0], s.batcher, s.gen, seq))
 }
 
-// numPending is a header of the answers to those who ask for several messages at a time.
+// numPending is a header of the answers to requests for several messages at a time.
 const numPending = "Nats-Num-Pending"
 
 func readCommit(seq uint64, msg *nats.Msg) (*commit, error) {

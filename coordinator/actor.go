@@ -81,8 +81,8 @@ func (b *batcher) post(f func()) {
 	}
 }
 
-// hint is post for what will be said again: it is dropped while the inbox is full, so that one batcher that is flooded
-// holds up no other.
+// hint is post for messages that will be repeated: while the inbox is full they are dropped, so that one flooded
+// batcher holds up no other.
 func (b *batcher) hint(f func()) {
 	select {
 	case b.inbox <- f:
@@ -164,7 +164,7 @@ func (b *batcher) step(e owner.Event) {
 // postStep is step for goroutines.
 func (b *batcher) postStep(e owner.Event) { b.post(func() { b.step(e) }) }
 
-// beat does what the shell alone knows of, every second: jobs that the stream does not have yet, and workers.
+// beat looks every second at what the shell alone knows: jobs that the stream does not have yet, and workers.
 func (b *batcher) beat() {
 	if f := b.feed; f != nil {
 		f.republish(b.owner.Taken(), b.owner.Job)
@@ -199,7 +199,7 @@ func (b *batcher) collect() {
 	}
 	p := f.collect()
 	if len(p.items) == 0 && p.err == nil {
-		return // collected together with what came before: that the iterator is done was seen then
+		return // an earlier call collected this, and the end of the demand with it
 	}
 	e := owner.Produced{Gen: f.gen, Items: p.items, Last: p.last}
 	for _, it := range p.items {

@@ -80,8 +80,8 @@ func parseConsumer(name string) (batcher, gen string, ok bool) {
 	return rest[:i], rest[i+1:], true
 }
 
-// generations lists what has a store of results, or jobs: a store in memory may be gone, and a job of a deposed
-// owner may have come, after the generation was deleted.
+// generations lists the generations that have a store of results, a consumer or jobs: a store in memory may be gone,
+// and a job of a deposed owner may have come, after the generation was deleted.
 func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]bool, error) {
 	stored := make(map[storedGeneration]bool)
 	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(wire.ResultPrefix+".>"))

@@ -126,8 +126,8 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	return nil
 }
 
-// serve answers requests and owns batchers until ctx ends, or until the server denies it what it needs. All else that
-// fails here fails only on a closed connection, and so does the undoing.
+// serve answers requests and owns batchers until ctx ends, or until the server denies a subject that the coordinator
+// needs. Every other error here, an error of the undoing included, means that the connection is closed.
 func (c *Coordinator) serve(ctx context.Context) error {
 	subs, err := c.subscribe()
 	defer func() {
@@ -199,11 +199,11 @@ func (c *Coordinator) ensure(ctx context.Context) error {
 	return topology.Ensure(ctx, c.js, topology.Config{Replicas: c.cfg.Replicas})
 }
 
-// askAgain is between two questions to who may have no leader.
+// askAgain is the pause between two questions that a server without a leader may not answer.
 const askAgain = 100 * time.Millisecond
 
-// answering asks for JetStream, the bucket and the job stream, and returns the first answer. What is asked while they
-// have no leader is not answered when they have one, so it is asked again meanwhile.
+// answering asks JetStream, the bucket and the job stream for a sign of life, and returns the first outcome. A question
+// that is sent while there is no leader stays unanswered after the election, so it is asked again and again.
 func (c *Coordinator) answering(ctx context.Context) error {
 	answers := make(chan error)
 	tick := time.NewTicker(askAgain)
@@ -234,8 +234,8 @@ func (c *Coordinator) answering(ctx context.Context) error {
 	}
 }
 
-// passing reports whether an error of JetStream may go away by itself. A cluster without a leader, or that is not
-// complete yet, says so; a server without JetStream needs somebody to change its configuration.
+// passing reports whether an error of JetStream may go away by itself. A cluster without a leader, or without all of
+// its servers, answers so for a while; a server without JetStream needs another configuration.
 func passing(err error) bool {
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
@@ -279,13 +279,15 @@ func (c *Coordinator) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
 	}
 }
 
-// deliverReader hands on what a reader says. Where its batcher is not owned here the reader is known to live.
+// deliverReader hands a credit to the batcher's actor, if it is here. In any case the directory notes that the reader
+// lives.
 func (c *Coordinator) deliverReader(m *nats.Msg) {
 	c.directory.heard(lastToken(m.Subject), time.Now())
 	c.deliver((*batcher).hearReader)(m)
 }
 
-// loop runs until ctx ends or something that is needed is denied. What waits for JetStream has goroutines of its own.
+// loop runs until ctx ends, or until the server denies a subject that the coordinator needs. Work that waits for
+// JetStream has goroutines of its own.
 func (c *Coordinator) loop(ctx context.Context) error {
 	for _, f := range []func(context.Context){c.judges, c.reads, c.collects} {
 		c.running.Go(func() { f(ctx) })

@@ -5,7 +5,7 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// needs are what a coordinator cannot do without. That it shows up in lists of services is not among them.
+// needs are the subjects that a coordinator cannot do without. Those of service listings are not among them.
 var needs = topology.Needs{
 	Publish: []string{
 		wire.JobPrefix + ".", wire.ResultPrefix + ".", wire.LanePrefix + ".", wire.NoticePrefix + ".",

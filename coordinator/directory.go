@@ -9,9 +9,9 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// directory is what this coordinator remembers of the records: which owner each named when it was read last. A record
-// is read again when its owner is dead, and else in rotation: the larger it is the more rarely, since most of a large
-// record is the data set's parameters, which do not change.
+// directory remembers the records: of each, the owner that it named when it was last read. A record of a dead owner is
+// read at once, the others in rotation. A large one is read rarely, since most of it is the data set's parameters,
+// which do not change.
 type directory struct {
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -28,7 +28,7 @@ type entry struct {
 
 	stray   string        // why no coordinator can take the batcher over; empty when one can
 	strayed time.Time     // when it was found to be a stray
-	idle    time.Time     // when its reader was heard last since then
+	idle    time.Time     // when its reader was last heard, or when it strayed
 	lasts   time.Duration // until a stray without a reader is collected
 	status  schema.Status // of a stray
 }
@@ -40,7 +40,7 @@ type seen struct {
 	owner string
 }
 
-// list takes the names that there are. Those that are gone are forgotten.
+// list takes the names of all records, and forgets the records that are gone.
 func (d *directory) list(names []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -55,8 +55,8 @@ func (d *directory) list(names []string) {
 	d.entries = entries
 }
 
-// due lists the records that are to be read now. Those whose owner is dead come first and are all there, new ones
-// follow, then those that were read longest ago; count and bytes bound what comes after the first.
+// due lists the records to read now: all those of dead owners first, new ones next, and then the records that were read
+// longest ago. count and bytes bound all but the first group.
 func (d *directory) due(now time.Time, dead func(owner string, read time.Time) bool) (names []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -83,15 +83,15 @@ func (d *directory) due(now time.Time, dead func(owner string, read time.Time) b
 	return orphans
 }
 
-// rest is how long a record is not read again.
+// rest is how long a record is left alone after it was read.
 func (e *entry) rest() time.Duration {
 	if e.damaged {
-		return beat * 9 / 10 // most of it is no parameters
+		return beat * 9 / 10 // its size says nothing of parameters
 	}
 	return beat*9/10 + time.Duration(e.size)*time.Second/bytesPerRecord
 }
 
-// note takes what was read and returns when this revision was read first.
+// note takes a record as it was read, and returns when this revision was read first.
 func (d *directory) note(name string, s seen, damaged bool, now time.Time) (since time.Time, owner string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,7 +138,7 @@ func (d *directory) found(name string) {
 	}
 }
 
-// heard notes that the reader of a batcher that nobody owns here lives.
+// heard notes that a reader lives. It counts for a stray, which has no owner to hear it.
 func (d *directory) heard(name string, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -147,8 +147,8 @@ func (d *directory) heard(name string, now time.Time) {
 	}
 }
 
-// strays are how the batchers stand that no coordinator can take over; a few beats pass before one is shown, in which a
-// coordinator that can will have done so.
+// strays returns the status of the batchers that no coordinator can take over. A stray is shown after a few beats,
+// within which any coordinator that can would have taken it over.
 func (d *directory) strays(now time.Time, patience time.Duration) []schema.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -161,14 +161,14 @@ func (d *directory) strays(now time.Time, patience time.Duration) []schema.Statu
 	return strays
 }
 
-// shown is a stray for people. d.mu is held.
+// shown is the status of a stray, for people. d.mu is held.
 func (e *entry) shown(now time.Time) schema.Status {
 	s := e.status
 	s.Waiting, s.IdleFor = e.stray, now.Sub(e.idle)
 	return s
 }
 
-// strayOf is how a stray stands; false where the batcher is none.
+// strayOf returns the status of a stray, and false for any other batcher.
 func (d *directory) strayOf(name string, now time.Time) (status schema.Status, left time.Duration, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

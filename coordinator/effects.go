@@ -257,9 +257,9 @@ func (b *batcher) halt() {
 	}
 }
 
-// makeGeneration makes generations at once and keeps the first that is whole; the others are in no record, so they go. A
-// cluster that lost a server a moment ago goes on giving that one streams, and consumers to lead, until it has said
-// nothing for 3 s: of several generations one is whole at once, and where none is, the next may be.
+// makeGeneration makes generations at once and keeps the first that is whole; the others are in no record, so they go.
+// A cluster that lost a server a moment ago goes on giving that one streams, and consumers to lead, until it has said
+// nothing for 3 s: of several generations one is whole at once, or one of the next.
 func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
 	limit := createTimeout
 	if len(e.Gens) > 1 && !e.Patient {

@@ -22,7 +22,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// republishAfter is when a job whose publication nobody confirmed is published again.
+// republishAfter is how long the confirmation of a job may take before the job is published again.
 const republishAfter = time.Second
 
 // produced is what the iterator made since it was last collected.
@@ -58,7 +58,7 @@ type feed struct {
 	again       uint64                 // jobs that were published again and that the stream took, so they were missing
 }
 
-// publication is a message of jobs that was sent and whose storing nobody confirmed.
+// publication is a message of jobs that was sent and that the stream has not confirmed.
 type publication struct {
 	at    time.Time
 	n     int  // jobs in it
@@ -181,8 +181,8 @@ func (f *feed) publish(p owner.Publish) {
 	}
 }
 
-// backUp sends a job a second time, for another worker than the one that has it. No answer is waited for: the job itself
-// is there still.
+// backUp sends a job a second time, for another worker than the one that has it. No answer is waited for: the job
+// itself is there still.
 func (f *feed) backUp(e owner.Backup) error {
 	return f.nc.PublishMsg(&nats.Msg{
 		Subject: f.subject + strconv.FormatUint(e.Seq, 10) + "." + strconv.Itoa(wire.TryBackup), Header: traced(e.Trace), Data: e.Data,

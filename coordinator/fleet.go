@@ -22,7 +22,7 @@ const workerLease = 3500 * time.Millisecond
 type fleet struct {
 	changed func() // called without the lock when capacity changed
 
-	answered chan struct{} // has room for one: a worker, or nobody, answered askWorkers
+	answered chan struct{} // holds one hint that askWorkers was answered, by a worker or by the server in place of all
 
 	mu      sync.Mutex
 	expired time.Time // when silent workers were last looked for
@@ -34,7 +34,7 @@ type heard struct {
 	at time.Time
 }
 
-// subjectAsk is where every worker answers with how it stands, as micro services do.
+// subjectAsk is the subject at which every worker answers with its status, as micro services do.
 const subjectAsk = "$SRV.STATS.jetbatch-worker"
 
 // hear takes a heartbeat, or a worker's answer to askWorkers.
@@ -70,7 +70,7 @@ func (f *fleet) hear(m *nats.Msg) {
 	}
 }
 
-// statusNoResponders is the status of the server's answer where nobody listens.
+// statusNoResponders is the status of the server's answer on a subject without a listener.
 const statusNoResponders = "503"
 
 func (f *fleet) news() {
@@ -80,8 +80,8 @@ func (f *fleet) news() {
 	}
 }
 
-// parseBeat reads a heartbeat and checks it; ok is false for what no worker of this wire version says. asked is true
-// for an answer as a micro service gives it, which has the same in it.
+// parseBeat reads a heartbeat and checks it; ok is false for one that no worker of this wire version sends. asked is
+// true for the answer of a micro service, which carries the same status.
 func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 	var stats struct {
 		schema.WorkerStatus
@@ -110,7 +110,7 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 	return beat, asked, true
 }
 
-// pardon counts no silence up to now: it was this coordinator that could not hear.
+// pardon forgives the workers their silence up to now, during which this coordinator could not hear them.
 func (f *fleet) pardon(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +119,7 @@ func (f *fleet) pardon(now time.Time) {
 	}
 }
 
-// askWorkers has every worker say at once how it stands, by the subject of their heartbeats.
+// askWorkers asks every worker for its status at once. The answers come by the subject of heartbeats.
 func (c *Coordinator) askWorkers() {
 	if err := c.nc.PublishRequest(subjectAsk, wire.WorkerPrefix+"."+c.cfg.Name, nil); err != nil {
 		c.log.Warn("workers not asked", "error", err)
@@ -132,7 +132,7 @@ const (
 	meetLimit = beat + beat/4
 )
 
-// meet asks for the workers that there are and waits until they are known, so that nobody is told that there are none.
+// meet asks the workers for their status and waits until they are known, so that no trainer hears that there are none.
 func (c *Coordinator) meet(ctx context.Context) {
 	c.askWorkers()
 	limit := time.NewTimer(meetLimit)
@@ -159,7 +159,7 @@ func (c *Coordinator) meet(ctx context.Context) {
 	}
 }
 
-// expire forgets the workers that have fallen silent. A time in which this process did not run is nobody's silence.
+// expire forgets the workers that have fallen silent. Time in which this process did not run does not count as silence.
 func (f *fleet) expire(now time.Time) {
 	f.mu.Lock()
 	paused := time.Duration(0)

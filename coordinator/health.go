@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// stuckAfter is how long one turn of a loop may take, which calls JetStream a few times and gives up on each after
-// callTimeout, until the coordinator is not live.
+// stuckAfter is how long one turn of a loop may take before the coordinator counts as not live. A turn calls JetStream
+// a few times, and gives each call up after callTimeout.
 const stuckAfter = time.Minute
 
 // pulse is when each loop began its last turn, in nanoseconds since 1970; 0 while there is none.

@@ -24,9 +24,9 @@ const (
 	leaseAbsent // there was none at the last look
 )
 
-// leases judges other coordinators by this process's monotonic clock alone: one is dead when its lease is
-// gone, or has stood at the same revision for the whole lease time. While the bucket has no leader nobody can
-// renew a lease and nobody can look, so that time does not count.
+// leases judges other coordinators by this process's monotonic clock alone: one is dead when its lease is gone, or has
+// stood at the same revision for the whole lease time. While the bucket has no leader, leases can be neither renewed
+// nor read, so that time does not count.
 type leases struct {
 	lease time.Duration
 
@@ -107,7 +107,7 @@ func (l *leases) next() <-chan struct{} {
 	return l.looked
 }
 
-// dead lists the leases that have stood for so long that every other coordinator has seen it, too.
+// dead lists the leases that have stood long enough for every other coordinator to have seen it, too.
 func (l *leases) dead() map[string]uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,8 +120,8 @@ func (l *leases) dead() map[string]uint64 {
 	return dead
 }
 
-// leaseOf is the state of an owner's lease. What this coordinator owns and has no actor for, it let go of. An owner
-// that is not known may have begun since the last look.
+// leaseOf is the state of an owner's lease. This coordinator asks about itself only where it has no actor, so it has
+// let go of the batcher. An owner that is not known may have begun since the last look.
 func (c *Coordinator) leaseOf(ctx context.Context, owner string) leaseState {
 	if owner == c.cfg.Name {
 		return leaseDead
@@ -235,7 +235,7 @@ func (c *Coordinator) some(ids []string) []string {
 	return append(slices.Clone(ids[c.turn:]), ids[:c.turn]...)[:maxLeases]
 }
 
-// bury removes the leases of the dead that no record names any more, as far as this coordinator can take it over.
+// bury removes the leases of dead coordinators, unless a record that this coordinator can take over still names one.
 func (c *Coordinator) bury(ctx context.Context) error {
 	var failed error
 	for id, rev := range c.leases.dead() {

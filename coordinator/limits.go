@@ -9,8 +9,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Bounds on what others can make a coordinator keep or do. Whoever may connect may send; nothing here grows with how
-// much.
+// Bounds on what others can make a coordinator keep or do. Every user that may connect may send; nothing here grows
+// with how much it sends.
 const (
 	maxWorkers  = 4096      // heard of at a time; beats of more are dropped
 	maxBatchers = 4096      // fed at a time by one coordinator; a seat in one more is refused for now
@@ -32,7 +32,7 @@ const (
 	maxStrays   = 256       // shown in an overview
 )
 
-// The pace at which records are read: what they are must not matter to what else a coordinator does.
+// The pace of reading records, which their number and size must not change: other work of the coordinator would wait.
 const (
 	parallelReads  = 4
 	readsPerBeat   = 1024
@@ -56,7 +56,7 @@ func fitting(o wire.Overview, limit int64) wire.Overview {
 	size := func() int64 {
 		data, err := json.Marshal(o)
 		if err != nil {
-			return 0 // and the caller will say why
+			return 0 // the caller meets the same error and reports it
 		}
 		return int64(len(data))
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// line is the connection as far as calls to JetStream are concerned: what was asked before it broke is not answered
-// after, so that there is no use in waiting for it.
+// line ends the calls to JetStream under way when the connection breaks: what was asked before is not answered after,
+// so that waiting for it is of no use.
 type line struct {
 	mu   sync.Mutex
 	ctx  context.Context // ends when the connection breaks, and is then another; nil before the first call

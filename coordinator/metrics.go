@@ -14,8 +14,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// viewWait bounds how long a scrape or an overview waits for batchers that are busy; of those it shows what they said
-// last. It is less than `jetbatch status` waits for coordinators.
+// viewWait bounds how long a scrape or an overview waits for a busy batcher; then it shows the batcher's last view. It
+// is less than `jetbatch status` waits for coordinators.
 const viewWait = 300 * time.Millisecond
 
 // process is what the coordinator counts outside of batchers.
@@ -33,7 +33,7 @@ type view struct {
 	unstored int
 }
 
-// unstored finds the jobs whose storing nobody confirms, among those whose confirmation is only under way.
+// unstored finds the jobs that the stream does not confirm, and leaves out those whose confirmation is only under way.
 type unstored struct {
 	before []uint64
 	n      int
@@ -150,7 +150,7 @@ func (m *meters) Collect(ch chan<- prometheus.Metric) {
 	m.iterate.Collect(ch)
 }
 
-// views asks all actors at once, and of one that is busy takes what it said last.
+// views asks all actors at once. Of a busy actor it takes the last view.
 func (c *Coordinator) views() []*view {
 	all := c.all()
 	answers := make([]chan *view, len(all))

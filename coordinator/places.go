@@ -12,12 +12,12 @@ import (
 )
 
 // answerWithin is how long a request waits for its answer before it is told what takes so long. It is less than the
-// least that a client waits, so that none mistakes a busy batcher for a silent coordinator.
+// least that a client waits, so that no client mistakes a busy batcher for a silent coordinator.
 const answerWithin = 1500 * time.Millisecond
 
-// places are the requests that are being carried out. There are so many in all, and so many for one batcher and for one
-// reader, so that requests that hang take the places of nobody else. A request that is repeated meanwhile joins the one
-// under way. A slow one gives its place among all back and keeps that of its batcher.
+// places are the requests that are being carried out. Their number is bounded in all, for each batcher and for each
+// reader, so that requests that hang take no place of another batcher's or reader's. A repetition joins the request
+// under way. A slow request gives back its place among all and keeps that of its batcher.
 type places struct {
 	mu     sync.Mutex
 	taken  int
@@ -25,7 +25,7 @@ type places struct {
 	joint  map[string]*flight // by id
 }
 
-// share is what one batcher or reader has taken.
+// share is the number of places that one batcher or reader has taken.
 type share struct {
 	n     int
 	first time.Time // when the first of them began
@@ -50,7 +50,7 @@ type waiter struct {
 	timer *time.Timer
 }
 
-// plan is what a request takes of the places.
+// plan says which places a request takes.
 type plan struct {
 	id     string // by which a repetition is known; empty where it is carried out again
 	stage  string // what is done first, for people

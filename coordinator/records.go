@@ -22,7 +22,7 @@ type records struct {
 	self   string           // the coordinator, as an owner is named
 }
 
-// errSilent is what little there is to say when a server does not answer. One whose disk is full says nothing else.
+// errSilent is the error of a call that the server did not answer: all that a server with a full disk has to say.
 var errSilent = errors.New("the server does not answer: there is no leader, or no room on its disk")
 
 var (
@@ -49,14 +49,14 @@ type takenError struct{ owner string }
 
 func (e *takenError) Error() string { return "the record names coordinator " + e.owner }
 
-// read returns a record and its revision as the bucket's leader has them. The error is errNoRecord where there is none
-// and a *damagedError where there is no using it.
+// read returns a record and its revision as the bucket's leader has them. The error is errNoRecord without a record,
+// and a *damagedError for a record that cannot be used.
 func (r *records) read(ctx context.Context, batcher string) (rec wire.Record, rev uint64, err error) {
 	rec, rev, _, err = r.readSized(ctx, batcher)
 	return rec, rev, err
 }
 
-// readSized is read that tells the record's size, too.
+// readSized is read with the record's size as well.
 func (r *records) readSized(ctx context.Context, batcher string) (rec wire.Record, rev uint64, size int, err error) {
 	entry, err := r.kv.Get(ctx, topology.BatcherKey(batcher))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -72,8 +72,8 @@ func (r *records) readSized(ctx context.Context, batcher string) (rec wire.Recor
 	return rec, entry.Revision(), len(entry.Value()), nil
 }
 
-// parseRecord decodes a record and checks what others would be hurt by. A record of another wire version is checked as
-// far as it is used: its owner and its settings.
+// parseRecord decodes a record and checks the values that could do harm elsewhere. Of a record of another wire version
+// it checks the parts that are used: owner and settings.
 func parseRecord(batcher string, data []byte) (rec wire.Record, err error) {
 	if len(data) > maxRecord {
 		return rec, fmt.Errorf("%d bytes; at most %d", len(data), maxRecord)
@@ -245,7 +245,7 @@ func (r *records) sweep(ctx context.Context, key string) error {
 	return r.stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(m.Sequence+1))
 }
 
-// unanswered reports whether nobody said what became of a change.
+// unanswered reports whether an error leaves open what became of a change.
 func unanswered(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, jetstream.ErrNoStreamResponse)

@@ -29,7 +29,7 @@ func lastToken(subject string) string { return subject[strings.LastIndexByte(sub
 // handle answers a request in a goroutine of its own, since carrying it out may take long.
 func (c *Coordinator) handle(m *nats.Msg) {
 	if !topology.Answerable(m.Reply) {
-		return // nobody to answer
+		return // no inbox to answer
 	}
 	if len(m.Data) > maxRequest {
 		c.refuse(m, tooLarge(len(m.Data)))
@@ -147,8 +147,8 @@ func carry[R any](b *batcher, f func(answer func(R))) (R, error) {
 	return r, nil
 }
 
-// answer decodes a request, gives it a place and carries it out. All messages that ask for it meanwhile are answered,
-// or passed on when do says that another coordinator answers.
+// answer decodes a request, gives it a place and carries it out with do. All messages that repeat the request meanwhile
+// are answered, or passed on when do says that another coordinator answers.
 func answer[Q, R any](
 	c *Coordinator, m *nats.Msg, planned func(*Q) (plan, *schema.Fault), do func(*flight, *Q) (R, error),
 ) {
@@ -225,9 +225,9 @@ func (e *waitError) Error() string {
 	return fmt.Sprintf("coordinator %s may be dead; waiting for its lease", e.owner)
 }
 
-// route returns the actor that owns a batcher, takes the batcher over if its owner is dead, creates it for a
-// seat request if there is none, or names the coordinator that owns it in a *forwardError. While nobody knows whether
-// the owner lives it waits, at most for as long as a lease lasts.
+// route returns the actor that owns a batcher, takes the batcher over if its owner is dead, creates it for a seat
+// request if there is none, or names the coordinator that owns it in a *forwardError. As long as it is not known
+// whether the owner lives it waits, at most for the time of a lease.
 func (c *Coordinator) route(f *flight, name string, seat *wire.SeatRequest) (*batcher, error) {
 	until := time.Now().Add(c.cfg.Lease + 2*beat)
 	for tries := 0; tries < 3; { // the record may change between reading and writing it
@@ -262,8 +262,8 @@ func unavailable(format string, args ...any) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(format, args...)}
 }
 
-// foreign is why a reader of another wire version gets no seat: what this coordinator's workers store would look damaged
-// to it. A coordinator of its version may answer the next request.
+// foreign is why a reader of another wire version gets no seat: what this coordinator's workers store would look
+// damaged to it. A coordinator of its version may answer the next request.
 func (c *Coordinator) foreign(req *wire.SeatRequest) *schema.Fault {
 	return unavailable("the trainer speaks wire version %d and coordinator %s %d: use programs of one release",
 		max(req.Wire, 1), c.cfg.Name, wire.Version)
@@ -321,7 +321,8 @@ func (c *Coordinator) claimDamaged(
 	return c.create(ctx, seat, d.revision)
 }
 
-// create makes the record that a seat request asks for, in the place of a damaged one where rev is one's revision.
+// create makes the record that a seat request asks for. A rev above 0 is the revision of a damaged record to be
+// replaced.
 func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest, rev uint64) (*batcher, error) {
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {

@@ -17,7 +17,7 @@ import (
 // lookTimeout bounds one question to a store that may be silent.
 const lookTimeout = time.Second
 
-// errAbsent says that every server knows of no store, and none why.
+// errAbsent says that no server has the store, and that none could say whether it still exists.
 var errAbsent = errors.New("no server has the store of results")
 
 // canMake reports why no generation can be made now: JetStream has no leader to make streams, or the job stream none to
@@ -113,7 +113,7 @@ func (b *batcher) inspect(ctx context.Context, gen string) (lost bool, err error
 }
 
 // reach sends the store what it refuses, without asking JetStream, whose answers take an election when the server with
-// the store is gone: then nobody listens to the store's subjects, and every server says so at once.
+// the store is gone: then the store's subjects have no listener, and every server says so at once.
 func (b *batcher) reach(ctx context.Context, gen string) error {
 	probe := nats.NewMsg(wire.GenesisSubject(b.name, gen))
 	probe.Header.Set(jetstream.ExpectedStreamHeader, "none")
@@ -148,8 +148,8 @@ func (b *batcher) results(ctx context.Context, gen string) (map[uint64]bool, err
 	return done, nil
 }
 
-// purge drops results: by blocks where a block ends there, else one by one. It does not wait for the store: a later look
-// at the store finds what a lost request left behind.
+// purge drops results: by blocks where a block ends there, else one by one. It does not wait for the store: a later
+// look at the store finds what a lost request left behind.
 func (b *batcher) purge(e owner.Purge) error {
 	for seq := e.From + 1; seq <= e.To; {
 		block := seq / wire.BlockSize

@@ -14,8 +14,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// claims are the batchers of which this coordinator is becoming the owner, from the change of the record until the
-// actor is there: a record that names this coordinator and has no actor is taken for one that it let go of.
+// claims are the batchers that this coordinator is about to own, from the change of the record until the actor is
+// there. Without a claim, a record that names this coordinator and has no actor would count as let go of.
 type claims struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // closed when the claim ends
@@ -50,7 +50,7 @@ func (c *claims) lock(ctx context.Context, name string) (unlock func(), ok bool)
 }
 
 // reads reads records until ctx ends, at a pace that their number and size do not change, and takes over the batchers
-// of dead coordinators. It waits for JetStream, and leases must not.
+// of dead coordinators. It waits for JetStream, which the goroutines of leases must not do here.
 func (c *Coordinator) reads(ctx context.Context) {
 	for ctx.Err() == nil {
 		looked := c.leases.next()
@@ -88,9 +88,9 @@ func (c *Coordinator) scan(ctx context.Context) error {
 			err := c.look(within, name)
 			if err != nil && !unanswered(err) {
 				c.log.Warn("record not looked at", "batcher", name, "error", err)
-				return nil // the others are read all the same
+				return nil // it is one record's fault; the others are read
 			}
-			return err // so are those that come after, and none of them is answered either
+			return err // the server does not answer: the rest of this round would wait as long
 		})
 	}
 	return errors.Join(group.Wait(), c.bury(ctx))
@@ -166,8 +166,9 @@ func (c *Coordinator) lookDamaged(ctx context.Context, b *batcher, size int, d *
 	return nil
 }
 
-// damagedOwner is the state of the owner of a damaged record that has stood since a moment. A living owner writes the
-// record anew before long, so in the end there is none, even if the coordinator that is remembered lives.
+// damagedOwner is the state of the owner of a record that has been damaged since a moment. A living owner writes the
+// record anew before long, so a record that stays damaged has no owner, even if the coordinator last known for it
+// lives.
 func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time.Time) leaseState {
 	stood, patience := time.Since(since), c.damagedPatience()
 	if owner != "" {
@@ -181,8 +182,8 @@ func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time
 	return leaseUnknown
 }
 
-// damagedPatience is with an owner, not known by name, that finds a damaged record within two seconds and writes it
-// anew.
+// damagedPatience is how long an owner whose name is not known has for its damaged record: it finds the damage within
+// two seconds and writes the record anew.
 func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
 
 // unfit says why this coordinator cannot take a batcher over; empty when it can.
@@ -270,16 +271,16 @@ func (c *Coordinator) discard(batcher, gen string) {
 	}
 }
 
-// maxTakeovers is how many owners in a row may die before the batcher that they fed is taken for the reason;
-// forgiven is how long one must have lived for the batcher not to be it.
+// maxTakeovers is how many owners in a row may die before the batcher that they fed counts as the cause; an owner that
+// lived for forgiven does not count.
 const (
 	maxTakeovers = 5
 	forgiven     = 10 * time.Minute
 )
 
 // countTakeover counts, in the record of a batcher that is being taken over, owners that died one after the other
-// without progress of the trainer. It fails the run, and reports so, when there were too many: whatever the data set
-// does to its coordinators it would do to the next.
+// without progress of the trainer. It fails the run, and reports so, when there were too many: what the data set does
+// to its coordinators it would do to the next.
 func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 	if rec.Phase != schema.PhaseRunning || !died {
 		return false

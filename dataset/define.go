@@ -35,7 +35,7 @@ type author struct {
 
 // Define names a kind of data set. open is called with the parameters that the trainer sent, once per
 // process and parameter set; a data set that is an io.Closer is closed after its last job. Coordinators
-// use only Next, workers only Materialize, so open should put off whatever only one of them needs.
+// use only Next, workers only Materialize, so open should put off what only one of them needs.
 //
 // Parameters travel as JSON: P has json tags, and fields that P does not have are an error. The name is 1
 // to 64 letters, digits, '-' and '_'; the version is 1 until WithVersion.
@@ -122,8 +122,8 @@ func (d Definition) Validate() error {
 	return nil
 }
 
-// normalParams writes parameters as P does: the order of keys does not show, nor whether a field with its zero value was
-// left out. A P that does not read again what it wrote keeps the form that was sent.
+// normalParams writes parameters as P does: the order of keys does not show, nor whether a field with its zero value
+// was left out. A P that does not read again what it wrote keeps the form that was sent.
 func normalParams[P any](raw json.RawMessage) (normal json.RawMessage, err error) {
 	defer kind.Recover(&err)
 	var params, again P

@@ -5,7 +5,8 @@ import (
 	"github.com/jetbatch/jetbatch/internal/travel"
 )
 
-// Errors of [Reference.Take] and of data sets themselves, to be wrapped; trainers meet their namesakes in package client.
+// Errors of [Reference.Take] and of data sets themselves, to be wrapped; trainers meet their namesakes in package
+// client.
 var (
 	// ErrNoStart is returned for the zero state when the data set is no [Starter]: give a state, or add Start.
 	ErrNoStart = kind.ErrNoStart

@@ -28,8 +28,8 @@ func Sequential[S, J, B any](ds Dataset[S, J, B]) *Reference[B] {
 }
 
 // SequentialOf opens a definition with parameters, encoded as client.Config.Params are, and returns its reference,
-// whose batches, states and end are the service's: states have the definition's name and version, and those of another are
-// [ErrWrongState]. B is the author's type of batches, or any. So one batch is loaded by hand from a state:
+// whose batches, states and end are the service's: states have the definition's name and version, and those of another
+// are [ErrWrongState]. B is the author's type of batches, or any. So one batch is loaded by hand from a state:
 //
 //	ref, err := dataset.SequentialOf[schema.Batch](ctx, def, params)
 //	...

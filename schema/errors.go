@@ -6,7 +6,7 @@ import (
 	"github.com/jetbatch/jetbatch/internal/msgp"
 )
 
-// Errors of the encoding, which whatever reads or writes states and batches returns.
+// Errors of the encoding, returned by all functions that read or write states and batches.
 var (
 	// ErrMalformed is returned for bytes that are not what they claim to be: cut off, nested too deep, lengths that do
 	// not fit, bytes left over, tensors outside their payload. The bytes were damaged, or never came from here.

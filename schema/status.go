@@ -23,7 +23,7 @@ type Status struct {
 	Version    uint32        `json:"version"`
 	Gen        string        `json:"gen,omitempty"`
 	Seat       uint64        `json:"seat"`
-	Reader     string        `json:"reader,omitempty"` // who holds the seat
+	Reader     string        `json:"reader,omitempty"` // id of the reader that holds the seat
 	Owner      string        `json:"owner"`            // the coordinator that feeds it
 	Taken      uint64        `json:"taken"`            // sequence number that the trainer has come to
 	Fed        uint64        `json:"fed"`              // sequence number that jobs are out to
@@ -53,7 +53,7 @@ type WorkerStatus struct {
 	Retried   uint64    `json:"retried"`
 	Leaving   bool      `json:"leaving,omitempty"`
 	LastError string    `json:"last_error,omitempty"`
-	Oldest    *Running  `json:"oldest,omitempty"`     // what it has been at for longest
+	Oldest    *Running  `json:"oldest,omitempty"`     // the job that it has been at for longest
 	Direct    string    `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
 	DirectPin []byte    `json:"direct_pin,omitempty"` // SHA-256 of the certificate that it shows there; empty where no TLS is spoken
 	Now       time.Time `json:"now,omitzero"`         // when it said so, by its own clock
@@ -73,7 +73,7 @@ type Step[B any] struct {
 	Prev       State  // the state that was asked for
 	Next       State  // the state after this batch: save this with a checkpoint
 	Timing     Timing // where the time went
-	Worker     string // who made it
+	Worker     string // the worker that made it
 	Attempt    string // which of its executions, a random name
 	Deliveries uint64 // how often its job was handed out; 1 when nothing went wrong
 	Trace      string // W3C traceparent of the Take whose word let the job out; empty without a tracer

@@ -70,5 +70,5 @@ func (a *pubAck) verdict(stream string) verdict {
 	case topology.IsNoStream(code):
 		return gone
 	}
-	return passing // 429 too many requests, no leader, and whatever the future brings
+	return passing // 429 too many requests, no leader, and codes of later servers
 }

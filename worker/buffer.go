@@ -19,7 +19,7 @@ func newBuffer() *buffer {
 
 func (b *buffer) free() { buffers.Put(b) }
 
-// product is a batch on its way: what is large of it lies where its author left it, the rest in memory that is reused.
+// product is a batch on its way: its large parts lie where the author left them, the rest in memory that is reused.
 type product struct {
 	pieces  wire.Pieces
 	scratch []byte

@@ -47,7 +47,7 @@ func newClaim(nc *nats.Conn, conflict func()) *claim {
 }
 
 // obtain claims a name, or else that name with a suffix, and returns the one that is this worker's now. Without a
-// connection there is nobody to ask; repeat finds out.
+// connection the question cannot be asked; repeat asks it later.
 func (c *claim) obtain(ctx context.Context, wanted string) (string, error) {
 	for name := wanted; ; name = fmt.Sprintf("%.59s-%s", wanted, strings.ToLower(rand.Text()[:4])) {
 		if err := c.listen(name); err != nil {
@@ -138,7 +138,7 @@ func (c *claim) onClaim(msg *nats.Msg) {
 // onObjection hears that the name is another worker's.
 func (c *claim) onObjection(msg *nats.Msg) {
 	if len(msg.Data) == 0 || string(msg.Data) == c.instance {
-		return // no worker's word
+		return // not from a worker
 	}
 	c.mu.Lock()
 	held := c.held

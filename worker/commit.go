@@ -84,7 +84,7 @@ func (c *committer) commit(j *job, r *wire.Result, payload *product) {
 	c.publish(&commit{job: j, result: r, record: record, size: len(record.data), began: began})
 }
 
-// keep puts a payload on the shelf unless its lane was closed meanwhile: nobody would take it off again.
+// keep puts a payload on the shelf unless its lane was closed meanwhile: nothing would take it off any more.
 func (c *committer) keep(l *lane, r *wire.Result, payload *product) bool {
 	if !c.shelf.keep(l, r, payload) {
 		return false
@@ -223,7 +223,7 @@ func (c *committer) fault(j *job, attempts int, err error) *schema.Fault {
 	return f
 }
 
-// compare looks at the record that was there first. Whatever it is, it stays.
+// compare looks at the record that was there first, which stays in any case.
 func (c *committer) compare(x *commit) {
 	j, mine := x.job, x.result
 	theirs, err := c.store.result(c.hard, j.lane, mine.Seq)

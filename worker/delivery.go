@@ -27,8 +27,8 @@ var (
 // passingDelay is how long a job that met a passing trouble is left alone before it is delivered again.
 const passingDelay = time.Second
 
-// errForeign is of a job of a data set, or of a version of it or of the wire, that the worker does not have. A consumer
-// hands none of them to the worker unless somebody else made the consumer.
+// errForeign is the error of a job whose data set, version or wire version this worker does not have. Such a job comes
+// only by a consumer that this service did not make.
 var errForeign = errors.New("job is for another worker")
 
 // delivery is a message of one or more jobs, until all of them have ended.
@@ -148,7 +148,7 @@ func (d *delivery) header() nats.Header {
 }
 
 // backup reports whether a delivery is a second job of its sequence number, published because the first is late. The
-// first one stays, whatever becomes of the second.
+// first job stays in any case.
 func (d *delivery) backup() bool { return strings.HasSuffix(d.subject, ".1") }
 
 // single is the subject of the job by itself.

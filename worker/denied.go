@@ -5,8 +5,8 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// needs are the subjects that a worker of that name cannot do without while it serves lanes, and no others: a subject
-// that only a stranger has named ends no worker. That it shows up in lists of services is not among them.
+// needs are the subjects that a worker of that name cannot do without while it serves lanes. A subject that a requester
+// chose is not among them, so that no requester can end a worker; nor are those of service listings.
 func needs(worker string, lanes []*lane) topology.Needs {
 	n := topology.Needs{
 		Publish: []string{

@@ -11,8 +11,8 @@ import (
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
-// held are the jobs that were delivered and are neither acked nor handed back. Its lock guards the list and, of each
-// job and delivery, what they say of it. The method that takes a job out of the list decides what becomes of the job.
+// held are the jobs that were delivered and are neither acked nor handed back. Its lock guards the list, and the fields
+// of jobs and deliveries that are marked so. The method that takes a job out of the list decides what becomes of it.
 type held struct {
 	*life
 	nc    *nats.Conn
@@ -103,8 +103,8 @@ func (h *held) refuse(d *delivery) {
 	h.answer(d, ackNak)
 }
 
-// separate takes a job out of its run: it is queued by itself, and then the run is done with it. What is not answered
-// costs a redelivery of the run, nothing else: a job that is queued twice is refused, or its result is.
+// separate takes a job out of its run: the job is queued by itself, and then the run is done with it. A lost answer
+// costs a redelivery of the run and nothing else: of a job that is queued twice, the job or its result is refused.
 func (h *held) separate(j *job) {
 	h.mu.Lock()
 	h.separating++

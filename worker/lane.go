@@ -77,7 +77,7 @@ func (l *lane) subscribe(nc *nats.Conn, deliver nats.MsgHandler) error {
 	}
 	l.mu.Unlock()
 	if old != nil {
-		// Jobs that are under way to the old inbox are taken still, or they would be nobody's until AckWait.
+		// Jobs under way to the old inbox are still taken: no other worker would have them before AckWait.
 		_ = old.Drain() // fails only when it is unsubscribed already
 	}
 	return nil

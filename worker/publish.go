@@ -110,7 +110,7 @@ func (p *publisher) publish(x *publication) bool {
 	return err == nil
 }
 
-// withdraw forgets publications whose answers nobody waits for any more. Their data may be reused when it returns.
+// withdraw forgets publications whose answers are not wanted any more. Their data may be reused when it returns.
 func (p *publisher) withdraw(xs []*publication) {
 	for sending := true; sending; {
 		sending = false

@@ -77,7 +77,7 @@ func (x *executor) run(j *job) bool {
 
 	e := judge.Execution{Lost: x.slots.isLost(j), Cut: cutBy(ctx), Failure: failureOf(err)}
 	if late && err != nil && e.Cut == judge.NotCut {
-		e.Cut = judge.Deadline // its context's deadline is no secret: the code went by the clock
+		e.Cut = judge.Deadline // the code knows its deadline, and returned by the clock
 		x.markTimeout(j)
 	}
 	var ofMachine *machineError
@@ -178,7 +178,7 @@ func (x *executor) markTimeout(j *job) {
 	x.marks.timeout(x.hard, j, x.timeout, x.slots.ranAlone(j))
 }
 
-// result begins the result of a job. Of one that cannot be read only the place is known.
+// result begins the result of a job. Of a job that cannot be read, only the sequence number is known.
 func (x *executor) result(j *job) *wire.Result {
 	r := &wire.Result{Seq: j.seq, Attempt: j.attempt, Worker: x.worker(), Deliveries: j.deliveries}
 	if j.work != nil {

@@ -36,9 +36,8 @@ type readers struct {
 	closed   bool
 }
 
-// start listens where readers can reach this worker, unless it does already, or nothing can be said of that yet, or
-// never. Until then payloads are stored. nc is the connection that NATS is reached by. It is called by the worker's
-// loop only.
+// start opens the listener for readers, unless it is open already, not wanted, or its address not known yet. Until then
+// payloads are stored. nc is the connection to NATS. Only the worker's loop calls start.
 func (r *readers) start(nc *nats.Conn) {
 	if r.shelf.at().Address != "" {
 		return
@@ -157,7 +156,7 @@ func (r *readers) close() {
 	if l == nil {
 		return
 	}
-	_ = l.Close() // nobody waits for what it still has
+	_ = l.Close() // no reader waits for what it still has
 	for _, conn := range conns {
 		_ = conn.Close() // the reader finds the payload elsewhere
 	}

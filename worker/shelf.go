@@ -43,8 +43,8 @@ func (k *keeper) at() wire.Direct {
 	return k.address
 }
 
-// keep puts a large payload on the shelf, whose it is from then on, and says so in the result. It reports false where
-// the payload has to be stored, in its record or apart from it.
+// keep puts a large payload on the shelf, which owns it from then on, and names the address in the result. It reports
+// false for a payload that has to be stored, in its record or apart from it.
 func (k *keeper) keep(l *lane, r *wire.Result, payload *product) bool {
 	k.mu.Lock()
 	least := uint64(wire.InlineLimit)

@@ -6,8 +6,8 @@ import (
 	"github.com/jetbatch/jetbatch/worker/internal/schedule"
 )
 
-// slots start jobs: the scheduler, and the goroutines that wait for it. Its lock guards the scheduler and, of each job,
-// what it says of its run.
+// slots start jobs: the scheduler, and the goroutines that wait for it. Its lock guards the scheduler, and the fields
+// of jobs that are marked so.
 type slots struct {
 	*life
 	bell *bell
@@ -109,7 +109,7 @@ func (s *slots) next(ended *job, took int64, ask func([]schedule.Ask[*lane])) *j
 	}
 }
 
-// begin notes that a job runs, and beside which. s.mu is held.
+// begin notes that a job runs, and whether anything runs beside it. s.mu is held.
 func (s *slots) begin(j *job) {
 	if s.solo != nil && s.solo.running {
 		s.solo.alone = false

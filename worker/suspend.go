@@ -62,7 +62,7 @@ func (s *suspended) reopen(l *lane) {
 			s.mu.Unlock()
 			continue
 		}
-		s.remove(l) // an error of another kind is for a job to meet
+		s.remove(l) // errors of another kind are for jobs to meet
 		l.pause(false)
 		if s.puller.open(l) != nil {
 			l.broken.Store(true) // at the next tick
@@ -79,7 +79,7 @@ func (s *suspended) remove(l *lane) {
 	delete(s.lanes, l)
 }
 
-// trouble says what cannot be opened, and which kinds are not served because of it: those of which no lane in open
+// trouble says what cannot be opened, and which kinds are not served for that reason: those without a lane in open that
 // can be.
 func (s *suspended) trouble(open []*lane) (text string, missing map[string]bool) {
 	s.mu.Lock()

@@ -107,7 +107,7 @@ func (t *tally) figures(s *schema.WorkerStatus) {
 	s.Done, s.Failed, s.Retried, s.LastError = t.done, t.failed, t.retries, t.lastError
 }
 
-// clip bounds a text and makes it fit for the wire, whatever the data set put into it.
+// clip bounds a text and makes it fit for the wire: a data set may put anything into it.
 func clip(s string, most int) string {
 	if len(s) > most {
 		s = s[:most] + "…"

@@ -35,7 +35,8 @@ type Instance interface {
 	Close() error
 }
 
-// Handle, embedded in an exported type, lets [Of] find the kind behind a value of that type, and no user of the type.
+// Handle, embedded in an exported type, lets [Of] find the kind behind a value of that type, and keeps it from the
+// type's users.
 type Handle struct{ kind *Kind }
 
 // NewHandle returns the handle of k.

@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// maxIdle is how many opened data sets of one kind are kept open while nobody uses them.
+// maxIdle is how many opened data sets of one kind are kept open without a user.
 const maxIdle = 4
 
 // Causes of an opening that was given up.
@@ -31,7 +31,7 @@ type pool struct {
 type entry struct {
 	key       string
 	users     int
-	discarded bool                    // out of the map; whoever sees it opened as well closes it
+	discarded bool                    // out of the map; the later of discard and open closes it
 	cancel    context.CancelCauseFunc // of the context that it was opened with
 	opened    chan struct{}           // closed when inst or err is set
 	inst      Instance
@@ -40,8 +40,8 @@ type entry struct {
 
 // Acquire returns the instance for params, opening it when no one has; release must be called when it is no longer
 // used, and may be called again. Concurrent callers share one opening, which outlives the context of any one of them;
-// it is cancelled when the pool has no room for it and nobody waits. An opening that failed is tried again by the next
-// Acquire. Parameters that differ in white space only are the same.
+// it is cancelled when the pool has no room for it and no caller waits. An opening that failed is tried again by the
+// next Acquire. Parameters that differ in white space only are the same.
 func (k *Kind) Acquire(ctx context.Context, params json.RawMessage) (inst Instance, release func(), err error) {
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
@@ -94,7 +94,7 @@ func (k *Kind) open(ctx context.Context, e *entry, params json.RawMessage) {
 		p.mu.Lock()
 		e.inst, e.err = inst, err
 		if err != nil && !e.discarded {
-			// Forgotten before anyone hears of it, so that whoever asks next tries again.
+			// Forgotten before its waiters hear of it, so that the next Acquire tries again.
 			p.remove(e)
 		}
 		unwanted := err == nil && e.discarded
@@ -134,8 +134,8 @@ func (p *pool) release(e *entry) {
 	closeAll(closing)
 }
 
-// CloseIdle closes every opened data set that nobody uses. Openings that nobody waits for are cancelled and not waited
-// for: what they open is closed at once.
+// CloseIdle closes every opened data set without a user. Openings without a waiter are cancelled and not waited for:
+// what they open is closed at once.
 func (k *Kind) CloseIdle() {
 	p := &k.pool
 	p.mu.Lock()

@@ -12,8 +12,8 @@ import (
 )
 
 // Needs are the subjects that a role cannot do without. Each stands for itself and for all below it; "*" is any token,
-// and a last token that ends in "-" is how a name begins. Where the role answers is not among them: others choose that,
-// and must not be able to end a role by choosing badly.
+// and a last token that ends in "-" is how a name begins. The subjects of a role's answers are not among them:
+// requesters choose those, and must not be able to end a role.
 type Needs struct{ Publish, Subscribe []string }
 
 // violation finds direction and subject in the server's words, such as: Permissions Violation for Publish to "a.b".

@@ -72,7 +72,7 @@ func Serve(nc *nats.Conn, cfg ServiceConfig) (*Service, error) {
 func (s *Service) answer(subject string, with func() any) error {
 	sub, err := s.nc.Subscribe(subject, func(m *nats.Msg) {
 		if !Answerable(m.Reply, s.nc.Opts.InboxPrefix) {
-			return // nobody waits there
+			return // no inbox, so nothing waits there
 		}
 		if data, err := json.Marshal(with()); err == nil {
 			_ = m.Respond(data) // the requester asks again

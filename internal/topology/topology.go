@@ -1,5 +1,5 @@
-// Package topology is the one place that knows which streams, consumers and buckets exist and how they
-// are configured. It creates and deletes them; who may, and when, is its callers' business.
+// Package topology is the one place that knows which streams, consumers and buckets exist and how they are configured.
+// It creates and deletes them; its callers decide when.
 package topology
 
 import (
@@ -65,7 +65,7 @@ func ParseResultsStream(name string) (batcher, gen string, ok bool) {
 // Consumer is the name of a generation's consumer of jobs.
 func Consumer(batcher, gen string) string { return "jetbatch-" + batcher + "-" + gen }
 
-// AckWait is how long a job that nobody heartbeats stays with a worker before it is handed out again.
+// AckWait is how long a job without a heartbeat stays with a worker before it is handed out again.
 const AckWait = 2 * time.Second
 
 // Config says how to store; zero values suit one server.
@@ -171,8 +171,8 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 	return nil
 }
 
-// EnsureConsumer makes the generation's consumer again if it was lost, cannot be read by the server, or has lost sight of
-// jobs that are queued: nats-server 2.15.2 can come to take a job for acked that is in the stream still, when others
+// EnsureConsumer makes the generation's consumer again if it was lost, cannot be read by the server, or has lost sight
+// of jobs that are queued: nats-server 2.15.2 can come to take a job for acked that is in the stream still, when others
 // were removed beside it. A new consumer delivers whatever there is.
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
 	jobs, err := js.Stream(ctx, JobsStream)
@@ -241,10 +241,10 @@ func DeleteGeneration(ctx context.Context, js jetstream.JetStream, batcher, gen 
 	return nil
 }
 
-// Dial opens a second connection like nc: payloads travel apart from control messages, which would wait
-// behind them. name is appended to the connection's name. The server answered nc with the same options, so one that
-// cannot be reached now is waited for, as for a connection that broke. What nc's owner wants to hear of its connection it
-// does not hear of this one: handlers of events are not copied. Its errors are for the caller, in LastError. options come last.
+// Dial opens a second connection like nc: payloads travel apart from control messages, which would wait behind them.
+// name is appended to the connection's name. The server answered nc with the same options, so a server that cannot be
+// reached now is waited for, as after a break. Handlers of events are not copied, so nc's owner hears nothing of this
+// connection. Its errors are for the caller, in LastError. options come last.
 func Dial(nc *nats.Conn, name string, options ...nats.Option) (*nats.Conn, error) {
 	opts := nc.Opts
 	if opts.Name != "" {
@@ -268,9 +268,9 @@ func Dial(nc *nats.Conn, name string, options ...nats.Option) (*nats.Conn, error
 	return conn, nil
 }
 
-// DeleteJobs removes the queued jobs of a generation with sequence numbers in [from, to), all tries of each, and
-// runs that lie within. They are
-// deleted one by one: after a purge by subject the server may take other jobs of the consumer for acked.
+// DeleteJobs removes the queued jobs of a generation with sequence numbers in [from, to), all tries of each, and runs
+// that lie within. They are deleted one by one: after a purge by subject the server may take other jobs of the consumer
+// for acked.
 func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string, from, to uint64) error {
 	jobs, err := js.Stream(ctx, JobsStream)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 )
 
 // Diff returns the path from name of the first part in which b, which was decoded from a's encoding, is not a, with
-// both values; empty if there is none. It compares what is meant to travel: not fields tagged msgpack:"-". Types that encode
-// themselves are compared by their encoding, and by their exported fields. Empty slices and maps equal nil ones.
+// both values; empty if there is none. It compares what is meant to travel: not fields tagged msgpack:"-". Types that
+// encode themselves are compared by their encoding, and by their exported fields. Empty slices and maps equal nil ones.
 func Diff(a, b any, name string) string {
 	return diff(reflect.ValueOf(a), reflect.ValueOf(b), name)
 }

@@ -42,7 +42,7 @@ type Record struct {
 	Settings Settings     `json:"settings"`
 
 	Seat     uint64    `json:"seat"`               // counts every start, re-seat, look-up, take-over and leave
-	Reader   string    `json:"reader,omitempty"`   // who holds the seat; empty when nobody does
+	Reader   string    `json:"reader,omitempty"`   // that holds the seat; empty for none
 	Request  string    `json:"request,omitempty"`  // the last seat request carried out
 	Former   []Former  `json:"former,omitempty"`   // readers before, the latest last; at most MaxFormer
 	Position uint64    `json:"position,omitempty"` // the sequence number that the seat began at
@@ -209,8 +209,8 @@ type Overview struct {
 	Workers     []schema.WorkerStatus `json:"workers"`
 }
 
-// Lane tells workers that a batcher has a consumer of jobs to pull from. It is a hint, sent every second
-// and on every change: the Record is read before the first pull.
+// Lane tells workers that a batcher has a consumer of jobs to pull from, or that a generation is over. It is a hint,
+// sent every second and on every change: a worker reads the Record before it acts on one.
 type Lane struct {
 	Batcher string `json:"batcher"`
 	Gen     string `json:"gen"`
@@ -219,7 +219,7 @@ type Lane struct {
 	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
 }
 
-// Report is a worker's word that its result contradicts the stored one.
+// Report is a worker's word about a store: that it is full or gone, or that its result contradicts the stored one.
 type Report struct {
 	Gen   string        `json:"gen"`
 	Fault *schema.Fault `json:"fault"`

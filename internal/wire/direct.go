@@ -9,7 +9,7 @@ import (
 )
 
 // Direct says that a worker keeps a payload in its memory, where to fetch it by TCP, and how to know the worker there.
-// The attempt's random name is what has to be shown: whoever can read the record may read the payload.
+// The attempt's random name is what has to be shown: a reader of the record may read the payload.
 //
 // A reader that cannot fetch it asks the worker to store it as chunks ([UploadSubject]); they are found where those of
 // any payload are.

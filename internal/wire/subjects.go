@@ -31,8 +31,8 @@ const (
 	CoordinatorPrefix = "jetbatch.coordinator" // .<op> for any coordinator, .<id>.<op> for one
 	ReaderPrefix      = "jetbatch.reader"      // reader to owner: credits
 	NoticePrefix      = "jetbatch.notice"      // owner to reader: seat or phase changed
-	ReportPrefix      = "jetbatch.report"      // worker to owner: a result that contradicts a stored one
-	LanePrefix        = "jetbatch.lane"        // owner to workers: this batcher has jobs
+	ReportPrefix      = "jetbatch.report"      // worker to owner: the store is full, gone, or has another result
+	LanePrefix        = "jetbatch.lane"        // owner to workers: this batcher has jobs, or none any more
 	WorkerPrefix      = "jetbatch.worker"      // worker to coordinators: alive, slots
 	UploadPrefix      = "jetbatch.upload"      // reader to one worker: store a payload that I cannot fetch
 )

@@ -4,7 +4,7 @@
 // What a job takes is measured worker by worker, and of the workers' 95th percentiles the middle one counts. One
 // distribution of all jobs would not do: a slow worker holds up the line, so that in a small window a good part of
 // all results are its own, and lateness would be measured against the very worker that is late. A mixture of quick and
-// slow jobs, on the other hand, is every worker's alike, and nobody's fault.
+// slow jobs, on the other hand, is every worker's alike, and no worker's fault.
 package pace
 
 import "slices"

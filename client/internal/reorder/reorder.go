@@ -205,7 +205,7 @@ func (b *Buffer[T]) FirstError() (*wire.Result, bool) {
 	return b.held[b.fail].Result, true
 }
 
-// Claim returns the lowest record whose payload is wanted and claimed by nobody, and claims it, if the
+// Claim returns the lowest record whose payload is wanted and not claimed, and claims it, if the
 // payload fits into limit bytes with everything else that is held. The head always fits: whatever is held
 // ahead of it cannot be taken before it.
 func (b *Buffer[T]) Claim(limit int64) (Entry[T], bool) {

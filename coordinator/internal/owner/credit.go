@@ -18,7 +18,7 @@ func (o *Owner) credited(now time.Time, e Credited) {
 	case e.Token == 0 || o.over:
 	case e.Credit.Reader == o.rec.Reader && o.ends():
 		o.told = append(o.told, e.Token) // it is answered with how the run ended
-	case e.Credit.Reader != o.rec.Reader: // that another reader has the seat is for the owner to say
+	case e.Credit.Reader != o.rec.Reader: // only the record's owner may say that another reader has the seat
 		o.confirm(ReplyCredit{e.Token, o.creditReply()})
 	default:
 		o.emit(ReplyCredit{e.Token, o.creditReply()})
@@ -62,7 +62,7 @@ func (o *Owner) credit(now time.Time, credit *wire.Credit) {
 	}
 	o.payOwed()
 	o.demand(now)
-	if g.Taken() >= g.saved+max(1, o.unrecorded()/4) { // while the iterator and the workers are at it already
+	if g.Taken() >= g.saved+max(1, o.unrecorded()/4) { // the demand went first, so no slot waits for this
 		o.save = true
 	}
 	o.backUp(credit)
@@ -125,8 +125,8 @@ func (o *Owner) droppable() uint64 {
 	return g.Floor()
 }
 
-// saved goes on when progress is in the record: results below the new floor are dropped. The record comes first, because a
-// successor must find everything above the floor that it reads.
+// saved goes on when progress is in the record: results below the new floor are dropped. The record comes first,
+// because a successor must find everything above the floor that it reads.
 func (o *Owner) saved(now time.Time) {
 	g, floor := o.gen, o.rec.Floor
 	if g == nil {
@@ -152,8 +152,8 @@ func (o *Owner) saved(now time.Time) {
 // kept reports whether the reader fetches payloads from workers.
 func (o *Owner) kept() bool { return o.last.Stored > 0 && o.last.Stored < o.batchBytes() }
 
-// small reports whether batches take so little room that they are dropped by whole blocks, one purge for many: a 64th of the
-// window's bytes at most in the store, and an eighth in the memory of workers.
+// small reports whether batches take so little room that they are dropped by whole blocks, one purge for many: a 64th
+// of the window's bytes at most in the store, and an eighth in the memory of workers.
 func (o *Owner) small() bool {
 	bytes := o.batchBytes()
 	if o.kept() {
@@ -162,8 +162,8 @@ func (o *Owner) small() bool {
 	return wire.BlockSize*bytes <= cmp.Or(o.rec.Settings.WindowBytes, DefaultWindowBytes)/64
 }
 
-// unrecorded is how far the trainer may be ahead of the record: a window, of batches that are dropped by blocks a block at
-// least.
+// unrecorded is how far the trainer may be ahead of the record: a window, and at least a block where batches are
+// dropped by blocks.
 func (o *Owner) unrecorded() uint64 {
 	n := o.gen.Limit()
 	if o.small() {
@@ -173,8 +173,8 @@ func (o *Owner) unrecorded() uint64 {
 }
 
 // backUp gives the job of a head that straggles to a second worker, once: the first result that is stored counts, and
-// the other is refused. The second job waits its turn behind all that are out, so that it takes no slot from them; it is
-// only the head's, and only when there is a second worker. When the head is taken, its second job goes.
+// the other is refused. The second job waits its turn behind all that are out, so that it takes no slot from them; it
+// is only the head's, and only when there is a second worker. When the head is taken, its second job goes.
 func (o *Owner) backUp(credit *wire.Credit) {
 	g := o.gen
 	if g.backup > 0 && g.Taken() >= g.backup {
@@ -192,7 +192,7 @@ func (o *Owner) backUp(credit *wire.Credit) {
 	o.info("late job given to a second worker", "gen", o.rec.Gen, "seq", seq)
 }
 
-// cancel removes the jobs in [from, to) that nobody has begun.
+// cancel removes the queued jobs in [from, to).
 func (o *Owner) cancel(from, to uint64) {
 	if from < to {
 		o.gen.cancels++
@@ -212,7 +212,7 @@ func (o *Owner) cancelled(now time.Time, e Cancelled) {
 	}
 }
 
-// measure takes what a reader says of itself besides its place.
+// measure takes what a credit says besides the position: sums of times, lateness, trace.
 func (o *Owner) measure(c *wire.Credit) {
 	o.count.hear(c)
 	if c.Timing != nil {
@@ -227,7 +227,8 @@ func (o *Owner) measure(c *wire.Credit) {
 	o.follow(c.Trace)
 }
 
-// hear adds what a reader's sums grew by since its last word. What it did before its first word here is not counted.
+// hear adds the growth of a reader's sums since its last credit. What the reader did before its first credit here is
+// not counted.
 func (n *Counters) hear(c *wire.Credit) {
 	if c.Timing == nil {
 		return

@@ -7,8 +7,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// An opened data set is the author's code, so that opening one may take for ever. The owner asks for it, tells those who
-// wait for it how long it has been under way, and goes on with everything else.
+// An opened data set is the author's code, so that opening one may take for ever. The owner asks for it, answers the
+// requests that wait for it with how long it has been under way, and goes on with everything else.
 
 // data is a data set that is open, or under way.
 type data struct {
@@ -23,7 +23,8 @@ type data struct {
 	noFirst   *schema.Fault
 }
 
-// dataOf returns the data set of a spec, which it has opened if no one has. Its open may be false yet.
+// dataOf returns the data set of a spec, and asks for it to be opened unless it knows it. Its open may be false
+// yet.
 func (o *Owner) dataOf(now time.Time, spec wire.Spec, key wire.Digest) *data {
 	for _, d := range o.data {
 		if d.key == key {
@@ -47,7 +48,7 @@ func (o *Owner) openedData(now time.Time, e Opened) {
 		}
 	}
 	if e.Fault == nil {
-		o.emit(Release{e.Serial}) // nobody waits for it any more
+		o.emit(Release{e.Serial}) // no request waits for it any more
 	}
 }
 

@@ -14,8 +14,8 @@ const (
 	needHeadroom = 1.25            // slots above what the mean of the pace asks for
 )
 
-// need estimates how many slots would keep a trainer from waiting for materialization: the time that its batches took to
-// materialize, by the time that the trainer itself spent on them. Both are sums over the same batches, so a trainer
+// need estimates how many slots would keep a trainer from waiting for materialization: the time that its batches took
+// to materialize, by the time that the trainer itself spent on them. Both are sums over the same batches, so a trainer
 // that starves does not look like one that needs little. The zero value knows nothing.
 type need struct {
 	at    time.Time
@@ -46,9 +46,9 @@ func (n *need) observe(now time.Time, total schema.Timing) {
 	n.slots = slots
 }
 
-// workers is the estimate in workers like those there are, workers with slots together: at least 1, at most what
-// inFlight batches can keep busy, and at most twice what there is and one, since what was seen at one scale says little
-// about another.
+// workers is the estimate in workers of the present kind, of which there are so many with so many slots together. It is
+// at least 1, at most what inFlight batches can keep busy, and at most twice the present number and one, since what was
+// seen at one scale says little about another.
 func (n *need) workers(workers, slots, inFlight int) int {
 	each := 1.0
 	if workers > 0 && slots > workers {

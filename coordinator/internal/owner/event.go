@@ -113,7 +113,7 @@ type (
 		Store Store
 		Done  map[uint64]bool // sequence numbers with a stored result; for StoreThere
 		Asked time.Time
-		// Connected says whether there was a connection all the time: a store that nobody could ask is not silent.
+		// Connected says whether there was a connection all the time: a store that could not be asked is not silent.
 		Connected bool
 		Reason    string
 	}
@@ -167,7 +167,7 @@ const (
 	StoreThere  Store = iota // it answers, and it is the one that was made
 	StoreLost                // it is gone, or another one
 	StoreSilent              // it did not answer in time
-	StoreAbsent              // no server has it, and none says why
+	StoreAbsent              // no server has it, and none could say whether it exists
 	StoreUnsure              // it could not be asked
 )
 

@@ -72,8 +72,8 @@ func (o *Owner) demand(now time.Time) {
 	}
 }
 
-// watchIterator ends the run when Next has not come back for longer than Stall. Time in which the process was paused is no
-// time of Next's: two beats count at most from one look to the other.
+// watchIterator ends the run when Next has not come back for longer than Stall. Time in which the process was paused is
+// no time of Next's: two beats count at most from one look to the other.
 func (o *Owner) watchIterator(now time.Time) {
 	g := o.gen
 	if !g.busy || g.ended {

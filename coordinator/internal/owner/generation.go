@@ -18,7 +18,7 @@ type generation struct {
 	pause   time.Duration
 	done    map[uint64]bool // results that were there at the takeover
 	settled bool            // everything that was fed before a takeover is in the window again
-	ended   bool            // nothing more is fed, whatever a late Next returns
+	ended   bool            // nothing more is fed, not even from a Next that returns late
 	unsaid  *wire.Verdict   // the verdict until record and store have it
 	telling bool            // a StoreVerdict is under way
 	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
@@ -54,15 +54,17 @@ const (
 	storing                // a Make is under way, after the record
 )
 
-// beginIn makes a record that of a new generation: the first taken positions after state are the trainer's already.
+// beginIn turns a record into that of a new generation. The first taken positions after state are the trainer's
+// already.
 func beginIn(now time.Time, r *wire.Record, gen string, state []byte, taken uint64) {
 	r.Gen, r.Phase, r.Since = gen, schema.PhaseRunning, now
 	r.Floor, r.FloorState, r.Taken, r.Position = 0, state, taken, taken+1
 	r.Verdict, r.Error = nil, nil
 }
 
-// beginRecorded goes on when the generation that a request begins is in the record. The record comes first: a generation
-// that it names and that has no store is found out and begun again, a store that it does not name is collected.
+// beginRecorded goes on when the generation that a request begins is in the record. The record comes first: a
+// generation that it names and that has no store is found out and begun again, a store that it does not name is
+// collected.
 func (o *Owner) beginRecorded(now time.Time, a *asking) {
 	o.discard(a.before)
 	o.count.Generations++
@@ -124,9 +126,9 @@ func (o *Owner) made(now time.Time, e Made) {
 	}
 }
 
-// remakeAll begins a new generation for the same reader, because the store of the last one is lost. Where a server may just
-// have died, several generations are made at once and before the record: one of them is whole at once, while a cluster
-// goes on giving streams to a dead server for some seconds.
+// remakeAll begins a new generation for the same reader, because the store of the last one is lost. Where a server may
+// just have died, several generations are made at once and before the record: one of them is whole at once, while a
+// cluster goes on giving streams to a dead server for some seconds.
 func (o *Owner) remakeAll(now time.Time) {
 	if o.rec.Phase != schema.PhaseRunning {
 		o.resumes = false // a finished run needs no store
@@ -265,7 +267,8 @@ func (o *Owner) resumeFrom(now time.Time, done map[uint64]bool) {
 }
 
 // fedBefore is how far jobs were out before a takeover, as results show: the trainer may be anywhere up to there, since
-// its progress is recorded now and then. A result far beyond the others shows nothing; workers can store what they like.
+// its progress is recorded now and then. A result far beyond the others shows nothing; workers can store what they
+// like.
 func fedBefore(taken uint64, done map[uint64]bool) uint64 {
 	furthest := taken
 	for seq := range done {
@@ -294,8 +297,8 @@ func (o *Owner) halt() {
 	}
 }
 
-// discard ends a generation that the record does not name any more, or that failed. Workers are told, so that its jobs end
-// and keep no slot.
+// discard ends a generation that the record does not name any more, or that failed. Workers are told, so that its jobs
+// end and keep no slot.
 func (o *Owner) discard(gen string) {
 	o.halt()
 	o.resumes = false

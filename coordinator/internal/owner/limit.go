@@ -15,12 +15,12 @@ const (
 	// maxWindow bounds what a window may be set to, and with it what one generation can have in flight.
 	maxWindow = 1 << 14
 
-	// maxUnseen bounds the window while no batch was seen yet, so that nobody knows how large they are.
+	// maxUnseen bounds the window until a batch was seen, and its size is known.
 	maxUnseen = 8
 )
 
-// windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot idles while the
-// trainer takes, within the bytes. Until a batch was seen it is one for each slot, and a few at most.
+// windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot idles while
+// the trainer takes, within the bytes. Until a batch was seen it is one for each slot, and a few at most.
 func windowLimit(s wire.Settings, slots int, batchBytes int64) int {
 	limit := cmp.Or(s.Window, 2*slots+1)
 	if slots == 0 && s.Window == 0 {

@@ -1,5 +1,5 @@
-// Package owner decides everything about one batcher: who holds the seat, which generation runs, what is fed, what may be
-// dropped, and what the record says. It is a state machine: Step takes the time and an event and returns the effects
+// Package owner decides everything about one batcher: who holds the seat, which generation runs, what is fed, what may
+// be dropped, and what the record says. It is a state machine: Step takes the time and an event and returns the effects
 // that the shell is to carry out. Same input, same output: it starts no goroutine, reads no clock and knows no NATS.
 //
 // Step never waits. An effect that takes time ends in an event, and at most one change of the record is under way;
@@ -55,7 +55,7 @@ type Owner struct {
 	rev  uint64
 	over bool // deposed or collected: nothing more is done
 
-	unwanted bool // nobody was ever seated, and the one who asked was refused
+	unwanted bool // no reader was ever seated, and the first request was refused: the record is to be deleted
 
 	// The record: the change under way, and those that wait.
 	writing  *change
@@ -67,7 +67,7 @@ type Owner struct {
 	saveTo   uint64   // the floor that it is to have at least; 0 for none
 	unsaved  time.Time
 	trouble  string    // why the record could not be changed last; empty when it could
-	writeAt  time.Time // not before then is anything recorded that nobody waits for
+	writeAt  time.Time // until then nothing is recorded in the background
 
 	// Requests: the one being carried out and those that wait; answers that must not go out unless this coordinator
 	// owns the batcher still.
@@ -123,8 +123,8 @@ type Counters struct {
 	totalSize int64
 }
 
-// New returns the owner of the batcher whose record, at a revision, names this coordinator; key is that of its Spec. Its
-// first Tick resumes the run, if there is one.
+// New returns the owner of the batcher whose record, at a revision, names this coordinator; key is that of its Spec.
+// Its first Tick resumes the run, if there is one.
 func New(now time.Time, cfg Config, rec wire.Record, revision uint64, key wire.Digest) *Owner {
 	resumes := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
 	return &Owner{cfg: cfg, rec: rec, rev: revision, key: key, heard: now, retryAt: now, beatAt: now.Add(Beat), resumes: resumes}

@@ -8,12 +8,12 @@ import (
 
 // Bounds of a run of jobs in one message.
 const (
-	runTime  = time.Millisecond // of work: who waits for one job of a run should hardly notice the others
+	runTime  = time.Millisecond // of work: a trainer that waits for one job of a run should hardly notice the others
 	runBytes = 64 << 10
 	runShare = 2 // runs per slot that the window must have room for, so that no slot goes without
 )
 
-// runs decides how many consecutive jobs travel in one message: as many as one slot does in no time. Messages are what
+// runs decides how many consecutive jobs travel in one message: as many as one slot does in runTime. Messages are what
 // small batches cost; the jobs of a run are as good as single ones in every other way. The zero value knows nothing of
 // how long a job takes, and sends single ones.
 type runs struct {

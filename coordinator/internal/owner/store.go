@@ -90,8 +90,8 @@ func (o *Owner) mute(asked time.Time) {
 	}
 }
 
-// feel asks the store for a sign of life when the trainer waits for it and nobody has said yet that it is silent: a reader
-// or worker that could may be cut off by the same fault.
+// feel asks the store for a sign of life when the trainer waits and the store is not known to be silent: the reader or
+// worker that would report it may be cut off by the same fault.
 func (o *Owner) feel(now time.Time) {
 	if g := o.gen; o.probing || !o.silent.IsZero() || g.Fed() == g.Taken() || now.Sub(g.moved) < Beat {
 		return
@@ -110,8 +110,8 @@ func (o *Owner) probed(now time.Time, e Probed) {
 	}
 }
 
-// repair looks after a late head: what has neither result nor job is published again. Looks at the same head grow
-// rarer.
+// repair looks after a late head: a job without a result is published again, which changes nothing while it is queued.
+// Looks at the same head grow rarer.
 func (o *Owner) repair(now time.Time) {
 	g := o.gen
 	if g == nil || now.Sub(g.looked) < g.pause {
@@ -165,8 +165,8 @@ func (o *Owner) reported(now time.Time, report *wire.Report) {
 	}
 }
 
-// remake has results made again whose payloads were lost with the workers that kept them. The record goes first, and only
-// that of the attempt which was lost: another may have taken its place since.
+// remake has the batches made again whose payloads were lost with their workers. The commit record goes first, and only
+// that of the lost attempt: another attempt's may have taken its place since.
 func (o *Owner) remake(lost []wire.Lost) {
 	g := o.gen
 	if !o.silent.IsZero() {
@@ -197,7 +197,8 @@ func (o *Owner) removed(e Removed) {
 	clear(g.lost) // what was not removed is named again
 }
 
-// crowded begins to make room when the server refuses a job or a result for lack of it. Of many reports at once one counts.
+// crowded begins to make room when the server refuses a job or a result for lack of it. Of many reports at once one
+// counts.
 func (o *Owner) crowded(now time.Time) {
 	g := o.gen
 	if g == nil || now.Sub(g.roomed) < repairMin {
@@ -210,9 +211,9 @@ func (o *Owner) crowded(now time.Time) {
 	o.look(now, ForRoom)
 }
 
-// makeRoom drops the highest results and halves the window, unless the trainer makes room by taking: no bound may be held
-// by other sequence numbers alone. What is dropped, and the jobs that would fill the room again, are published again when
-// the window opens.
+// makeRoom drops the highest results and halves the window, unless the trainer makes room by taking: no bound may be
+// held by other sequence numbers alone. What is dropped, and the jobs that would fill the room again, are published
+// again when the window opens.
 func (o *Owner) makeRoom(now time.Time, done map[uint64]bool) {
 	g := o.gen
 	if g == nil || done[g.Taken()+1] {
@@ -234,8 +235,8 @@ func (o *Owner) makeRoom(now time.Time, done map[uint64]bool) {
 	o.warn("the server's store is full; window halved", "window", g.shrunk, "dropped", dropped)
 }
 
-// sweep looks for results that were stored after their like had been dropped: by workers that were late, or had slept.
-// Nobody reads them, but a store that keeps them is not bounded.
+// sweep looks for results below the floor, which workers stored late. No reader wants them, but a store that keeps them
+// is not bounded.
 func (o *Owner) sweep(now time.Time) {
 	g := o.gen
 	if g.Floor() == 0 || now.Sub(g.swept) < sweepEvery || !o.silent.IsZero() {

@@ -9,8 +9,8 @@ import (
 )
 
 // A change of the record is decided when nothing else is being recorded, stored by the shell, and believed once it is
-// stored. Requests come first, since somebody waits for them; what is recorded in the background is decided anew from
-// what is true by then.
+// stored. Requests come first, since a reader waits for them; a change in the background is decided anew from what is
+// true by then.
 
 // change is what is being recorded.
 type change struct {
@@ -19,7 +19,7 @@ type change struct {
 	asks *asking // whose answer depends on it; nil for none
 }
 
-// what says what a change is for.
+// what is the purpose of a change.
 type what uint8
 
 const (
@@ -50,7 +50,7 @@ func (o *Owner) record(what what, asks *asking, apply func(*wire.Record)) {
 	o.emit(Record{next, o.rev})
 }
 
-// write begins the next change that nobody asked for, if there is one and nothing is under way.
+// write begins the next change in the background, if one is due and none is under way.
 func (o *Owner) write(now time.Time) {
 	if o.over || o.writing != nil || now.Before(o.writeAt) {
 		return
@@ -153,7 +153,7 @@ func (w what) String() string {
 	return [...]string{"collection", "seat", "look-up", "new generation", "new generation", "stop", "failure", "end of the run", "end of the sequence", "progress", "the same again"}[w]
 }
 
-// retire deletes a batcher that nobody held for its idle timeout, or whose first Open was refused.
+// retire deletes a batcher that had no reader for its idle timeout, or whose first Open was refused.
 func (o *Owner) retire() {
 	if o.writing != nil || o.making != nil || o.asking != nil || len(o.asked) > 0 || o.confirming != nil {
 		return // it is looked at again
@@ -184,8 +184,8 @@ func (o *Owner) retired(now time.Time, e Retired) {
 	}
 }
 
-// confirm lets an answer go out once the record has been read and still names this coordinator: a refusal is only right if no
-// other coordinator has given meanwhile what is refused here.
+// confirm lets an answer go out once the record has been read and still names this coordinator: a refusal is only right
+// if no other coordinator has given meanwhile what is refused here.
 func (o *Owner) confirm(reply Effect) {
 	o.doubtful = append(o.doubtful, reply)
 	o.confirmNext()

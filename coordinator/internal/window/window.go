@@ -6,8 +6,8 @@
 // flight. floor ≤ taken and floor ≤ fed always, and taken ≤ fed but for one time: after New, until the entries up to
 // taken have been fed again. Then nothing is in flight, and taken stays where it is unless Seek moves it back.
 //
-// No more than limit are in flight, unless the limit was lowered, the head moved back, or it is not known any more how far
-// it had come: what is out stays out.
+// No more than limit are in flight, unless the limit was lowered, the head moved back, or it is not known any more how
+// far it had come: what is out stays out.
 package window
 
 import "bytes"
@@ -34,8 +34,8 @@ func New(floor uint64, state []byte, taken uint64) *Window {
 	return &Window{floor: floor, taken: max(floor, taken), floorState: state, limit: 1}
 }
 
-// FedBefore says that jobs up to seq were out before New. They are fed again, whatever the limit: the trainer may have come
-// further than anybody noted.
+// FedBefore says that jobs up to seq were out before New. They are fed again at any limit, since the trainer may have
+// come further than is known here.
 func (w *Window) FedBefore(seq uint64) { w.out = seq }
 
 // Floor is the sequence number up to which results are dropped.

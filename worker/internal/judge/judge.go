@@ -45,12 +45,11 @@ func Backoff(n int, chance float64) int64 {
 // announcements are missing at the first; while the owner stays silent the reads become rare.
 func LookAfter(n int) int64 { return min(int64(firstLook)<<min(n, 8), longestLook) }
 
-// ReopenAfter is how long to wait before the n-th time that a data set is opened again which this machine could not open,
-// n from 1.
+// ReopenAfter is how long to wait before the n-th try to open a data set that this machine could not open, n from 1.
 func ReopenAfter(n int) int64 { return min(int64(firstReopen)<<min(n-1, 8), longestReopen) }
 
-// Mine reports whether a delivery was heartbeat all the time, so that no other worker can have its job. missed says that
-// an earlier heartbeat came too late.
+// Mine reports whether a delivery was heartbeat all the time, so that no other worker can have its job. missed says
+// that an earlier heartbeat came too late.
 func Mine(now, beaten, ackWait int64, missed bool) bool { return !missed && now-beaten <= ackWait }
 
 // Cut is why the context of an execution ended.
@@ -95,7 +94,7 @@ const (
 	Return                    // hand the job back
 	ReturnLater               // hand it back, to be delivered after a while
 	ReturnFar                 // hand it back, to be delivered to others first
-	NotStored                 // do what follows from a store that refused
+	NotStored                 // act on the store's refusal
 	Release                   // say nothing: the job is another worker's
 )
 

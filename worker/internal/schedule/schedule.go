@@ -287,7 +287,7 @@ func (s *Scheduler[L, J]) Expired(id L, n int) {
 func (s *Scheduler[L, J]) Stale(before int64) []J {
 	stale := s.drop(func(e entry[L, J]) bool { return e.arrived < before }, false)
 	if len(stale) > 0 {
-		// They took longer than anyone thought: hold no reserve until jobs turn out to be quick.
+		// The running jobs take longer than expected: hold no reserve until jobs turn out to be quick.
 		s.average = max(s.average, slowJob)
 	}
 	return stale

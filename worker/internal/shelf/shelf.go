@@ -1,9 +1,9 @@
 // Package shelf decides which payloads a worker keeps for readers to fetch, and when their memory may be used again. It
 // is a plain state machine: no clock, no goroutine, no connection.
 //
-// A payload that was fetched stays, for readers that go back to it, until its place is wanted; one that was not stays
-// until somebody says that nobody will ask for it. What does not fit is refused and is the caller's to store elsewhere,
-// so that the shelf never holds up anything.
+// A fetched payload stays, for readers that go back to it, until its place is wanted. One that was not fetched stays
+// until the caller drops it. A payload that does not fit is refused and is the caller's to store elsewhere, so that the
+// shelf never holds anything up.
 package shelf
 
 import (
@@ -22,7 +22,7 @@ type Item[L comparable, T any] struct {
 	size    int64
 	users   int           // fetches under way
 	fetched *list.Element // its place among those that were fetched; nil for never
-	off     bool          // nobody will find it again
+	off     bool          // taken off: Get finds it no more
 }
 
 // Shelf holds at most limit bytes. It is not safe for concurrent use.
@@ -30,7 +30,7 @@ type Shelf[L comparable, T any] struct {
 	limit, bytes int64
 	items        map[string]*Item[L, T] // by attempt, whose names are never used twice
 	fetched      list.List              // of those in items that were fetched, longest ago first
-	spare        int64                  // bytes of those that nobody fetches now
+	spare        int64                  // bytes of fetched items without a fetch under way
 }
 
 // New returns an empty shelf.
@@ -38,14 +38,14 @@ func New[L comparable, T any](limit int64) *Shelf[L, T] {
 	return &Shelf[L, T]{limit: limit, items: make(map[string]*Item[L, T])}
 }
 
-// Bytes is how much memory is held, that of payloads that are being fetched while nobody can find them any more included.
+// Bytes is how much memory is held, that of payloads which were taken off during a fetch included.
 func (s *Shelf[L, T]) Bytes() int64 { return s.bytes }
 
 // Len is how many payloads can be found.
 func (s *Shelf[L, T]) Len() int { return len(s.items) }
 
-// Put keeps a payload whose memory is size bytes. Where there is no room, those that were fetched longest ago make
-// room; their values are returned in freed. When that is not enough nothing changes and it reports false.
+// Put keeps a payload whose memory is size bytes. Without room, the payloads that were fetched longest ago go, and
+// their values are returned in freed. If that is not enough, nothing changes and it reports false.
 func (s *Shelf[L, T]) Put(lane L, seq uint64, attempt string, size int64, value T) (freed []T, ok bool) {
 	if size > s.limit-s.bytes+s.spare {
 		return nil, false
@@ -101,7 +101,7 @@ func (s *Shelf[L, T]) Done(it *Item[L, T], fetched bool) (freed []T) {
 	return nil
 }
 
-// Drop takes a payload off. Values that nobody uses any more are returned, here as in all methods.
+// Drop takes a payload off. Values without a user are returned, here as in all methods.
 func (s *Shelf[L, T]) Drop(attempt string) (freed []T) {
 	if it, ok := s.items[attempt]; ok {
 		return s.take(it)
