@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jetbatch/jetbatch/internal/proctest"
 )
 
 // proxy is a TCP link between one role and a broker, or between a trainer and a worker that it fetches from, that can be
@@ -49,7 +51,7 @@ type proxied struct {
 // newProxy listens on a port of its own until the test ends.
 func newProxy(t testing.TB, target string) *proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", proctest.Loopback()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

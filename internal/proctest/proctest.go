@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -185,13 +186,22 @@ func FreeAddr(t testing.TB) string {
 	var err error
 	for range tries {
 		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from))); err == nil {
+		if l, err = net.Listen("tcp", fmt.Sprintf("%s:%d", Loopback(), from+rand.IntN(to-from))); err == nil {
 			defer l.Close() //nolint:errcheck // nothing was written to it
 			return l.Addr().String()
 		}
 	}
 	t.Fatal(err)
 	return ""
+}
+
+// Loopback returns a host for a server of one test. Where all of 127.0.0.0/8 is the machine's own it is drawn, so that a role of
+// another test, whose server is away for a moment, never finds this server at the address that it comes back to.
+func Loopback() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
 type lockedBuffer struct {
