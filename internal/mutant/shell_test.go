@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +29,7 @@ const (
 	mostSurvivors = 3
 	// testTime is the time of all tests of one package; a mutant that keeps them from ending is caught by it.
 	testTime = 4 * time.Minute
-	// tries is how often all tests of a package are run until a test that fails only beside others is not believed.
+	// tries is how often tests are run that may fail because the machine is busy.
 	tries = 3
 )
 
@@ -37,7 +39,7 @@ type found struct {
 	File    string  `json:"file"`
 	Caught  bool    `json:"caught"`
 	Package string  `json:"package,omitempty"` // the package that caught it
-	Test    string  `json:"test,omitempty"`    // the first of its tests that failed; empty for a panic or the end of time
+	Test    string  `json:"test,omitempty"`    // the test that did; empty for a panic or the end of time
 	Why     string  `json:"why,omitempty"`     // the reason for which it is known to survive
 	Seconds float64 `json:"seconds"`
 }
@@ -54,6 +56,9 @@ func TestShellMutantsApply(t *testing.T) {
 		if _, err := m.Apply(); err != nil {
 			t.Errorf("%s: %v", m.Name, err)
 		}
+		if !hasTest(t, path.Dir(m.Edits[0].File), m.by) {
+			t.Errorf("%s: its package has no %s", m.Name, m.by)
+		}
 	}
 	for name := range survivors {
 		if !names[name] {
@@ -65,9 +70,27 @@ func TestShellMutantsApply(t *testing.T) {
 	}
 }
 
-// TestShellMutants builds the product with one safeguard of the shell removed at a time. The tests of the package, or
-// else those of the service in one process, must fail. First they must pass without a mutant: nothing is caught by
-// tests that fail in any case.
+// hasTest reports whether a package has a test.
+func hasTest(t *testing.T, folder, test string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(mutant.Root, folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "\nfunc "+test+"(") {
+			return true
+		}
+	}
+	return false
+}
+
+// TestShellMutants builds the product with one safeguard of the shell removed at a time. A test must fail: the one that
+// is named for it, or else another of its package, or of the service in one process.
 func TestShellMutants(t *testing.T) {
 	if !*shellFlag {
 		t.Skip("takes a build and a run of tests for each; run it with -args -mutants.shell")
@@ -76,7 +99,7 @@ func TestShellMutants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := make(map[string]bool)
+	h := &hunter{dir: t.TempDir(), whole: make(map[string]string), passes: make(map[string]bool)}
 	caught, alive := 0, 0
 	began := time.Now()
 	for _, m := range shell {
@@ -84,29 +107,14 @@ func TestShellMutants(t *testing.T) {
 			continue
 		}
 		t.Run(m.Name, func(t *testing.T) {
-			start := time.Now()
-			f := found{Mutant: m.Name, File: m.Edits[0].File}
-			for _, folder := range folders(&m) {
-				if !whole[folder] {
-					if failed, by := fails(t, &mutant.Mutant{}, folder); failed {
-						t.Fatalf("%s fails without a mutant: %s", folder, by)
-					}
-					whole[folder] = true
-					start = time.Now()
-				}
-				if failed, by := fails(t, &m, folder); failed {
-					f.Caught, f.Package, f.Test = true, folder, by
-					break
-				}
-			}
-			f.Seconds = time.Since(start).Seconds()
+			f := h.hunt(t, &m)
 			if f.Caught {
 				caught++
 			} else {
 				alive++
 				f.Why = survivors[m.Name]
 				if f.Why == "" {
-					t.Errorf("caught by no test, and not known for it")
+					t.Error("caught by no test, and not known for it")
 				}
 			}
 			printLine(t, f)
@@ -123,35 +131,77 @@ func TestShellMutants(t *testing.T) {
 	}{caught + alive, caught, alive, time.Since(began).Seconds()})
 }
 
-// folders are those whose tests may catch a mutant: its own, and that of the service in one process.
-func folders(m *mutant.Mutant) []string {
-	own := path.Dir(m.Edits[0].File)
-	if own == "embedded" {
-		return []string{own}
-	}
-	return []string{own, "embedded"}
+// hunter has mutants caught by tests, one after the other.
+type hunter struct {
+	dir    string
+	whole  map[string]string // the test binaries without a mutant, by folder
+	passes map[string]bool   // by folder and test: it passes without a mutant, by itself
 }
 
-// fails reports whether the tests of a package fail with a mutant in it, and the first test that did. A test that fails
-// beside others must fail by itself, too: on a busy machine one may be late without a mutant.
-func fails(t *testing.T, m *mutant.Mutant, folder string) (failed bool, by string) {
+// hunt has the tests of the mutant's own package try first, and then those of the service in one process.
+func (h *hunter) hunt(t *testing.T, m *guardedMutant) found {
 	t.Helper()
-	exe, err := m.Build(t.Context(), folder, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+	began := time.Now()
+	f := found{Mutant: m.Name, File: m.Edits[0].File}
+	own, by := path.Dir(f.File), m.by
+	for _, folder := range slices.Compact([]string{own, "embedded"}) {
+		exe, err := m.Build(t.Context(), folder, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Test, f.Caught = h.catch(t, exe, folder, by); f.Caught {
+			f.Package = folder
+			break
+		}
+		by = "" // it is the first folder's
+	}
+	f.Seconds = time.Since(began).Seconds()
+	return f
+}
+
+// catch returns the test of a folder that catches the mutant in exe.
+func (h *hunter) catch(t *testing.T, exe, folder, by string) (test string, caught bool) {
+	t.Helper()
+	if by != "" && h.fails(t, exe, folder, by) {
+		return by, true
 	}
 	for range tries {
-		failed, by = runTests(t, exe, folder, ".")
-		if !failed || by == "" {
-			return failed, by
+		failed, by := runTests(t, exe, folder, ".")
+		if !failed || by == "" { // a panic or the end of time is no test's
+			return "", failed
 		}
-		top, _, _ := strings.Cut(by, "/")
-		if failed, _ = runTests(t, exe, folder, "^"+top+"$"); failed {
-			return true, by
+		by, _, _ = strings.Cut(by, "/")
+		if h.fails(t, exe, folder, by) {
+			return by, true
 		}
-		t.Logf("%s fails beside others, and passes by itself", by)
+		t.Logf("%s fails beside others, and by itself it does not, or not because of the mutant", by)
 	}
-	return false, ""
+	return "", false
+}
+
+// fails reports whether a test fails by itself with the mutant in exe, and passes without: on a busy machine a test may
+// be late.
+func (h *hunter) fails(t *testing.T, exe, folder, test string) bool {
+	t.Helper()
+	if failed, _ := runTests(t, exe, folder, "^"+test+"$"); !failed {
+		return false
+	}
+	if h.whole[folder] == "" {
+		whole, err := new(mutant.Mutant).Build(t.Context(), folder, h.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.whole[folder] = whole
+	}
+	key := folder + "." + test
+	for range tries {
+		if h.passes[key] {
+			break
+		}
+		failed, _ := runTests(t, h.whole[folder], folder, "^"+test+"$")
+		h.passes[key] = !failed
+	}
+	return h.passes[key]
 }
 
 // runTests runs those tests of a package whose names match, and ends them when one has failed.
@@ -159,7 +209,8 @@ func runTests(t *testing.T, exe, folder, match string) (failed bool, by string) 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTime+10*time.Second)
 	defer cancel()
-	tests := exec.CommandContext(ctx, exe, "-test.v", "-test.failfast", "-test.run", match, "-test.timeout", testTime.String())
+	tests := exec.CommandContext(ctx, exe,
+		"-test.v", "-test.failfast", "-test.run", match, "-test.timeout", testTime.String())
 	tests.Dir = filepath.Join(mutant.Root, folder)
 	out, err := tests.StdoutPipe()
 	if err == nil {
