@@ -9,9 +9,9 @@ type guardedMutant struct {
 	by string
 }
 
-// guarded is a mutant of one edit, and the test of its package that catches it.
-func guarded(by, name string, edit mutant.Edit) guardedMutant {
-	return guardedMutant{mutant.New(name, edit), by}
+// guarded is a mutant, and the test that catches it, of the package of its first edit.
+func guarded(by, name string, edits ...mutant.Edit) guardedMutant {
+	return guardedMutant{mutant.New(name, edits...), by}
 }
 
 // survivors are the mutants that no test catches, and the reason.
@@ -22,14 +22,17 @@ var shell = []guardedMutant{
 	guarded("TestOpenThenStart", "two requests share a token", mutant.In("coordinator/actor.go",
 		"	b.token++\n", "")),
 	guarded("TestWindow", "a worker that comes is not counted", mutant.In("coordinator/actor.go",
-		"	if b.fleet() != b.workers {", "	if false {")),
+		"	if b.fleet() != b.workers {", "	if false {"), mutant.In("coordinator/coordinator.go",
+		"			b.countFleet()\n", "")),
 	guarded("TestRestartAtVerdict", "a verdict that is stored already is an error", mutant.In("coordinator/effects.go",
 		"	if errors.As(err, &api) && topology.IsDuplicate(", "	if errors.As(err, &api) && !topology.IsDuplicate(")),
 	guarded("TestDeposedOwnerRefusesNothing", "a conflict is a failure like any other", mutant.In("coordinator/effects.go",
 		"return owner.Conflict, taken.owner, err.Error()", "return owner.Failed, taken.owner, err.Error()")),
 	guarded("TestStartStalls", "Start may take for ever", mutant.In("coordinator/effects.go",
 		"time.NewTimer(b.c.cfg.Stall)", "time.NewTimer(1000 * b.c.cfg.Stall)")),
-	guarded("TestRepeatedAfterTakeover", "a job that is there already is a refusal", mutant.In("coordinator/feed.go",
+	guarded("TestJobsAreConfirmed", "a job that was there is counted as missing", mutant.In("coordinator/feed.go",
+		"ack.Error == nil && f.unconfirmed[seq].again", "f.unconfirmed[seq].again")),
+	guarded("TestJobsAreConfirmed", "a job that is there already is a refusal", mutant.In("coordinator/feed.go",
 		"ack.Error != nil && !topology.IsDuplicate(ack.Error.Code, ack.Error.Description)", "ack.Error != nil")),
 	guarded("TestNoRoomForTheHeadsJob", "a job that was lost is not published again", mutant.In("coordinator/feed.go",
 		"time.Since(p.at) > republishAfter", "time.Since(p.at) > 1000*republishAfter")),
@@ -71,9 +74,9 @@ var shell = []guardedMutant{
 		"	case theirs.Attempt == mine.Attempt:", "	case false:")),
 	guarded("TestHeldAnswersOnce", "a run is acked although a job of it was released", mutant.In("worker/held.go",
 		"return j.open == 0 && !j.released", "return j.open == 0")),
-	guarded("TestMissedHeartbeat", "a job is heartbeat while its result cannot be stored", mutant.In("worker/held.go",
+	guarded("TestHeldAnswersOnce", "a job is heartbeat while its result cannot be stored", mutant.In("worker/held.go",
 		"		if reachable {", "		if true {")),
-	guarded("TestTwoWorkersOfOneName", "a name that is held is yielded", mutant.In("worker/claim.go",
+	guarded("TestNameIsNotTalkedAway", "a name that is held is yielded", mutant.In("worker/claim.go",
 		"objects := c.held || c.instance < other", "objects := c.instance < other")),
 	guarded("TestMachineFaultIsNoVerdict", "a suspended lane goes on pulling", mutant.In("worker/suspend.go",
 		"	l.pause(true)\n", "")),
@@ -82,7 +85,7 @@ var shell = []guardedMutant{
 	guarded("TestSupersededGenerationIsCutOff", "jobs of a closed lane run on", mutant.In("worker/lane.go",
 		"	l.cancel(cause)\n", "")),
 
-	guarded("TestAnswersAreChecked", "an answer is any message of the store", mutant.In("client/store.go",
+	guarded("TestAnswersOfTheStoreAreChecked", "an answer is any message of the store", mutant.In("client/store.go",
 		"last(msg.Header, jetstream.StreamHeader) != s.stream || last(msg.Header, jetstream.SubjectHeader) != subject",
 		"last(msg.Header, jetstream.StreamHeader) != s.stream")),
 	guarded("TestSentOn", "a live message may want an answer", mutant.In("client/store.go",
@@ -91,11 +94,13 @@ var shell = []guardedMutant{
 		"	if res.Seq != seq {", "	if false {")),
 	guarded("TestStatesAreTheCallersOwn", "a state shares memory with the line", mutant.In("client/take.go",
 		"prev, next := apart(c.asked.Data, res.Next)", "prev, next := c.asked.Data, res.Next")),
-	guarded("TestNewOwnerHearsHowFarItIs", "an answer to a seat that was left counts", mutant.In("client/credit.go",
+	guarded("TestAnswerToASeatThatWasLeft", "an answer to a seat that was left counts", mutant.In("client/credit.go",
 		"l.seat.gen != sent.Gen || l.seat.number != sent.Seat", "l.seat.gen == \"\"")),
-	guarded("TestDeposedOwnerAnswers", "a deposed owner's word displaces the reader", mutant.In("client/credit.go",
-		"said.Seat < s.number || said.Reader == id", "said.Reader == id")),
-	guarded("TestAStreamAnswers", "a notice may come from anywhere", mutant.In("client/beat.go",
+	guarded("TestNoticesOfBefore", "a notice of the reader's own seat displaces it", mutant.In("client/credit.go",
+		"said.Seat > l.seat.number && l.seat.displaced", "l.seat.displaced")),
+	guarded("TestDeposedOwnerAnswers", "an owner of a seat before is believed", mutant.In("client/credit.go",
+		"	case said.Seat < sent.Seat:", "	case false:")),
+	guarded("TestNoticesOfBefore", "a notice may come from anywhere", mutant.In("client/beat.go",
 		"	if m.Subject != wire.NoticePrefix+\".\"+c.cfg.Name || m.Reply != \"\" {", "	if false {")),
 	guarded("TestDigestMismatch", "what the store holds is not compared with its digest", mutant.In("client/fetch.go",
 		"wire.Sum(buf); got != res.Digest {", "wire.Sum(buf); false && got != res.Digest {")),
@@ -106,8 +111,8 @@ var shell = []guardedMutant{
 		"	kill()\n", "")),
 	guarded("TestKilledWorkerIsReplaced", "a killed worker's error is the service's", mutant.In("embedded/embedded.go",
 		"if killed.Load() {", "if false {")),
-	guarded("TestCloseEndsWaits", "a role's error is lost", mutant.In("embedded/embedded.go",
+	guarded("TestCloseSaysWhatWentWrong", "a role's error is lost", mutant.In("embedded/embedded.go",
 		"		s.errs = append(s.errs, err)\n", "")),
-	guarded("TestNoPortUnlessAsked", "the temporary folder stays", mutant.In("embedded/embedded.go",
+	guarded("TestTemporaryFolderIsRemoved", "the temporary folder stays", mutant.In("embedded/embedded.go",
 		"	if s.dir != \"\" {", "	if false {")),
 }
