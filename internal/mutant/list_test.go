@@ -72,7 +72,7 @@ var shell = []guardedMutant{
 		"a.verdict(x.job.lane.store); v == stored {", "a.verdict(x.job.lane.store); v == stored || v == exists {")),
 	guarded("TestStoredByMyself", "the worker discards what its own attempt stored", mutant.In("worker/commit.go",
 		"	case theirs.Attempt == mine.Attempt:", "	case false:")),
-	guarded("TestHeldAnswersOnce", "a run is acked although a job of it was released", mutant.In("worker/held.go",
+	guarded("TestRunIsAckedWhenItsJobsAreQueued", "a run is acked although a job of it was released", mutant.In("worker/held.go",
 		"return j.open == 0 && !j.released", "return j.open == 0")),
 	guarded("TestHeldAnswersOnce", "a job is heartbeat while its result cannot be stored", mutant.In("worker/held.go",
 		"		if reachable {", "		if true {")),

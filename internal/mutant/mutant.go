@@ -81,7 +81,7 @@ func (m *Mutant) Build(ctx context.Context, folder, dir string) (exe string, err
 		return "", err
 	}
 	exe = filepath.Join(dir, strings.ReplaceAll(folder, "/", "-")+".test")
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", exe, "./"+folder)
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags=-s -w", "-overlay", overlay, "-o", exe, "./"+folder)
 	build.Dir = Root
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)

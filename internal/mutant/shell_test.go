@@ -29,6 +29,8 @@ const (
 	mostSurvivors = 3
 	// testTime is the time of all tests of one package; a mutant that keeps them from ending is caught by it.
 	testTime = 4 * time.Minute
+	// oneTime is that of one test by itself.
+	oneTime = time.Minute
 	// tries is how often tests are run that may fail because the machine is busy.
 	tries = 3
 )
@@ -166,7 +168,7 @@ func (h *hunter) catch(t *testing.T, exe, folder, by string) (test string, caugh
 		return by, true
 	}
 	for range tries {
-		failed, by := runTests(t, exe, folder, ".")
+		failed, by := runTests(t, exe, folder, ".", testTime)
 		if !failed || by == "" { // a panic or the end of time is no test's
 			return "", failed
 		}
@@ -183,7 +185,7 @@ func (h *hunter) catch(t *testing.T, exe, folder, by string) (test string, caugh
 // be late.
 func (h *hunter) fails(t *testing.T, exe, folder, test string) bool {
 	t.Helper()
-	if failed, _ := runTests(t, exe, folder, "^"+test+"$"); !failed {
+	if failed, _ := runTests(t, exe, folder, "^"+test+"$", oneTime); !failed {
 		return false
 	}
 	if h.whole[folder] == "" {
@@ -198,19 +200,19 @@ func (h *hunter) fails(t *testing.T, exe, folder, test string) bool {
 		if h.passes[key] {
 			break
 		}
-		failed, _ := runTests(t, h.whole[folder], folder, "^"+test+"$")
+		failed, _ := runTests(t, h.whole[folder], folder, "^"+test+"$", oneTime)
 		h.passes[key] = !failed
 	}
 	return h.passes[key]
 }
 
-// runTests runs those tests of a package whose names match, and ends them when one has failed.
-func runTests(t *testing.T, exe, folder, match string) (failed bool, by string) {
+// runTests runs those tests of a package whose names match, and ends them when one has failed or the time is over.
+func runTests(t *testing.T, exe, folder, match string, limit time.Duration) (failed bool, by string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), testTime+10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit+10*time.Second)
 	defer cancel()
 	tests := exec.CommandContext(ctx, exe,
-		"-test.v", "-test.failfast", "-test.run", match, "-test.timeout", testTime.String())
+		"-test.v", "-test.failfast", "-test.run", match, "-test.timeout", limit.String())
 	tests.Dir = filepath.Join(mutant.Root, folder)
 	out, err := tests.StdoutPipe()
 	if err == nil {
