@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 
@@ -11,6 +12,9 @@ import (
 // wanted, and was not missing.
 func TestJobsAreConfirmed(t *testing.T) {
 	t.Parallel()
+	refusal := func(code int, description string) string {
+		return fmt.Sprintf(`{"error":{"err_code":%d,"description":%q}}`, code, description)
+	}
 	for name, test := range map[string]struct {
 		answer   string
 		waiting  int
@@ -19,18 +23,21 @@ func TestJobsAreConfirmed(t *testing.T) {
 		refusals bool
 	}{
 		"stored":        {`{"stream":"jetbatch-jobs","seq":4}`, 0, 1, false, false},
-		"there already": {`{"error":{"err_code":10077,"description":"maximum messages per subject exceeded"}}`, 0, 0, false, false},
-		"no room":       {`{"error":{"err_code":10047,"description":"insufficient storage resources available"}}`, 1, 0, true, true},
+		"there already": {refusal(10077, "maximum messages per subject exceeded"), 0, 0, false, false},
+		"no room":       {refusal(10047, "insufficient storage resources available"), 1, 0, true, true},
 		"no stream":     {"", 1, 0, false, true},
 		"nonsense":      {"[", 1, 0, false, true},
 	} {
 		f := &feed{
-			inbox: "_INBOX.x", log: slog.New(slog.DiscardHandler), unconfirmed: map[uint64]publication{7: {n: 1, again: true}},
+			inbox: "_INBOX.x", log: slog.New(slog.DiscardHandler),
+			unconfirmed: map[uint64]publication{7: {n: 1, again: true}},
 		}
 		f.confirm(&nats.Msg{Subject: "_INBOX.x.7", Data: []byte(test.answer)})
 		refused, waiting := f.waiting()
-		if len(waiting) != test.waiting || f.reissued() != test.again || f.crowded() != test.crowded || (refused != "") != test.refusals {
-			t.Errorf("%s: %v wait, refused %q, %d published again, crowded %v", name, waiting, refused, f.reissued(), f.crowded())
+		again, crowded := f.reissued(), f.crowded()
+		if len(waiting) != test.waiting || again != test.again || crowded != test.crowded ||
+			(refused != "") != test.refusals {
+			t.Errorf("%s: %v wait, refused %q, %d published again, crowded %v", name, waiting, refused, again, crowded)
 		}
 	}
 }
