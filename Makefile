@@ -4,7 +4,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race python lint fuzz demo bench image compose-up compose-train compose-roll compose-down manifests chaos ci
+.PHONY: help build test race python lint fuzz demo bench image compose-up compose-train compose-roll compose-down manifests chaos mutants ci
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ manifests: ## check the manifests for Kubernetes
 chaos: ## every fault at full size, figures as JSON lines; half an hour, on a machine of its own
 	$(GO) test -v -timeout 120m -parallel 6 ./internal/chaos -args -chaos.full
 	$(GO) test -v -timeout 60m ./coordinator/internal/model -args -model.full
+
+mutants: ## the roles with one safeguard removed at a time, which tests must notice; half an hour
+	$(GO) test -v -timeout 120m -run 'TestShellMutants$$' ./internal/mutant -args -mutants.shell
 
 ci: ## all that CI does
 	.ci/run

@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"internal/golden":   {},
 	"internal/metrics":  {},
 	"internal/msgp":     {},
+	"internal/mutant":   {},
 	"internal/natstest": {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
 	"internal/testset":  {"schema", "dataset", "internal/msgp", "internal/wire"},
@@ -124,7 +125,7 @@ var rules = []rule{
 	},
 	{
 		in: []string{"..."}, except: []string{"datasettest", "internal/golden", "internal/natstest", "internal/proctest", "internal/testset"},
-		never: []string{"testing", "./internal/golden/...", "./internal/natstest/...", "./internal/proctest/...", "./internal/testset/...", "./datasettest/..."}, deep: true,
+		never: []string{"testing", "./internal/golden/...", "./internal/mutant/...", "./internal/natstest/...", "./internal/proctest/...", "./internal/testset/...", "./datasettest/..."}, deep: true,
 		why: "test helpers stay out of binaries",
 	},
 	{

@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -41,4 +42,24 @@ func TestDeposedOwnerAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnswerToASeatThatWasLeft has the answer to a credit come when the reader sits elsewhere: whatever it says is of
+// the seat before.
+func TestAnswerToASeatThatWasLeft(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	now := b.r.line.credit(time.Now(), true)
+	for name, sent := range map[string]wire.Credit{
+		"seat":       {Gen: now.Gen, Seat: now.Seat - 1},
+		"generation": {Gen: "BEFORE", Seat: now.Seat},
+	} {
+		closed := wire.CreditReply{Gen: sent.Gen, Seat: sent.Seat, Reader: now.Reader, Phase: schema.PhaseClosed}
+		if warning := b.r.line.judge(&sent, &closed, time.Now()); warning != "" || b.r.run.err() != nil {
+			t.Errorf("another %s: %q, %v", name, warning, b.r.run.err())
+		}
+	}
+	take(t, b, state, 3)
 }

@@ -189,3 +189,38 @@ func TestAnswersAreChecked(t *testing.T) {
 		t.Errorf("%+v, %v", said, err)
 	}
 }
+
+// TestAnswersOfTheStoreAreChecked has somebody else answer in a store's place.
+func TestAnswersOfTheStoreAreChecked(t *testing.T) {
+	t.Parallel()
+	nc := natstest.RunInProcess(t).Connect()
+	s := newStore(nc, "train", "01J", func(err error) { t.Errorf("denied: %v", err) })
+	subject := wire.ResultSubject("train", "01J", 7)
+	for name, test := range map[string]struct {
+		streams, subjects []string
+		right             bool
+	}{
+		"right":                  {[]string{s.stream}, []string{subject}, true},
+		"stored with headers":    {[]string{"x", s.stream}, []string{"x", subject}, true},
+		"another record":         {[]string{s.stream}, []string{wire.ResultSubject("train", "01J", 8)}, false},
+		"another stream":         {[]string{topology.JobsStream}, []string{subject}, false},
+		"forged beside the true": {[]string{s.stream, topology.JobsStream}, []string{subject}, false},
+		"without headers":        {nil, nil, false},
+	} {
+		sub, err := nc.Subscribe(directGet+s.stream+".>", func(m *nats.Msg) {
+			answer := &nats.Msg{Subject: m.Reply, Data: []byte("x"), Header: nats.Header{
+				jetstream.StreamHeader: test.streams, jetstream.SubjectHeader: test.subjects,
+			}}
+			_ = nc.PublishMsg(answer) // without an answer the test fails
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.get(t.Context(), subject); (err == nil) != test.right {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := sub.Unsubscribe(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

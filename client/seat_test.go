@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -130,8 +131,12 @@ func TestStopWhileTaking(t *testing.T) {
 		defer b.r.line.mu.Unlock()
 		return b.r.line.sess != nil
 	})
+	run := b.r.run.context()
 	if err := b.Stop(deadline(t)); err != nil {
 		t.Fatal(err)
+	}
+	if err := context.Cause(run); !errors.Is(err, ErrStopped) {
+		t.Errorf("what goes on for the run ends with %v", err)
 	}
 	if err := <-got; !errors.Is(err, ErrStopped) {
 		t.Fatalf("%v", err)

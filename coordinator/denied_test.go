@@ -102,7 +102,8 @@ func TestBounds(t *testing.T) {
 	c.coordinate(coordinator.Config{}, new(hooks))
 
 	for name, req := range map[string]string{
-		"huge":           `{"batcher":"b","params":"` + strings.Repeat("x", 600<<10) + `"}`,
+		"huge": fmt.Sprintf(`{"wire":%d,"batcher":"b","reader":"r","request":"q","spec":{"dataset":"count","params":"%s"}}`,
+			wire.Version, strings.Repeat("x", 600<<10)),
 		"deep":           `{"batcher":"b","spec":{"params":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}}`,
 		"hostile name":   `{"batcher":"b.>","reader":"r","request":"q"}`,
 		"hostile reader": `{"batcher":"b","reader":"r\r\nx","request":"q"}`,

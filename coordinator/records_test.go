@@ -183,6 +183,30 @@ func TestSaveAfterAnUnknownOutcome(t *testing.T) {
 	}
 }
 
+// TestSweepSparesWhatIsThereAgain: a record that was made between its deletion and the sweep is not the marker's.
+func TestSweepSparesWhatIsThereAgain(t *testing.T) {
+	t.Parallel()
+	me, _, kv := bucket(t)
+	rec := goodRecord()
+	key := topology.BatcherKey(rec.Batcher)
+	if _, err := kv.PutString(t.Context(), key, "before"); err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	rev, err := me.create(t.Context(), rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := me.sweep(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if _, at, err := me.read(t.Context(), rec.Batcher); err != nil || at != rev {
+		t.Errorf("read at %d, %v; made at %d", at, err, rev)
+	}
+}
+
 // TestRecordsInRotation: whatever the records are, so many are read per turn, a large one rarely, and what a dead
 // coordinator owned comes first and all at once.
 func TestRecordsInRotation(t *testing.T) {
@@ -281,6 +305,12 @@ func TestLeases(t *testing.T) {
 	}
 	if l.state("a") != leaseDead || l.state("b") != leaseDead || len(l.dead()) != 0 {
 		t.Errorf("a %v, b %v, to be removed: %v", l.state("a"), l.state("b"), l.dead())
+	}
+	look(time.Hour, map[string]uint64{"a": 31, "b": 3}, "a", "b")
+	l.at = now
+	look(time.Hour, map[string]uint64{"a": 31, "b": 3}, "a", "b")
+	if l.state("a") != leaseLive || l.state("b") != leaseLive {
+		t.Errorf("after an hour in which nobody could look: a %v, b %v", l.state("a"), l.state("b"))
 	}
 	if l.gone("c", now) || !l.gone("c", now.Add(-time.Nanosecond)) {
 		t.Error("an owner without a lease is dead if its record is older than the list of leases")

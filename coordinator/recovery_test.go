@@ -151,6 +151,17 @@ func TestHalfMadeGeneration(t *testing.T) {
 			}
 			return s.Purge(t.Context())
 		},
+		"with another's genesis": func(t *testing.T, c *cluster, r *reader) error {
+			s, err := c.js.Stream(t.Context(), topology.ResultsStream(r.name, r.reply.Gen))
+			if err != nil {
+				return err
+			}
+			if err := s.Purge(t.Context()); err != nil {
+				return err
+			}
+			_, err = c.js.Publish(t.Context(), wire.GenesisSubject(r.name, r.reply.Gen), wire.Genesis("ANOTHER"))
+			return err
+		},
 		"without store": func(t *testing.T, c *cluster, r *reader) error {
 			return c.js.DeleteStream(t.Context(), topology.ResultsStream(r.name, r.reply.Gen))
 		},

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/client"
@@ -110,8 +112,51 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 	if err := svc.KillWorker("embedded-1"); err == nil {
 		t.Error("a worker was killed twice")
 	}
-	if err := b.Close(); err != nil {
+	natstest.Eventually(t, "nobody answers for the killed worker", func() bool {
+		_, err := svc.Conn().RequestWithContext(t.Context(), worker.StatusPrefix+".embedded-1", nil)
+		return errors.Is(err, nats.ErrNoResponders)
+	})
+	if err := errors.Join(b.Close(), svc.Close()); err != nil {
+		t.Errorf("a worker that was killed went wrong: %v", err)
+	}
+}
+
+// errRefused is what a registry says that takes nothing.
+var errRefused = errors.New("nothing is registered here")
+
+type refusing struct{}
+
+func (refusing) Register(prometheus.Collector) error { return errRefused }
+
+func (refusing) MustRegister(...prometheus.Collector) {}
+
+func (refusing) Unregister(prometheus.Collector) bool { return false }
+
+// TestCloseSaysWhatWentWrong has a coordinator end before its time.
+func TestCloseSaysWhatWentWrong(t *testing.T) {
+	t.Parallel()
+	log := make(said, 64)
+	svc := start(t, embedded.Config{Workers: -1, Registerer: refusing{}, Logger: slog.New(log)})
+	for <-log != "role ended" {
+	}
+	if err := svc.Close(); !errors.Is(err, errRefused) {
+		t.Errorf("Close: %v, want %v", err, errRefused)
+	}
+}
+
+// TestTemporaryFolderIsRemoved looks where the service keeps what it was given no folder for.
+func TestTemporaryFolderIsRemoved(t *testing.T) { //nolint:paralleltest // it changes the environment
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	svc := start(t, embedded.Config{})
+	if kept, err := os.ReadDir(dir); err != nil || len(kept) != 1 {
+		t.Fatalf("while it runs: %v, %v", kept, err)
+	}
+	if err := svc.Close(); err != nil {
 		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -190,17 +191,31 @@ func TestStoredByMyself(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "plain")
-	w, _ := start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
+	def := define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, large) })
+	w, _ := start(t, s, Config{Direct: DirectOff}, nil, def)
 	o.feed(1, 1)
 	o.waitEmpty()
 	natstest.Eventually(t, "the job is done", func() bool { return w.Status().Done == 1 })
 	r, _ := o.result(1)
+	purges, err := o.nc.SubscribeSync("$JS.API.STREAM.PURGE.>")
+	if err == nil {
+		err = o.nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	l := w.lanes.all()[0]
 	w.gate.enter(0)
 	// The answer to the first publication was lost and the second is refused.
 	w.exec.commits.refused(&commit{job: &job{delivery: &delivery{lane: l}, index: -1}, result: r, record: newBuffer()}, exists)
 	if st := w.Status(); st.Done != 2 || st.Failed != 0 {
 		t.Fatalf("status %+v", st)
+	}
+	if err := errors.Join(w.conns.control.Flush(), w.conns.data.Flush(), o.nc.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := purges.Pending(); n > 0 || err != nil || r.Chunks == 0 {
+		t.Fatalf("%d purges, %v: the %d chunks that the record speaks of are gone", n, err, r.Chunks)
 	}
 }
 

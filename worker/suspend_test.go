@@ -72,6 +72,7 @@ func TestMachineFaultIsNoVerdict(t *testing.T) {
 		}
 	}
 	natstest.Eventually(t, "the jobs are handed back", func() bool { n, _ := w.held.counts(); return n == 0 })
+	natstest.Eventually(t, "the lane pulls nothing", func() bool { return w.lanes.all()[0].subscription() == nil })
 	gate <- struct{}{} // opened in vain
 	gate <- struct{}{}
 	if n := openings.Load(); n > 4 {
