@@ -19,7 +19,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
@@ -47,6 +46,7 @@ type Coordinator struct {
 	ctx     context.Context // of Run; set before anything is owned
 	kv      jetstream.KeyValue
 	records *records
+	inbox   string // where workers answer this coordinator
 	fleet   fleet
 	line    line
 	process process
@@ -78,7 +78,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
 	c := &Coordinator{
-		nc: nc, js: js, cfg: cfg, log: cfg.Logger.With("coordinator", cfg.Name),
+		nc: nc, js: js, cfg: cfg, inbox: nc.NewInbox(), log: cfg.Logger.With("coordinator", cfg.Name),
 		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher),
 	}
 	for _, d := range defs {
@@ -256,7 +256,8 @@ func passing(err error) bool {
 
 func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 	for subject, handle := range map[string]nats.MsgHandler{
-		wire.WorkerPrefix + ".*":                         c.fleet.hear,
+		wire.WorkerPrefix + ".*": c.fleet.hear,
+		c.inbox:                  c.fleet.hear,
 		wire.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
 		wire.ReaderPrefix + ".*":                         c.deliverReader,
 		wire.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
@@ -400,30 +401,20 @@ func (c *Coordinator) kindTokens() []string {
 
 // addService registers the coordinator as a NATS micro service. Requests for one batcher go to any
 // coordinator of the queue group; the overview is asked of all.
-func (c *Coordinator) addService() (micro.Service, error) {
-	svc, err := micro.AddService(c.nc, micro.Config{
-		Name: "jetbatch-coordinator", Version: wire.Release,
-		Description:  "feeds jetbatch batchers with jobs",
-		Metadata:     map[string]string{"coordinator": c.cfg.Name},
-		QueueGroup:   "jetbatch",
-		StatsHandler: func(*micro.Endpoint) any { return map[string]int{"batchers": len(c.all())} },
-	})
-	if err != nil {
-		return nil, err
+func (c *Coordinator) addService() (*topology.Service, error) {
+	cfg := topology.ServiceConfig{
+		Name: "jetbatch-coordinator", Version: wire.Release, Description: "feeds jetbatch batchers with jobs",
+		Metadata: map[string]string{"coordinator": c.cfg.Name},
+		Stats:    func() any { return map[string]int{"batchers": len(c.all())} },
 	}
-	group := svc.AddGroup(wire.CoordinatorPrefix)
-	for _, op := range []string{opSeat, opStop, opStatus} {
-		err = errors.Join(err, group.AddEndpoint(op, micro.HandlerFunc(func(r micro.Request) {
-			c.handle(&nats.Msg{Subject: r.Subject(), Reply: r.Reply(), Data: r.Data()})
-		})))
+	for _, op := range []string{opSeat, opStop, opStatus, opOverview} {
+		e := topology.Endpoint{Name: op, Subject: wire.CoordinatorPrefix + "." + op, Queue: "jetbatch", Handle: c.handle}
+		if op == opOverview {
+			e.Queue = ""
+		}
+		cfg.Endpoints = append(cfg.Endpoints, e)
 	}
-	err = errors.Join(err, group.AddEndpoint(opOverview, micro.HandlerFunc(func(r micro.Request) {
-		c.handle(&nats.Msg{Subject: r.Subject(), Reply: r.Reply(), Data: r.Data()})
-	}), micro.WithEndpointQueueGroupDisabled()))
-	if err != nil {
-		return nil, errors.Join(err, svc.Stop())
-	}
-	return svc, nil
+	return topology.Serve(c.nc, cfg)
 }
 
 func (c *Coordinator) respond(m *nats.Msg, reply any) {

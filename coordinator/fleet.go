@@ -119,9 +119,9 @@ func (f *fleet) pardon(now time.Time) {
 	}
 }
 
-// askWorkers asks every worker for its status at once. The answers come by the subject of heartbeats.
+// askWorkers asks every worker for its status at once. The answers are taken as heartbeats are.
 func (c *Coordinator) askWorkers() {
-	if err := c.nc.PublishRequest(subjectAsk, wire.WorkerPrefix+"."+c.cfg.Name, nil); err != nil {
+	if err := c.nc.PublishRequest(subjectAsk, c.inbox, nil); err != nil {
 		c.log.Warn("workers not asked", "error", err)
 	}
 }

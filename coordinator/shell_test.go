@@ -15,7 +15,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/jetbatch/jetbatch/coordinator"
@@ -244,15 +243,15 @@ func TestWorkersAreKnownAtTheStart(t *testing.T) {
 	c := setup(t)
 	def := counting(new(hooks))
 	worker := schema.WorkerStatus{Worker: "w1", Slots: 3, Kinds: []string{wire.KindToken(def.Name(), def.Version())}}
-	svc, err := micro.AddService(c.nc, micro.Config{Name: "jetbatch-worker", Version: wire.Release,
-		StatsHandler: func(*micro.Endpoint) any { return worker }})
+	status := func() any { return worker }
+	svc, err := topology.Serve(c.nc, topology.ServiceConfig{ // as workers do
+		Name: "jetbatch-worker", Version: wire.Release, Stats: status,
+		Endpoints: []topology.Endpoint{{Name: "status", Subject: "jetbatch.worker-status.w1", Answer: status}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = svc.Stop() }()
-	if err := svc.AddEndpoint("status", micro.HandlerFunc(func(micro.Request) {})); err != nil {
-		t.Fatal(err)
-	}
 	c.coordinate(coordinator.Config{}, new(hooks))
 	if o := ask[wire.Overview](c, "overview", nil); len(o.Workers) != 1 || o.Workers[0].Slots != 3 {
 		t.Errorf("workers: %+v", o.Workers)

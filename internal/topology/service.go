@@ -20,10 +20,12 @@ type ServiceConfig struct {
 	Endpoints                  []Endpoint
 }
 
-// Endpoint is a subject at which a service answers requests as JSON.
+// Endpoint is a subject at which a service answers requests: as JSON by Answer, or in its own way by Handle.
 type Endpoint struct {
 	Name, Subject string
+	Queue         string // group of which one service gets a request; empty: all get it
 	Answer        func() any
+	Handle        nats.MsgHandler
 }
 
 // Service answers PING, INFO and STATS as package micro does, and its endpoints, but only where Answerable says so:
@@ -50,7 +52,7 @@ func Serve(nc *nats.Conn, cfg ServiceConfig) (*Service, error) {
 		for _, to := range [][2]string{{}, {cfg.Name}, {cfg.Name, s.identity.ID}} {
 			subject, err := micro.ControlSubject(verb, to[0], to[1])
 			if err == nil {
-				err = s.answer(subject, answer)
+				err = s.listen(subject, "", s.answers(answer))
 			}
 			if err != nil {
 				return nil, errors.Join(fmt.Errorf("service %s: %w", cfg.Name, err), s.Stop())
@@ -58,9 +60,13 @@ func Serve(nc *nats.Conn, cfg ServiceConfig) (*Service, error) {
 		}
 	}
 	for i, e := range cfg.Endpoints {
-		err := s.answer(e.Subject, func() any {
+		handle := e.Handle
+		if handle == nil {
+			handle = s.answers(e.Answer)
+		}
+		err := s.listen(e.Subject, e.Queue, func(m *nats.Msg) {
 			s.requests[i].Add(1)
-			return e.Answer()
+			handle(m)
 		})
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("service %s: %w", cfg.Name, err), s.Stop())
@@ -69,15 +75,29 @@ func Serve(nc *nats.Conn, cfg ServiceConfig) (*Service, error) {
 	return s, nil
 }
 
-func (s *Service) answer(subject string, with func() any) error {
-	sub, err := s.nc.Subscribe(subject, func(m *nats.Msg) {
-		if !Answerable(m.Reply, s.nc.Opts.InboxPrefix) {
-			return // no inbox, so nothing waits there
-		}
+// answers answers a request with a value, as JSON.
+func (s *Service) answers(with func() any) nats.MsgHandler {
+	return func(m *nats.Msg) {
 		if data, err := json.Marshal(with()); err == nil {
 			_ = m.Respond(data) // the requester asks again
 		}
-	})
+	}
+}
+
+// listen hands on what asks for an answer at an inbox. Nothing waits at any other subject.
+func (s *Service) listen(subject, queue string, handle nats.MsgHandler) error {
+	answerable := func(m *nats.Msg) {
+		if Answerable(m.Reply, s.nc.Opts.InboxPrefix) {
+			handle(m)
+		}
+	}
+	var sub *nats.Subscription
+	var err error
+	if queue == "" {
+		sub, err = s.nc.Subscribe(subject, answerable)
+	} else {
+		sub, err = s.nc.QueueSubscribe(subject, queue, answerable)
+	}
 	if err == nil {
 		s.subs = append(s.subs, sub)
 	}
@@ -103,7 +123,7 @@ func (s *Service) ping() any {
 func (s *Service) info() any {
 	info := micro.Info{ServiceIdentity: s.identity, Type: micro.InfoResponseType, Description: s.cfg.Description}
 	for _, e := range s.cfg.Endpoints {
-		info.Endpoints = append(info.Endpoints, micro.EndpointInfo{Name: e.Name, Subject: e.Subject})
+		info.Endpoints = append(info.Endpoints, micro.EndpointInfo{Name: e.Name, Subject: e.Subject, QueueGroup: e.Queue})
 	}
 	return info
 }
@@ -116,7 +136,7 @@ func (s *Service) stats() any {
 	}
 	for i, e := range s.cfg.Endpoints {
 		stats.Endpoints = append(stats.Endpoints, &micro.EndpointStats{
-			Name: e.Name, Subject: e.Subject, NumRequests: int(s.requests[i].Load()), Data: data,
+			Name: e.Name, Subject: e.Subject, QueueGroup: e.Queue, NumRequests: int(s.requests[i].Load()), Data: data,
 		})
 	}
 	return stats

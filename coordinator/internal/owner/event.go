@@ -72,12 +72,11 @@ type (
 		Reason   string // for Silent and Failed
 	}
 
-	// Retired is how the Retire effect ended: Done, Conflict, or Failed with the revision to try next.
+	// Retired is how the Retire effect ended.
 	Retired struct {
-		Outcome  Outcome
-		Revision uint64
-		Owner    string
-		Reason   string
+		Outcome Outcome
+		Owner   string
+		Reason  string
 	}
 
 	// Confirmed is the record's owner as the bucket has it; Done without an owner: there is no record.

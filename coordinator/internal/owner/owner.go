@@ -30,8 +30,8 @@ const (
 	openPatience = 2 * time.Second
 )
 
-// maxAsked is how many requests may wait; one more is told to ask again.
-const maxAsked = 64
+// maxQueued is how many requests may wait; one more is told to ask again.
+const maxQueued = 64
 
 // Config is what an owner knows of its surroundings. It does not change.
 type Config struct {

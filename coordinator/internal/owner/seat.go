@@ -34,7 +34,7 @@ type asking struct {
 
 // ask takes a request, which waits for those before it.
 func (o *Owner) ask(a *asking) {
-	if len(o.asked) >= maxAsked {
+	if len(o.asked) >= maxQueued {
 		o.answer(a, unavailable("%d requests for batcher %s wait already; ask again", len(o.asked), o.rec.Batcher))
 		return
 	}

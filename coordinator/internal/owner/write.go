@@ -14,26 +14,26 @@ import (
 
 // change is what is being recorded.
 type change struct {
-	what what
+	aim  aim
 	next wire.Record
 	asks *asking // whose answer depends on it; nil for none
 }
 
 // what is the purpose of a change.
-type what uint8
+type aim uint8
 
 const (
-	toRetire   what = iota // the record is deleted
-	toSit                  // a reader is given the seat
-	toSeek                 // the seat moves to a state that is held
-	toBegin                // a generation is begun for a request
-	toBeginNew             // a generation is begun in the place of one that was lost
-	toStop                 // the run is stopped, or left
-	toFail                 // the run failed
-	toFinish               // the trainer has everything
-	toConclude             // the verdict
-	toSave                 // progress
-	toMend                 // the same again, in the place of what was damaged
+	toRetire   aim = iota // the record is deleted
+	toSit                 // a reader is given the seat
+	toSeek                // the seat moves to a state that is held
+	toBegin               // a generation is begun for a request
+	toBeginNew            // a generation is begun in the place of one that was lost
+	toStop                // the run is stopped, or left
+	toFail                // the run failed
+	toFinish              // the trainer has everything
+	toConclude            // the verdict
+	toSave                // progress
+	toMend                // the same again, in the place of what was damaged
 )
 
 // failure is an error that ends a generation.
@@ -43,10 +43,10 @@ type failure struct {
 }
 
 // record begins a change. Nothing may be under way.
-func (o *Owner) record(what what, asks *asking, apply func(*wire.Record)) {
+func (o *Owner) record(aim aim, asks *asking, apply func(*wire.Record)) {
 	next := o.rec
 	apply(&next)
-	o.writing = &change{what: what, next: next, asks: asks}
+	o.writing = &change{aim: aim, next: next, asks: asks}
 	o.emit(Record{next, o.rev})
 }
 
@@ -107,7 +107,7 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	}
 	o.writeAt = now.Add(Beat)
 	o.tell()
-	switch c.what {
+	switch c.aim {
 	case toSit, toSeek, toBegin, toStop:
 		o.finish(c.asks, unavailable("record of batcher %s: %s", o.rec.Batcher, e.Reason))
 	case toBeginNew:
@@ -116,13 +116,13 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 		}
 		o.unmake(now, unavailable("record of batcher %s: %s", o.rec.Batcher, e.Reason).Message)
 	default:
-		o.warn("record not changed yet", "change", c.what.String(), "error", e.Reason)
+		o.warn("record not changed yet", "change", c.aim.String(), "error", e.Reason)
 	}
 }
 
 // stored goes on after a change of the record.
 func (o *Owner) stored(now time.Time, c *change) {
-	switch c.what {
+	switch c.aim {
 	case toSit:
 		o.sat(now, c.asks)
 	case toSeek:
@@ -149,8 +149,8 @@ func (o *Owner) stored(now time.Time, c *change) {
 	}
 }
 
-func (w what) String() string {
-	return [...]string{"collection", "seat", "look-up", "new generation", "new generation", "stop", "failure", "end of the run", "end of the sequence", "progress", "the same again"}[w]
+func (a aim) String() string {
+	return [...]string{"collection", "seat", "look-up", "new generation", "new generation", "stop", "failure", "end of the run", "end of the sequence", "progress", "the same again"}[a]
 }
 
 // retire deletes a batcher that had no reader for its idle timeout, or whose first Open was refused.
@@ -159,13 +159,13 @@ func (o *Owner) retire() {
 		return // it is looked at again
 	}
 	o.unwanted = false
-	o.writing = &change{what: toRetire, next: o.rec}
+	o.writing = &change{aim: toRetire, next: o.rec}
 	o.emit(Retire{o.rev})
 }
 
 // retired ends a Retire. The revision is another after a change, or a deletion, whose outcome was unknown.
 func (o *Owner) retired(now time.Time, e Retired) {
-	if o.writing == nil || o.writing.what != toRetire {
+	if o.writing == nil || o.writing.aim != toRetire {
 		return
 	}
 	o.writing = nil
@@ -177,9 +177,6 @@ func (o *Owner) retired(now time.Time, e Retired) {
 	case Conflict:
 		o.depose(e.Owner)
 	case Silent, Failed:
-		if e.Revision > 0 {
-			o.rev = e.Revision
-		}
 		o.warn("idle batcher not collected yet", "error", e.Reason)
 	}
 }
