@@ -19,7 +19,7 @@ type change struct {
 	asks *asking // whose answer depends on it; nil for none
 }
 
-// what is the purpose of a change.
+// aim is the purpose of a change.
 type aim uint8
 
 const (
