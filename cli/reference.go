@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
@@ -17,7 +18,7 @@ import (
 // reference is dataset.Sequential on bytes: it verifies any data set that is compiled in, whatever its types.
 type reference struct {
 	kind  *kind.Kind
-	inst  kind.Instance
+	inst  *kind.Opened
 	state []byte
 	n     int
 }
@@ -53,6 +54,14 @@ func (a *app) openReference(ctx context.Context, name string, params json.RawMes
 	return ref, func() { release(); k.CloseIdle() }, nil
 }
 
+// checkOrigin returns what this machine has, if a state is of something else.
+func (r *reference) checkOrigin(state schema.State) error {
+	if here := r.inst.Origin; !state.IsZero() && state.Origin != "" && state.Origin != here.Digest {
+		return errors.New(strings.Join(here.Differences(nil)[1:], "; "))
+	}
+	return nil
+}
+
 // next returns the payload that follows and moves on; jobs that the data set skips are passed over. At the end of the
 // data it returns io.EOF.
 func (r *reference) next(ctx context.Context) (payload []byte, err error) {
@@ -77,6 +86,10 @@ func (r *reference) next(ctx context.Context) (payload []byte, err error) {
 
 // compare checks a batch that was taken, and the state after it, against the reference's next.
 func (r *reference) compare(ctx context.Context, payload []byte, next schema.State) error {
+	if err := r.checkOrigin(next); err != nil {
+		return fmt.Errorf("%w: batch %d: the service has other parameters or data than this machine, which has: %w",
+			errDiffers, r.n+1, err)
+	}
 	want, err := r.next(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

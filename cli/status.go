@@ -123,6 +123,11 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	if len(s.Batchers) == 0 {
 		fmt.Fprintln(t, "none")
 	}
+	for _, b := range s.Batchers {
+		if b.Accepted != "" {
+			fmt.Fprintf(t, "\naccepted change of %s: %s\n", b.Batcher, oneLine(b.Accepted, 200))
+		}
+	}
 	fmt.Fprintln(t, "\nWORKER\tSLOTS\tRUNNING\tDONE\tRETRIED\tFAILED\tDATA SETS\tLAST ERROR")
 	for _, x := range s.Workers {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", x.Worker, x.Slots, x.Running, x.Done, x.Retried, x.Failed,

@@ -28,6 +28,7 @@ type takeCmd struct {
 	Verify      bool          `help:"Make every batch here too, and compare bytes and states; exit with 3 if they differ."`
 	Stop        bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
 	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
+	Accept      bool          `name:"accept-change" help:"Go on from a state of other parameters or data; else that ends with 2."`
 	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
 	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB." placeholder:"BYTES"`
 	Retain      int           `help:"Taken batches kept, so that going back to one costs nothing; -1 for none. Defaults to half the window."`
@@ -102,7 +103,7 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	defer nc.Close()
 	cfg := client.Config{
 		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain,
-		TakeOver: c.TakeOver, Logger: a.log, Registerer: o.registerer(),
+		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
 	}
 	if params != nil {
 		cfg.Params = params

@@ -55,8 +55,13 @@ func (c *takeCmd) one(ctx context.Context, a *app, params json.RawMessage) error
 		return err
 	}
 	defer closing()
+	if err := ref.checkOrigin(state); err != nil && !c.Accept {
+		return fmt.Errorf("%w: it was made with others than these: %w", kind.ErrWrongData, err)
+	}
 	named := func(data []byte) schema.State {
-		return schema.State{Dataset: ref.kind.Name, Version: ref.kind.Version, Data: data}
+		return schema.State{
+			Dataset: ref.kind.Name, Version: ref.kind.Version, Origin: ref.inst.Origin.Digest, Data: data,
+		}
 	}
 	r := &oneReport{Dataset: fmt.Sprintf("%s@%d", ref.kind.Name, ref.kind.Version), State: named(ref.state)}
 	payload, err := r.make(ctx, ref)

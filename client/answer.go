@@ -64,6 +64,9 @@ func checkSeat(want *sitting, reply *wire.SeatReply) error {
 	if err := wire.CheckName("generation", reply.Gen); err != nil {
 		return err
 	}
+	if len(reply.State.Origin) > schema.MaxOrigin {
+		return fmt.Errorf("a seat at a state with an origin of %d bytes", len(reply.State.Origin))
+	}
 	if reply.Position > maxPosition || len(reply.State.Data) > schema.MaxState {
 		return fmt.Errorf("a seat at position %d with a state of %d bytes", reply.Position, len(reply.State.Data))
 	}

@@ -62,6 +62,12 @@ type Config struct {
 	// TakeOver makes Open and Start take the batcher from a process that still holds it. Defaults to false.
 	TakeOver bool
 
+	// AcceptChange has Take and Start go on from a state of other parameters or data, which are an *OriginError else: the
+	// position is used as it is, and the differences are logged and shown in Status. Set it when the change is meant, such
+	// as data that was moved or appended to, for one run: every state from there on is of the new data. Defaults to
+	// false.
+	AcceptChange bool
+
 	// Logger hears of re-seats and of waits that last. Defaults to slog.Default().
 	Logger *slog.Logger
 

@@ -46,6 +46,9 @@ var (
 	// data set cannot read, and for the zero State where the data set has no first state.
 	ErrWrongState = errors.New("not a state of this data set")
 
+	// ErrWrongData is matched by every *OriginError: a state of other parameters or data than the batcher's.
+	ErrWrongData = errors.New("the state is of other parameters or data")
+
 	// ErrStateTooLarge is returned for a state of more than schema.MaxState bytes, whether given or made by the iterator.
 	ErrStateTooLarge = schema.ErrStateTooLarge
 
@@ -96,6 +99,7 @@ var sentinels = map[string]error{
 	schema.CodeUnknownDataset:   ErrUnknownDataset,
 	schema.CodeBadParams:        ErrBadParams,
 	schema.CodeWrongState:       ErrWrongState,
+	schema.CodeWrongData:        ErrWrongData,
 	schema.CodeStateTooLarge:    ErrStateTooLarge,
 	schema.CodeJobTooLarge:      ErrJobTooLarge,
 	schema.CodeIteratorStalled:  ErrIteratorStalled,
@@ -147,6 +151,24 @@ func (e *JobError) Is(target error) bool {
 	sentinel := sentinels[e.Code]
 	return sentinel != nil && sentinel == target
 }
+
+// OriginError is returned by Start and Take, before a batch is taken, for a state that was made with other parameters or
+// on other data than the data set has now. Config.AcceptChange goes on from it all the same.
+type OriginError struct {
+	Batcher, Dataset string
+	State            schema.State // that was asked for
+	// Differences are for people, one for each thing that differs: "parameter stride was 10s and is 5s", "recordings was
+	// 93 and is 96".
+	Differences []string
+}
+
+func (e *OriginError) Error() string {
+	return fmt.Sprintf("batcher %s: data set %s: %v: %s",
+		e.Batcher, e.Dataset, ErrWrongData, strings.Join(e.Differences, "; "))
+}
+
+// Is reports whether target is ErrWrongData.
+func (e *OriginError) Is(target error) bool { return target == ErrWrongData }
 
 // WaitError says what a call was waiting for when its context ended.
 type WaitError struct {

@@ -45,6 +45,7 @@ type seat struct {
 	gen     string
 	number  uint64
 	version uint32       // of the data set
+	origin  string       // of its parameters and data; empty for unknown
 	zero    schema.State // what the zero state means; itself zero while not known
 	sat     time.Time    // when it was ours
 }
@@ -94,7 +95,7 @@ func (l *line) isHead(s schema.State) bool {
 		}
 		s = l.seat.zero
 	}
-	if s.Dataset != "" && s.Version != l.seat.version {
+	if s.Dataset != "" && s.Version != l.seat.version || s.Origin != "" && s.Origin != l.seat.origin {
 		return false
 	}
 	return bytes.Equal(s.Data, l.buf.State())
@@ -104,7 +105,9 @@ func (l *line) isHead(s schema.State) bool {
 func (l *line) head() (state schema.State, gen string, seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	state = schema.State{Dataset: l.cfg.Dataset, Version: l.seat.version, Data: bytes.Clone(l.buf.State())}
+	state = schema.State{
+		Dataset: l.cfg.Dataset, Version: l.seat.version, Origin: l.seat.origin, Data: bytes.Clone(l.buf.State()),
+	}
 	return state, l.seat.gen, l.buf.Head()
 }
 
@@ -227,7 +230,9 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 	if first {
 		zero = reply.State.Clone()
 	}
-	l.seat = seat{gen: reply.Gen, number: reply.Seat, version: reply.State.Version, zero: zero, sat: now}
+	l.seat = seat{
+		gen: reply.Gen, number: reply.Seat, version: reply.State.Version, origin: reply.State.Origin, zero: zero, sat: now,
+	}
 	l.window = min(max(reply.Window, 1), span)
 	l.owner.set(schema.PhaseRunning)
 	l.owner.answered()
@@ -303,10 +308,10 @@ func (l *line) amend(s *schema.Status) {
 	}
 }
 
-// deliver counts a batch and moves past it. It returns the version of the data set, and whether a credit is due.
+// deliver counts a batch and moves past it. It returns what names the states of the seat, and whether a credit is due.
 func (l *line) deliver(
 	entry *reorder.Entry[arrival], timing *schema.Timing, began, now time.Time,
-) (version uint32, due bool) {
+) (named schema.State, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tally.batch(entry, timing, began, now)
@@ -314,7 +319,8 @@ func (l *line) deliver(
 	// A payload took about as long on its way into the store as out of it.
 	l.late.pace.Observe(res.Worker, int64(stage(stage(res.Materialize)+got.arrived.Sub(got.came))))
 	l.run.progress()
-	return l.seat.version, l.advance(entry, now)
+	named = schema.State{Dataset: l.cfg.Dataset, Version: l.seat.version, Origin: l.seat.origin}
+	return named, l.advance(entry, now)
 }
 
 // pass counts a hole and moves past it. It reports whether a credit is due.

@@ -168,6 +168,7 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, TakeOver: want.takeOver,
 			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
+			AcceptChange: s.cfg.AcceptChange,
 		},
 		decode: func(subject string, data []byte) (*schema.Fault, error) {
 			err := readAnswer(subject, data, &reply)
@@ -187,6 +188,9 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		q.limit = repairTimeout
 	}
 	if err := s.ask.ask(ctx, q); err != nil {
+		if errors.Is(err, ErrWrongData) {
+			err = &OriginError{s.cfg.Name, s.cfg.Dataset, want.state, reply.Differences}
+		}
 		return wire.SeatReply{}, err
 	}
 	for _, w := range reply.Warnings {

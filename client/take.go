@@ -163,16 +163,16 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func([]byt
 	now := time.Now()
 	timing := timingOf(res, got, c.began, now)
 	r.meters.observe(&timing)
-	version, due := r.line.deliver(&entry, &timing, c.began, now)
+	following, due := r.line.deliver(&entry, &timing, c.began, now)
 	if due {
 		r.credits.publish()
 	}
 	prev, next := apart(c.asked.Data, res.Next)
 	t := taken{
-		seq: res.Seq, prev: c.asked, next: schema.State{Dataset: r.cfg.Dataset, Version: version, Data: next}, timing: timing,
+		seq: res.Seq, prev: c.asked, next: following, timing: timing,
 		worker: res.Worker, attempt: res.Attempt, deliveries: res.Deliveries, payload: got.payload, trace: got.trace,
 	}
-	t.prev.Data = prev
+	t.prev.Data, t.next.Data = prev, next
 	return t, nil
 }
 

@@ -42,10 +42,19 @@ type batcher struct {
 
 // opened is a data set that the owner had opened.
 type opened struct {
-	kind    *kind.Kind
 	spec    wire.Spec
-	inst    kind.Instance
+	inst    *kind.Opened
 	release func()
+	users   atomic.Int32 // the owner, and feeds whose Next may outlast it
+}
+
+func (d *opened) hold() { d.users.Add(1) }
+
+// drop ends a use; the last releases the instance.
+func (d *opened) drop() {
+	if d.users.Add(-1) == 0 {
+		d.release()
+	}
 }
 
 func newBatcher(c *Coordinator, rec wire.Record, rev uint64) *batcher {

@@ -22,6 +22,9 @@ func (c *Coordinator) collects(ctx context.Context) {
 		if err := c.collect(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("old generations not collected", "error", err)
 		}
+		if err := c.origins.collect(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			c.log.Warn("old descriptions of data not collected", "error", err)
+		}
 	})
 }
 

@@ -47,6 +47,7 @@ type Coordinator struct {
 	kv      jetstream.KeyValue
 	records *records
 	inbox   string // where workers answer this coordinator
+	origins *origins
 	fleet   fleet
 	line    line
 	process process
@@ -191,6 +192,7 @@ func (c *Coordinator) prepareOnce(ctx context.Context) error {
 		return err
 	}
 	c.kv, c.records = kv, &records{kv: kv, stream: stream, self: c.cfg.Name}
+	c.origins = &origins{records: c.records, written: make(map[string]time.Time)}
 	return c.renew(ctx)
 }
 

@@ -64,6 +64,8 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		b.spawn(func() owner.Event { return b.c.confirmRecord(b.name) })
 	case owner.Open:
 		b.open(e)
+	case owner.Compare:
+		b.compare(e)
 	case owner.Release:
 		b.release(e.Serial)
 	case owner.Begin:
@@ -181,16 +183,19 @@ func outcome(err error) (owner.Outcome, string, string) {
 func (b *batcher) open(e owner.Open) {
 	k := b.c.kinds[e.Spec.Dataset]
 	b.c.running.Go(func() {
-		inst, release, err := k.Acquire(b.c.ctx, e.Spec.Params)
+		inst, release, err := k.Reopen(b.c.ctx, e.Spec.Params)
 		if err != nil {
 			b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
 			return
 		}
+		b.c.running.Go(func() { b.c.origins.describe(b.c.ctx, b.log, inst.Origin) })
 		taken := make(chan struct{})
 		b.post(func() {
 			defer close(taken)
-			b.opened[e.Serial] = &opened{k, e.Spec, inst, release}
-			b.step(owner.Opened{Serial: e.Serial})
+			d := &opened{spec: e.Spec, inst: inst, release: release}
+			d.hold()
+			b.opened[e.Serial] = d
+			b.step(owner.Opened{Serial: e.Serial, Origin: inst.Origin.Digest, Verifiable: inst.Origin.Data != ""})
 		})
 		select {
 		case <-taken:
@@ -203,8 +208,22 @@ func (b *batcher) open(e owner.Open) {
 func (b *batcher) release(serial uint64) {
 	if d := b.opened[serial]; d != nil {
 		delete(b.opened, serial)
-		d.release()
+		d.drop()
 	}
+}
+
+// compare finds out how what is opened differs from another origin.
+func (b *batcher) compare(e owner.Compare) {
+	compared := owner.Compared{Serial: e.Serial, From: e.From}
+	d := b.opened[e.Serial]
+	b.spawn(func() owner.Event {
+		if d == nil { // it was let go of meanwhile
+			compared.Differences = []string{"the data set is not open any more"}
+			return compared
+		}
+		compared.Differences = d.inst.Origin.Differences(b.c.origins.described(b.c.ctx, e.From))
+		return compared
+	})
 }
 
 // begin asks for a data set's first state. A Start that does not return within the time for Next leaves its goroutine
@@ -236,13 +255,12 @@ func (b *batcher) begin(e owner.Begin) {
 // start feeds a generation.
 func (b *batcher) start(e owner.Feed) {
 	d := b.opened[e.Serial]
-	// A use of its own: the owner may let go of the data set while Next of the generation before still runs.
-	inst, release, err := d.kind.Acquire(b.c.ctx, d.spec.Params)
-	if err == nil {
-		b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), inst, release, feedOf{
-			gen: e.Gen, dataset: d.spec.Dataset, subject: wire.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
-		})
-	}
+	d.hold() // the owner may let go of the data set while Next of the generation before still runs
+	var err error
+	b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), d.inst, d.drop, feedOf{
+		gen: e.Gen, dataset: d.spec.Dataset,
+		subject: wire.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
+	})
 	if err != nil { // the connection is closed, or Run ends
 		b.log.Warn("generation not fed", "gen", e.Gen, "error", err)
 		b.feed = nil

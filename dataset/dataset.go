@@ -45,18 +45,23 @@ type Starter[S any] interface {
 	Start() (S, error)
 }
 
-// Fingerprinter is optional: what the order and content of a data set depend on besides its parameters.
+// Fingerprinter is optional: what the order and content of a data set depend on besides its parameters. With it a state
+// is refused on other data, and machines that have opened other data than a run's do not take part in it.
 type Fingerprinter interface {
-	// Fingerprint looks at the data. It may do I/O, is called rarely, and gives an equal Digest as long as every state
-	// yields the same jobs and every job the same batch.
+	// Fingerprint looks at the data that was opened. It may do I/O, is called once by every coordinator and worker that
+	// opens the data set, and gives an equal Digest as long as every state yields the same jobs and every job the same
+	// batch. An error is one of opening.
 	Fingerprint(ctx context.Context) (Fingerprint, error)
 }
 
 // Fingerprint is a digest and, for people, what it is made of, so that an error can name what differs.
 type Fingerprint struct {
 	Digest string
-	// Parts are in an order that does not change, such as "recordings": "93" or "signals": the digest of a table.
+	// Parts are in an order that does not change, such as "recordings": "93" or "signals": the digest of a table. The
+	// first 64 are kept, with 256 bytes of each name and value.
 	Parts []Part
+	// Ignore names parameters, as their JSON has them, that change neither order nor content: where the data lies, say.
+	Ignore []string
 }
 
 // Part is a name and a short text.

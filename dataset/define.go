@@ -211,6 +211,23 @@ func (i *instance[S, J, B]) Materialize(ctx context.Context, job, scratch []byte
 	return pieces, grown, nil
 }
 
+func (i *instance[S, J, B]) Fingerprint(ctx context.Context) (print kind.Fingerprint, err error) {
+	defer kind.Recover(&err)
+	f, ok := any(i.ds).(Fingerprinter)
+	if !ok {
+		return kind.Fingerprint{}, nil
+	}
+	p, err := f.Fingerprint(ctx)
+	if err != nil {
+		return kind.Fingerprint{}, err
+	}
+	print = kind.Fingerprint{Digest: p.Digest, Ignore: p.Ignore}
+	for _, part := range p.Parts {
+		print.Parts = append(print.Parts, kind.Part(part))
+	}
+	return print, nil
+}
+
 func (i *instance[S, J, B]) Close() (err error) {
 	defer kind.Recover(&err)
 	if c, ok := i.ds.(io.Closer); ok {

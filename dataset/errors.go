@@ -15,6 +15,9 @@ var (
 	// another data set.
 	ErrWrongState = kind.ErrWrongState
 
+	// ErrWrongData is returned for a state whose Origin is another than that of the parameters and data at hand.
+	ErrWrongData = kind.ErrWrongData
+
 	// ErrBadParams is what an author's open may wrap for parameters that make no sense; the trainer's Open then
 	// returns client.ErrBadParams.
 	ErrBadParams = kind.ErrBadParams

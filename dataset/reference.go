@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -20,16 +22,18 @@ type Reference[B any] struct {
 	seq   uint64
 }
 
-// Sequential returns the reference of a data set that has no name yet: its states have the name and version of the
-// state that they follow from, none after the zero state. [SequentialOf] is that of a definition.
+// Sequential returns the reference of a data set that has no name yet: its states have the name, version and origin of
+// the state that they follow from, none after the zero state. [SequentialOf] is that of a definition.
 func Sequential[S, J, B any](ds Dataset[S, J, B]) *Reference[B] {
 	l := &loop[S, J, B]{ds: ds, invalid: checkTypes[S, J, B]()}
 	return &Reference[B]{take: l.take, close: l.close}
 }
 
 // SequentialOf opens a definition with parameters, encoded as client.Config.Params are, and returns its reference,
-// whose batches, states and end are the service's: states have the definition's name and version, and those of another
-// are [ErrWrongState]. B is the author's type of batches, or any. So one batch is loaded by hand from a state:
+// whose batches, states and end are the service's: states have the definition's name and version, and those of another are
+// [ErrWrongState]. They have the origin of parameters and data, too, and those of another are [ErrWrongData]; clear a
+// state's Origin to go on from it all the same. B is the author's type of batches, or any. So one batch is loaded by
+// hand from a state:
 //
 //	ref, err := dataset.SequentialOf[schema.Batch](ctx, def, params)
 //	...
@@ -53,7 +57,11 @@ func SequentialOf[B any](ctx context.Context, def Definition, params any) (*Refe
 	if err != nil {
 		return nil, fmt.Errorf("open data set %s: %w", def.Name(), err)
 	}
-	takeOne := l.named(def.Name(), def.Version())
+	origin, err := l.origin(ctx, kind.Of(def), raw)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open data set %s: %w", def.Name(), err), l.close())
+	}
+	takeOne := l.named(def.Name(), def.Version(), origin)
 	take := func(ctx context.Context, state schema.State) (schema.Step[B], error) {
 		s, err := takeOne(ctx, state)
 		step := schema.Step[B]{Prev: s.Prev, Next: s.Next, Timing: s.Timing, Deliveries: s.Deliveries}
@@ -95,20 +103,27 @@ type loop[S, J, B any] struct {
 
 	name    string // of the data set, if it is defined
 	version uint32
+	from    kind.Origin
 }
 
 // anyLoop is a loop without its types.
 type anyLoop interface {
-	// named gives the loop the name and version that its states have.
-	named(name string, version uint32) takeAny
+	// origin is what the states of the opened data set count in.
+	origin(ctx context.Context, k *kind.Kind, params json.RawMessage) (kind.Origin, error)
+	// named gives the loop the name, version and origin that its states have.
+	named(name string, version uint32, from kind.Origin) takeAny
 	close() error
 }
 
 // takeAny is Reference.Take before it counts.
 type takeAny func(context.Context, schema.State) (schema.Step[any], error)
 
-func (l *loop[S, J, B]) named(name string, version uint32) takeAny {
-	l.name, l.version = name, version
+func (l *loop[S, J, B]) origin(ctx context.Context, k *kind.Kind, params json.RawMessage) (kind.Origin, error) {
+	return k.OriginOf(ctx, &instance[S, J, B]{ds: l.ds}, params)
+}
+
+func (l *loop[S, J, B]) named(name string, version uint32, from kind.Origin) takeAny {
+	l.name, l.version, l.from = name, version, from
 	return func(ctx context.Context, state schema.State) (schema.Step[any], error) {
 		s, err := l.take(ctx, state)
 		return schema.Step[any]{
@@ -154,7 +169,7 @@ func (l *loop[S, J, B]) take(ctx context.Context, state schema.State) (schema.St
 		if err != nil {
 			return step, err
 		}
-		step.Next.Dataset, step.Next.Version = state.Dataset, state.Version
+		step.Next.Dataset, step.Next.Version, step.Next.Origin = state.Dataset, state.Version, state.Origin
 		began = time.Now()
 		step.Batch, err = l.ds.Materialize(ctx, job)
 		step.Timing.Materialize += time.Since(began)
@@ -172,6 +187,9 @@ func (l *loop[S, J, B]) begin(state schema.State) (schema.State, error) {
 		return state, fmt.Errorf("%w: it is of %s@%d, and this is %s@%d",
 			ErrWrongState, state.Dataset, state.Version, l.name, l.version)
 	}
+	if l.name != "" && !state.IsZero() && state.Origin != "" && state.Origin != l.from.Digest {
+		return state, fmt.Errorf("%w: %s", ErrWrongData, strings.Join(l.from.Differences(nil), "; "))
+	}
 	if state.IsZero() {
 		starter, ok := l.ds.(Starter[S])
 		if !ok {
@@ -186,7 +204,7 @@ func (l *loop[S, J, B]) begin(state schema.State) (schema.State, error) {
 		}
 	}
 	if l.name != "" {
-		state.Dataset, state.Version = l.name, l.version
+		state.Dataset, state.Version, state.Origin = l.name, l.version, l.from.Digest
 	}
 	return state, nil
 }

@@ -30,7 +30,8 @@ func digest(data []byte) string {
 // were kept, and of every sample file size and time of its last change or, by
 // Params.Fingerprint, its content. The files are looked at when it is called.
 // A file that cannot be opened is an error. Of a [Source] whose objects have no
-// ModTime, only sizes count.
+// ModTime, only sizes count. The parameters dir, allow_links and files change
+// nothing that is digested, and are no part of a state's origin.
 func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) {
 	files := make([]*Signal, 0, len(d.signals))
 	seen := make(map[string]bool, len(d.signals))
@@ -63,7 +64,9 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 		fmt.Fprintf(sum, "%q %q\n", p.Name, p.Value)
 	}
 	whole := sum.Sum128().Bytes()
-	return dataset.Fingerprint{Digest: hex.EncodeToString(whole[:]), Parts: parts}, nil
+	return dataset.Fingerprint{
+		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{"dir", "allow_links", "files"},
+	}, nil
 }
 
 // fingerprints looks at every file.

@@ -26,6 +26,7 @@ const (
 	CodeUnknownDataset   = "unknown_dataset"
 	CodeBadParams        = "bad_params"
 	CodeWrongState       = "wrong_state"
+	CodeWrongData        = "wrong_data" // a state of other parameters or data
 	CodeStateTooLarge    = "state_too_large"
 	CodeJobTooLarge      = "job_too_large"
 	CodeIteratorStalled  = "iterator_stalled"

@@ -12,7 +12,7 @@ import (
 func FuzzStateText(f *testing.F) {
 	saved := mustState(f, samplePosition())
 	saved.Dataset, saved.Version = "ecg", 2
-	for _, s := range []State{{}, saved, {Dataset: "a:b", Data: []byte{0}}} {
+	for _, s := range []State{{}, saved, {Dataset: "a:b", Data: []byte{0}}, {Dataset: "a", Origin: "5f:1c", Data: []byte{0}}} {
 		text, err := s.MarshalText()
 		if err != nil {
 			f.Fatal(err)

@@ -3,6 +3,7 @@ package schema
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"net/url"
@@ -18,19 +19,28 @@ import (
 // MaxState is the most bytes that [State.Data] may hold: 16 KiB.
 const MaxState = 16 << 10
 
+// MaxOrigin is the most bytes that [State.Origin] may hold.
+const MaxOrigin = 64
+
 // State is a position in a data set: where the next batch comes from. It is what a trainer saves with its checkpoint.
 // The zero State is the data set's first one.
 //
 // Dataset and Version say which definition the state belongs to; the service fills them in, and refuses a state of
 // another data set or version. Data is the canonical encoding of the author's state.
+//
+// Origin says which parameters and data the position counts in: a digest of the data set's parameters and of its
+// fingerprint, in hexadecimal. The service fills it in, and refuses a state of another origin. It is empty where it is
+// not known: in a state that the trainer encoded itself, or that was saved before states had an origin. It is no part
+// of the position: states that differ in it alone are equal.
 type State struct {
 	Dataset string
 	Version uint32
+	Origin  string
 	Data    []byte
 }
 
-// NewState encodes v, the author's state, leaving Dataset and Version to the service. It decodes what it encoded, and
-// refuses with [ErrStateNotCanonical] a value that does not come back as the same bytes, or that holds a map whose
+// NewState encodes v, the author's state, leaving Dataset, Version and Origin to the service. It decodes what it
+// encoded, and refuses with [ErrStateNotCanonical] a value that does not come back as the same bytes, or that holds a map whose
 // keys are not strings. What v keeps in unexported fields is not seen, unless v encodes itself. More than [MaxState]
 // bytes are [ErrStateTooLarge].
 func NewState(v any) (State, error) {
@@ -68,7 +78,8 @@ func NewState(v any) (State, error) {
 // fit the type; neither ever wraps io.EOF.
 func (s State) Decode(v any) error { return msgp.Unmarshal(s.Data, v) }
 
-// Equal reports whether s and o are the same position of the same data set and version.
+// Equal reports whether s and o are the same position of the same data set and version, whatever their Origin: a state
+// of unknown origin is found where it is held.
 func (s State) Equal(o State) bool {
 	return s.Dataset == o.Dataset && s.Version == o.Version && bytes.Equal(s.Data, o.Data)
 }
@@ -90,27 +101,51 @@ func (s State) String() string {
 	return fmt.Sprintf("%s@%d#%08x (%d bytes)", s.Dataset, s.Version, crc32.Checksum(s.Data, castagnoli), len(s.Data))
 }
 
-const stateTextPrefix = "jb1"
+// The first field of a state's text: without and with an origin.
+const (
+	stateTextPrefix  = "jb1"
+	originTextPrefix = "jb2"
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // MarshalText returns s as one printable token without spaces,
 //
+//	jb2:<data set>:<version>:<origin>:<data, base64url>:<checksum>
 //	jb1:<data set>:<version>:<data, base64url>:<checksum>
 //
-// with the data set's name escaped as in a URL query and the CRC-32C of everything before its colon, in hexadecimal.
+// the second where the origin is not known. The data set's name and the origin are escaped as in a URL query; the
+// checksum is the CRC-32C of everything before its colon, in hexadecimal.
 func (s State) MarshalText() ([]byte, error) {
-	if len(s.Data) > MaxState {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrStateTooLarge, len(s.Data), MaxState)
+	if err := s.checkSize(); err != nil {
+		return nil, err
 	}
-	text := make([]byte, 0, 32+len(s.Dataset)+base64.RawURLEncoding.EncodedLen(len(s.Data)))
-	text = append(text, stateTextPrefix+":"...)
+	text := make([]byte, 0, 32+len(s.Dataset)+len(s.Origin)+base64.RawURLEncoding.EncodedLen(len(s.Data)))
+	if s.Origin == "" {
+		text = append(text, stateTextPrefix+":"...)
+	} else {
+		text = append(text, originTextPrefix+":"...)
+	}
 	text = append(text, url.QueryEscape(s.Dataset)...)
 	text = append(text, ':')
 	text = strconv.AppendUint(text, uint64(s.Version), 10)
 	text = append(text, ':')
+	if s.Origin != "" {
+		text = append(text, url.QueryEscape(s.Origin)...)
+		text = append(text, ':')
+	}
 	text = base64.RawURLEncoding.AppendEncode(text, s.Data)
 	return fmt.Appendf(text, ":%08x", crc32.Checksum(text, castagnoli)), nil
+}
+
+func (s State) checkSize() error {
+	switch {
+	case len(s.Data) > MaxState:
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrStateTooLarge, len(s.Data), MaxState)
+	case len(s.Origin) > MaxOrigin:
+		return fmt.Errorf("%w: an origin of %d bytes, at most %d", ErrStateTooLarge, len(s.Origin), MaxOrigin)
+	}
+	return nil
 }
 
 // UnmarshalText reads what [State.MarshalText] wrote; white space around it does not matter. Any other text is refused
@@ -118,20 +153,30 @@ func (s State) MarshalText() ([]byte, error) {
 func (s *State) UnmarshalText(text []byte) error {
 	token := string(bytes.TrimSpace(text))
 	parts := strings.Split(token, ":")
-	if parts[0] != stateTextPrefix {
-		return fmt.Errorf("%w: it does not begin with %q: give the whole token that was saved",
-			ErrBadStateText, stateTextPrefix+":")
+	var fields int
+	switch parts[0] {
+	case stateTextPrefix:
+		fields = 5
+	case originTextPrefix:
+		fields = 6
+	default:
+		return fmt.Errorf("%w: it does not begin with %q or %q: give the whole token that was saved",
+			ErrBadStateText, originTextPrefix+":", stateTextPrefix+":")
 	}
-	if len(parts) != 5 {
-		return fmt.Errorf("%w: %d fields, not 5: it was cut short, or runs into another; copy the whole token again",
-			ErrBadStateText, len(parts))
+	if len(parts) != fields {
+		return fmt.Errorf("%w: %d fields, not %d: it was cut short, or runs into another; copy the whole token again",
+			ErrBadStateText, len(parts), fields)
 	}
 	sum := fmt.Sprintf("%08x", crc32.Checksum([]byte(token[:strings.LastIndexByte(token, ':')]), castagnoli))
-	if parts[4] != sum {
+	if parts[fields-1] != sum {
 		return fmt.Errorf("%w: the checksum is wrong: a character was changed or lost; copy the whole token again",
 			ErrBadStateText)
 	}
-	got, err := parseState(parts[1], parts[2], parts[3])
+	origin := ""
+	if fields == 6 {
+		origin = parts[3]
+	}
+	got, err := parseState(parts[1], parts[2], origin, parts[fields-2])
 	if err != nil {
 		return fmt.Errorf("%w: %w: it was not written by MarshalText; take the state from the trainer's checkpoint",
 			ErrBadStateText, err)
@@ -144,7 +189,7 @@ func (s *State) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func parseState(dataset, version, data string) (State, error) {
+func parseState(dataset, version, origin, data string) (State, error) {
 	if base64.RawURLEncoding.DecodedLen(len(data)) > MaxState {
 		return State{}, fmt.Errorf("%w: more than %d bytes", ErrStateTooLarge, MaxState)
 	}
@@ -156,23 +201,32 @@ func parseState(dataset, version, data string) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("version: %w", err)
 	}
+	from, err := url.QueryUnescape(origin)
+	if err != nil {
+		return State{}, fmt.Errorf("origin: %w", err)
+	}
 	raw, err := base64.RawURLEncoding.DecodeString(data)
 	if err != nil {
 		return State{}, fmt.Errorf("data: %w", err)
 	}
-	s := State{Dataset: name, Version: uint32(v)}
+	s := State{Dataset: name, Version: uint32(v), Origin: from}
 	if len(raw) > 0 {
 		s.Data = raw
 	}
 	return s, nil
 }
 
-// EncodeMsgpack writes [dataset, version, data]. Without it the library would send the text form.
+// EncodeMsgpack writes [dataset, version, data, origin], or [dataset, version, data] where the origin is not known.
+// Without it the library would send the text form.
 func (s State) EncodeMsgpack(enc *msgpack.Encoder) error {
-	if len(s.Data) > MaxState {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrStateTooLarge, len(s.Data), MaxState)
+	if err := s.checkSize(); err != nil {
+		return err
 	}
-	if err := enc.EncodeArrayLen(3); err != nil {
+	fields := 3
+	if s.Origin != "" {
+		fields = 4
+	}
+	if err := enc.EncodeArrayLen(fields); err != nil {
 		return err
 	}
 	if err := enc.EncodeString(s.Dataset); err != nil {
@@ -181,10 +235,16 @@ func (s State) EncodeMsgpack(enc *msgpack.Encoder) error {
 	if err := enc.EncodeUint(uint64(s.Version)); err != nil {
 		return err
 	}
+	var err error
 	if len(s.Data) == 0 {
-		return enc.EncodeNil() // nil and empty are the same state, so they are the same bytes
+		err = enc.EncodeNil() // nil and empty are the same state, so they are the same bytes
+	} else {
+		err = enc.EncodeBytes(s.Data)
 	}
-	return enc.EncodeBytes(s.Data)
+	if err != nil || s.Origin == "" {
+		return err
+	}
+	return enc.EncodeString(s.Origin)
 }
 
 // DecodeMsgpack reads what [State.EncodeMsgpack] wrote.
@@ -193,8 +253,8 @@ func (s *State) DecodeMsgpack(dec *msgpack.Decoder) error {
 	if err != nil {
 		return err
 	}
-	if n != 3 {
-		return fmt.Errorf("state: %d fields, not 3", n)
+	if n != 3 && n != 4 {
+		return fmt.Errorf("state: %d fields, not 3 or 4", n)
 	}
 	var got State
 	if got.Dataset, err = dec.DecodeString(); err != nil {
@@ -213,6 +273,17 @@ func (s *State) DecodeMsgpack(dec *msgpack.Decoder) error {
 	if size > 0 {
 		got.Data = make([]byte, size)
 		if err := dec.ReadFull(got.Data); err != nil {
+			return err
+		}
+	}
+	if n == 4 {
+		if got.Origin, err = dec.DecodeString(); err != nil {
+			return err
+		}
+		if got.Origin == "" {
+			return errors.New("state: an origin that is empty")
+		}
+		if err := got.checkSize(); err != nil {
 			return err
 		}
 	}

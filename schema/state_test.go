@@ -102,7 +102,9 @@ func TestStateText(t *testing.T) {
 	saved.Dataset, saved.Version = "ecg-windows", 2
 	odd := State{Dataset: "a:b c/%é\n", Version: 1<<32 - 1, Data: []byte{0xff}}
 	var lines strings.Builder
-	for _, s := range []State{{}, saved, odd} {
+	placed, placedOdd := saved, odd
+	placed.Origin, placedOdd.Origin = "5f1c09a2b7d04e66", "no:digest %"
+	for _, s := range []State{{}, saved, odd, placed, placedOdd} {
 		text, err := s.MarshalText()
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +137,9 @@ func TestStateTextRefuses(t *testing.T) {
 	}
 	signed := func(s string) string { return fmt.Sprintf("%s:%08x", s, crc32.Checksum([]byte(s), castagnoli)) }
 	texts := []string{
-		"", "jb1", "jb1:", "jb2" + string(token[3:]), string(token) + "x", string(token) + " " + string(token),
+		"", "jb1", "jb1:", "jb2" + string(token[3:]), "jb3" + string(token[3:]), signed("jb2:ecg:1::wA"), signed("jb2:ecg:1:%6a:wA"),
+		signed("jb2:ecg:1:%zz:wA"), signed("jb2:ecg:1:" + strings.Repeat("a", MaxOrigin+1) + ":wA"),
+		string(token) + "x", string(token) + " " + string(token),
 		strings.ToUpper(string(token)), signed("jb1:ecg:1:wA"[:10] + "==:"), signed("jb1:ecg:4294967296:wA"),
 		signed("jb1:ecg:-1:wA"), signed("jb1:ecg:+1:wA"), signed("jb1:ecg:01:wA"), signed("jb1:%zz:1:wA"),
 		signed("jb1:%65cg:1:wA"), signed("jb1:ecg:1:wB"), signed("jb1:ecg:1:w A"), signed("jb1:ecg:1:!!"),
@@ -153,6 +157,9 @@ func TestStateTextRefuses(t *testing.T) {
 	if _, err := (State{Data: make([]byte, MaxState+1)}).MarshalText(); !errors.Is(err, ErrStateTooLarge) {
 		t.Errorf("too large: %v", err)
 	}
+	if _, err := (State{Origin: strings.Repeat("a", MaxOrigin+1)}).MarshalText(); !errors.Is(err, ErrStateTooLarge) {
+		t.Errorf("an origin too large: %v", err)
+	}
 }
 
 func TestStateMethods(t *testing.T) {
@@ -165,6 +172,9 @@ func TestStateMethods(t *testing.T) {
 	b.Data[0] = 2
 	if a.Data[0] != 1 || a.Equal(b) {
 		t.Error("Clone shares its data")
+	}
+	if c := (State{"d", 1, "o", []byte{1}}); !c.Equal(State{"d", 1, "", []byte{1}}) || !(State{Origin: "o"}).IsZero() {
+		t.Error("the origin is taken for a part of the position")
 	}
 	for _, o := range []State{{Dataset: "e", Version: 1, Data: a.Data}, {Dataset: "d", Version: 2, Data: a.Data}} {
 		if a.Equal(o) {
@@ -185,6 +195,7 @@ func TestStateRoundTrips(t *testing.T) {
 		s := State{
 			Dataset: rapid.String().Draw(t, "dataset"),
 			Version: rapid.Uint32().Draw(t, "version"),
+			Origin:  rapid.StringN(-1, -1, MaxOrigin).Draw(t, "origin"),
 			Data:    rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data"),
 		}
 		text, err := s.MarshalText()
@@ -197,15 +208,51 @@ func TestStateRoundTrips(t *testing.T) {
 			}
 		}
 		var fromText, fromBytes State
-		if err := fromText.UnmarshalText(text); err != nil || !fromText.Equal(s) {
+		if err := fromText.UnmarshalText(text); err != nil || !fromText.Equal(s) || fromText.Origin != s.Origin {
 			t.Fatalf("%v, %v", fromText, err)
 		}
 		data, err := msgp.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := msgp.Unmarshal(data, &fromBytes); err != nil || !fromBytes.Equal(s) {
+		if err := msgp.Unmarshal(data, &fromBytes); err != nil || !fromBytes.Equal(s) || fromBytes.Origin != s.Origin {
 			t.Fatalf("%v, %v", fromBytes, err)
 		}
 	})
+}
+
+// States of the form that had no origin are read, and written again as they were.
+func TestStateWithoutOrigin(t *testing.T) {
+	t.Parallel()
+	const token = "jb1:counting:1:gqFpCaRzZWVkBQ:8fd4038d"
+	var s State
+	if err := s.UnmarshalText([]byte(token)); err != nil || s.Origin != "" || s.Dataset != "counting" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if text, err := s.MarshalText(); err != nil || string(text) != token {
+		t.Fatalf("%s, %v", text, err)
+	}
+	three, err := msgp.Marshal([]any{"counting", 1, s.Data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got State
+	if err := msgp.Unmarshal(three, &got); err != nil || !cmp.Equal(got, s) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if again, err := msgp.Marshal(got); err != nil || !bytes.Equal(again, three) {
+		t.Fatalf("%x, %v; want %x", again, err, three)
+	}
+	for name, fields := range map[string][]any{
+		"two fields": {"d", 1}, "five fields": {"d", 1, s.Data, "o", "p"}, "an empty origin": {"d", 1, s.Data, ""},
+		"a long origin": {"d", 1, s.Data, strings.Repeat("a", MaxOrigin+1)},
+	} {
+		data, err := msgp.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := msgp.Unmarshal(data, &got); err == nil {
+			t.Errorf("%s: read", name)
+		}
+	}
 }

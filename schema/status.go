@@ -34,12 +34,13 @@ type Status struct {
 	Rate       float64       `json:"rate"`             // batches taken per second, lately
 	ByteRate   float64       `json:"byte_rate"`        // payload bytes taken per second, lately
 	Waiting    string        `json:"waiting,omitempty"`
-	Timing     Timing        `json:"timing"`             // summed over the batches that the reader took
-	Desired    int           `json:"desired_workers"`    // workers, like those that there are, that would keep the trainer from waiting for them
-	IdleFor    time.Duration `json:"idle_for,omitempty"` // since the reader was last heard, when there is none
-	Restarts   int           `json:"restarts,omitempty"` // generations begun because a store was lost
-	Reissued   uint64        `json:"reissued,omitempty"` // jobs published again because they had neither result nor job
-	Backups    uint64        `json:"backups,omitempty"`  // jobs given to a second worker because the first was late
+	Accepted   string        `json:"accepted_change,omitempty"` // how the data differ from those of the state that the run began from
+	Timing     Timing        `json:"timing"`                    // summed over the batches that the reader took
+	Desired    int           `json:"desired_workers"`           // workers, like those that there are, that would keep the trainer from waiting for them
+	IdleFor    time.Duration `json:"idle_for,omitempty"`        // since the reader was last heard, when there is none
+	Restarts   int           `json:"restarts,omitempty"`        // generations begun because a store was lost
+	Reissued   uint64        `json:"reissued,omitempty"`        // jobs published again because they had neither result nor job
+	Backups    uint64        `json:"backups,omitempty"`         // jobs given to a second worker because the first was late
 }
 
 // WorkerStatus is a worker's heartbeat, sent every second and at once when it joins or leaves.

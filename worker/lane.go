@@ -41,7 +41,7 @@ func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind) *lane {
 		batcher: rec.Batcher, gen: rec.Gen, token: wire.KindToken(rec.Spec.Dataset, rec.Spec.Version),
 		next:  "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + "." + consumer,
 		store: topology.ResultsStream(rec.Batcher, rec.Gen),
-		data:  opened{kind: k, params: rec.Spec.Params},
+		data:  opened{kind: k, params: rec.Spec.Params, origin: rec.Origin},
 	}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	return l

@@ -228,6 +228,7 @@ func standing(rec *wire.Record, gen string) error {
 // begin opens the lane that a record names.
 func (s *lanes) begin(rec *wire.Record, k *kind.Kind) error {
 	l := newLane(s.hard, rec, k)
+	l.data.describe = s.records.origin
 	l.announced(s.now(), judge.LookAfter)
 	if err := s.puller.open(l); err != nil {
 		l.cancel(err)

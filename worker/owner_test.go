@@ -55,6 +55,7 @@ type owner struct {
 	js      jetstream.JetStream
 	batcher string
 	spec    wire.Spec
+	origin  string // of the record; empty for unknown
 
 	mu    sync.Mutex
 	quiet bool // nothing is announced
@@ -112,7 +113,7 @@ func (o *owner) recordOf(gen string, phase schema.Phase) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	data, err := json.Marshal(wire.Record{Wire: wire.Version, Batcher: o.batcher, Gen: gen, Phase: phase, Spec: o.spec})
+	data, err := json.Marshal(wire.Record{Wire: wire.Version, Batcher: o.batcher, Gen: gen, Phase: phase, Spec: o.spec, Origin: o.origin})
 	if err != nil {
 		o.t.Fatal(err)
 	}

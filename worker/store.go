@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -58,6 +59,22 @@ func (r *records) read(ctx context.Context, batcher string) (*wire.Record, error
 		return nil, fmt.Errorf("record of %s: %w", batcher, err)
 	}
 	return rec, nil
+}
+
+// origin returns the description of an origin; nil when nobody has it.
+func (r *records) origin(ctx context.Context, digest string) *kind.Origin {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	bucket, err := r.open(ctx)
+	if err != nil || wire.CheckName("origin", digest) != nil {
+		return nil
+	}
+	entry, err := bucket.Get(ctx, topology.OriginKey(digest))
+	origin := new(kind.Origin)
+	if err != nil || json.Unmarshal(entry.Value(), origin) != nil || origin.Digest != digest {
+		return nil
+	}
+	return origin
 }
 
 func (r *records) open(ctx context.Context) (jetstream.KeyValue, error) {

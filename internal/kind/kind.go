@@ -35,6 +35,17 @@ type Instance interface {
 	Close() error
 }
 
+// Fingerprinter is an Instance that knows its data. The zero Fingerprint is of one that does not after all.
+type Fingerprinter interface {
+	Fingerprint(ctx context.Context) (Fingerprint, error)
+}
+
+// Opened is an Instance with what it was opened on.
+type Opened struct {
+	Instance
+	Origin Origin
+}
+
 // Handle, embedded in an exported type, lets [Of] find the kind behind a value of that type, and keeps it from the
 // type's users.
 type Handle struct{ kind *Kind }
@@ -55,6 +66,7 @@ var (
 	ErrNoStart    = errors.New("the data set has no Start, so a state must be given")
 	ErrBadParams  = errors.New("bad parameters")
 	ErrWrongState = errors.New("not a state of this data set")
+	ErrWrongData  = errors.New("the state is of other parameters or data")
 )
 
 // PanicError is a panic in the author's code. It does not unwrap to an error that was panicked with: a panic is never

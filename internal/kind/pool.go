@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // maxIdle is how many opened data sets of one kind are kept open without a user.
@@ -26,39 +27,46 @@ type pool struct {
 	idle    []*entry // without users, least recently used first
 }
 
-// entry is one parameter set from its opening to its closing. It is in the map until it is discarded or its opening
-// fails, and in the idle list while it is in the map and has no users.
+// entry is one parameter set from its opening to its closing. It is in the map until it is discarded or replaced, or its
+// opening fails, and in the idle list while it is in the map and has no users.
 type entry struct {
 	key       string
 	users     int
-	discarded bool                    // out of the map; the later of discard and open closes it
+	discarded bool                    // out of the map, without users; the later of discard and open closes it
 	cancel    context.CancelCauseFunc // of the context that it was opened with
 	opened    chan struct{}           // closed when inst or err is set
-	inst      Instance
+	inst      *Opened
 	err       error
+	since     time.Time     // when the last opening began that found the data so
+	check     chan struct{} // held by the Reopen that opens the data set anew
 }
 
 // Acquire returns the instance for params, opening it when no one has; release must be called when it is no longer
 // used, and may be called again. Concurrent callers share one opening, which outlives the context of any one of them;
-// it is cancelled when the pool has no room for it and no caller waits. An opening that failed is tried again by the
-// next Acquire. Parameters that differ in white space only are the same.
-func (k *Kind) Acquire(ctx context.Context, params json.RawMessage) (inst Instance, release func(), err error) {
+// it is cancelled when the pool has no room for it and no caller waits. An opening that failed is tried again by the next
+// Acquire. Parameters that differ in white space only are the same.
+func (k *Kind) Acquire(ctx context.Context, params json.RawMessage) (inst *Opened, release func(), err error) {
+	e, release, err := k.acquire(ctx, params)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.inst, release, nil
+}
+
+func (k *Kind) acquire(ctx context.Context, params json.RawMessage) (e *entry, release func(), err error) {
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
 	p := &k.pool
 	key := paramsKey(params)
 	p.mu.Lock()
-	e := p.entries[key]
+	e = p.entries[key]
 	if e == nil {
-		// The caller may reuse params, or give up, while the data set is opened for others.
-		opening, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-		e = &entry{key: key, cancel: cancel, opened: make(chan struct{})}
+		e = k.begin(ctx, key, params)
 		if p.entries == nil {
 			p.entries = make(map[string]*entry)
 		}
 		p.entries[key] = e
-		go k.open(opening, e, bytes.Clone(params))
 	}
 	e.users++
 	p.idle = slices.DeleteFunc(p.idle, func(i *entry) bool { return i == e })
@@ -75,7 +83,86 @@ func (k *Kind) Acquire(ctx context.Context, params json.RawMessage) (inst Instan
 		release()
 		return nil, nil, e.err
 	}
-	return e.inst, release, nil
+	return e, release, nil
+}
+
+// begin begins to open an entry that is in no table yet.
+func (k *Kind) begin(ctx context.Context, key string, params json.RawMessage) *entry {
+	// The caller may reuse params, or give up, while the data set is opened for others.
+	opening, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	e := &entry{key: key, cancel: cancel, opened: make(chan struct{}), since: time.Now(), check: make(chan struct{}, 1)}
+	go k.open(opening, e, bytes.Clone(params))
+	return e
+}
+
+// Reopen is Acquire that makes sure that the data are still what the instance was opened on: one that was opened before
+// the call is held against a new opening, and replaced where that has another origin. Those who use the old one keep it.
+// Concurrent callers share one new opening. A data set without a fingerprint says nothing of its data, so that its
+// instance is returned as it is.
+func (k *Kind) Reopen(ctx context.Context, params json.RawMessage) (inst *Opened, release func(), err error) {
+	asked := time.Now()
+	for {
+		e, release, err := k.acquire(ctx, params)
+		if err != nil {
+			return nil, nil, err
+		}
+		if e.inst.Origin.Data == "" {
+			return e.inst, release, nil
+		}
+		select {
+		case e.check <- struct{}{}:
+		case <-ctx.Done():
+			release()
+			return nil, nil, context.Cause(ctx)
+		}
+		kept, err := k.compare(ctx, e, params, asked)
+		<-e.check
+		if kept && err == nil {
+			return e.inst, release, nil
+		}
+		release()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// compare reports whether e is in the pool and opened on the data as they were at asked or later; else another entry
+// is, or none.
+func (k *Kind) compare(ctx context.Context, e *entry, params json.RawMessage, asked time.Time) (kept bool, err error) {
+	p := &k.pool
+	p.mu.Lock()
+	current := p.entries[e.key] == e
+	fresh := !e.since.Before(asked)
+	p.mu.Unlock()
+	if !current || fresh {
+		return current, nil
+	}
+	other := k.begin(ctx, e.key, params)
+	select {
+	case <-other.opened:
+	case <-ctx.Done():
+		p.mu.Lock()
+		closing := p.discard(nil, other)
+		p.mu.Unlock()
+		closeAll(closing)
+		return false, context.Cause(ctx)
+	}
+	if other.err != nil {
+		return false, other.err
+	}
+	p.mu.Lock()
+	if other.inst.Origin.Digest == e.inst.Origin.Digest {
+		e.since = other.since
+		closing := p.discard(nil, other)
+		p.mu.Unlock()
+		closeAll(closing)
+		return true, nil
+	}
+	defer p.mu.Unlock()
+	p.entries[e.key] = other
+	p.idle = append(p.idle, other)
+	return false, nil
 }
 
 func paramsKey(params json.RawMessage) string {
@@ -88,7 +175,7 @@ func paramsKey(params json.RawMessage) string {
 
 // open runs the author's function and settles e.
 func (k *Kind) open(ctx context.Context, e *entry, params json.RawMessage) {
-	inst, err := Instance(nil), fmt.Errorf("open data set %s: %w", k.Name, errNoReturn)
+	inst, err := (*Opened)(nil), fmt.Errorf("open data set %s: %w", k.Name, errNoReturn)
 	defer func() { // also when the author's function ends the goroutine
 		p := &k.pool
 		p.mu.Lock()
@@ -110,7 +197,20 @@ func (k *Kind) open(ctx context.Context, e *entry, params json.RawMessage) {
 	inst, err = k.callOpen(ctx, params)
 }
 
-func (k *Kind) callOpen(ctx context.Context, params json.RawMessage) (inst Instance, err error) {
+func (k *Kind) callOpen(ctx context.Context, params json.RawMessage) (*Opened, error) {
+	inst, err := k.callAuthor(ctx, params)
+	if err != nil {
+		return nil, err
+	}
+	origin, err := k.OriginOf(ctx, inst, params)
+	if err != nil {
+		_ = inst.Close() // the error that matters is the one before
+		return nil, fmt.Errorf("open data set %s: %w", k.Name, err)
+	}
+	return &Opened{inst, origin}, nil
+}
+
+func (k *Kind) callAuthor(ctx context.Context, params json.RawMessage) (inst Instance, err error) {
 	defer Recover(&err)
 	inst, err = k.OpenFunc(ctx, params)
 	if err != nil {
@@ -123,10 +223,14 @@ func (k *Kind) callOpen(ctx context.Context, params json.RawMessage) (inst Insta
 func (p *pool) release(e *entry) {
 	p.mu.Lock()
 	e.users--
-	if e.users == 0 && p.entries[e.key] == e {
-		p.idle = append(p.idle, e)
-	}
 	var closing []*entry
+	switch {
+	case e.users > 0:
+	case p.entries[e.key] == e:
+		p.idle = append(p.idle, e)
+	case e.err == nil: // it was replaced
+		closing = p.discard(closing, e)
+	}
 	for len(p.idle) > maxIdle {
 		closing = p.discard(closing, p.idle[0])
 	}
@@ -149,7 +253,9 @@ func (k *Kind) CloseIdle() {
 
 // remove takes e out of the pool; the next Acquire opens another.
 func (p *pool) remove(e *entry) {
-	delete(p.entries, e.key)
+	if p.entries[e.key] == e {
+		delete(p.entries, e.key)
+	}
 	p.idle = slices.DeleteFunc(p.idle, func(i *entry) bool { return i == e })
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -26,6 +27,7 @@ type ledger struct {
 	closed []string
 	hold   map[string]chan struct{} // an opening waits until its channel is closed
 	fail   map[string]error         // an opening fails as long as this is set
+	data   string                   // what is opened now, for its fingerprint; empty for none
 }
 
 func newLedger() *ledger {
@@ -74,6 +76,15 @@ type numbers struct {
 	kind.Instance
 	ledger *ledger
 	key    string
+}
+
+func (n *numbers) Fingerprint(context.Context) (kind.Fingerprint, error) {
+	n.ledger.mu.Lock()
+	defer n.ledger.mu.Unlock()
+	if n.ledger.data == "" {
+		return kind.Fingerprint{}, nil
+	}
+	return kind.Fingerprint{Digest: n.ledger.data, Parts: []kind.Part{{Name: "recordings", Value: n.ledger.data}}}, nil
 }
 
 func (n *numbers) Close() error {
@@ -362,4 +373,116 @@ func TestPanicErrorHidesItsValue(t *testing.T) {
 	if errors.Is(err, context.Canceled) {
 		t.Fatal("a panic passes for a cancellation")
 	}
+}
+
+// Reopen opens the data set anew and keeps the instance that there is, unless the data changed.
+func TestReopen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		k := l.kind()
+		reopen := func() (*kind.Opened, func()) {
+			t.Helper()
+			time.Sleep(time.Second) // of the bubble: what is open was opened before
+			inst, release, err := k.Reopen(t.Context(), json.RawMessage("1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return inst, release
+		}
+		bare, release := reopen()
+		release()
+		again, release := reopen()
+		if release(); again != bare || l.opens("1") != 1 {
+			t.Fatalf("a data set without a fingerprint was opened %d times", l.opens("1"))
+		}
+		k.CloseIdle()
+		l.data = "93"
+		first, releaseFirst := reopen()
+		same, releaseSame := reopen()
+		if releaseSame(); same != first || l.opens("1") != 3 || len(l.closes()) != 2 {
+			t.Fatalf("the data are the same: another instance: %v; %d openings, closed %v", same != first, l.opens("1"), l.closes())
+		}
+		l.data = "96"
+		changed, releaseChanged := reopen()
+		current, releaseCurrent := acquire(t, k, "1")
+		if changed == first || current != kind.Instance(changed) || len(l.closes()) != 2 {
+			t.Fatalf("the data changed, and the old instance is used: closed %v", l.closes())
+		}
+		releaseFirst()
+		if len(l.closes()) != 3 {
+			t.Fatalf("closed %v, want the instance that was replaced with its last user", l.closes())
+		}
+		if got := changed.Origin.Differences(&first.Origin); !slices.Equal(got, []string{"recordings was 93 and is 96"}) {
+			t.Errorf("%q", got)
+		}
+		releaseChanged()
+		releaseCurrent()
+		k.CloseIdle()
+		if len(l.closes()) != 4 {
+			t.Fatalf("closed %v", l.closes())
+		}
+	})
+}
+
+// Those who ask at once share one opening, and one that fails or hangs leaves what is open as it is.
+func TestReopenTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		l.data = "93"
+		k := l.kind()
+		first, release := acquire(t, k, "1")
+		time.Sleep(time.Second)
+		l.mu.Lock()
+		l.hold["1"], l.data = make(chan struct{}), "96"
+		l.mu.Unlock()
+		var wg sync.WaitGroup
+		for range 12 {
+			wg.Go(func() {
+				inst, release, err := k.Reopen(t.Context(), json.RawMessage("1"))
+				if err != nil || kind.Instance(inst) == first {
+					t.Errorf("%v, %v", inst, err)
+					return
+				}
+				release()
+			})
+		}
+		synctest.Wait()
+		close(l.hold["1"])
+		wg.Wait()
+		if l.opens("1") != 2 {
+			t.Errorf("12 at once opened it %d times", l.opens("1")-1)
+		}
+		time.Sleep(time.Second)
+		l.mu.Lock()
+		l.hold["1"] = make(chan struct{})
+		l.mu.Unlock()
+		ctx, cancel := context.WithCancel(t.Context())
+		gaveUp := make(chan error, 1)
+		go func() {
+			_, _, err := k.Reopen(ctx, json.RawMessage("1"))
+			gaveUp <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-gaveUp; !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+		l.mu.Lock()
+		delete(l.hold, "1")
+		l.fail["1"] = errors.New("the mount is away")
+		l.mu.Unlock()
+		if _, _, err := k.Reopen(t.Context(), json.RawMessage("1")); !errors.Is(err, l.fail["1"]) {
+			t.Errorf("%v", err)
+		}
+		opens := l.opens("1")
+		_, releaseCurrent := acquire(t, k, "1")
+		if l.opens("1") != opens {
+			t.Error("an opening that failed lost what was open")
+		}
+		releaseCurrent()
+		release()
+		k.CloseIdle()
+	})
 }

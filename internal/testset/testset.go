@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
@@ -38,6 +39,13 @@ type Params struct {
 	DifferFrom uint64 `json:"differ_from,omitempty"`  // from here on every process makes other batches; 0 for never
 	IterFailAt uint64 `json:"iter_fail_at,omitempty"` // position at which Next fails
 	StallAt    uint64 `json:"stall_at,omitempty"`     // position at which Next never returns
+
+	Data string `json:"data,omitempty"` // file that is read when the set is opened: another text, other bytes everywhere
+}
+
+// harmless are the parameters that change neither order nor content, as far as there is any.
+var harmless = []string{
+	"delay", "jitter", "slow_every", "slow", "fail_at", "eof_at", "panic_at", "exit_at", "iter_fail_at", "stall_at", "data",
 }
 
 // Position is the state: a place in the sequence and a generator that is carried along, so that two ways to one place
@@ -70,6 +78,7 @@ type Hooks struct {
 type Set struct {
 	Params
 	hooks Hooks
+	data  string // the text of Params.Data
 }
 
 // Open opens a set. hooks may be nil.
@@ -85,7 +94,24 @@ func Open(ctx context.Context, p Params, hooks *Hooks) (*Set, error) {
 			return nil, err
 		}
 	}
-	return &Set{p, *hooks}, nil
+	s := &Set{Params: p, hooks: *hooks}
+	if p.Data != "" {
+		text, err := os.ReadFile(p.Data)
+		if err != nil {
+			return nil, err
+		}
+		s.data = strings.TrimSpace(string(text))
+	}
+	return s, nil
+}
+
+// Fingerprint is the text that was opened.
+func (s *Set) Fingerprint(context.Context) (dataset.Fingerprint, error) {
+	f := dataset.Fingerprint{Digest: s.data, Ignore: harmless}
+	if s.data != "" {
+		f.Parts = []dataset.Part{{Name: "recordings", Value: s.data}}
+	}
+	return f, nil
 }
 
 // Define is the definition of sets under a name.
@@ -187,6 +213,9 @@ func (s *Set) Batch(j Job) (schema.Batch, error) {
 		return nil, dataset.Skip("every so many")
 	}
 	size, seed := s.Size, j.Seed^s.Salt
+	for _, c := range []byte(s.data) {
+		seed = seed*1099511628211 ^ uint64(c)
+	}
 	if size == 0 {
 		size = 64
 	}

@@ -29,6 +29,7 @@ const (
 const (
 	batcherKey     = "batcher."
 	coordinatorKey = "coordinator."
+	originKey      = "origin."
 )
 
 // BatcherKey is the key of a batcher's record.
@@ -36,6 +37,9 @@ func BatcherKey(batcher string) string { return batcherKey + batcher }
 
 // CoordinatorKey is the key of a coordinator's lease.
 func CoordinatorKey(id string) string { return coordinatorKey + id }
+
+// OriginKey is the key of the description of an origin.
+func OriginKey(digest string) string { return originKey + digest }
 
 // ParseKey tells batcher records and coordinator leases apart; both are empty for other keys.
 func ParseKey(key string) (batcher, coordinator string) {

@@ -53,6 +53,9 @@ type Record struct {
 	Taken      uint64 `json:"taken"`                 // the trainer has these
 	BatchBytes int64  `json:"batch_bytes,omitempty"` // largest payload seen
 
+	Origin   string `json:"origin,omitempty"`          // of the data set that the run was begun on; empty for unknown
+	Accepted string `json:"accepted_change,omitempty"` // how that differs from what the run's first state is of
+
 	Verdict *Verdict      `json:"verdict,omitempty"` // the coordinator's word on where the sequence ends
 	Error   *schema.Fault `json:"error,omitempty"`   // why the phase is failed
 
@@ -115,6 +118,8 @@ type SeatRequest struct {
 	Settings Settings     `json:"settings"`
 	State    schema.State `json:"state"`
 	Trace    string       `json:"trace,omitempty"` // W3C traceparent of the Take or Start that asks
+
+	AcceptChange bool `json:"accept_change,omitempty"` // State may be of another origin
 }
 
 // SeatReply is the answer; Fault is nil on success.
@@ -129,6 +134,8 @@ type SeatReply struct {
 	Phase    schema.Phase  `json:"phase"`
 	Held     bool          `json:"held,omitempty"` // found by look-up
 	Warnings []string      `json:"warnings,omitempty"`
+
+	Differences []string `json:"differences,omitempty"` // with wrong_data: what State's parameters and data had otherwise
 }
 
 // Credit tells the owner how far the reader has come. It is cumulative and sent again every second, so

@@ -18,6 +18,13 @@ type data struct {
 	open   bool
 	fault  *schema.Fault // why it could not be opened; it is forgotten once it is told
 
+	origin     string // of its parameters and data; empty for unknown
+	verifiable bool
+	renewal    *data // the same, opened anew to see whether the data changed; nil for none
+
+	comparing   string // the origin that it is, or was, compared with; empty for none
+	differences []string
+
 	beginning bool // its first state is asked for
 	first     []byte
 	noFirst   *schema.Fault
@@ -41,8 +48,11 @@ func (o *Owner) dataOf(now time.Time, spec wire.Spec, key wire.Digest) *data {
 // openedData ends an Open.
 func (o *Owner) openedData(now time.Time, e Opened) {
 	for _, d := range o.data {
+		if d.renewal != nil && d.renewal.serial == e.Serial {
+			d = d.renewal
+		}
 		if d.serial == e.Serial {
-			d.open, d.fault = e.Fault == nil, e.Fault
+			d.open, d.fault, d.origin, d.verifiable = e.Fault == nil, e.Fault, e.Origin, e.Verifiable
 			o.retryAt = now
 			return
 		}
@@ -60,8 +70,10 @@ func (o *Owner) forget(keep func(*data) bool) {
 			kept = append(kept, d)
 			continue
 		}
-		if d.open { // else it is released when it has opened
-			o.emit(Release{d.serial})
+		for _, old := range []*data{d, d.renewal} {
+			if old != nil && old.open { // else it is released when it has opened
+				o.emit(Release{old.serial})
+			}
 		}
 	}
 	o.data = kept

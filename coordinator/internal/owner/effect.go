@@ -21,10 +21,17 @@ type (
 	// Confirm reads the record's owner, and ends in Confirmed. At most one is under way.
 	Confirm struct{}
 
-	// Open opens a data set under a serial number, and ends in Opened; it takes as long as the author's code does.
+	// Open opens a data set under a serial number, on its data as they are now, and ends in Opened; it takes as long as
+	// the author's code does.
 	Open struct {
 		Serial uint64
 		Spec   wire.Spec
+	}
+
+	// Compare finds out how the origin of an opened data set differs from another one, and ends in Compared.
+	Compare struct {
+		Serial uint64
+		From   string
 	}
 
 	// Release gives up what was opened under a serial number.
@@ -146,6 +153,7 @@ func (Record) effect()       {}
 func (Retire) effect()       {}
 func (Confirm) effect()      {}
 func (Open) effect()         {}
+func (Compare) effect()      {}
 func (Release) effect()      {}
 func (Begin) effect()        {}
 func (Ready) effect()        {}

@@ -88,8 +88,17 @@ type (
 
 	// Opened is how an Open ended; Fault is nil when the data set is open.
 	Opened struct {
-		Serial uint64
-		Fault  *schema.Fault
+		Serial     uint64
+		Fault      *schema.Fault
+		Origin     string // of its parameters and data; empty for unknown
+		Verifiable bool   // opening it anew tells whether its data changed
+	}
+
+	// Compared says how the origin of an opened data set differs from another one: at least in one thing.
+	Compared struct {
+		Serial      uint64
+		From        string
+		Differences []string
 	}
 
 	// Begun is the data set's first state, or why there is none.
@@ -199,6 +208,7 @@ func (Recorded) event()      {}
 func (Retired) event()       {}
 func (Confirmed) event()     {}
 func (Opened) event()        {}
+func (Compared) event()      {}
 func (Begun) event()         {}
 func (Readied) event()       {}
 func (Made) event()          {}

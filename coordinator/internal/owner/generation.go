@@ -120,9 +120,13 @@ func (o *Owner) made(now time.Time, e Made) {
 			return
 		}
 		o.info("generation begun", "gen", o.rec.Gen, "seat", o.rec.Seat)
+		if a.changed != "" {
+			o.warn("begun from a state of other parameters or data, as the trainer accepts",
+				"gen", o.rec.Gen, "changed", a.changed)
+		}
 		o.start(now, window.New(0, o.rec.FloorState, 0))
 		o.gen.settled = true
-		o.give(now, a, o.seatReply(false))
+		o.give(now, a, o.seatReply(false, a.warnings(o.ownData(now))...))
 	}
 }
 
@@ -137,7 +141,13 @@ func (o *Owner) remakeAll(now time.Time) {
 	if o.making != nil || o.asking != nil {
 		return // a request may begin another generation, else the loss is found again
 	}
-	if d := o.ownData(now); !d.open {
+	d := o.ownData(now)
+	if !d.open {
+		return
+	}
+	if !d.isOf(o.rec.Origin) { // it was opened anew since the run began, and what was fed cannot be fed again from it
+		o.halt()
+		o.resumes = true
 		return
 	}
 	o.making = &making{lost: o.rec.Gen}
@@ -221,15 +231,15 @@ func (o *Owner) resume(now time.Time) {
 	}
 	d := o.ownData(now)
 	if fault := o.failed(d); fault != nil {
-		// What this machine cannot open says nothing about the run, so it is no verdict.
-		o.openPause = min(max(2*o.openPause, openPauseMin), openPauseMax)
-		o.retryAt = now.Add(o.openPause)
-		o.trouble = fmt.Sprintf("coordinator %s cannot open data set %s: %s", o.cfg.Name, o.rec.Spec.Dataset, fault.Message)
-		o.warn("data set not opened", "dataset", o.rec.Spec.Dataset, "error", fault.Message, "again", o.openPause.String())
-		o.notify()
+		o.notHere(now, fmt.Sprintf("coordinator %s cannot open data set %s: %s",
+			o.cfg.Name, o.rec.Spec.Dataset, fault.Message))
 		return
 	}
 	if !d.open {
+		return
+	}
+	if !d.isOf(o.rec.Origin) {
+		o.standBack(now, d)
 		return
 	}
 	if o.openPause > 0 {
@@ -242,6 +252,15 @@ func (o *Owner) resume(now time.Time) {
 	o.look(now, ForResume)
 }
 
+// notHere waits with a run that this machine cannot feed. That says nothing about the run, so it is no verdict.
+func (o *Owner) notHere(now time.Time, trouble string) {
+	o.openPause = min(max(2*o.openPause, openPauseMin), openPauseMax)
+	o.retryAt = now.Add(o.openPause)
+	o.trouble = trouble
+	o.warn("run not resumed", "dataset", o.rec.Spec.Dataset, "error", trouble, "again", o.openPause.String())
+	o.notify()
+}
+
 // anotherVersion is why a run of an earlier version of its data set does not go on: its states mean something else.
 func (o *Owner) anotherVersion(version uint32) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
@@ -250,7 +269,7 @@ func (o *Owner) anotherVersion(version uint32) *schema.Fault {
 
 // resumeFrom feeds the record's generation again, whose stored results are done.
 func (o *Owner) resumeFrom(now time.Time, done map[uint64]bool) {
-	if d := o.ownData(now); !o.resumes || o.making != nil || !d.open {
+	if d := o.ownData(now); !o.resumes || o.making != nil || !d.open || !d.isOf(o.rec.Origin) {
 		return
 	}
 	w := window.New(o.rec.Floor, o.rec.FloorState, o.rec.Taken)

@@ -170,6 +170,8 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 		o.confirmed(e)
 	case Opened:
 		o.openedData(now, e)
+	case Compared:
+		o.compared(now, e)
 	case Begun:
 		o.begun(e)
 	case Readied:

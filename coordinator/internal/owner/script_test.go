@@ -163,7 +163,7 @@ func (s *script) begin(w words) {
 	if w.has("running") {
 		rec.Phase, rec.Gen, rec.Seat, rec.Reader, rec.Request = schema.PhaseRunning, "G0", 2, "r1", "1"
 		rec.Floor, rec.Taken, rec.BatchBytes = w.uint("floor"), w.uint("taken"), 1<<20
-		rec.FloorState, rec.Position = state(rec.Floor), 1
+		rec.FloorState, rec.Position, rec.Origin = state(rec.Floor), 1, w.named["origin"]
 	}
 	candidates := 1
 	if w.has("cluster") {
@@ -201,8 +201,12 @@ func (s *script) event(name string, w words) (Event, error) {
 			req.Spec.Params = []byte(p)
 		}
 		if at := w.named["state"]; at != "" {
-			req.State = schema.State{Data: []byte(at)}
+			req.State = schema.State{Data: []byte(at), Origin: w.named["origin"]}
+			if w.has("named") {
+				req.State.Dataset, req.State.Version = "count", 1
+			}
 		}
+		req.AcceptChange = w.has("accept")
 		s.token++
 		return SeatAsked{s.token, req, key(w.named["params"])}, nil
 	case "stop":
@@ -222,6 +226,9 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "confirmed":
 		outcome, err := outcomeOf(first)
 		return Confirmed{Outcome: outcome, Owner: w.named["owner"], Reason: "no answer"}, err
+	case "compared":
+		n, err := strconv.ParseUint(strings.TrimPrefix(first, "#"), 10, 64)
+		return Compared{n, w.named["from"], []string{w.named["says"]}}, err
 	case "opened", "begun":
 		return s.opened(name, first, w)
 	case "ready":
@@ -319,7 +326,7 @@ func (s *script) opened(name, serial string, w words) (Event, error) {
 		fault = &schema.Fault{Code: schema.CodeBadParams, Message: reason}
 	}
 	if name == "opened" {
-		return Opened{n, fault}, err
+		return Opened{Serial: n, Fault: fault, Origin: w.named["origin"], Verifiable: w.named["origin"] != ""}, err
 	}
 	return Begun{n, []byte(w.named["state"]), fault}, err
 }
@@ -353,6 +360,12 @@ func (s *script) show(e Effect) string {
 	case Record:
 		r := e.Record
 		say("record at %d: %s gen=%s seat=%d reader=%s request=%s taken=%d floor=%d/%s", e.Revision, r.Phase, r.Gen, r.Seat, r.Reader, r.Request, r.Taken, r.Floor, r.FloorState)
+		if r.Origin != "" {
+			say(" origin=%s", r.Origin)
+		}
+		if r.Accepted != "" {
+			say(" accepted=%s", r.Accepted)
+		}
 		if r.Verdict != nil {
 			say(" verdict=%d", r.Verdict.Seq)
 		}
@@ -363,6 +376,8 @@ func (s *script) show(e Effect) string {
 		say("retire at %d", e.Revision)
 	case Open:
 		say("open #%d %s%s", e.Serial, e.Spec.Dataset, e.Spec.Params)
+	case Compare:
+		say("compare #%d with %s", e.Serial, e.From)
 	case Release:
 		say("release #%d", e.Serial)
 	case Begin:
@@ -406,12 +421,21 @@ func (s *script) show(e Effect) string {
 		}
 	case Notify:
 		say("notify %s seat %d %s", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
+		if w := e.Reply.Trouble; strings.Contains(w, "other data") {
+			say(" (%s)", w)
+		}
 	case ReplySeat:
 		say("reply %d: ", e.Token)
 		if f := e.Reply.Fault; f != nil {
 			say("%s: %s", f.Code, f.Message)
 		} else {
 			say("%s seat %d %s position %d state %s held %v", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase, e.Reply.Position, e.Reply.State.Data, e.Reply.Held)
+		}
+		if origin := e.Reply.State.Origin; origin != "" {
+			say(" origin=%s", origin)
+		}
+		for _, warning := range e.Reply.Warnings {
+			say(" (%s)", warning)
 		}
 	case ReplyStop:
 		say("reply %d: ", e.Token)

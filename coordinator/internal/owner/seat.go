@@ -27,6 +27,7 @@ type asking struct {
 	state    []byte // that the reader is seated at
 	over     bool   // sit: the run before is over
 	differs  bool   // sit: it is of another spec
+	changed  string // sit: how its data differ from those that the data set has now
 	before   string // the generation before
 	position uint64 // seek: of the state that is held
 	failure  *schema.Fault
@@ -244,11 +245,15 @@ func (o *Owner) sit(now time.Time, a *asking) {
 		o.finish(a, &schema.Fault{Code: schema.CodeUnknownDataset, Message: fmt.Sprintf("coordinator %s has no data set %q", o.cfg.Name, req.Spec.Dataset)})
 		return
 	}
-	if o.openFor(now, a, spec, a.key) == nil {
+	d := o.openFor(now, a, spec, a.key)
+	if d == nil {
 		return
 	}
-	// A run that ended badly, was stopped, or was of another spec is over; any other goes on.
+	// A run that ended badly, was stopped, or was of another spec or of other data is over; any other goes on.
 	a.over = a.differs || o.rec.Phase == schema.PhaseFailed || o.rec.Phase == schema.PhaseClosed
+	if o.rec.Reader != req.Reader && o.asksForData(now, a, d, spec) {
+		return
+	}
 	a.before = o.rec.Gen
 	o.record(toSit, a, func(r *wire.Record) {
 		if r.Reader != req.Reader {
@@ -258,6 +263,7 @@ func (o *Owner) sit(now time.Time, a *asking) {
 		r.Seat++
 		if a.over {
 			r.Spec, r.Gen, r.Phase, r.Error, r.Verdict, r.FloorState = spec, "", schema.PhaseStopped, nil, nil, nil
+			r.Origin, r.Accepted = "", ""
 			if a.differs {
 				r.BatchBytes = 0
 			}
@@ -271,6 +277,10 @@ func (o *Owner) sat(now time.Time, a *asking) {
 	if a.over {
 		if a.differs && a.before != "" {
 			warnings = append(warnings, "the data set or its parameters changed since the batcher last ran")
+		}
+		if a.changed != "" {
+			warnings = append(warnings, "the data changed since the batcher last ran: "+a.changed)
+			o.warn("run is over: its data changed", "gen", a.before, "changed", a.changed)
 		}
 		o.discard(a.before)
 	}
@@ -300,6 +310,9 @@ func (o *Owner) seek(now time.Time, a *asking) {
 	}
 	if fault != nil {
 		o.finish(a, fault)
+		return
+	}
+	if o.refusesOrigin(a, d) {
 		return
 	}
 	a.state = state
@@ -332,6 +345,7 @@ func (o *Owner) seek(now time.Time, a *asking) {
 	a.before = o.rec.Gen
 	o.record(toBegin, a, func(r *wire.Record) {
 		beginIn(now, r, gen, state, 0)
+		r.Origin, r.Accepted = d.origin, a.changed
 		o.seatIn(now, a, r)
 	})
 }
@@ -351,7 +365,7 @@ func (o *Owner) sought(now time.Time, a *asking) {
 	g.looked, g.pause = time.Time{}, 0
 	o.count.Held++
 	o.info("seated at a held state", "gen", o.rec.Gen, "seat", o.rec.Seat, "seq", a.position)
-	o.give(now, a, o.seatReply(true))
+	o.give(now, a, o.seatReply(true, a.warnings(o.ownData(now))...))
 	o.repair(now) // what was skipped over before may be wanted now, and the store may be lost
 	o.demand(now)
 }
@@ -383,7 +397,10 @@ func (o *Owner) seatReply(held bool, warnings ...string) wire.SeatReply {
 	r := wire.SeatReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Position: o.rec.Position, Phase: o.rec.Phase, Held: held, Warnings: warnings}
 	if o.gen != nil {
 		r.Window = o.gen.Limit()
-		r.State = schema.State{Dataset: o.rec.Spec.Dataset, Version: o.rec.Spec.Version, Data: o.gen.StateAfter(o.rec.Position - 1)}
+		spec := o.rec.Spec
+		r.State = schema.State{
+			Dataset: spec.Dataset, Version: spec.Version, Origin: o.rec.Origin, Data: o.gen.StateAfter(o.rec.Position - 1),
+		}
 	}
 	return r
 }

@@ -26,6 +26,7 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		Batcher: o.rec.Batcher, Phase: o.rec.Phase, Error: o.rec.Error, Dataset: o.rec.Spec.Dataset, Version: o.rec.Spec.Version,
 		Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Owner: o.cfg.Name, Taken: o.rec.Taken, Fed: o.rec.Taken,
 		BatchBytes: o.batchBytes(), Workers: o.workers, Slots: o.slots, Restarts: o.restarts, Backups: o.backups,
+		Accepted: o.rec.Accepted,
 	}
 	if !o.held(now) {
 		s.IdleFor = now.Sub(o.heard)

@@ -1,0 +1,220 @@
+package kind
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Bounds of a description, so that it fits the bucket and an error's text.
+const (
+	maxParts = 64  // of parameters, and of parts of a fingerprint
+	maxText  = 256 // bytes of a name, or of a value
+)
+
+// Fingerprint is what an author's data set says of its data; the zero value says nothing.
+type Fingerprint struct {
+	Digest string
+	Parts  []Part
+	// Ignore names parameters that change neither order nor content.
+	Ignore []string
+}
+
+// Part is a name and a short text.
+type Part struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Origin is what the positions of an opened data set count in. Digest tells origins apart; the rest tells people how two
+// of them differ.
+type Origin struct {
+	Digest string `json:"digest"` // of all the others, in full length
+	Data   string `json:"data"`   // digest of the fingerprint; empty if the data set has none
+	Params []Part `json:"params,omitempty"`
+	Parts  []Part `json:"parts,omitempty"`
+}
+
+// OriginOf is the origin of a data set that was opened with these parameters. A parameter that has its zero value is as
+// one that is left out.
+func (k *Kind) OriginOf(ctx context.Context, inst Instance, params json.RawMessage) (Origin, error) {
+	var print Fingerprint
+	var err error
+	if f, ok := inst.(Fingerprinter); ok {
+		if print, err = f.Fingerprint(ctx); err != nil {
+			return Origin{}, fmt.Errorf("fingerprint: %w", err)
+		}
+	}
+	if len(print.Parts) > 0 && print.Digest == "" {
+		return Origin{}, errors.New("a fingerprint without a digest")
+	}
+	if k.NormalFunc != nil {
+		if params, err = k.NormalFunc(params); err != nil {
+			return Origin{}, err
+		}
+	}
+	o := Origin{Params: partsOf(params)}
+	o.Params = slices.DeleteFunc(o.Params, func(p Part) bool { return slices.Contains(print.Ignore, p.Name) })
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q\n", print.Digest)
+	for _, p := range o.Params {
+		fmt.Fprintf(sum, "%q %q\n", p.Name, p.Value)
+	}
+	o.Digest = hex.EncodeToString(sum.Sum(nil)[:16])
+	if print.Digest != "" {
+		data := sha256.Sum256([]byte(print.Digest))
+		o.Data = hex.EncodeToString(data[:16])
+	}
+	o.Params, o.Parts = bounded(o.Params), bounded(print.Parts)
+	return o, nil
+}
+
+// partsOf lists the fields of a JSON object by name; any other value is one part.
+func partsOf(params json.RawMessage) []Part {
+	if len(params) == 0 {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(params, &fields) != nil {
+		fields = map[string]json.RawMessage{"parameters": params}
+	}
+	var parts []Part
+	for name, value := range fields {
+		var v any
+		if json.Unmarshal(value, &v) == nil && isZero(v) {
+			continue
+		}
+		// Keys of objects are sorted so, and numbers keep their digits.
+		dec := json.NewDecoder(strings.NewReader(string(value)))
+		dec.UseNumber()
+		if dec.Decode(&v) == nil {
+			if text, err := json.Marshal(v); err == nil {
+				value = text
+			}
+		}
+		parts = append(parts, Part{name, string(value)})
+	}
+	slices.SortFunc(parts, func(a, b Part) int { return cmp.Compare(a.Name, b.Name) })
+	return parts
+}
+
+func isZero(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case bool:
+		return !v
+	case float64:
+		return v == 0
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
+}
+
+// bounded cuts what is too much for a description. What is cut is not lost on the digest.
+func bounded(parts []Part) []Part {
+	parts = slices.Clone(parts[:min(len(parts), maxParts)])
+	for i := range parts {
+		parts[i].Name, parts[i].Value = clip(parts[i].Name), clip(parts[i].Value)
+	}
+	return parts
+}
+
+func clip(text string) string {
+	text = strings.ToValidUTF8(text, "?")
+	if len(text) <= maxText {
+		return text
+	}
+	sum := sha256.Sum256([]byte(text)) // so that long values that differ at their ends differ still
+	end := maxText - 16
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "… " + hex.EncodeToString(sum[:4])
+}
+
+// Differences names what another origin had otherwise, old and new. was is nil where nothing is known of it but that it
+// differs.
+func (o Origin) Differences(was *Origin) []string {
+	if was == nil {
+		return append([]string{"what it was is not known any more"}, o.now()...)
+	}
+	if was.Digest == o.Digest {
+		return nil
+	}
+	list := differences("parameter ", was.Params, o.Params)
+	parts := differences("", was.Parts, o.Parts)
+	if len(parts) == 0 && was.Data != o.Data {
+		parts = []string{"the fingerprint of the data differs"}
+	}
+	if list = append(list, parts...); len(list) == 0 {
+		list = []string{"parameters beyond the first " + fmt.Sprint(maxParts) + " differ"}
+	}
+	return list
+}
+
+// now describes an origin by itself.
+func (o Origin) now() []string {
+	var list []string
+	for _, p := range o.Params {
+		list = append(list, fmt.Sprintf("parameter %s is %s", p.Name, shown(p.Value)))
+	}
+	for _, p := range o.Parts {
+		list = append(list, fmt.Sprintf("%s is %s", p.Name, shown(p.Value)))
+	}
+	return list
+}
+
+func differences(what string, was, is []Part) []string {
+	find := func(parts []Part, name string) (string, bool) {
+		i := slices.IndexFunc(parts, func(p Part) bool { return p.Name == name })
+		if i < 0 {
+			return "", false
+		}
+		return parts[i].Value, true
+	}
+	var list []string
+	for _, p := range was {
+		value, ok := find(is, p.Name)
+		switch {
+		case !ok:
+			list = append(list, fmt.Sprintf("%s%s was %s and is not set", what, p.Name, shown(p.Value)))
+		case isDigest(p.Value) && isDigest(value) && value != p.Value:
+			list = append(list, fmt.Sprintf("%s%s differ", what, p.Name))
+		case value != p.Value:
+			list = append(list, fmt.Sprintf("%s%s was %s and is %s", what, p.Name, shown(p.Value), shown(value)))
+		}
+	}
+	for _, p := range is {
+		if _, ok := find(was, p.Name); !ok {
+			list = append(list, fmt.Sprintf("%s%s was not set and is %s", what, p.Name, shown(p.Value)))
+		}
+	}
+	return list
+}
+
+// shown is a value for people: JSON text without its quotes.
+func shown(value string) string {
+	var text string
+	if json.Unmarshal([]byte(value), &text) == nil && text != "" && !strings.ContainsAny(text, " ,;") {
+		return text
+	}
+	return value
+}
+
+// isDigest reports whether a value says nothing to people.
+func isDigest(value string) bool {
+	return len(value) >= 16 && strings.Trim(value, "0123456789abcdef") == "" && strings.ContainsAny(value, "abcdef")
+}

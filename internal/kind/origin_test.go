@@ -1,0 +1,121 @@
+package kind
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// printed is an instance that has a fingerprint alone.
+type printed struct {
+	Instance
+	print Fingerprint
+	err   error
+}
+
+func (p printed) Fingerprint(context.Context) (Fingerprint, error) { return p.print, p.err }
+
+func originOf(t *testing.T, params string, print Fingerprint) Origin {
+	t.Helper()
+	o, err := (&Kind{Name: "ecg"}).OriginOf(t.Context(), printed{print: print}, json.RawMessage(params))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestOriginDifferences(t *testing.T) {
+	t.Parallel()
+	print := func(digest string, parts ...string) Fingerprint {
+		f := Fingerprint{Digest: digest, Ignore: []string{"dir"}}
+		for i := 0; i < len(parts); i += 2 {
+			f.Parts = append(f.Parts, Part{parts[i], parts[i+1]})
+		}
+		return f
+	}
+	long := strings.Repeat("é", 200)
+	const digestA, digestB = "0123456789abcdef0123456789abcdef", "1123456789abcdef0123456789abcdef"
+	base := print("a", "recordings", "93", "signals", digestA)
+	for _, tt := range []struct {
+		name, was, is string
+		before, after Fingerprint
+		want          []string
+	}{
+		{"nothing", `{"seed":1,"n":18446744073709551615}`, ` {"n":18446744073709551615, "seed":1}`, base, base, nil},
+		{"a zero that is left out", `{"seed":0,"all":false,"names":[],"none":null,"text":""}`, `{}`, base, base, nil},
+		{"no parameters", ``, `null`, base, base, nil},
+		{"a parameter that does not matter", `{"dir":"/a"}`, `{"dir":"/b"}`, base, base, nil},
+		{"keys of an object", `{"split":{"a":1,"b":2}}`, `{"split":{"b":2,"a":1}}`, base, base, nil},
+		{"parameters", `{"stride":"10s","seed":1,"old":true}`, `{"stride":"5s","seed":1,"new":[1]}`, base, base, []string{
+			"parameter old was true and is not set", "parameter stride was 10s and is 5s", "parameter new was not set and is [1]"}},
+		{"a large number", `{"n":18446744073709551615}`, `{"n":18446744073709551614}`, base, base, []string{
+			"parameter n was 18446744073709551615 and is 18446744073709551614"}},
+		{"a scalar", `1`, `2`, base, base, []string{"parameter parameters was 1 and is 2"}},
+		{"parts", `{}`, `{}`, base, print("b", "recordings", "96", "signals", digestB),
+			[]string{"recordings was 93 and is 96", "signals differ"}},
+		{"no part", `{}`, `{}`, print("a"), print("b"), []string{"the fingerprint of the data differs"}},
+		{"a fingerprint that is new", `{}`, `{}`, Fingerprint{}, print("b"), []string{"the fingerprint of the data differs"}},
+	} {
+		was, is := originOf(t, tt.was, tt.before), originOf(t, tt.is, tt.after)
+		if got := is.Differences(&was); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		if (was.Digest == is.Digest) != (tt.want == nil) {
+			t.Errorf("%s: digests %s and %s", tt.name, was.Digest, is.Digest)
+		}
+	}
+	unknown := originOf(t, `{"seed":1}`, base).Differences(nil)
+	if want := []string{"what it was is not known any more", "parameter seed is 1", "recordings is 93",
+		"signals is " + digestA}; !slices.Equal(unknown, want) {
+		t.Errorf("%q", unknown)
+	}
+	a, b := originOf(t, fmt.Sprintf(`{"x":%q}`, long+"1"), base), originOf(t, fmt.Sprintf(`{"x":%q}`, long+"2"), base)
+	if got := b.Differences(&a); len(got) != 1 || len(got[0]) > 2*maxText+64 || !utf8.ValidString(got[0]) {
+		t.Errorf("%q", got)
+	}
+}
+
+// Whatever an author says, a description is small.
+func TestOriginIsBounded(t *testing.T) {
+	t.Parallel()
+	f := Fingerprint{Digest: strings.Repeat("d", 1<<20)}
+	params := map[string]string{}
+	for i := range 500 {
+		f.Parts = append(f.Parts, Part{fmt.Sprint(i, strings.Repeat("n", 1000)), strings.Repeat("v\xff", 1000)})
+		params[fmt.Sprint("p", i)] = strings.Repeat("w", 1000)
+	}
+	raw, err := json.Marshal(params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := originOf(t, string(raw), f)
+	data, err := json.Marshal(o)
+	if err != nil || len(data) > 128<<10 || len(o.Digest) != 32 || len(o.Parts) != maxParts || len(o.Params) != maxParts {
+		t.Fatalf("%d bytes, %d and %d parts, %v", len(data), len(o.Params), len(o.Parts), err)
+	}
+	params["p99"] = "another" // beyond the first, by name
+	if raw, err = json.Marshal(params); err != nil {
+		t.Fatal(err)
+	}
+	other := originOf(t, string(raw), f)
+	if got := other.Differences(&o); other.Digest == o.Digest || len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestOriginErrors(t *testing.T) {
+	t.Parallel()
+	failed := errors.New("the mount is away")
+	k := &Kind{Name: "ecg"}
+	if _, err := k.OriginOf(t.Context(), printed{err: failed}, nil); !errors.Is(err, failed) {
+		t.Errorf("%v", err)
+	}
+	if _, err := k.OriginOf(t.Context(), printed{print: Fingerprint{Parts: []Part{{"a", "b"}}}}, nil); err == nil {
+		t.Error("parts without a digest were accepted")
+	}
+}
