@@ -360,12 +360,15 @@ func openFault(err error) *schema.Fault {
 	code := schema.CodeBadParams
 	var p *kind.PanicError
 	f := &schema.Fault{Message: err.Error()}
-	switch {
-	case errors.As(err, &p):
+	if errors.As(err, &p) {
 		code, f.Stack = schema.CodeIterator, string(p.Stack)
+	}
+	switch {
+	case errors.Is(err, kind.ErrBadParams): // also from another process, with its stack
+		code = schema.CodeBadParams
 	case errors.Is(err, context.Canceled):
 		code = schema.CodeUnavailable
-	case !errors.Is(err, kind.ErrBadParams) && machineFault(err):
+	case machineFault(err):
 		code = schema.CodeIterator
 	}
 	f.Code = code

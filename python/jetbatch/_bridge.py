@@ -32,7 +32,7 @@ GRACE = 10.0
 Bytes = npt.NDArray[np.uint8]
 
 
-Wanted = Tuple[int, Tuple[str, int, Optional[bytes]]]
+Wanted = Tuple[int, Tuple[Any, ...]]
 """What a take is for: the batcher's handle and the state."""
 
 
@@ -133,7 +133,7 @@ class Bridge:
             raise
 
     def take(
-        self, handle: int, state: Tuple[str, int, Optional[bytes]], timeout: Optional[float]
+        self, handle: int, state: Tuple[Any, ...], timeout: Optional[float]
     ) -> Tuple[List[Any], Bytes]:
         """Takes a batch: its reply and its payload."""
         wanted = (handle, state)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 import msgpack
 import numpy as np
@@ -77,7 +77,7 @@ class Step(Mapping[str, Array]):
     def __init__(self, reply: List[Any], prev: State, root: Bytes, layout: _Layout) -> None:
         (_, _, _, _, self.seq, following, self._times, self.worker, self.attempt, self.deliveries, self.trace) = reply
         self.prev = prev
-        self.next = State(following[0], following[1], following[2] or b"")
+        self.next = _state_of_wire(following)
         self._root: Optional[Bytes] = root
         self._layout = layout
 
@@ -322,5 +322,11 @@ def _state(state: StateLike) -> State:
     raise TypeError(f"a state is a jetbatch.State, its text, or None for the first, not {type(state).__name__}")
 
 
-def _wire_state(state: State) -> Tuple[str, int, Optional[bytes]]:
-    return (state.dataset, state.version, state.data or None)
+def _wire_state(state: State) -> Tuple[Any, ...]:
+    """The fields of a state as Go has them: the origin is the fourth, where it is known."""
+    fields = (state.dataset, state.version, state.data or None)
+    return fields + (state.origin,) if state.origin else fields
+
+
+def _state_of_wire(fields: Sequence[Any]) -> State:
+    return State(fields[0], fields[1], fields[2] or b"", fields[3] if len(fields) == 4 else "")

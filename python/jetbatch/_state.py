@@ -20,13 +20,24 @@ class State(NamedTuple):
     """Where the next batch comes from: what a trainer saves with its checkpoint.
 
     ``str()`` is the text that Go and the command line use, and :meth:`parse` its inverse. Two states are equal when
-    they are the same position of the same data set and version. ``State()`` is the data set's first one, as ``None`` is
+    they are the same position of the same data set and version, whatever their origin: a digest of the parameters and
+    data that the position is of, empty where it is not known. ``State()`` is the data set's first one, as ``None`` is
     wherever a state is wanted.
     """
 
     dataset: str = ""
     version: int = 0
     data: bytes = b""
+    origin: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, State) and self[:3] == other[:3]
+
+    def __ne__(self, other: object) -> bool:
+        return not self.__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash(self[:3])
 
     @classmethod
     def new(cls, value: Any) -> "State":
@@ -56,6 +67,8 @@ class State(NamedTuple):
             raise StateTooLarge(f"{len(self.data)} bytes, at most {MAX_STATE}")
         data = base64.urlsafe_b64encode(self.data).rstrip(b"=").decode()
         text = f"jb1:{_escape(self.dataset)}:{self.version}:{data}"
+        if self.origin:
+            text = f"jb2:{_escape(self.dataset)}:{self.version}:{_escape(self.origin)}:{data}"
         return f"{text}:{crc32c(text.encode()):08x}"
 
     @classmethod
@@ -63,16 +76,18 @@ class State(NamedTuple):
         """Reads what ``str(state)`` wrote, here or in Go; white space around it does not matter."""
         token = text.strip()
         parts = token.split(":")
-        if parts[0] != "jb1":
-            raise BadStateText('it does not begin with "jb1:": give the whole token that was saved')
-        if len(parts) != 5:
+        if parts[0] not in _FIELDS:
+            raise BadStateText('it does not begin with "jb2:" or "jb1:": give the whole token that was saved')
+        fields = _FIELDS[parts[0]]
+        if len(parts) != fields:
             raise BadStateText(
-                f"{len(parts)} fields, not 5: it was cut short, or runs into another; copy the whole token again"
+                f"{len(parts)} fields, not {fields}: it was cut short, or runs into another; copy the whole token again"
             )
-        if parts[4] != f"{crc32c(token[: token.rindex(':')].encode('utf-8', 'surrogatepass')):08x}":
+        if parts[-1] != f"{crc32c(token[: token.rindex(':')].encode('utf-8', 'surrogatepass')):08x}":
             raise BadStateText("the checksum is wrong: a character was changed or lost; copy the whole token again")
         try:
-            state = cls(_unescape(parts[1]), _version(parts[2]), _unbase64(parts[3]))
+            origin = _unescape(parts[3]) if fields == 6 else ""
+            state = cls(_unescape(parts[1]), _version(parts[2]), _unbase64(parts[-2]), origin)
             spelled = str(state)
         except (ValueError, binascii.Error, StateTooLarge) as err:
             raise BadStateText(
@@ -81,6 +96,10 @@ class State(NamedTuple):
         if spelled != token:
             raise BadStateText("not the canonical spelling; take the token from where it was saved")
         return state
+
+
+# How many fields a state's text has, by its first: without and with an origin.
+_FIELDS = {"jb1": 5, "jb2": 6}
 
 
 def _escape(name: str) -> str:

@@ -136,3 +136,14 @@ def test_state_is_plain() -> None:
     assert pickle.loads(pickle.dumps(state)) == copy.deepcopy(state) == state
     assert state.decode() == {"n": 1} and state and not jetbatch.State()
     assert repr(state).startswith("State(ecg@1#") and repr(jetbatch.State()) == "State(start)"
+
+
+def test_states_with_an_origin():
+    state = jetbatch.State("onda", 1, b"\x01", "00ff")
+    text = str(state)
+    assert text.startswith("jb2:onda:1:00ff:")
+    assert jetbatch.State.parse(text) == state and jetbatch.State.parse(text).origin == "00ff"
+    plain = jetbatch.State("onda", 1, b"\x01")
+    assert str(plain).startswith("jb1:") and plain == state and hash(plain) == hash(state)
+    with pytest.raises(jetbatch.BadStateText):
+        jetbatch.State.parse(text.replace("00ff", "00fe"))
