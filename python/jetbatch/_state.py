@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Tuple
 from urllib.parse import quote_plus, unquote_to_bytes
 
 from ._codec import pack, unpack
@@ -31,13 +31,16 @@ class State(NamedTuple):
     origin: str = ""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, State) and self[:3] == other[:3]
+        return isinstance(other, State) and self._position() == other._position()
 
     def __ne__(self, other: object) -> bool:
         return not self.__eq__(other)
 
     def __hash__(self) -> int:
-        return hash(self[:3])
+        return hash(self._position())
+
+    def _position(self) -> Tuple[str, int, bytes]:
+        return (self.dataset, self.version, self.data)
 
     @classmethod
     def new(cls, value: Any) -> "State":
