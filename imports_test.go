@@ -30,6 +30,7 @@ const (
 var layers = map[string][]string{
 	"deploy":            {},
 	"internal/kind":     {},
+	"internal/legible":  {},
 	"internal/chaos":    {},
 	"internal/direct":   {},
 	"internal/golden":   {},
@@ -51,12 +52,12 @@ var layers = map[string][]string{
 	"coordinator/internal": {"schema", "internal/wire"},
 	"worker/internal":      {},
 
-	"client":      {"schema", "internal/direct", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
+	"client":      {"schema", "internal/direct", "internal/legible", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
 	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "coordinator/internal"},
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
-	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/msgp", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
+	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/msgp", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
 	"cmd":      {"dataset", "onda", "cli"},
 	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "client", "coordinator", "worker", "embedded"},
 	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},

@@ -23,6 +23,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/legible"
 )
 
 // Main runs the command line of this process over defs and exits. The first interrupt or SIGTERM ends the
@@ -88,7 +89,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []da
 	err := a.run(ctx, args)
 	code := exitCode(err)
 	if err != nil && code != exitInterrupted {
-		fmt.Fprintf(a.err, "jetbatch: %v\n", err)
+		fmt.Fprintf(a.err, "jetbatch: %s\n", legible.Text(err.Error()))
 	}
 	return code
 }
@@ -134,7 +135,7 @@ func (g *grammar) logger(w io.Writer, command string) *slog.Logger {
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if g.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(slog.NewJSONHandler(legible.JSONWriter(w), opts))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(slog.NewTextHandler(w, opts)) // which quotes what is not printable
 }
