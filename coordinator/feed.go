@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +57,13 @@ type feed struct {
 	refused     string                 // the last refusal, for people
 	full        bool                   // it was for lack of room
 	again       uint64                 // jobs that were published again and that the stream took, so they were missing
+	apart       map[uint64]*separation // by the sequence number of a job that leaves its run
+}
+
+// separation is the jobs of a run that are being queued by themselves.
+type separation struct {
+	left   int // jobs that the stream has not confirmed
+	answer func()
 }
 
 // publication is a message of jobs that was sent and whose storing nobody confirmed.
@@ -78,6 +86,7 @@ func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Ins
 		asked:       make(chan ask, 1),
 		ready:       make(chan struct{}, 1),
 		unconfirmed: make(map[uint64]publication),
+		apart:       make(map[uint64]*separation),
 	}
 	sub, err := nc.Subscribe(f.inbox+".*", f.confirm)
 	if err != nil {
@@ -181,6 +190,53 @@ func (f *feed) publish(p owner.Publish) {
 	}
 }
 
+// separateToken begins the reply token of a job that leaves its run: the run itself, under its first number, may be
+// unconfirmed.
+const separateToken = "s"
+
+// separate publishes jobs of a run by themselves and calls answer once the stream has all of them. They are sent once: a
+// worker that gets no answer asks again, and the last to ask is answered. There are no more separations than jobs in
+// the window.
+func (f *feed) separate(jobs []owner.Publish, answer func()) {
+	if len(jobs) == 0 {
+		answer()
+		return
+	}
+	s := &separation{len(jobs), answer}
+	f.mu.Lock()
+	for _, p := range jobs {
+		f.apart[p.First] = s
+	}
+	f.mu.Unlock()
+	for _, p := range jobs {
+		first := strconv.FormatUint(p.First, 10)
+		err := f.nc.PublishMsg(&nats.Msg{
+			Subject: f.subject + first + "." + strconv.Itoa(wire.TryFirst), Reply: f.inbox + "." + separateToken + first,
+			Header: traced(p.Trace), Data: p.Data,
+		})
+		if err != nil {
+			f.fail(err.Error(), false)
+			return
+		}
+	}
+}
+
+// separated notes that the stream has a job by itself.
+func (f *feed) separated(seq uint64) {
+	f.mu.Lock()
+	s := f.apart[seq]
+	delete(f.apart, seq)
+	done := false
+	if s != nil {
+		s.left--
+		done = s.left == 0
+	}
+	f.mu.Unlock()
+	if done {
+		s.answer()
+	}
+}
+
 // backUp sends a job a second time, for another worker than the one that has it. No answer is waited for: the job itself
 // is there still.
 func (f *feed) backUp(e owner.Backup) error {
@@ -216,7 +272,8 @@ func (f *feed) fail(why string, full bool) {
 
 // confirm takes the stream's answer to a publication.
 func (f *feed) confirm(m *nats.Msg) {
-	seq, err := strconv.ParseUint(m.Subject[len(f.inbox)+1:], 10, 64)
+	number, separate := strings.CutPrefix(m.Subject[len(f.inbox)+1:], separateToken)
+	seq, err := strconv.ParseUint(number, 10, 64)
 	if err != nil {
 		return
 	}
@@ -239,6 +296,10 @@ func (f *feed) confirm(m *nats.Msg) {
 		f.fail(ack.Error.Description, topology.IsFull(ack.Error.Code, ack.Error.Description))
 		return
 	}
+	if separate {
+		f.separated(seq)
+		return
+	}
 	f.mu.Lock()
 	if ack.Error == nil && f.unconfirmed[seq].again {
 		f.again++
@@ -253,6 +314,7 @@ func (f *feed) confirm(m *nats.Msg) {
 // republish sends again what the stream did not confirm and the trainer, which has come to taken, still needs.
 func (f *feed) republish(taken uint64, job func(seq uint64) ([]byte, bool)) {
 	f.mu.Lock()
+	maps.DeleteFunc(f.apart, func(seq uint64, _ *separation) bool { return seq <= taken })
 	late := make(map[uint64]publication)
 	for seq, p := range f.unconfirmed {
 		if seq+uint64(p.n)-1 <= taken {

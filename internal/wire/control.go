@@ -219,8 +219,16 @@ type Lane struct {
 	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
 }
 
-// Report is a worker's word that its result contradicts the stored one.
+// Report is a worker's word to the owner: that its result contradicts the stored one, or what else is at fault, or that
+// jobs which came in a run are to be queued by themselves. The latter is a request, answered with an ApartReply.
 type Report struct {
 	Gen   string        `json:"gen"`
-	Fault *schema.Fault `json:"fault"`
+	Fault *schema.Fault `json:"fault,omitempty"`
+	Apart []uint64      `json:"apart,omitempty"` // sequence numbers, at most MaxRun
+}
+
+// ApartReply says that the job stream has each job of Report.Apart by itself, or that nobody needs it any more. There is
+// no other answer: where the owner cannot say so, it is silent, and the run is delivered again.
+type ApartReply struct {
+	Queued bool `json:"queued"`
 }
