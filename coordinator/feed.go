@@ -77,6 +77,7 @@ type publication struct {
 type ask struct {
 	state []byte
 	n     int
+	bytes int64 // of jobs and states; the job that exceeds them is the last one
 }
 
 // newFeed starts a feed. It calls release when it will not call inst any more, which is not before Next returned.
@@ -108,8 +109,8 @@ func (f *feed) stop() {
 	_ = f.sub.Unsubscribe() // fails only on a closed connection
 }
 
-// demand asks for n more jobs from state. The last demand has been met.
-func (f *feed) demand(state []byte, n int) { f.asked <- ask{state, n} }
+// demand asks for more jobs. The last demand has been met.
+func (f *feed) demand(a ask) { f.asked <- a }
 
 // collect returns what the iterator made since the last call.
 func (f *feed) collect() produced {
@@ -135,13 +136,14 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			return
 		case a = <-f.asked:
 		}
-		state, untold := a.state, 0
+		state, untold, made := a.state, 0, int64(0)
 		t := time.Now()
 		for n := 1; n <= a.n && ctx.Err() == nil; n++ {
 			job, next, err := inst.Next(state)
 			began := t
 			t = time.Now()
-			last := err != nil || n == a.n
+			made += int64(len(state) + len(job) + len(next)) // a job's message has both states
+			last := err != nil || n == a.n || made >= a.bytes
 			f.mu.Lock()
 			if err == nil {
 				f.made.items = append(f.made.items, owner.Item{Job: job, Next: next, Took: t.Sub(began)})

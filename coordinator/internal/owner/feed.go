@@ -68,7 +68,7 @@ func (o *Owner) demand(now time.Time) {
 	}
 	if n := g.Want(); n > 0 {
 		g.busy, g.owing, g.watched = true, 0, now
-		o.emit(Demand{g.StateAfter(g.Fed()), n})
+		o.emit(Demand{g.StateAfter(g.Fed()), n, g.Room()})
 	}
 }
 
