@@ -37,6 +37,7 @@ var layers = map[string][]string{
 	"internal/metrics":  {},
 	"internal/msgp":     {},
 	"internal/natstest": {},
+	"internal/nearest":  {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
 	"internal/testset":  {"schema", "dataset", "internal/msgp", "internal/wire"},
 	"internal/travel":   {"schema", "internal/msgp", "internal/wire"},
@@ -44,7 +45,7 @@ var layers = map[string][]string{
 	"internal/wire":     {"schema", "internal/msgp"},
 	"internal/topology": {"schema", "internal/wire"},
 
-	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/travel", "internal/wire"},
+	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/nearest", "internal/travel", "internal/wire"},
 	"datasettest": {"schema", "dataset", "internal/msgp", "internal/travel", "internal/wire"},
 	"onda":        {"schema", "dataset"},
 
@@ -57,7 +58,7 @@ var layers = map[string][]string{
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
-	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/msgp", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
+	"cli":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda", "client", "coordinator", "worker", "embedded", "deploy"},
 	"cmd":      {"dataset", "onda", "cli"},
 	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "client", "coordinator", "worker", "embedded"},
 	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},

@@ -46,7 +46,7 @@ func (c *benchCmd) Run(ctx context.Context, a *app) (err error) {
 		}
 	}
 	if !b.defined && (c.Server == "" || c.AtLeast > 0) {
-		return fmt.Errorf("%w: data set %q is not in this binary", errUsage, c.Dataset)
+		return a.notHere(c.Dataset)
 	}
 	var done func() error
 	if b.nc, b.deployment, done, err = c.deployment(ctx, a); err != nil {

@@ -63,6 +63,7 @@ type grammar struct {
 	Check       checkCmd       `cmd:"" help:"Say what is wrong with a deployment, and what to do. Exits with 1 if something does not work."`
 	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
 	Bench       benchCmd       `cmd:"" help:"Measure a data set on a deployment, or in this process, beside the plain loop in one process: the pace, what a trainer waits for, and large batches straight from workers and through NATS. Exits with 3 if the two do not come to the same state."`
+	Params      paramsCmd      `cmd:"" help:"Show the parameters of a data set: type, unit, default and meaning of each."`
 	Onda        ondaCmd        `cmd:"" help:"Make data sets for onda."`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }

@@ -146,7 +146,7 @@ func TestStrangersText(t *testing.T) {
 	others := []string{
 		"demo",                        // a service of its own
 		"up", "coordinator", "worker", // a log, by the handlers that take shows
-		"keys", "onda", "version", // no service
+		"keys", "params", "onda", "version", // no service
 	}
 	var g grammar
 	parser, err := kong.New(&g, kong.Name("jetbatch"))
