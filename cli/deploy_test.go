@@ -68,23 +68,7 @@ func TestKubernetesServers(t *testing.T) {
 // A variable that no command reads would be ignored in silence.
 func TestKubernetesVariables(t *testing.T) {
 	t.Parallel()
-	var g grammar
-	parser, err := kong.New(&g, kong.Name("jetbatch"), kong.DefaultEnvars("JETBATCH"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := make(map[string]bool)
-	err = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
-		if flag, ok := node.(*kong.Flag); ok {
-			for _, name := range flag.Envs {
-				known[name] = true
-			}
-		}
-		return next(nil)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	known := flagVariables(t)
 	files, err := filepath.Glob(filepath.Join(kubernetes, "*.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -207,5 +191,67 @@ func TestImagesAreVariables(t *testing.T) {
 	}
 	if found < 8 {
 		t.Errorf("%d images were found", found)
+	}
+}
+
+// flagVariables are the variables that flags are read from.
+func flagVariables(t *testing.T) map[string]bool {
+	t.Helper()
+	var g grammar
+	parser, err := kong.New(&g, kong.Name("jetbatch"), kong.DefaultEnvars("JETBATCH"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := make(map[string]bool)
+	err = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			for _, name := range flag.Envs {
+				known[name] = true
+			}
+		}
+		return next(nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return known
+}
+
+// The variables of Compose's files and those of flags do not mix: one that a flag reads means the same in Compose, and
+// goes into the container under its own name. What is in the environment for the one does nothing else to
+// the other.
+func TestComposeVariables(t *testing.T) {
+	t.Parallel()
+	known := flagVariables(t)
+	files, err := filepath.Glob("../deploy/compose.*.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, file := range append(files, "../docker-compose.yml") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			for _, match := range regexp.MustCompile(`\$\{([A-Z_]+)`).FindAllStringSubmatch(line, -1) {
+				found++
+				if name := match[1]; known[name] && !strings.HasPrefix(strings.TrimSpace(line), name+": ") {
+					t.Errorf("%s: %s is the variable of a flag, too: %s", file, name, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("the files have no variables")
+	}
+	main, err := os.ReadFile("../docker-compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range regexp.MustCompile(`(?m)^#   ([A-Z_]+)`).FindAllStringSubmatch(string(main), -1) {
+		if !strings.Contains(string(main), "${"+match[1]) {
+			t.Errorf("%s is documented and does nothing", match[1])
+		}
 	}
 }
