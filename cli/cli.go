@@ -12,6 +12,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,13 +27,25 @@ import (
 	"github.com/jetbatch/jetbatch/internal/legible"
 )
 
-// Main runs the command line of this process over defs and exits. The first interrupt or SIGTERM ends the
-// command in good order, the second at once. "jetbatch --help" lists the exit codes.
+// Main runs the command line of this process over defs and exits. The first interrupt, SIGTERM or SIGHUP ends the
+// command in good order, the second at once. A process that nobody reads from any more goes on: a worker without its
+// log has work, and a trainer has a state to save. "jetbatch --help" lists the exit codes.
 func Main(defs ...dataset.Definition) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background())
 	context.AfterFunc(ctx, stop) // with no handler left, the next signal kills
 	unsetEmpty()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, defs))
+}
+
+// untilSignal returns a context that ends with the signal that ends a command. A write to a pipe without a reader is an
+// error from here on and no signal.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	signal.Ignore(syscall.SIGPIPE)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signal.NotifyContext(ctx, signals...)
 }
 
 // unsetEmpty removes variables of this program's that are there but empty, as container tools leave those that were not
@@ -89,7 +102,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []da
 	a := &app{out: stdout, err: newConsole(stderr), defs: defs}
 	err := a.run(ctx, args)
 	code := exitCode(err)
-	if err != nil && code != exitInterrupted {
+	if err != nil && code != exitInterrupted && !errors.Is(err, syscall.EPIPE) {
 		fmt.Fprintf(a.err, "jetbatch: %s\n", legible.Text(err.Error()))
 	}
 	return code
