@@ -152,6 +152,21 @@ func TestStatusTable(t *testing.T) {
 	}
 }
 
+// Why a run failed is there to its end, with the worker's name.
+func TestStatusFailure(t *testing.T) {
+	t.Parallel()
+	message := strings.Repeat("while reading a recording, ", 20) + "/data/night7.edf"
+	var b bytes.Buffer
+	if err := writeTable(&b, fleet.Status{Batchers: []schema.Status{{
+		Batcher: "train", Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodeMaterialize, Seq: 3, Worker: "w7", Message: message},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "train failed: batch 3 on w7: materialize: " + message + "\n"; !strings.Contains(b.String(), want) {
+		t.Errorf("%s\nlacks %s", b.String(), want)
+	}
+}
+
 func TestGate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

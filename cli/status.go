@@ -119,10 +119,20 @@ func writeTable(w io.Writer, s fleet.Status) error {
 		for _, r := range rare {
 			fmt.Fprintf(t, "%d\t", r.of(b))
 		}
-		fmt.Fprintln(t, cmp.Or(oneLine(fleet.WaitingFor(b), 80), "-"))
+		waiting := fleet.WaitingFor(b)
+		if b.Error != nil {
+			waiting = "failed: see below"
+		}
+		fmt.Fprintln(t, cmp.Or(oneLine(waiting, 80), "-"))
 	}
 	if len(s.Batchers) == 0 {
 		fmt.Fprintln(t, "none")
+	}
+	// In full, since what matters may stand at the end: a file's name.
+	for _, b := range s.Batchers {
+		if b.Error != nil {
+			fmt.Fprintf(t, "\n%s %s\n", legible.Line(b.Batcher), legible.Line(fleet.Failure(b.Error)))
+		}
 	}
 	fmt.Fprintln(t, "\nWORKER\tSLOTS\tRUNNING\tDONE\tRETRIED\tFAILED\tDATA SETS\tLAST ERROR")
 	for _, x := range s.Workers {
