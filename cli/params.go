@@ -52,7 +52,8 @@ func (a *app) notHere(name string) error {
 	for _, d := range a.defs {
 		known = append(known, d.Name())
 	}
-	return fmt.Errorf("%w: data set %q is not in this binary, which has: %s", errUsage, name, cmp.Or(strings.Join(known, ", "), "none"))
+	all := cmp.Or(strings.Join(known, ", "), "none")
+	return fmt.Errorf("%w: data set %q is not in this binary, which has: %s", errUsage, name, all)
 }
 
 // meaningWidth is the width of a line of what a parameter means.

@@ -114,7 +114,8 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	}
 	fmt.Fprintln(t, "WAITING FOR")
 	for _, b := range s.Batchers {
-		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t", legible.Line(b.Batcher), legible.Line(string(b.Phase)), legible.Line(b.Dataset), b.Version,
+		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t",
+			legible.Line(b.Batcher), legible.Line(string(b.Phase)), legible.Line(b.Dataset), b.Version,
 			b.Taken, b.Fed, b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
 		for _, r := range rare {
 			fmt.Fprintf(t, "%d\t", r.of(b))
@@ -144,7 +145,8 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	}
 	fmt.Fprintln(t, "\nCOORDINATOR\tVERSION\tDATA SETS")
 	for _, c := range s.Coordinators {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(c.Datasets), " "))
+		fmt.Fprintf(t, "%s\t%s\t%s\n",
+			legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(c.Datasets), " "))
 	}
 	if len(s.Skew) > 0 {
 		fmt.Fprintln(t, "\nVERSIONS APART")

@@ -186,7 +186,8 @@ func TestStrangersTable(t *testing.T) {
 	if err := writeTable(&b, s); err != nil {
 		t.Fatal(err)
 	}
-	if strings.ContainsFunc(strings.ReplaceAll(b.String(), "\n", ""), func(r rune) bool { return !unicode.IsPrint(r) }) || strings.Contains(b.String(), "\nEVILROW") {
+	obeyed := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+	if strings.ContainsFunc(b.String(), obeyed) || strings.Contains(b.String(), "\nEVILROW") {
 		t.Errorf("%q", b.String())
 	}
 }

@@ -158,7 +158,8 @@ type WaitError struct {
 }
 
 func (e *WaitError) Error() string {
-	return fmt.Sprintf("batcher %s: waited %v: %s: %v", e.Batcher, e.Waited.Round(time.Millisecond), legible.Line(e.For), e.Cause)
+	waited := e.Waited.Round(time.Millisecond)
+	return fmt.Sprintf("batcher %s: waited %v: %s: %v", e.Batcher, waited, legible.Line(e.For), e.Cause)
 }
 
 // Unwrap makes the error match ErrUnavailable and the cause.

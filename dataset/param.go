@@ -74,7 +74,8 @@ func describe(t reflect.Type) (params []Param) {
 		case name == "":
 			name = f.Name
 		}
-		p := Param{Name: name, Type: typeWords(f.Type), Unit: f.Tag.Get("unit"), Meaning: strings.TrimPrefix(comments[f.Name], f.Name+" ")}
+		p := Param{Name: name, Type: typeWords(f.Type), Unit: f.Tag.Get("unit")}
+		p.Meaning = strings.TrimPrefix(comments[f.Name], f.Name+" ")
 		if m := defaultsTo.FindStringSubmatch(p.Meaning); m != nil {
 			p.Meaning, p.Default = strings.TrimSpace(m[1]), m[2]
 		}
