@@ -30,6 +30,7 @@ const (
 var layers = map[string][]string{
 	"deploy":            {},
 	"internal/kind":     {},
+	"internal/legible":  {},
 	"internal/chaos":    {},
 	"internal/direct":   {},
 	"internal/golden":   {},
@@ -37,6 +38,7 @@ var layers = map[string][]string{
 	"internal/msgp":     {},
 	"internal/mutant":   {},
 	"internal/natstest": {},
+	"internal/nearest":  {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
 	"internal/testset":  {"schema", "dataset", "internal/msgp", "internal/wire"},
 	"internal/travel":   {"schema", "internal/msgp", "internal/wire"},
@@ -44,7 +46,7 @@ var layers = map[string][]string{
 	"internal/wire":     {"schema", "internal/msgp"},
 	"internal/topology": {"schema", "internal/wire"},
 
-	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/travel", "internal/wire"},
+	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/nearest", "internal/travel", "internal/wire"},
 	"datasettest": {"schema", "dataset", "internal/msgp", "internal/travel", "internal/wire"},
 	"onda":        {"schema", "dataset"},
 
@@ -52,7 +54,7 @@ var layers = map[string][]string{
 	"coordinator/internal": {"schema", "internal/wire"},
 	"worker/internal":      {},
 
-	"client":      {"schema", "internal/direct", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
+	"client":      {"schema", "internal/direct", "internal/legible", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
 	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "coordinator/internal"},
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
@@ -62,7 +64,7 @@ var layers = map[string][]string{
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
 	"cli": {
-		"schema", "dataset", "internal/direct", "internal/kind", "internal/msgp", "internal/topology", "internal/wire", "onda",
+		"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda",
 		"client", "coordinator", "worker", "embedded", "deploy", "bridge", "bridge/trainer", "bridge/process",
 	},
 	"cmd":      {"dataset", "onda", "cli"},

@@ -74,16 +74,16 @@ containers() {
   image golang:1.26 standin_golang
   image nats:2.15-alpine standin_nats
 
-  export COMPOSE_PROJECT_NAME=jetbatch-ci-$$ JETBATCH_IMAGE=jetbatch:ci-$$ JETBATCH_LISTEN=127.0.0.1:0 JETBATCH_BATCHES=3000
+  export COMPOSE_PROJECT_NAME=jetbatch-ci-$$ JETBATCH_IMAGE=jetbatch:ci-$$ JETBATCH_NATS_LISTEN=127.0.0.1:0 JETBATCH_BATCHES=3000
   cleanups+=("docker image prune -f --filter label=jetbatch.stage=build >/dev/null")
   cleanups+=("docker image rm -f $JETBATCH_IMAGE >/dev/null 2>&1")
   cleanups+=("${command[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
   if [[ -d $recordings ]]; then
-    export JETBATCH_DATA=$recordings JETBATCH_PARAMS_FILE=./.ci/mitbih12.json
+    export JETBATCH_DATA_FOLDER=$recordings JETBATCH_PARAMS_FILE=./.ci/mitbih12.json
   else
     go run ./cmd/jetbatch demo --keep "$tmp/data" --batches 8 >/dev/null
     chmod -R a+rX "$tmp"
-    export JETBATCH_DATA=$tmp/data JETBATCH_PARAMS_FILE=./deploy/train.json
+    export JETBATCH_DATA_FOLDER=$tmp/data JETBATCH_PARAMS_FILE=./deploy/train.json
   fi
   # Built once and by hand: docker-compose 1.29.2 would build every service's image, and they are the same.
   docker build -q -t "$JETBATCH_IMAGE" .

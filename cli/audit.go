@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -226,12 +227,13 @@ func (c *auditCmd) report(a *app, r *auditReport) error {
 	}
 	var b strings.Builder
 	for _, x := range r.Audited {
-		fmt.Fprintf(&b, "batch %d: worker %s, attempt %s, digest %v\n", x.Batch, x.Worker, x.Attempt, x.Digest)
+		fmt.Fprintf(&b, "batch %d: worker %s, attempt %s, digest %v\n", x.Batch,
+			legible.Line(x.Worker), legible.Line(x.Attempt), x.Digest)
 		for _, y := range x.Again {
-			fmt.Fprintf(&b, "  again: worker %s, attempt %s, digest %v\n", y.Worker, y.Attempt, y.Digest)
+			fmt.Fprintf(&b, "  again: worker %s, attempt %s, digest %v\n", legible.Line(y.Worker), legible.Line(y.Attempt), y.Digest)
 		}
 		if x.Differs != "" {
-			fmt.Fprintf(&b, "  DIFFERS: %s\n", x.Differs)
+			fmt.Fprintf(&b, "  DIFFERS: %s\n", legible.Line(x.Differs))
 		}
 	}
 	fmt.Fprintf(&b, "%d batches of %s by %d workers; %d made again, %d of them by another worker; %d differ\n",

@@ -46,7 +46,7 @@ func (c *benchCmd) Run(ctx context.Context, a *app) (err error) {
 		}
 	}
 	if !b.defined && (c.Server == "" || c.AtLeast > 0) {
-		return fmt.Errorf("%w: data set %q is not in this binary", errUsage, c.Dataset)
+		return a.notHere(c.Dataset)
 	}
 	var done func() error
 	if b.nc, b.deployment, done, err = c.deployment(ctx, a); err != nil {
@@ -73,8 +73,10 @@ func (c *benchCmd) choose(ctx context.Context, a *app) (json.RawMessage, error) 
 	switch {
 	case c.Batches < 4 || c.Rounds < 1 || c.Workers < 1:
 		return nil, fmt.Errorf("%w: --batches is at least 4, --rounds and --workers at least 1", errUsage)
-	case c.Slots < 0 || c.Window < 0 || c.TrainTime < 0 || c.AtLeast < 0:
-		return nil, fmt.Errorf("%w: --slots, --window, --train-time and --at-least are not negative", errUsage)
+	case checkSlots(c.Slots) != nil:
+		return nil, checkSlots(c.Slots)
+	case c.Window < 0 || c.TrainTime < 0 || c.AtLeast < 0:
+		return nil, fmt.Errorf("%w: --window, --train-time and --at-least are not negative", errUsage)
 	case c.Data != "" && (c.Params != "" || cmp.Or(c.Dataset, onda.Name) != onda.Name):
 		return nil, fmt.Errorf("%w: --data is of the data set %s, with parameters of its own", errUsage, onda.Name)
 	case c.Data != "":

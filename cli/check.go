@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/doctor"
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
@@ -111,9 +112,9 @@ func (c *checkCmd) print(a *app, r checkReport) error {
 		if color {
 			label = "\x1b[" + sgr[f.Severity] + "m" + label + "\x1b[0m"
 		}
-		fmt.Fprintf(&b, "%s %-13s %s\n", label, f.Check, f.Text)
+		fmt.Fprintf(&b, "%s %-13s %s\n", label, f.Check, legible.Line(f.Text))
 		if f.Fix != "" {
-			fmt.Fprintf(&b, "%23s→ %s\n", "", f.Fix)
+			fmt.Fprintf(&b, "%23s→ %s\n", "", legible.Line(f.Fix))
 		}
 	}
 	_, err := fmt.Fprint(a.out, b.String())

@@ -12,6 +12,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,15 +24,28 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/legible"
 )
 
-// Main runs the command line of this process over defs and exits. The first interrupt or SIGTERM ends the
-// command in good order, the second at once. "jetbatch --help" lists the exit codes.
+// Main runs the command line of this process over defs and exits. The first interrupt, SIGTERM or SIGHUP ends the
+// command in good order, the second at once. A process that nobody reads from any more goes on: a worker without its
+// log has work, and a trainer has a state to save. "jetbatch --help" lists the exit codes.
 func Main(defs ...dataset.Definition) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background())
 	context.AfterFunc(ctx, stop) // with no handler left, the next signal kills
 	unsetEmpty()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, defs))
+}
+
+// untilSignal returns a context that ends with the signal that ends a command. A write to a pipe without a reader is an
+// error from here on and no signal.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	signal.Ignore(syscall.SIGPIPE)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signal.NotifyContext(ctx, signals...)
 }
 
 // unsetEmpty removes variables of this program's that are there but empty, as container tools leave those that were not
@@ -62,6 +76,7 @@ type grammar struct {
 	Check       checkCmd       `cmd:"" help:"Say what is wrong with a deployment, and what to do. Exits with 1 if something does not work."`
 	Keys        keysCmd        `cmd:"" help:"Make keys, certificates and the server's configuration for a new deployment in which no role can do another's work."`
 	Bench       benchCmd       `cmd:"" help:"Measure a data set on a deployment, or in this process, beside the plain loop in one process: the pace, what a trainer waits for, and large batches straight from workers and through NATS. Exits with 3 if the two do not come to the same state."`
+	Params      paramsCmd      `cmd:"" help:"Show the parameters of a data set: type, unit, default and meaning of each."`
 	Onda        ondaCmd        `cmd:"" help:"Make data sets for onda."`
 	Bridge      bridgeCmd      `cmd:"" help:"Serve a trainer in another language, which starts this command: see docs/PYTHON.md."`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
@@ -88,8 +103,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []da
 	a := &app{out: stdout, err: newConsole(stderr), defs: defs}
 	err := a.run(ctx, args)
 	code := exitCode(err)
-	if err != nil && code != exitInterrupted {
-		fmt.Fprintf(a.err, "jetbatch: %v\n", err)
+	if err != nil && code != exitInterrupted && !errors.Is(err, syscall.EPIPE) {
+		fmt.Fprintf(a.err, "jetbatch: %s\n", legible.Text(err.Error()))
 	}
 	return code
 }
@@ -135,7 +150,7 @@ func (g *grammar) logger(w io.Writer, command string) *slog.Logger {
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if g.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(slog.NewJSONHandler(legible.JSONWriter(w), opts))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(slog.NewTextHandler(w, opts)) // which quotes what is not printable
 }

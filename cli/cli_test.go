@@ -63,6 +63,57 @@ func TestStateFile(t *testing.T) {
 	}
 }
 
+// A state file that is a link stays one, a mode stays as it is, and what cannot be saved later is said at once.
+func TestStateFileKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "real", "state"), filepath.Join(dir, "link")
+	if err := checkStateFile(file); !errors.Is(err, errUsage) {
+		t.Errorf("no folder: %v", err)
+	}
+	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join("real", "state"), link); err != nil {
+		t.Fatal(err)
+	}
+	want := schema.State{Dataset: "a", Version: 1, Data: []byte("one")}
+	for _, mode := range []os.FileMode{0o600, 0o640} { // the first time the link leads nowhere yet
+		if err := errors.Join(checkStateFile(link), saveState(link, want)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := loadState(file); err != nil || !got.Equal(want) {
+			t.Errorf("loaded %v, %v", got, err)
+		}
+		if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+			t.Errorf("the link became %v, %v", info.Mode(), err)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("mode %v, %v; want %v", info.Mode(), err, mode)
+		}
+		if err := os.Chmod(file, 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, _ := os.ReadDir(filepath.Dir(file)); len(files) != 1 {
+		t.Errorf("left: %v", files)
+	}
+	if err := os.Symlink("circle", filepath.Join(dir, "circle")); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkStateFile(filepath.Join(dir, "circle")); err == nil {
+		t.Error("a circle of links is a file")
+	}
+
+	// As where the file alone is mounted.
+	if err := overwrite(file, []byte("x\n")); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "x\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 func TestDiffer(t *testing.T) {
 	t.Parallel()
 	s := []byte("state")
@@ -98,6 +149,21 @@ func TestStatusTable(t *testing.T) {
 	s.Batchers[0].Restarts, s.Batchers[0].Reissued = 2, 31
 	if got := table(); !strings.Contains(got, "RESTARTS  REISSUED  WAITING FOR") || !strings.Contains(got, " 31 ") {
 		t.Error(got)
+	}
+}
+
+// Why a run failed is there to its end, with the worker's name.
+func TestStatusFailure(t *testing.T) {
+	t.Parallel()
+	message := strings.Repeat("while reading a recording, ", 20) + "/data/night7.edf"
+	var b bytes.Buffer
+	if err := writeTable(&b, fleet.Status{Batchers: []schema.Status{{
+		Batcher: "train", Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodeMaterialize, Seq: 3, Worker: "w7", Message: message},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "train failed: batch 3 on w7: materialize: " + message + "\n"; !strings.Contains(b.String(), want) {
+		t.Errorf("%s\nlacks %s", b.String(), want)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/jetbatch/jetbatch/internal/nearest"
 )
 
 // configFile is the flag with a file of values for other flags. On the command line a flag wins over its variable,
@@ -67,7 +69,7 @@ func parseConfig(data []byte) (*configValues, error) {
 	return c, nil
 }
 
-// paramsFlag is the flag whose value is JSON, and so may be an object in the file.
+// paramsFlag is the flag whose value is JSON, and so may be an object in the file. The command of that name has none there.
 const paramsFlag = "params"
 
 // parseObject reads an object in which no key comes twice.
@@ -139,7 +141,7 @@ func (c *configValues) Validate(grammar *kong.Application) error {
 
 func checkKeys(values map[string]json.RawMessage, prefix string, known []string, commands map[string][]string) error {
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		if commands[key] != nil {
+		if commands[key] != nil && key != paramsFlag {
 			return fmt.Errorf("key %q: a command has an object of flags", key)
 		}
 		if !slices.Contains(known, key) {
@@ -222,29 +224,5 @@ func flagText(flag string, value json.RawMessage) (string, error) {
 
 // unknownKey names the known key that is most like it.
 func unknownKey(key string, known []string) error {
-	nearest := slices.MinFunc(known, func(a, b string) int {
-		return cmp.Or(distance(key, a)-distance(key, b), strings.Compare(a, b))
-	})
-	return fmt.Errorf("unknown key %q; the nearest known one is %q", key, nearest)
-}
-
-// distance is how many letters must be put in, left out or changed to make one of the other.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Errorf("unknown key %q; the nearest known one is %q", key, nearest.Name(key, known))
 }

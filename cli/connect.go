@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
@@ -154,12 +155,12 @@ func uniqueName(base string) string {
 	return cmp.Or(base, hostToken()) + "-" + strings.ToLower(rand.Text()[:8])
 }
 
-// printJSON writes v on one line.
+// printJSON writes v on one line, in which a terminal finds nothing to obey.
 func printJSON(w io.Writer, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n", data)
+	_, err = fmt.Fprintf(w, "%s\n", legible.JSON(data))
 	return err
 }

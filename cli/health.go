@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -60,7 +61,7 @@ func (c *healthCmd) Run(ctx context.Context, a *app) error {
 	}
 	_, err = fmt.Fprintf(a.out, "healthy: NATS %s (%s), JetStream %s", r.NATS, r.RTT, r.JetStream)
 	if r.Role != "" {
-		fmt.Fprintf(a.out, ", %s %s", r.Role, strings.Join(r.Instances, " "))
+		fmt.Fprintf(a.out, ", %s %s", r.Role, strings.Join(legible.Lines(r.Instances), " "))
 	}
 	fmt.Fprintln(a.out)
 	return err

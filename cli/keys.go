@@ -95,7 +95,6 @@ func (r *keysReport) add(secret bool, what string, data []byte, path ...string) 
 func (c *keysCmd) makeUsers(r *keysReport) error {
 	var conf strings.Builder
 	conf.WriteString("# Public keys of the roles, made by \"jetbatch keys\". No secrets.\n")
-	fmt.Fprintf(&conf, "JETBATCH_STORE: \"%s\"\n", c.StoreDir)
 	for _, role := range deploy.Roles {
 		pair, err := nkeys.CreateUser()
 		if err != nil {
@@ -113,7 +112,9 @@ func (c *keysCmd) makeUsers(r *keysReport) error {
 		r.add(true, "seed of the "+role+"'s key", append(seed, '\n'), role+".nk")
 		fmt.Fprintf(&conf, "%s_NKEY: %s\n", strings.ToUpper(role), public)
 	}
-	r.add(false, "configuration of the server", deploy.SecureConf, "nats", "nats.conf")
+	// keys.conf has keys and nothing else, so that a tenant's account can include it: tenants.conf does.
+	server := fmt.Appendf(nil, "JETBATCH_STORE: \"%s\"\n\n%s", c.StoreDir, deploy.SecureConf)
+	r.add(false, "configuration of the server", server, "nats", "nats.conf")
 	r.add(false, "what each role may do", deploy.PermissionsConf, "nats", "permissions.conf")
 	r.add(false, "public keys of the roles", []byte(conf.String()), "nats", "keys.conf")
 	return nil

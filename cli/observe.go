@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/jetbatch/jetbatch/internal/legible"
 )
 
 // observeFlags say where a process can be observed.
@@ -116,7 +118,7 @@ func answer(w http.ResponseWriter, err error) {
 	w.Header().Set("Cache-Control", "no-store")
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintln(w, err) // the asker has gone
+		_, _ = fmt.Fprintln(w, legible.Text(err.Error())) // the asker has gone
 		return
 	}
 	_, _ = fmt.Fprintln(w, "ok") // the asker has gone

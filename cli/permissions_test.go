@@ -28,7 +28,7 @@ var actions = []struct {
 	may     []string
 }{
 	// Jobs.
-	{publish: "jetbatch.job.onda-v1-w2.train.GEN.1.0", may: []string{coord, work}},
+	{publish: "jetbatch.job.onda-v1-w2.train.GEN.1.0", may: []string{coord}},
 	{publish: "jetbatch.job.onda-v1-w2.train.GEN.1.1", may: []string{coord}},
 	{publish: "jetbatch.job.onda-v1-w2.train.GEN.1.16", may: []string{coord}},
 	{publish: "$JS.API.CONSUMER.MSG.NEXT.jetbatch-jobs.jetbatch-train-GEN", may: []string{work}},
@@ -141,7 +141,7 @@ var actions = []struct {
 	{listen: "_INBOX.>"},
 	{listen: "_R_.>"},
 	{publish: "_INBOX_coordinator.x.y", may: []string{coord}},
-	{publish: "_INBOX_worker.x.y", may: []string{work}},
+	{publish: "_INBOX_worker.x.y", may: []string{coord, work}},
 	{publish: "_INBOX_client.x.y", may: []string{coord, work}},
 	{publish: "_INBOX_operator.x.y", may: []string{coord, work}},
 

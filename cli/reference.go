@@ -35,7 +35,7 @@ func (a *app) openReference(ctx context.Context, name string, params json.RawMes
 		}
 	}
 	if k == nil {
-		return nil, nil, fmt.Errorf("%w: data set %q is not in this binary", errUsage, name)
+		return nil, nil, a.notHere(name)
 	}
 	if !state.IsZero() && (state.Dataset != "" && state.Dataset != k.Name || state.Version != 0 && state.Version != k.Version) {
 		return nil, nil, fmt.Errorf("%w: it is of %s@%d, and this is %s@%d", kind.ErrWrongState, state.Dataset, state.Version, k.Name, k.Version)

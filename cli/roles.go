@@ -13,6 +13,7 @@ import (
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/worker"
 )
 
@@ -48,7 +49,7 @@ type workerCmd struct {
 	observeFlags
 	processFlags
 	Name         string        `help:"Name of this worker, unlike any other's. Defaults to the host's name and something random."`
-	Slots        int           `help:"Batches materialized at a time. Defaults to the number of CPUs."`
+	Slots        int           `help:"Batches materialized at a time, 16384 at most; 0, the default, is the number of CPUs."`
 	JobTimeout   time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
 	DrainTimeout time.Duration `help:"How long what runs may go on after a signal. Defaults to 30s." placeholder:"DURATION"`
 	Direct       string        `help:"Where trainers fetch batches of over 512 KiB straight from this worker; off sends them all through NATS. Defaults to a free port of the address from which NATS is reached." placeholder:"HOST:PORT"`
@@ -58,6 +59,9 @@ type workerCmd struct {
 
 // Run runs a worker until ctx ends.
 func (c *workerCmd) Run(ctx context.Context, a *app) error {
+	if err := checkSlots(c.Slots); err != nil {
+		return err
+	}
 	defs, closing, err := c.definitions(ctx, a, c.Slots)
 	if err != nil {
 		return interrupted(ctx, err)
@@ -70,6 +74,14 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes,
 		}, defs...)
 	})
+}
+
+// checkSlots refuses slots before there is a connection.
+func checkSlots(n int) error {
+	if n < 0 || n > wire.MaxSlots {
+		return fmt.Errorf("%w: --slots is at most %d, or 0 for as many as CPUs", errUsage, wire.MaxSlots)
+	}
+	return nil
 }
 
 type runner interface {
@@ -122,13 +134,16 @@ type upCmd struct {
 	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Dir        string        `help:"Folder for records. Defaults to a temporary one, removed at the end." type:"path"`
 	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"1"`
-	Slots      int           `help:"Batches that one worker materializes at a time. Defaults to the number of CPUs."`
+	Slots      int           `help:"Batches that one worker materializes at a time, 16384 at most; 0, the default, is the number of CPUs."`
 	JobTimeout time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
 	JSON       bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
 }
 
 // Run runs an embedded service until ctx ends.
 func (c *upCmd) Run(ctx context.Context, a *app) (err error) {
+	if err := checkSlots(c.Slots); err != nil {
+		return err
+	}
 	if err := free(c.Listen); err != nil {
 		return fmt.Errorf("%w: --listen: %w", errUsage, err)
 	}

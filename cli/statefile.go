@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -26,29 +27,96 @@ func loadState(path string) (schema.State, error) {
 	return state, nil
 }
 
-// saveState replaces the file in one step, so that whoever reads it after a crash finds the state before or this one,
-// whole.
+// checkStateFile reports at once why a state could not be saved later: there is no folder, or no right to write there.
+func checkStateFile(path string) error {
+	path, err := stateTarget(path)
+	if err != nil {
+		return fmt.Errorf("%w: state file: %w", errUsage, err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if f, err = createBeside(path); err == nil {
+			defer os.Remove(f.Name())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the state could not be saved: %w", errUsage, err)
+	}
+	return f.Close()
+}
+
+// stateTarget is the file that path is, or is a link to, whether it is there or not.
+func stateTarget(path string) (string, error) {
+	const most = 32 // links; more are a circle
+	for range most {
+		to, err := os.Readlink(path)
+		if err != nil {
+			return path, nil // no link
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return "", fmt.Errorf("%s: more than %d links", path, most)
+}
+
+// createBeside makes a new file in the folder of path.
+func createBeside(path string) (*os.File, error) {
+	return os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+}
+
+// saveState replaces the file in one step, so that after a crash it has the state before or this one, whole. A link
+// stays a link, and a file keeps its mode. A file that cannot be replaced, since it alone is mounted, is overwritten.
 func saveState(path string, state schema.State) (err error) {
 	text, err := state.MarshalText()
 	if err != nil {
 		return err
 	}
+	text = append(text, '\n')
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("state not saved: %w", err)
 		}
 	}()
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
+	if path, err = stateTarget(path); err != nil {
 		return err
 	}
-	_, err = f.Write(append(text, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
+	before, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := createBeside(path)
+	if err != nil {
+		if before != nil {
+			return overwrite(path, text) // the folder is not for this user to write to, the file is
+		}
+		return err
+	}
+	_, err = f.Write(text)
+	if before != nil {
+		err = errors.Join(err, f.Chmod(before.Mode().Perm()))
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
+		if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EXDEV) {
+			err = overwrite(path, text)
+			_ = os.Remove(f.Name()) // it has served
+			return err
+		}
 	}
 	if err != nil {
 		_ = os.Remove(f.Name()) // the error that matters is the one before
 	}
 	return err
+}
+
+// overwrite writes into the file that is there.
+func overwrite(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
 }

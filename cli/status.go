@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -46,7 +47,7 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 		if err == nil || !c.Watch {
 			err = errors.Join(err, c.show(a, s, err))
 		} else {
-			fmt.Fprintf(a.err, "jetbatch: %v\n", err) // it may come back
+			fmt.Fprintf(a.err, "jetbatch: %s\n", legible.Text(err.Error())) // it may come back
 			err = nil
 		}
 		if err != nil || !c.Watch {
@@ -113,38 +114,50 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	}
 	fmt.Fprintln(t, "WAITING FOR")
 	for _, b := range s.Batchers {
-		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t", b.Batcher, b.Phase, b.Dataset, b.Version,
+		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t",
+			legible.Line(b.Batcher), legible.Line(string(b.Phase)), legible.Line(b.Dataset), b.Version,
 			b.Taken, b.Fed, b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
 		for _, r := range rare {
 			fmt.Fprintf(t, "%d\t", r.of(b))
 		}
-		fmt.Fprintln(t, cmp.Or(oneLine(fleet.WaitingFor(b), 80), "-"))
+		waiting := fleet.WaitingFor(b)
+		if b.Error != nil {
+			waiting = "failed: see below"
+		}
+		fmt.Fprintln(t, cmp.Or(oneLine(waiting, 80), "-"))
 	}
 	if len(s.Batchers) == 0 {
 		fmt.Fprintln(t, "none")
 	}
 	for _, b := range s.Batchers {
 		if b.Accepted != "" {
-			fmt.Fprintf(t, "\naccepted change of %s: %s\n", b.Batcher, oneLine(b.Accepted, 200))
+			fmt.Fprintf(t, "\naccepted change of %s: %s\n", legible.Line(b.Batcher), oneLine(b.Accepted, 200))
+		}
+	}
+	// In full, since what matters may stand at the end: a file's name.
+	for _, b := range s.Batchers {
+		if b.Error != nil {
+			fmt.Fprintf(t, "\n%s %s\n", legible.Line(b.Batcher), legible.Line(fleet.Failure(b.Error)))
 		}
 	}
 	fmt.Fprintln(t, "\nWORKER\tSLOTS\tRUNNING\tDONE\tRETRIED\tFAILED\tDATA SETS\tLAST ERROR")
 	for _, x := range s.Workers {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", x.Worker, x.Slots, x.Running, x.Done, x.Retried, x.Failed,
-			strings.Join(x.Kinds, " "), oneLine(x.LastError, 60))
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", legible.Line(x.Worker), x.Slots, x.Running, x.Done, x.Retried, x.Failed,
+			strings.Join(legible.Lines(x.Kinds), " "), oneLine(x.LastError, 60))
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(t, "none")
 	}
 	fmt.Fprintln(t, "\nCOORDINATOR\tVERSION\tDATA SETS")
 	for _, c := range s.Coordinators {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Coordinator, c.Version, strings.Join(c.Datasets, " "))
+		fmt.Fprintf(t, "%s\t%s\t%s\n",
+			legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(c.Datasets), " "))
 	}
 	if len(s.Skew) > 0 {
 		fmt.Fprintln(t, "\nVERSIONS APART")
 	}
 	for _, x := range s.Skew {
-		fmt.Fprintln(t, x)
+		fmt.Fprintln(t, legible.Line(x.String()))
 	}
 	return t.Flush()
 }
@@ -187,7 +200,7 @@ func waitPercent(t schema.Timing) string {
 
 // oneLine is the beginning of s, in one line.
 func oneLine(s string, most int) string {
-	s = strings.Join(strings.Fields(s), " ")
+	s = legible.Line(s)
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}

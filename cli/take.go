@@ -82,6 +82,9 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		if t.state, err = loadState(c.StateFile); err != nil {
 			return err
 		}
+		if err := checkStateFile(c.StateFile); err != nil {
+			return err
+		}
 	}
 	if c.Verify {
 		ref, closing, err := a.openReference(ctx, c.Dataset, params, t.state)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -68,7 +69,7 @@ func (c *takeCmd) one(ctx context.Context, a *app, params json.RawMessage) error
 	if err != nil {
 		var p *kind.PanicError
 		if errors.As(err, &p) {
-			a.err.say("%s", p.Stack)
+			a.err.say("%s", legible.Text(string(p.Stack)))
 		}
 		return err
 	}
@@ -199,7 +200,7 @@ func (r *oneReport) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "data set %s, state %v\n", r.Dataset, r.State)
 	if r.Holes > 0 {
-		fmt.Fprintf(&b, "holes passed over: %d (%s)\n", r.Holes, strings.Join(r.Reasons, "; "))
+		fmt.Fprintf(&b, "holes passed over: %d (%s)\n", r.Holes, strings.Join(legible.Lines(r.Reasons), "; "))
 	}
 	if r.End {
 		b.WriteString("the data ends here\n")
@@ -208,10 +209,10 @@ func (r *oneReport) String() string {
 	fmt.Fprintf(&b, "Next took %.2f ms, and made a job of %d bytes\n", r.Next, r.JobBytes)
 	fmt.Fprintf(&b, "Materialize took %.2f ms, and made a batch of %d bytes, digest %s\n", r.Materialize, r.Bytes, r.Digest)
 	for _, t := range r.Tensors {
-		fmt.Fprintf(&b, "  %-12s %-8s %v  %s\n", t.Name, t.DType, t.Shape, t.begin)
+		fmt.Fprintf(&b, "  %-12s %-8s %v  %s\n", legible.Line(t.Name), t.DType, t.Shape, t.begin)
 	}
 	if r.value != "" {
-		fmt.Fprintf(&b, "  %s\n", r.value)
+		fmt.Fprintf(&b, "  %s\n", legible.Text(r.value))
 	}
 	if text, err := r.NextState.MarshalText(); err == nil {
 		fmt.Fprintf(&b, "next state: %s\n", text)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -23,7 +24,7 @@ type streamError struct{ stream, subject string }
 func (e *streamError) Error() string {
 	return fmt.Sprintf("stream %s of this account stores %s, and answers in the place of jetbatch: "+
 		"its subjects must not be among jetbatch.>",
-		e.stream, e.subject)
+		legible.Line(e.stream), e.subject)
 }
 
 func (e *streamError) Is(target error) bool { return target == errStream }

@@ -52,7 +52,7 @@ type Config struct {
 	// Defaults to half the window.
 	Retain int
 
-	// IdleTimeout is how long a batcher without a reader is kept. Defaults to 10 min.
+	// IdleTimeout is how long a batcher without a reader is kept, 30 days at most. Defaults to 10 min.
 	IdleTimeout time.Duration
 
 	// NoDirect has large batches stored by NATS and read from there, as if no worker could be reached. Defaults to
@@ -122,10 +122,11 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: a window of %d bytes", ErrBadConfig, c.WindowBytes)
 	case c.Retain < -1 || c.Retain > math.MaxInt32:
 		return fmt.Errorf("%w: %d batches to retain; -1 is none", ErrBadConfig, c.Retain)
-	case c.IdleTimeout < 0:
-		return fmt.Errorf("%w: an idle timeout of %v", ErrBadConfig, c.IdleTimeout)
 	case c.OnError > InOrder:
 		return fmt.Errorf("%w: OnError is FailFast or InOrder, not %d", ErrBadConfig, c.OnError)
+	}
+	if err := wire.CheckIdleTimeout(c.IdleTimeout); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadConfig, err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -121,8 +122,8 @@ type JobError struct {
 	Seq              uint64 // position in it
 	Worker           string // where it happened
 	Attempts         int    // executions, retries included
-	Message          string
-	Stack            string // of the worker or coordinator, where there is one
+	Message          string // without control characters but line feeds and tabs
+	Stack            string // likewise, of the worker or coordinator, where there is one
 	Code             string // one of schema's Code constants
 }
 
@@ -179,7 +180,8 @@ type WaitError struct {
 }
 
 func (e *WaitError) Error() string {
-	return fmt.Sprintf("batcher %s: waited %v: %s: %v", e.Batcher, e.Waited.Round(time.Millisecond), e.For, e.Cause)
+	waited := e.Waited.Round(time.Millisecond)
+	return fmt.Sprintf("batcher %s: waited %v: %s: %v", e.Batcher, waited, legible.Line(e.For), e.Cause)
 }
 
 // Unwrap makes the error match ErrUnavailable and the cause.
@@ -210,13 +212,13 @@ func (c *Config) faultError(f *schema.Fault) error {
 	if f.Message == "" {
 		return fmt.Errorf("batcher %s: %w", c.Name, sentinel)
 	}
-	return fmt.Errorf("batcher %s: %w: %s", c.Name, sentinel, f.Message)
+	return fmt.Errorf("batcher %s: %w: %s", c.Name, sentinel, legible.Text(f.Message))
 }
 
 func (c *Config) jobError(f *schema.Fault) *JobError {
 	return &JobError{
-		Dataset: c.Dataset, Batcher: c.Name, Gen: f.Gen, Seq: f.Seq, Worker: f.Worker,
-		Attempts: f.Attempts, Message: f.Message, Stack: f.Stack, Code: f.Code,
+		Dataset: c.Dataset, Batcher: c.Name, Gen: legible.Line(f.Gen), Seq: f.Seq, Worker: legible.Line(f.Worker),
+		Attempts: f.Attempts, Message: legible.Text(f.Message), Stack: legible.Text(f.Stack), Code: legible.Line(f.Code),
 	}
 }
 

@@ -349,6 +349,7 @@ func TestBadConfig(t *testing.T) {
 		"window bytes":  func(c *Config) { c.WindowBytes = -1 },
 		"retain":        func(c *Config) { c.Retain = -2 },
 		"idle timeout":  func(c *Config) { c.IdleTimeout = -1 },
+		"idle for long": func(c *Config) { c.IdleTimeout = 30*24*time.Hour + 1 },
 		"on error":      func(c *Config) { c.OnError = 7 },
 		"no parameters": func(c *Config) { c.Params = func() {} },
 	} {

@@ -275,10 +275,27 @@ func (b *batcher) hearReader(m *nats.Msg) {
 // hearReport takes a worker's word about the store.
 func (b *batcher) hearReport(m *nats.Msg) {
 	report := new(wire.Report)
-	if err := json.Unmarshal(m.Data, report); err != nil || report.Fault == nil {
+	if err := json.Unmarshal(m.Data, report); err != nil {
 		return // not a report of this wire version
 	}
+	if n := len(report.Apart); n > 0 && n <= wire.MaxRun && topology.Answerable(m.Reply) {
+		b.hint(func() { b.takeApart(m, report) })
+		return
+	}
+	if report.Fault == nil {
+		return
+	}
 	b.hint(func() { b.step(owner.Reported{Report: report}) })
+}
+
+// takeApart queues jobs of a run by themselves and then answers the worker that has the run. A worker may not write
+// jobs: it would choose what others make.
+func (b *batcher) takeApart(m *nats.Msg, report *wire.Report) {
+	jobs, ok := b.owner.Apart(report.Gen, report.Apart)
+	if !ok || b.feed == nil {
+		return
+	}
+	b.feed.separate(jobs, func() { b.c.respond(m, wire.ApartReply{Queued: true}) })
 }
 
 // status is how the batcher stands.

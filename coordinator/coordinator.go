@@ -91,7 +91,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 		}
 		c.kinds[d.Name()] = kind.Of(d)
 	}
-	c.fleet.changed, c.fleet.answered = c.fleetChanged, make(chan struct{}, 1)
+	c.fleet.changed, c.fleet.answered, c.fleet.log = c.fleetChanged, make(chan struct{}, 1), c.log
 	c.leases.init(cfg.Lease)
 	c.meters = c.newMeters()
 	return c, nil

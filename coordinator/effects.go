@@ -97,7 +97,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 func (b *batcher) toFeed(effect owner.Effect) {
 	switch e := effect.(type) {
 	case owner.Demand:
-		b.feed.demand(e.State, e.N)
+		b.feed.demand(ask{e.State, e.N, e.Bytes})
 	case owner.Publish:
 		b.feed.publish(e)
 	case owner.Backup:

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +57,13 @@ type feed struct {
 	refused     string                 // the last refusal, for people
 	full        bool                   // it was for lack of room
 	again       uint64                 // jobs that were published again and that the stream took, so they were missing
+	apart       map[uint64]*separation // by the sequence number of a job that leaves its run
+}
+
+// separation is the jobs of a run that are being queued by themselves.
+type separation struct {
+	left   int // jobs that the stream has not confirmed
+	answer func()
 }
 
 // publication is a message of jobs that was sent and that the stream has not confirmed.
@@ -69,6 +77,7 @@ type publication struct {
 type ask struct {
 	state []byte
 	n     int
+	bytes int64 // of jobs and states; the job that exceeds them is the last one
 }
 
 // newFeed starts a feed. It calls release when it will not call inst any more, which is not before Next returned.
@@ -78,6 +87,7 @@ func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Ins
 		asked:       make(chan ask, 1),
 		ready:       make(chan struct{}, 1),
 		unconfirmed: make(map[uint64]publication),
+		apart:       make(map[uint64]*separation),
 	}
 	sub, err := nc.Subscribe(f.inbox+".*", f.confirm)
 	if err != nil {
@@ -99,8 +109,8 @@ func (f *feed) stop() {
 	_ = f.sub.Unsubscribe() // fails only on a closed connection
 }
 
-// demand asks for n more jobs from state. The last demand has been met.
-func (f *feed) demand(state []byte, n int) { f.asked <- ask{state, n} }
+// demand asks for more jobs. The last demand has been met.
+func (f *feed) demand(a ask) { f.asked <- a }
 
 // collect returns what the iterator made since the last call.
 func (f *feed) collect() produced {
@@ -126,13 +136,14 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			return
 		case a = <-f.asked:
 		}
-		state, untold := a.state, 0
+		state, untold, made := a.state, 0, int64(0)
 		t := time.Now()
 		for n := 1; n <= a.n && ctx.Err() == nil; n++ {
 			job, next, err := inst.Next(state)
 			began := t
 			t = time.Now()
-			last := err != nil || n == a.n
+			made += int64(len(state) + len(job) + len(next)) // a job's message has both states
+			last := err != nil || n == a.n || made >= a.bytes
 			f.mu.Lock()
 			if err == nil {
 				f.made.items = append(f.made.items, owner.Item{Job: job, Next: next, Took: t.Sub(began)})
@@ -181,6 +192,53 @@ func (f *feed) publish(p owner.Publish) {
 	}
 }
 
+// separateToken begins the reply token of a job that leaves its run: the run itself, under its first number, may be
+// unconfirmed.
+const separateToken = "s"
+
+// separate publishes jobs of a run by themselves and calls answer once the stream has all of them. They are sent once: a
+// worker that gets no answer asks again, and the last to ask is answered. There are no more separations than jobs in
+// the window.
+func (f *feed) separate(jobs []owner.Publish, answer func()) {
+	if len(jobs) == 0 {
+		answer()
+		return
+	}
+	s := &separation{len(jobs), answer}
+	f.mu.Lock()
+	for _, p := range jobs {
+		f.apart[p.First] = s
+	}
+	f.mu.Unlock()
+	for _, p := range jobs {
+		first := strconv.FormatUint(p.First, 10)
+		err := f.nc.PublishMsg(&nats.Msg{
+			Subject: f.subject + first + "." + strconv.Itoa(wire.TryFirst), Reply: f.inbox + "." + separateToken + first,
+			Header: traced(p.Trace), Data: p.Data,
+		})
+		if err != nil {
+			f.fail(err.Error(), false)
+			return
+		}
+	}
+}
+
+// separated notes that the stream has a job by itself.
+func (f *feed) separated(seq uint64) {
+	f.mu.Lock()
+	s := f.apart[seq]
+	delete(f.apart, seq)
+	done := false
+	if s != nil {
+		s.left--
+		done = s.left == 0
+	}
+	f.mu.Unlock()
+	if done {
+		s.answer()
+	}
+}
+
 // backUp sends a job a second time, for another worker than the one that has it. No answer is waited for: the job
 // itself is there still.
 func (f *feed) backUp(e owner.Backup) error {
@@ -216,7 +274,8 @@ func (f *feed) fail(why string, full bool) {
 
 // confirm takes the stream's answer to a publication.
 func (f *feed) confirm(m *nats.Msg) {
-	seq, err := strconv.ParseUint(m.Subject[len(f.inbox)+1:], 10, 64)
+	number, separate := strings.CutPrefix(m.Subject[len(f.inbox)+1:], separateToken)
+	seq, err := strconv.ParseUint(number, 10, 64)
 	if err != nil {
 		return
 	}
@@ -239,6 +298,10 @@ func (f *feed) confirm(m *nats.Msg) {
 		f.fail(ack.Error.Description, topology.IsFull(ack.Error.Code, ack.Error.Description))
 		return
 	}
+	if separate {
+		f.separated(seq)
+		return
+	}
 	f.mu.Lock()
 	if ack.Error == nil && f.unconfirmed[seq].again {
 		f.again++
@@ -253,6 +316,7 @@ func (f *feed) confirm(m *nats.Msg) {
 // republish sends again what the stream did not confirm and the trainer, which has come to taken, still needs.
 func (f *feed) republish(taken uint64, job func(seq uint64) ([]byte, bool)) {
 	f.mu.Lock()
+	maps.DeleteFunc(f.apart, func(seq uint64, _ *separation) bool { return seq <= taken })
 	late := make(map[uint64]publication)
 	for seq, p := range f.unconfirmed {
 		if seq+uint64(p.n)-1 <= taken {

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ const workerLease = 3500 * time.Millisecond
 // fleet is the table of live workers, kept from their heartbeats.
 type fleet struct {
 	changed func() // called without the lock when capacity changed
+	log     *slog.Logger
 
 	answered chan struct{} // holds one hint that askWorkers was answered, by a worker or by the server in place of all
 
@@ -65,6 +67,12 @@ func (f *fleet) hear(m *nats.Msg) {
 		f.workers[beat.Worker] = heard{beat, time.Now()}
 	}
 	f.mu.Unlock()
+	switch {
+	case !known && !beat.Leaving:
+		f.log.Info("worker came", "worker", beat.Worker, "slots", beat.Slots)
+	case known && beat.Leaving:
+		f.log.Info("worker left", "worker", beat.Worker, "done", beat.Done)
+	}
 	if known != !beat.Leaving || known && before.Slots != beat.Slots {
 		f.changed()
 	}
@@ -167,15 +175,24 @@ func (f *fleet) expire(now time.Time) {
 		paused = max(now.Sub(f.expired)-2*beat, 0)
 	}
 	f.expired = now
-	n := len(f.workers)
 	for name, h := range f.workers {
 		h.at = h.at.Add(paused)
 		f.workers[name] = h
 	}
-	maps.DeleteFunc(f.workers, func(_ string, h heard) bool { return now.Sub(h.at) > workerLease })
-	gone := n - len(f.workers)
+	var gone []heard
+	maps.DeleteFunc(f.workers, func(_ string, h heard) bool {
+		silent := now.Sub(h.at) > workerLease
+		if silent {
+			gone = append(gone, h)
+		}
+		return silent
+	})
 	f.mu.Unlock()
-	if gone > 0 {
+	for _, h := range gone {
+		f.log.Warn("worker is gone: it fell silent without leaving", "worker", h.Worker,
+			"silent", now.Sub(h.at).Round(100*time.Millisecond), "running", h.Running)
+	}
+	if len(gone) > 0 {
 		f.changed()
 	}
 }

@@ -24,12 +24,12 @@ const (
 	maxCredit   = 128 << 10 // bytes of a credit, nearly all of them the stack of an error
 	maxBeat     = 16 << 10  // bytes of a worker's beat
 	maxRecord   = 1 << 20   // bytes of a batcher's record, nearly all of them the data set's parameters
-	maxSlots    = 1 << 14   // of one worker
-	maxServed   = 256       // data sets of one worker
-	maxError    = 4 << 10   // bytes kept of a worker's last error
-	maxAddress  = 256       // bytes of where a worker is reached, and of what it is known by there
-	maxLeases   = 64        // read at a time; of more, as many in turn
-	maxStrays   = 256       // shown in an overview
+	maxSlots    = wire.MaxSlots
+	maxServed   = 256     // data sets of one worker
+	maxError    = 4 << 10 // bytes kept of a worker's last error
+	maxAddress  = 256     // bytes of where a worker is reached, and of what it is known by there
+	maxLeases   = 64      // read at a time; of more, as many in turn
+	maxStrays   = 256     // shown in an overview
 )
 
 // The pace of reading records, which their number and size must not change: other work of the coordinator would wait.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -356,7 +357,7 @@ func TestCountTakeover(t *testing.T) {
 func TestHeartbeatsAreChecked(t *testing.T) {
 	t.Parallel()
 	changed := 0
-	f := fleet{changed: func() { changed++ }, answered: make(chan struct{}, 1)}
+	f := fleet{log: slog.New(slog.DiscardHandler), changed: func() { changed++ }, answered: make(chan struct{}, 1)}
 	beat := func(s schema.WorkerStatus) {
 		data, err := json.Marshal(s)
 		if err != nil {
@@ -389,7 +390,7 @@ func TestHeartbeatsAreChecked(t *testing.T) {
 // TestPauseIsNobodysSilence: a coordinator that did not run for a while hears workers again before it forgets them.
 func TestPauseIsNobodysSilence(t *testing.T) {
 	t.Parallel()
-	f := fleet{changed: func() {}}
+	f := fleet{log: slog.New(slog.DiscardHandler), changed: func() {}}
 	f.hear(message([]byte(`{"worker":"w","slots":1,"kinds":["k"]}`)))
 	now := time.Now()
 	f.expire(now)
@@ -411,5 +412,32 @@ func TestPauseIsNobodysSilence(t *testing.T) {
 	f.expire(now)
 	if n, _ := f.serving("k"); n != 1 {
 		t.Fatal("forgotten after the connection was back")
+	}
+}
+
+// A worker that leaves and one that dies are told apart in the log, by name.
+func TestFleetLog(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	f := fleet{log: slog.New(slog.NewTextHandler(&log, nil)), changed: func() {}, answered: make(chan struct{}, 1)}
+	for _, beat := range []string{`{"worker":"a","slots":1}`, `{"worker":"b","slots":1,"running":1}`, `{"worker":"a","leaving":true,"done":3}`} {
+		f.hear(message([]byte(beat)))
+	}
+	now := time.Now()
+	f.expire(now)
+	for range 5 {
+		now = now.Add(time.Second)
+		f.expire(now)
+	}
+	for _, want := range []string{
+		`msg="worker came" worker=a`, `msg="worker left" worker=a done=3`,
+		`level=WARN msg="worker is gone: it fell silent without leaving" worker=b`,
+	} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("%q is not there once:\n%s", want, &log)
+		}
+	}
+	if strings.Contains(log.String(), "leaving\" worker=a") {
+		t.Errorf("a worker that left counts as dead:\n%s", &log)
 	}
 }

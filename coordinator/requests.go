@@ -87,6 +87,9 @@ func (c *Coordinator) handle(m *nats.Msg) {
 
 func (c *Coordinator) planSeat(req *wire.SeatRequest) (plan, *schema.Fault) {
 	planned, fault := planChange(opSeat, req.Batcher, req.Reader, req.Request)
+	if err := wire.CheckIdleTimeout(req.Settings.IdleTimeout); fault == nil && err != nil {
+		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
+	}
 	if fault == nil && req.Wire != wire.Version {
 		fault = c.foreign(req)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -200,10 +201,7 @@ func (c *Coordinator) unfit(rec *wire.Record) string {
 // lookStray remembers a batcher whose owner is dead and which this coordinator cannot take over, and deletes its record
 // after its idle timeout: a coordinator that could take it over would have done so.
 func (c *Coordinator) lookStray(ctx context.Context, rec wire.Record, rev uint64, why string) error {
-	lasts := rec.Settings.IdleTimeout
-	if lasts <= 0 {
-		lasts = DefaultIdleTimeout
-	}
+	lasts := owner.IdleTimeout(rec.Settings)
 	status := schema.Status{
 		Batcher: rec.Batcher, Phase: rec.Phase, Error: rec.Error, Dataset: rec.Spec.Dataset, Version: rec.Spec.Version,
 		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Owner: rec.Owner, Taken: rec.Taken, Fed: rec.Taken,

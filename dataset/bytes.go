@@ -37,9 +37,10 @@ func DefineBytes(name string, version uint32, open func(ctx context.Context, par
 		}
 		return &loop[msgpack.RawMessage, msgpack.RawMessage, schema.Batch]{ds: decoded{set}}, nil
 	}
+	normal := func(params json.RawMessage) (json.RawMessage, error) { return normalParams[any](name, params) }
 	return Definition{
-		handle: kind.NewHandle(&kind.Kind{Name: name, Version: version, OpenFunc: openKind, NormalFunc: normalParams[any]}),
-		author: &author{open: openLoop, batch: reflect.TypeFor[schema.Batch]()},
+		handle: kind.NewHandle(&kind.Kind{Name: name, Version: version, OpenFunc: openKind, NormalFunc: normal}),
+		author: &author{open: openLoop, batch: reflect.TypeFor[schema.Batch](), params: reflect.TypeFor[any]()},
 	}
 }
 

@@ -1,10 +1,8 @@
 package dataset
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -30,6 +28,7 @@ type handle = kind.Handle
 type author struct {
 	open    func(context.Context, json.RawMessage) (anyLoop, error)
 	batch   reflect.Type
+	params  reflect.Type
 	invalid error // why values of the types cannot travel
 }
 
@@ -37,7 +36,8 @@ type author struct {
 // process and parameter set; a data set that is an io.Closer is closed after its last job. Coordinators
 // use only Next, workers only Materialize, so open should put off what only one of them needs.
 //
-// Parameters travel as JSON: P has json tags, and fields that P does not have are an error. The name is 1
+// Parameters travel as JSON: P has json tags, and fields that P does not have are an error. [Param] says how their
+// meaning is told to users of the command. The name is 1
 // to 64 letters, digits, '-' and '_'; the version is 1 until WithVersion.
 //
 // S, J and B must be types whose values come back from another process as they were: [Definition.Validate], and with it
@@ -45,7 +45,7 @@ type author struct {
 func Define[P, S, J, B any, D Dataset[S, J, B]](name string, open func(context.Context, P) (D, error)) Definition {
 	openTyped := func(ctx context.Context, raw json.RawMessage) (Dataset[S, J, B], error) {
 		var params P
-		if err := decodeParams(raw, &params); err != nil {
+		if err := decodeParams(name, raw, &params); err != nil {
 			return nil, err
 		}
 		return open(ctx, params)
@@ -64,9 +64,12 @@ func Define[P, S, J, B any, D Dataset[S, J, B]](name string, open func(context.C
 		}
 		return &loop[S, J, B]{ds: ds}, nil
 	}
+	normal := func(raw json.RawMessage) (json.RawMessage, error) { return normalParams[P](name, raw) }
 	return Definition{
-		handle: kind.NewHandle(&kind.Kind{Name: name, Version: 1, OpenFunc: openBytes, NormalFunc: normalParams[P]}),
-		author: &author{open: openLoop, batch: reflect.TypeFor[B](), invalid: checkTypes[S, J, B]()},
+		handle: kind.NewHandle(&kind.Kind{Name: name, Version: 1, OpenFunc: openBytes, NormalFunc: normal}),
+		author: &author{
+			open: openLoop, batch: reflect.TypeFor[B](), params: reflect.TypeFor[P](), invalid: checkTypes[S, J, B](),
+		},
 	}
 }
 
@@ -124,32 +127,17 @@ func (d Definition) Validate() error {
 
 // normalParams writes parameters as P does: the order of keys does not show, nor whether a field with its zero value
 // was left out. A P that does not read again what it wrote keeps the form that was sent.
-func normalParams[P any](raw json.RawMessage) (normal json.RawMessage, err error) {
+func normalParams[P any](name string, raw json.RawMessage) (normal json.RawMessage, err error) {
 	defer kind.Recover(&err)
 	var params, again P
-	if err := decodeParams(raw, &params); err != nil {
+	if err := decodeParams(name, raw, &params); err != nil {
 		return nil, err
 	}
 	normal, err = json.Marshal(params)
-	if err != nil || decodeParams(normal, &again) != nil || !reflect.DeepEqual(params, again) {
+	if err != nil || decodeParams(name, normal, &again) != nil || !reflect.DeepEqual(params, again) {
 		return raw, nil
 	}
 	return normal, nil
-}
-
-func decodeParams(raw json.RawMessage, params any) error {
-	if len(raw) == 0 {
-		return nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(params); err != nil {
-		return fmt.Errorf("%w: %w", kind.ErrBadParams, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: more than one JSON value", kind.ErrBadParams)
-	}
-	return nil
 }
 
 // instance adapts an author's data set to bytes.

@@ -25,7 +25,7 @@ func FuzzParams(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var p params
-		if err := decodeParams(data, &p); err != nil {
+		if err := decodeParams("set", data, &p); err != nil {
 			if !errors.Is(err, kind.ErrBadParams) {
 				t.Fatalf("%q: %v", data, err)
 			}
@@ -39,7 +39,7 @@ func FuzzParams(f *testing.F) {
 			t.Fatal(err)
 		}
 		var q params
-		if err := decodeParams(again, &q); err != nil {
+		if err := decodeParams("set", again, &q); err != nil {
 			t.Fatalf("%q became %q: %v", data, again, err)
 		}
 		if twice, err := json.Marshal(q); err != nil || !bytes.Equal(again, twice) || !reflect.DeepEqual(p, q) {

@@ -5,7 +5,7 @@ package deploy
 import _ "embed"
 
 // SecureConf configures a NATS server with TLS and one user per role. It includes permissions.conf and keys.conf from
-// its own folder; keys.conf sets JETBATCH_STORE and, for each role, <ROLE>_NKEY.
+// its own folder; keys.conf sets <ROLE>_NKEY for each role. JETBATCH_STORE is to be set before it.
 //
 //go:embed nats/secure.conf
 var SecureConf []byte
@@ -14,6 +14,12 @@ var SecureConf []byte
 //
 //go:embed nats/permissions.conf
 var PermissionsConf []byte
+
+// TenantsConf configures a NATS server with an account for each of two tenants. It includes permissions.conf, and for
+// each tenant the keys.conf of a set of its own, as lab-a.conf and lab-b.conf.
+//
+//go:embed nats/tenants.conf
+var TenantsConf []byte
 
 // Roles are the users of SecureConf.
 var Roles = []string{"coordinator", "worker", "client", "operator"}

@@ -2,6 +2,7 @@ package onda
 
 import (
 	"cmp"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -120,6 +121,12 @@ type Params struct {
 	// Defaults to false.
 	DropLast bool `json:"drop_last,omitempty"`
 }
+
+//go:embed params.go
+var paramsGo string
+
+// ParamsSource is this file, of which "jetbatch params onda" shows the comments.
+func (Params) ParamsSource() string { return paramsGo }
 
 // The values of Params.Selector and Params.DType.
 const (

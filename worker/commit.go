@@ -201,6 +201,9 @@ func (c *committer) fail(j *job, r *wire.Result, attempts int, err error) {
 		c.held.release(j)
 		return
 	}
+	if r.Kind == wire.KindError {
+		c.log.Error("job failed", j.at("attempts", attempts, "error", err)...)
+	}
 	c.commit(j, r, newPayload())
 }
 

@@ -27,7 +27,7 @@ type Config struct {
 	// name appends '-' and four random letters, and says so in its log. Defaults to the host's name, the process id and
 	// four random letters.
 	Name string
-	// Slots is how many jobs run at once. Defaults to GOMAXPROCS.
+	// Slots is how many jobs run at once, 16384 at most. Defaults to GOMAXPROCS.
 	Slots int
 	// JobTimeout is how long one job may take, retries included. The job's context ends then and the job goes to
 	// another worker. Defaults to 10 minutes.
@@ -70,8 +70,8 @@ func (c *Config) validate() error {
 		return err
 	}
 	switch {
-	case c.Slots < 0:
-		return fmt.Errorf("%w: %d slots", ErrConfig, c.Slots)
+	case c.Slots < 0 || c.Slots > wire.MaxSlots:
+		return fmt.Errorf("%w: %d slots; at most %d, or 0 for as many as CPUs", ErrConfig, c.Slots, wire.MaxSlots)
 	case c.JobTimeout < 0:
 		return fmt.Errorf("%w: JobTimeout %v", ErrConfig, c.JobTimeout)
 	case c.DrainTimeout < 0:

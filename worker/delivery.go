@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -150,12 +149,6 @@ func (d *delivery) header() nats.Header {
 // backup reports whether a delivery is a second job of its sequence number, published because the first is late. The
 // first job stays in any case.
 func (d *delivery) backup() bool { return strings.HasSuffix(d.subject, ".1") }
-
-// single is the subject of the job by itself.
-func (j *job) single() string {
-	run := j.subject[:strings.LastIndexByte(j.subject, '.')]
-	return run[:strings.LastIndexByte(run, '.')+1] + strconv.FormatUint(j.seq, 10) + "." + strconv.Itoa(wire.TryFirst)
-}
 
 // nak is the ack that gives a delivery back, to be delivered again after delay.
 func nak(delay time.Duration) []byte {

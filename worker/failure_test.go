@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,7 +43,8 @@ func TestErrors(t *testing.T) {
 			var calls atomic.Int64
 			var mu sync.Mutex
 			var waits []time.Duration
-			w, _ := start(t, s, Config{Slots: 1}, func(w *Worker) {
+			var said logged
+			w, _ := start(t, s, Config{Slots: 1, Logger: slog.New(slog.NewTextHandler(&said, nil))}, func(w *Worker) {
 				w.exec.sleep = func(_ context.Context, d time.Duration) error {
 					mu.Lock()
 					defer mu.Unlock()
@@ -87,6 +89,9 @@ func TestErrors(t *testing.T) {
 				return w.Status().Retried == uint64(test.attempts-1) && w.Status().Done == 1
 			})
 			o.waitEmpty()
+			if failed := strings.Contains(said.String(), `msg="job failed"`); failed != (test.kind == wire.KindError) {
+				t.Errorf("the log says that the job failed: %t\n%s", failed, &said)
+			}
 		})
 	}
 }
@@ -300,4 +305,22 @@ func TestSupersededGenerationIsCutOff(t *testing.T) {
 			t.Fatalf("result %+v", r)
 		}
 	}
+}
+
+// logged is a log that may be read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

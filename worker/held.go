@@ -2,12 +2,14 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
@@ -16,7 +18,7 @@ import (
 type held struct {
 	*life
 	nc    *nats.Conn
-	pub   *publisher
+	tasks *tasks
 	tally *tally
 	bell  *bell
 
@@ -87,7 +89,7 @@ func (h *held) giveBack(j *job, delay time.Duration) {
 	}
 	h.tally.count(j.lane).returned.Add(1)
 	if run {
-		h.queue(j)
+		h.leave([]*job{j})
 	} else {
 		h.answer(j.delivery, nak(delay))
 	}
@@ -103,32 +105,59 @@ func (h *held) refuse(d *delivery) {
 	h.answer(d, ackNak)
 }
 
-// separate takes a job out of its run: the job is queued by itself, and then the run is done with it. A lost answer
-// costs a redelivery of the run and nothing else: of a job that is queued twice, the job or its result is refused.
-func (h *held) separate(j *job) {
+// separate takes jobs out of their run: the owner queues them by themselves, and then the run is done with them. A worker
+// has no right to queue jobs. Without an answer the run is delivered again, which costs work and nothing else: a job
+// that is queued twice is refused, or its result is.
+func (h *held) separate(jobs ...*job) {
 	h.mu.Lock()
-	h.separating++
+	h.separating += len(jobs)
 	h.mu.Unlock()
-	h.queue(j)
+	h.leave(jobs)
 }
 
-// queue publishes a job of a run by itself.
-func (h *held) queue(j *job) {
-	h.pub.send(&publication{
-		stream: topology.JobsStream, subject: j.single(), header: j.header(), data: j.data,
-		done: func(a *pubAck) {
-			v := a.verdict(topology.JobsStream)
-			h.mu.Lock()
-			h.separating--
-			j.released = j.released || v != stored && v != exists
-			done := h.end(j)
-			h.mu.Unlock()
-			h.bell.ended()
-			if done {
-				h.answer(j.delivery, nil)
-			}
-		},
-	})
+// leave asks the owner to queue jobs of one run by themselves.
+func (h *held) leave(jobs []*job) {
+	if !h.tasks.run(func() { h.left(jobs, h.askApart(jobs)) }) {
+		h.left(jobs, false)
+	}
+}
+
+// askApart reports whether the owner has queued jobs by themselves. Of all coordinators only the owner answers.
+func (h *held) askApart(jobs []*job) bool {
+	l := jobs[0].lane
+	report := wire.Report{Gen: l.gen}
+	for _, j := range jobs {
+		report.Apart = append(report.Apart, j.seq)
+	}
+	data, err := json.Marshal(report)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(h.hard, topology.AckWait)
+	defer cancel()
+	msg, err := h.nc.RequestWithContext(ctx, wire.ReportPrefix+"."+l.batcher, data)
+	if err != nil {
+		h.log.Debug("run not taken apart", l.at("seq", jobs[0].seq, "error", err)...)
+		return false
+	}
+	var reply wire.ApartReply
+	return json.Unmarshal(msg.Data, &reply) == nil && reply.Queued
+}
+
+// left ends jobs that have left their run, or releases the run where that is not known.
+func (h *held) left(jobs []*job, queued bool) {
+	done := false
+	h.mu.Lock()
+	h.separating -= len(jobs)
+	for _, j := range jobs {
+		j.released = j.released || !queued
+		done = h.end(j) || done
+	}
+	h.mu.Unlock()
+	h.bell.ended()
+	if done {
+		h.answer(jobs[0].delivery, nil)
+	}
 }
 
 // answer publishes an ack of any kind. One that is lost costs a redelivery, nothing else.

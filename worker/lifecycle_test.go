@@ -30,6 +30,7 @@ func TestConfig(t *testing.T) {
 	}{
 		"name":     {Config{Name: "a.b"}, 1, wire.ErrBadName},
 		"slots":    {Config{Slots: -1}, 1, ErrConfig},
+		"many":     {Config{Slots: 16385}, 1, ErrConfig},
 		"timeout":  {Config{JobTimeout: -1}, 1, ErrConfig},
 		"drain":    {Config{DrainTimeout: -1}, 1, ErrConfig},
 		"attempts": {Config{Attempts: -1}, 1, ErrConfig},

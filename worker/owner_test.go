@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -72,6 +73,11 @@ func newOwner(t testing.TB, s *natstest.Server, batcher, dataset string) *owner 
 		t.Fatal(err)
 	}
 	o.begin()
+	apart, err := nc.Subscribe(wire.ReportPrefix+"."+batcher, o.takeApart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = apart.Unsubscribe() })
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -88,6 +94,23 @@ func newOwner(t testing.TB, s *natstest.Server, batcher, dataset string) *owner 
 	}()
 	t.Cleanup(func() { close(stop); <-stopped })
 	return o
+}
+
+// takeApart queues jobs of a run by themselves, as the owner does.
+func (o *owner) takeApart(m *nats.Msg) {
+	var report wire.Report
+	if json.Unmarshal(m.Data, &report) != nil || len(report.Apart) == 0 {
+		return
+	}
+	for _, seq := range report.Apart {
+		subject := wire.JobSubject(o.kind(), o.batcher, report.Gen, seq, wire.TryFirst)
+		_, err := o.js.Publish(context.Background(), subject, o.job(seq))
+		var refused *jetstream.APIError
+		if err != nil && !(errors.As(err, &refused) && topology.IsDuplicate(int(refused.ErrorCode), refused.Description)) {
+			return // the worker asks again
+		}
+	}
+	_ = m.Respond([]byte(`{"queued":true}`)) // the worker may have gone
 }
 
 func (o *owner) kind() string { return wire.KindToken(o.spec.Dataset, o.spec.Version) }

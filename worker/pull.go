@@ -119,9 +119,7 @@ func (p *puller) deliver(d *delivery, more bool) {
 		// The worker that had the run did not end all of it. One of its jobs may be at fault, or slow: from here on,
 		// each job is on its own.
 		p.slots.expired(d.lane, 1)
-		for _, j := range d.jobs {
-			p.held.separate(j)
-		}
+		p.held.separate(d.jobs...)
 		return
 	}
 	came := d.beaten

@@ -101,7 +101,7 @@ func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
 	w.readers = &readers{life: w.life, listen: w.cfg.Direct, advertise: w.cfg.DirectAdvertise, shelf: w.shelf}
 	w.uploads = &uploads{life: w.life, nc: nc, pub: w.pub, store: store, shelf: w.shelf, tasks: w.tasks}
 	w.slots = newSlots(w.cfg.Slots, w.life, w.bell)
-	w.held = &held{life: w.life, nc: nc, pub: w.pub, tally: w.tally, bell: w.bell}
+	w.held = &held{life: w.life, nc: nc, tasks: w.tasks, tally: w.tally, bell: w.bell}
 	puller := &puller{life: w.life, nc: nc, slots: w.slots, held: w.held, tally: w.tally, bell: w.bell, kinds: w.kinds}
 	w.lanes = newLanes(&lanes{
 		life: w.life, kinds: w.kinds, records: &records{js: js}, store: store, puller: puller, slots: w.slots,

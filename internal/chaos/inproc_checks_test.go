@@ -31,7 +31,7 @@ type checks struct {
 	latest revision                       // of the record, as far as anybody was told
 	jobs   map[string][]place             // delivered, by the role's name and the subject of their acks
 	sent   map[string]sent                // records on their way, by reply subject
-	parted map[string]place               // jobs that were taken out of a run, on their way, by reply subject
+	parted map[string][]place             // jobs that were taken out of a run, on their way, by reply subject
 	known  map[string]map[place]knowledge // what each worker knows of a place
 	taken  map[seatOf]uint64              // what readers said that they took
 	seeks  map[string]seek                // where the reader sat down last, by generation
@@ -79,7 +79,7 @@ type seek struct{ position, seat uint64 }
 func newChecks(w *world) *checks {
 	return &checks{
 		w: w, gens: make(map[string]bool), writes: make(map[string]*wire.Record), views: make(map[string]*wire.Record),
-		jobs: make(map[string][]place), sent: make(map[string]sent), parted: make(map[string]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
+		jobs: make(map[string][]place), sent: make(map[string]sent), parted: make(map[string][]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
 		taken: make(map[seatOf]uint64), seeks: make(map[string]seek),
 		former: make(map[string]bool), stored: make(map[storedAt]sent), lost: make(map[sent]bool),
 	}
@@ -106,9 +106,16 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 			}
 			c.jobs[e.name+f.reply] = places
 		}
-	case dir == up && k == classJob && e.role == "worker" && f.reply != "":
-		if _, _, gen, seq, _, err := wire.ParseJobSubject(f.subject); err == nil {
-			c.parted[f.reply] = place{gen, seq}
+	case dir == up && k == classJob && e.role == "worker":
+		c.breach("a worker queues a job: %s", f.subject)
+	case dir == up && strings.HasPrefix(f.subject, wire.ReportPrefix+".") && f.reply != "":
+		var report wire.Report
+		if json.Unmarshal(f.body, &report) == nil {
+			var places []place
+			for _, seq := range report.Apart {
+				places = append(places, place{report.Gen, seq})
+			}
+			c.parted[f.reply] = places
 			delete(c.sent, f.reply) // its answer has come: subjects of answers are used again
 		}
 	case dir == up && k == classResult && f.reply != "":
@@ -163,13 +170,14 @@ func (c *checks) breach(format string, args ...any) {
 func (c *checks) seeAnswer(e *endpoint, f *frame) {
 	rec, write := c.writes[f.subject]
 	at, record := c.sent[f.subject]
-	single, parted := c.parted[f.subject]
+	singles, parted := c.parted[f.subject]
 	if !write && !record && !parted {
 		return
 	}
 	var ack struct {
-		Seq   uint64 `json:"seq"`
-		Error *struct {
+		Queued bool   `json:"queued"`
+		Seq    uint64 `json:"seq"`
+		Error  *struct {
 			Code        int    `json:"err_code"`
 			Description string `json:"description"`
 		} `json:"error"`
@@ -182,6 +190,13 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 		c.views[e.name] = rec
 		c.seeTaken(e, rec)
 		c.seeStored(e, rec, ack.Seq)
+	case parted && ack.Queued:
+		if c.known[e.name] == nil {
+			c.known[e.name] = make(map[place]knowledge)
+		}
+		for _, single := range singles {
+			c.known[e.name][single] = max(c.known[e.name][single], queued)
+		}
 	case ack.Error == nil && ack.Seq > 0 || ack.Error != nil && topology.IsDuplicate(ack.Error.Code, ack.Error.Description):
 		if c.known[e.name] == nil {
 			c.known[e.name] = make(map[place]knowledge)
@@ -191,8 +206,6 @@ func (c *checks) seeAnswer(e *endpoint, f *frame) {
 			if ack.Error == nil {
 				c.stored[storedAt{at.gen, ack.Seq}] = at
 			}
-		} else if parted {
-			c.known[e.name][single] = max(c.known[e.name][single], queued)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/jetbatch/jetbatch/schema"
@@ -30,6 +31,21 @@ type Settings struct {
 	Retain      int           `json:"retain,omitempty"`       // taken batches kept for look-up; defaults to half the window; -1 for none
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
 }
+
+// MaxIdleTimeout is the longest Settings.IdleTimeout: a month without its trainer is what a machine that is repaired
+// needs, and a batcher that is forgotten does not hold its place for ever.
+const MaxIdleTimeout = 30 * 24 * time.Hour
+
+// CheckIdleTimeout refuses what no batcher is kept for.
+func CheckIdleTimeout(d time.Duration) error {
+	if d < 0 || d > MaxIdleTimeout {
+		return fmt.Errorf("an idle timeout of %v; at most 30 days (%v)", d, MaxIdleTimeout)
+	}
+	return nil
+}
+
+// MaxSlots is how many jobs one worker may run at once: coordinators drop the beat of a worker that says more.
+const MaxSlots = 1 << 14
 
 // Record is the truth about a batcher: one key of the bucket, changed by its owner only, by compare-and-set.
 type Record struct {
@@ -226,8 +242,16 @@ type Lane struct {
 	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
 }
 
-// Report is a worker's word about a store: that it is full or gone, or that its result contradicts the stored one.
+// Report is a worker's word to the owner: that its result contradicts the stored one, or what else is at fault, or that
+// jobs which came in a run are to be queued by themselves. The latter is a request, answered with an ApartReply.
 type Report struct {
 	Gen   string        `json:"gen"`
-	Fault *schema.Fault `json:"fault"`
+	Fault *schema.Fault `json:"fault,omitempty"`
+	Apart []uint64      `json:"apart,omitempty"` // sequence numbers, at most MaxRun
+}
+
+// ApartReply says that the job stream has each job of Report.Apart by itself, or that nobody needs it any more. There is
+// no other answer: where the owner cannot say so, it is silent, and the run is delivered again.
+type ApartReply struct {
+	Queued bool `json:"queued"`
 }

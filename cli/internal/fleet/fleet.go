@@ -64,11 +64,15 @@ func WaitingFor(b schema.Status) string {
 	return b.Waiting
 }
 
-// Failure says what ended a run, and at which batch.
+// Failure says what ended a run, at which batch, and on which worker (or coordinator, for its own verdicts).
 func Failure(f *schema.Fault) string {
 	at := "failed: "
 	if f.Seq > 0 {
-		at += fmt.Sprintf("batch %d: ", f.Seq)
+		at += fmt.Sprintf("batch %d", f.Seq)
+		if f.Worker != "" {
+			at += " on " + f.Worker
+		}
+		at += ": "
 	}
 	if f.Message == "" {
 		return at + f.Code

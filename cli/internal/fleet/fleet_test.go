@@ -29,6 +29,9 @@ func TestWaitingFor(t *testing.T) {
 		"a reader, silent for 9s":     {Phase: schema.PhaseRunning, Reader: "r", IdleFor: 9 * time.Second, Waiting: "batch 7"},
 		"failed: store_full":          {Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodeStoreFull}},
 		"failed: batch 5: poison: ow": {Phase: schema.PhaseFailed, IdleFor: 1, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5, Message: "ow"}},
+		"failed: batch 5 on w1: poison: ow": {
+			Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5, Worker: "w1", Message: "ow"},
+		},
 	} {
 		if got := WaitingFor(b); got != want {
 			t.Errorf("%+v: %q, want %q", b, got, want)

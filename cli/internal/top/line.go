@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/jetbatch/jetbatch/internal/legible"
 )
 
 // style is how a piece of text looks.
@@ -85,8 +87,7 @@ func cut(s string, width int) string {
 	return string([]rune(s)[:width-1]) + "…"
 }
 
-// narrow replaces what could move the cursor or take another width than one cell, since part of the text comes from
-// authors' code by way of the network.
+// narrow replaces, besides what is not legible, what may take another width than one cell: nothing here counts widths.
 func narrow(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -95,12 +96,9 @@ func narrow(s string) string {
 			0x2010 <= r && r <= 0x2027, 0x2190 <= r && r <= 0x21ff, 0x2500 <= r && r <= 0x25ff:
 			return r
 		}
-		return '·'
-	}, s)
+		return legible.Hidden
+	}, legible.Text(s))
 }
-
-// oneLine is s in one line.
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // bar is a bar of a share, from 0 to 1, of a width, in eighths of a cell.
 func bar(share float64, width int) string {

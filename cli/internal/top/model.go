@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -66,7 +67,7 @@ func (m *Model) Observe(at time.Time, s fleet.Status, err error) {
 	}
 	m.at = at
 	if err != nil {
-		m.failure = oneLine(err.Error())
+		m.failure = legible.Line(err.Error())
 		return
 	}
 	first := m.heard.IsZero()
@@ -93,7 +94,7 @@ func (m *Model) watch(at time.Time, s fleet.Status, first bool) {
 		when = time.Time{}
 	}
 	note := func(who, format string, args ...any) {
-		m.events = slices.Insert(m.events, 0, Event{when, who, oneLine(fmt.Sprintf(format, args...))})
+		m.events = slices.Insert(m.events, 0, Event{when, who, legible.Line(fmt.Sprintf(format, args...))})
 		m.events = m.events[:min(len(m.events), maxEvents)]
 	}
 	for _, b := range s.Batchers {

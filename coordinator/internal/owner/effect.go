@@ -62,10 +62,12 @@ type (
 	// Halt stops the iterator, and forgets which jobs are not stored yet.
 	Halt struct{}
 
-	// Demand asks the iterator for N jobs from State. At most one is under way, until Produced says Last.
+	// Demand asks the iterator for N jobs from State, or for fewer that have Bytes together, the last of them included.
+	// At most one is under way, until Produced says Last.
 	Demand struct {
 		State []byte
 		N     int
+		Bytes int64
 	}
 
 	// Publish publishes a run of N jobs until the job stream has it.

@@ -68,7 +68,7 @@ func (o *Owner) demand(now time.Time) {
 	}
 	if n := g.Want(); n > 0 {
 		g.busy, g.owing, g.watched = true, 0, now
-		o.emit(Demand{g.StateAfter(g.Fed()), n})
+		o.emit(Demand{g.StateAfter(g.Fed()), n, g.Room()})
 	}
 }
 
@@ -137,6 +137,26 @@ func (o *Owner) produced(now time.Time, p Produced) {
 		o.advance(now, o.last.Taken)
 	}
 	o.demand(now)
+}
+
+// Apart returns the jobs of seqs that the trainer still needs, each by itself, for the worker that has them in a run. It
+// reports false when the owner cannot answer for them: their generation is over or not in memory, it has not fed them
+// (an owner that was deposed has not), or jobs are being cancelled, theirs perhaps.
+func (o *Owner) Apart(gen string, seqs []uint64) (jobs []Publish, ok bool) {
+	g := o.gen
+	if o.over || g == nil || gen != o.rec.Gen || g.cancels > 0 {
+		return nil, false
+	}
+	for _, seq := range seqs {
+		e, held := g.Entry(seq)
+		switch {
+		case seq > g.Fed():
+			return nil, false
+		case held && seq > g.Taken() && !g.done[seq]:
+			jobs = append(jobs, Publish{First: seq, N: 1, Data: e.Job, Trace: o.trace})
+		}
+	}
+	return jobs, true
 }
 
 // send publishes a run and begins the next.

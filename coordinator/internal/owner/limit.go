@@ -19,6 +19,14 @@ const (
 	maxUnseen = 8
 )
 
+// IdleTimeout is how long a batcher without a reader is kept. A record may hold any value.
+func IdleTimeout(s wire.Settings) time.Duration {
+	if s.IdleTimeout <= 0 {
+		return DefaultIdleTimeout
+	}
+	return min(s.IdleTimeout, wire.MaxIdleTimeout)
+}
+
 // windowLimit is how many batches may be in flight: what was asked for, or 2 x slots + 1 so that no slot idles while
 // the trainer takes, within the bytes. Until a batch was seen it is one for each slot, and a few at most.
 func windowLimit(s wire.Settings, slots int, batchBytes int64) int {

@@ -10,7 +10,6 @@
 package owner
 
 import (
-	"cmp"
 	"fmt"
 	"time"
 
@@ -248,7 +247,7 @@ func (o *Owner) warn(text string, args ...any) { o.emit(Log{Warn: true, Text: te
 
 // beat does what is due every second.
 func (o *Owner) beat(now time.Time) {
-	if now.Sub(o.heard) > cmp.Or(o.rec.Settings.IdleTimeout, DefaultIdleTimeout) {
+	if now.Sub(o.heard) > IdleTimeout(o.rec.Settings) {
 		o.retire()
 		return
 	}

@@ -8,6 +8,10 @@
 //
 // No more than limit are in flight, unless the limit was lowered, the head moved back, or it is not known any more how
 // far it had come: what is out stays out.
+//
+// Jobs and states are bounded in bytes, too: MaxBytes are held, and one entry more at most. Those that are kept for
+// look-ups have half of that. When nothing is in flight one job may be fed whatever is held, so that the head can
+// always make progress.
 package window
 
 import "bytes"
@@ -18,11 +22,22 @@ type Entry struct {
 	Job  []byte // the encoded job, to publish again
 }
 
+// MaxBytes is how many bytes of jobs and states are held. A job is a message, 1 MiB by default: 64 of that size keep as
+// many slots busy, and the largest window is full of jobs of 4 KiB, which are large ones, since a job says what to read
+// and not what is in it.
+const MaxBytes = 64 << 20
+
+// entryBytes is what an entry costs besides its slices' bytes.
+const entryBytes = 64
+
+func (e Entry) size() int64 { return int64(len(e.Next)+len(e.Job)) + entryBytes }
+
 // Window is not safe for concurrent use.
 type Window struct {
 	floor, taken uint64
 	floorState   []byte
 	entries      []Entry // floor+1 … fed
+	bytes        int64   // of entries
 	out          uint64  // jobs were out to here before New
 	limit        int
 	ended        bool
@@ -62,10 +77,19 @@ func (w *Window) Want() int {
 		return 0
 	}
 	bound, fed := max(w.taken+uint64(w.limit), w.out), w.Fed()
-	if fed >= bound {
+	if fed >= bound || w.Room() == 0 {
 		return 0
 	}
 	return int(bound - fed)
+}
+
+// Room is how many bytes may be fed now: the entry that exceeds them is the last for now.
+func (w *Window) Room() int64 {
+	room := max(MaxBytes-w.bytes, 0)
+	if w.Fed() <= w.taken {
+		room = max(room, 1)
+	}
+	return room
 }
 
 // Feed appends the next entry and returns its sequence number; after End it does nothing and returns 0. It
@@ -75,6 +99,7 @@ func (w *Window) Feed(e Entry) uint64 {
 		return 0
 	}
 	w.entries = append(w.entries, e)
+	w.bytes += e.size()
 	return w.Fed()
 }
 
@@ -137,13 +162,22 @@ func (w *Window) Seek(position uint64) (from, to uint64) {
 	return from, to
 }
 
-// Droppable is the floor that may be set so that retain taken entries stay held.
+// Droppable is the floor that may be set so that retain taken entries stay held, or as many as have room.
 func (w *Window) Droppable(retain int) uint64 {
-	keep := uint64(max(retain, 0))
-	if w.taken < keep || w.taken-keep < w.floor {
-		return w.floor
+	floor, keep := w.floor, uint64(max(retain, 0))
+	if w.taken >= keep {
+		floor = min(max(floor, w.taken-keep), w.Fed())
 	}
-	return min(w.taken-keep, w.Fed())
+	if w.bytes <= MaxBytes/2 {
+		return floor
+	}
+	kept := int64(0)
+	for seq := min(w.taken, w.Fed()); seq > floor; seq-- {
+		if kept += w.entries[seq-w.floor-1].size(); kept > MaxBytes/2 {
+			return seq
+		}
+	}
+	return floor
 }
 
 // Drop forgets everything up to floor, which must not exceed taken.
@@ -152,6 +186,9 @@ func (w *Window) Drop(floor uint64) {
 		return
 	}
 	w.floorState = w.StateAfter(floor)
+	for _, e := range w.entries[:floor-w.floor] {
+		w.bytes -= e.size()
+	}
 	n := copy(w.entries, w.entries[floor-w.floor:])
 	clear(w.entries[n:])
 	w.entries = w.entries[:n]

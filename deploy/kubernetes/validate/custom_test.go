@@ -96,6 +96,7 @@ type Kustomization struct {
 		Name    string `json:"name"`
 		NewName string `json:"newName"`
 		NewTag  string `json:"newTag"`
+		Digest  string `json:"digest"`
 	} `json:"images"`
 	ConfigMapGenerator []struct {
 		Name  string   `json:"name"`

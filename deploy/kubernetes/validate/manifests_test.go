@@ -248,7 +248,7 @@ func TestReferences(t *testing.T) {
 			m.selected(t, o.Name, o.Spec.Selector)
 		case *networking.NetworkPolicy:
 			w := m.selected(t, o.Name, &o.Spec.PodSelector)
-			for _, rule := range o.Spec.Ingress {
+			for _, rule := range o.Spec.Ingress { // TestNetwork tries egress, whose ports are of the other end
 				for _, p := range rule.Ports {
 					if w == nil || !hasPort(w.pod.Spec.Containers[0], p.Port.StrVal) {
 						t.Errorf("policy %s: no container has port %s", o.Name, p.Port.StrVal)
