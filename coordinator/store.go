@@ -58,6 +58,9 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 	if err == nil { // the owner before may have died between the store and the consumer
 		err = topology.EnsureConsumer(ctx, b.c.js, token, b.name, e.Gen)
 	}
+	if err == nil && e.For == owner.ForRepair {
+		l.Queued, err = b.queued(ctx, token, e.Gen)
+	}
 	if err == nil {
 		l.Done, err = b.results(ctx, e.Gen)
 	}
@@ -127,6 +130,29 @@ func (b *batcher) reach(ctx context.Context, gen string) error {
 		return nil // there is somebody who knows
 	}
 	return errAbsent
+}
+
+// queued lists the jobs that are in the queue, delivered ones included.
+func (b *batcher) queued(ctx context.Context, token, gen string) (map[uint64]bool, error) {
+	jobs, err := b.c.js.Stream(ctx, topology.JobsStream)
+	if err != nil {
+		return nil, err
+	}
+	info, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(token, b.name, gen)))
+	if err != nil {
+		return nil, err
+	}
+	queued := make(map[uint64]bool, len(info.State.Subjects))
+	for subject := range info.State.Subjects {
+		_, _, _, first, try, err := wire.ParseJobSubject(subject)
+		if err != nil || try == wire.TryBackup {
+			continue
+		}
+		for seq := first; seq < first+uint64(wire.RunLength(try)); seq++ {
+			queued[seq] = true
+		}
+	}
+	return queued, nil
 }
 
 // results lists the sequence numbers that have a stored result.

@@ -120,7 +120,10 @@ type (
 		For   Purpose
 		Store Store
 		Done  map[uint64]bool // sequence numbers with a stored result; for StoreThere
-		Asked time.Time
+		// Queued are the jobs that were in the queue before Done was listed; for ForRepair. A result is stored before its job
+		// leaves the queue, so a job that is in neither is missing.
+		Queued map[uint64]bool
+		Asked  time.Time
 		// Connected says whether there was a connection all the time: a store that could not be asked is not silent.
 		Connected bool
 		Reason    string

@@ -73,7 +73,7 @@ func (o *Owner) looked(now time.Time, e Looked) {
 	case ForResume:
 		o.resumeFrom(now, e.Done)
 	case ForRepair:
-		o.reissue(e.Done)
+		o.reissue(e.Done, e.Queued)
 	case ForRoom:
 		o.makeRoom(now, e.Done)
 	case ForSweep:
@@ -131,7 +131,7 @@ func (o *Owner) repairNow(now time.Time) {
 }
 
 // reissue publishes again what is neither done nor taken, as far as the window goes.
-func (o *Owner) reissue(done map[uint64]bool) {
+func (o *Owner) reissue(done, queued map[uint64]bool) {
 	g := o.gen
 	if g == nil {
 		return
@@ -140,7 +140,7 @@ func (o *Owner) reissue(done map[uint64]bool) {
 		g.relook = true
 		return
 	}
-	g.owed = g.Missing(func(seq uint64) bool { return done[seq] })
+	g.owed = g.Missing(func(seq uint64) bool { return done[seq] || queued[seq] })
 	o.payOwed()
 	if v := o.rec.Verdict; v != nil && g.Want() == 0 && v.Seq == g.Fed()+1 && !done[v.Seq] {
 		o.storeVerdict()
