@@ -136,15 +136,26 @@ func (s *server) stated(id uint64, op string, dec *msgpack.Decoder) error {
 		s.call(id, timeout, func(ctx context.Context) { s.answer(id, b.b.Start(ctx, state)) })
 		return nil
 	}
-	if b.last != nil && b.last.Err() == nil {
-		s.answer(id, errTwoTakes)
-		return nil
-	}
+	last := b.last
 	ctx, done := s.begin(id, timeout)
 	b.last = ctx
-	s.tasks.Go(func() { b.take(take{id: id, state: state, ctx: ctx, done: done}) })
+	s.tasks.Go(func() {
+		if last != nil {
+			select {
+			case <-last.Done():
+			case <-time.After(takesApart): // it is no take that was given up a moment ago
+				done()
+				s.answer(id, errTwoTakes)
+				return
+			}
+		}
+		b.take(take{id: id, state: state, ctx: ctx, done: done})
+	})
 	return nil
 }
+
+// takesApart is how long a take waits for the end of the one before, which an interruption may have cut short.
+const takesApart = 200 * time.Millisecond
 
 var (
 	errNoHandle = fmt.Errorf("no batcher is open by that handle: %w", client.ErrClosed)
