@@ -18,7 +18,7 @@ type options struct {
 	quick      bool     // fewer and shorter measurements, for a check by ratios
 	data       string   // folder with labelled Onda signals; made up where empty
 	profileDir string   // for a CPU profile of every process; none where empty
-	tempDir    string   // for what is made up
+	tempDir    string   // for made-up data sets
 	roleArgs   []string // the arguments with which this program calls serveRole
 	stderr     io.Writer
 	log        *slog.Logger
@@ -74,7 +74,7 @@ func run(ctx context.Context, opts options, done func(*Report) error) error {
 	return nil
 }
 
-// gateTries is how often a case is measured until it passes its gates. What is slower than it may be is so each time;
+// gateTries is how often a case is measured until it passes its gates. A figure that is truly too slow misses its gate each time;
 // what the machine had no time for is not.
 const gateTries = 3
 
