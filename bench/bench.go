@@ -74,8 +74,8 @@ func run(ctx context.Context, opts options, done func(*Report) error) error {
 	return nil
 }
 
-// gateTries is how often a case is measured until it passes its gates. A figure that is truly too slow misses its gate each time;
-// what the machine had no time for is not.
+// gateTries is how often a case is measured until it passes its gates. A figure that is truly too slow misses its gate
+// each time; one that a busy machine made slow does not.
 const gateTries = 3
 
 func (c benchCase) report(ctx context.Context, opts options) (*Report, error) {
