@@ -30,9 +30,10 @@ func dial(nc *nats.Conn) (*link, error) {
 	return l, err
 }
 
-// down says that there is no connection, and why if that is known; it is empty while there are both.
+// down says that there is no connection, and why if that is known; it is empty while there are both. Our own is not
+// missed once it is closed: what is asked for then goes over the caller's.
 func (l *link) down() string {
-	if l.nc.IsConnected() && l.data.IsConnected() {
+	if l.nc.IsConnected() && (l.data.IsConnected() || l.data.IsClosed()) {
 		return ""
 	}
 	l.mu.Lock()

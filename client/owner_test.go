@@ -39,6 +39,7 @@ type owner struct {
 	end      uint64 // the state at which the data ends; 0 for never
 	manual   bool   // the test publishes by itself
 	silent   bool   // requests and credits are not answered
+	mute     bool   // requests to stop are heard and not answered
 	refusals int    // so many requests to stop are refused for now
 	credits  []wire.Credit
 	requests []wire.SeatRequest
@@ -329,6 +330,9 @@ func (o *owner) stop(m *nats.Msg) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.mute {
+		return
+	}
 	o.last = req.Last
 	reply := wire.StopReply{Error: o.rec.Error}
 	switch {

@@ -217,18 +217,28 @@ func TestCloseIsAskedAgain(t *testing.T) {
 	})
 }
 
-// TestCloseWithoutACoordinator says that nobody heard of it, and soon.
+// TestCloseWithoutACoordinator says that nobody heard of it, and soon: where nobody listens, and where somebody who
+// listens does not answer.
 func TestCloseWithoutACoordinator(t *testing.T) {
 	t.Parallel()
-	o := newOwner(t)
-	b, _ := setup(t, o, nil)
-	o.quiet()
-	began := time.Now()
-	if err := b.Close(); !errors.Is(err, ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "no coordinator answers") {
-		t.Errorf("%v", err)
-	}
-	if took := time.Since(began); took > leaveTimeout {
-		t.Errorf("after %v", took)
+	for name, away := range map[string]func(*owner){
+		"gone":  func(o *owner) { o.quiet() },
+		"stuck": func(o *owner) { o.locked(func() { o.mute = true }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			b, _ := setup(t, o, nil)
+			away(o)
+			began := time.Now()
+			err := b.Close()
+			if !errors.Is(err, ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "no coordinator answers") {
+				t.Errorf("%v", err)
+			}
+			if took := time.Since(began); took > leaveTimeout {
+				t.Errorf("after %v", took)
+			}
+		})
 	}
 }
 
