@@ -45,6 +45,8 @@ func (c *console) say(format string, args ...any) { fmt.Fprintf(c, format+"\n", 
 // lineEvery is how often a meter writes a line where nobody watches.
 const lineEvery = 5 * time.Second
 
+var barStyle = mpb.BarStyle().Lbound(" ").Rbound(" ").Filler("━").Tip("╸").Padding("─")
+
 // meter counts batches. One goroutine uses it.
 type meter struct {
 	c     *console
@@ -64,8 +66,8 @@ func (c *console) meter(label string, total int) *meter {
 	if !c.terminal {
 		return m
 	}
-	bars := mpb.New(mpb.WithOutput(c.w), mpb.WithWidth(48), mpb.WithRefreshRate(100*time.Millisecond))
-	filler, counters := mpb.BarFillerBuilder(mpb.BarStyle().Lbound(" ").Rbound(" ").Filler("━").Tip("╸").Padding("─")), "%d/%d"
+	bars := c.newBars()
+	filler, counters := mpb.BarFillerBuilder(barStyle), "%d/%d"
 	if total == 0 {
 		filler, counters = mpb.SpinnerStyle().PositionLeft(), "%d"
 	}
@@ -81,10 +83,64 @@ func (c *console) meter(label string, total int) *meter {
 			decor.AverageSpeed(0, "  %.0f batches/s"),
 		),
 	)
-	c.mu.Lock()
-	c.bars = bars
-	c.mu.Unlock()
 	return m
+}
+
+// newBars has lines written above the bars that are added to it.
+func (c *console) newBars() *mpb.Progress {
+	bars := mpb.New(mpb.WithOutput(c.w), mpb.WithWidth(48), mpb.WithRefreshRate(100*time.Millisecond))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bars = bars
+	return bars
+}
+
+// endBars gives the console back.
+func (c *console) endBars() {
+	c.mu.Lock()
+	bars := c.bars
+	c.bars = nil
+	c.mu.Unlock()
+	bars.Wait()
+}
+
+// bytesMeter shows progress in bytes. One goroutine uses it.
+type bytesMeter struct {
+	c     *console
+	label string
+	bar   *mpb.Bar
+	shown time.Time
+}
+
+func (c *console) bytesMeter(label string) *bytesMeter {
+	return &bytesMeter{c: c, label: label, shown: time.Now()}
+}
+
+// set shows how many bytes are done.
+func (m *bytesMeter) set(done, total int64) {
+	switch {
+	case m.c.terminal && m.bar == nil:
+		m.bar = m.c.newBars().New(total, barStyle, mpb.PrependDecorators(decor.Name(m.label, decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(decor.CountersKiloByte("% .1f of % .1f", decor.WC{W: 22}),
+				decor.AverageSpeed(decor.SizeB1000(0), "  % .0f"), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8})))
+		fallthrough
+	case m.bar != nil:
+		m.bar.SetCurrent(done)
+	case time.Since(m.shown) > lineEvery:
+		m.shown = time.Now()
+		m.c.say("%s %.0f of %.0f MB", m.label, megabytes(done), megabytes(total))
+	}
+}
+
+// end gives the console back.
+func (m *bytesMeter) end() {
+	if m.bar == nil {
+		return
+	}
+	if !m.bar.Completed() {
+		m.bar.Abort(false)
+	}
+	m.c.endBars()
 }
 
 // add counts one batch.
@@ -107,11 +163,7 @@ func (m *meter) end() {
 	if !m.bar.Completed() {
 		m.bar.Abort(false)
 	}
-	m.c.mu.Lock()
-	bars := m.c.bars
-	m.c.bars = nil
-	m.c.mu.Unlock()
-	bars.Wait()
+	m.c.endBars()
 }
 
 func (m *meter) line() {

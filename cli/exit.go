@@ -10,7 +10,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/wire"
-	"github.com/jetbatch/jetbatch/onda/edf"
+	"github.com/jetbatch/jetbatch/onda/importer"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -46,7 +46,7 @@ var codes = []struct {
 	{client.ErrWrongData, exitUsage},
 	{client.ErrSpecMismatch, exitUsage},
 	{kind.ErrBadParams, exitUsage},
-	{edf.ErrImport, exitUsage},
+	{importer.ErrImport, exitUsage},
 	{kind.ErrWrongState, exitUsage},
 	{kind.ErrWrongData, exitUsage},
 	{kind.ErrNoStart, exitUsage},

@@ -2,32 +2,43 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/jetbatch/jetbatch/onda/edf"
+	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/onda/importer"
 )
 
 type ondaCmd struct {
-	Import ondaImportCmd `cmd:"" help:"Make an Onda data set of EDF, EDF+ and BDF files, with their annotations as labels."`
+	Import ondaImportCmd `cmd:"" help:"Make an Onda data set of EDF, EDF+, BDF, WFDB and WAVE files, with their annotations as labels."`
 }
 
 type ondaImportCmd struct {
-	Files  []string `arg:"" help:"Files, or folders whose files that end in .edf and .bdf are taken." type:"path"`
-	Out    string   `help:"Folder to make; it must not exist." type:"path" placeholder:"DIR"`
-	DryRun bool     `help:"Say what would be written, and write nothing."`
-	JSON   bool     `name:"json" env:"JETBATCH_JSON" help:"Print one JSON object."`
+	Files     []string `arg:"" help:"Files (.edf, .bdf, .wav, and .hea of WFDB), or folders: all in them and below." type:"path"`
+	Out       string   `help:"Folder to make; it must not exist. An import that was interrupted goes on." type:"path" placeholder:"DIR"`
+	DryRun    bool     `help:"Say what would be written, and write nothing."`
+	Names     string   `help:"Table of names of sensors and channels, as JSON, that is laid over the one that is built in: docs/ONDA.md." type:"path" placeholder:"FILE"`
+	Annotator string   `help:"Ending of the annotation files of WFDB." default:"atr"`
+	Lasting   []string `help:"Symbols of WFDB annotations that last until the next of the same symbol." default:"+"`
+	OnBad     string   `help:"refuse: a bad file ends the import. drop: bad files are left out, and listed." enum:"refuse,drop" default:"refuse" placeholder:"refuse|drop"`
+	JSON      bool     `name:"json" env:"JETBATCH_JSON" help:"Print one JSON object."`
 }
 
 // importReport is the output of --json.
 type importReport struct {
 	Out        string           `json:"out,omitempty"`
 	Recordings []importedReport `json:"recordings"`
+	Bad        []badReport      `json:"bad,omitempty"`
+	Resumed    int              `json:"resumed,omitempty"` // recordings that an import before this one wrote
+}
+
+type badReport struct {
+	File  string `json:"file"`
+	Error string `json:"error"`
 }
 
 type importedReport struct {
@@ -38,6 +49,7 @@ type importedReport struct {
 	Seconds float64  `json:"seconds"`
 	Spans   int      `json:"spans"`
 	Events  int      `json:"events"`
+	Missing int64    `json:"missing_samples,omitempty"`
 }
 
 // Run imports.
@@ -45,26 +57,33 @@ func (c *ondaImportCmd) Run(ctx context.Context, a *app) error {
 	if c.Out == "" && !c.DryRun {
 		return fmt.Errorf("%w: --out or --dry-run is missing", errUsage)
 	}
-	files, err := recordingsIn(c.Files)
+	files, err := importer.Find(c.Files)
 	if err != nil {
 		return err
 	}
-	shown := time.Now()
-	summary, err := edf.Import(ctx, edf.ImportConfig{
-		Files: files, Out: c.Out, DryRun: c.DryRun,
-		Progress: func(done, total int64) {
-			if time.Since(shown) > lineEvery {
-				shown = time.Now()
-				a.err.say("%.0f of %.0f MB", megabytes(done), megabytes(total))
-			}
-		},
+	names := importer.DefaultNames()
+	if c.Names != "" {
+		more, err := readNames(c.Names)
+		if err != nil {
+			return err
+		}
+		names = names.With(more)
+	}
+	m := a.err.bytesMeter("importing")
+	summary, err := importer.Import(ctx, importer.Config{
+		Files: files, Out: c.Out, DryRun: c.DryRun, Names: names, Annotator: c.Annotator, Lasting: c.Lasting,
+		OnBad: c.OnBad, Progress: m.set,
 	})
+	m.end()
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
-	report := importReport{Recordings: make([]importedReport, len(summary.Recordings))}
+	report := importReport{Recordings: make([]importedReport, len(summary.Recordings)), Resumed: summary.Resumed}
 	for i, r := range summary.Recordings {
 		report.Recordings[i] = importedOf(r)
+	}
+	for _, b := range summary.Bad {
+		report.Bad = append(report.Bad, badReport{b.File, b.Err.Error()})
 	}
 	if !c.DryRun {
 		report.Out = c.Out
@@ -72,22 +91,46 @@ func (c *ondaImportCmd) Run(ctx context.Context, a *app) error {
 	if c.JSON {
 		return printJSON(a.out, report)
 	}
-	for _, r := range report.Recordings {
-		fmt.Fprintf(a.out, "%s  %s  %v, %d spans, %d events: %s\n", r.ID, filepath.Base(r.File),
-			time.Duration(r.Seconds*float64(time.Second)).Round(time.Second), r.Spans, r.Events,
-			strings.Join(r.Signals, "; "))
-	}
-	if c.DryRun {
-		return nil
-	}
-	fmt.Fprintf(a.out, "%d recordings in %s\n", len(report.Recordings), c.Out)
+	report.print(a.out)
 	return nil
 }
 
-func importedOf(r edf.Imported) importedReport {
+func readNames(path string) (importer.Names, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --names: %w", errUsage, err)
+	}
+	defer f.Close()
+	return importer.ReadNames(f)
+}
+
+// print writes a line for each recording, and one for all.
+func (r *importReport) print(out io.Writer) {
+	for _, rec := range r.Recordings {
+		fmt.Fprintf(out, "%s  %s  %v, %d spans, %d events: %s\n", rec.ID, legible.Line(filepath.Base(rec.File)),
+			time.Duration(rec.Seconds*float64(time.Second)).Round(time.Second), rec.Spans, rec.Events,
+			legible.Line(strings.Join(rec.Signals, "; ")))
+		if rec.Missing > 0 {
+			fmt.Fprintf(out, "  %d samples are marked as missing, and keep the value that says so\n", rec.Missing)
+		}
+	}
+	for _, b := range r.Bad {
+		fmt.Fprintf(out, "left out: %s: %s\n", legible.Line(b.File), legible.Line(b.Error))
+	}
+	if r.Out == "" {
+		return
+	}
+	resumed := ""
+	if r.Resumed > 0 {
+		resumed = fmt.Sprintf(", %d of them written before", r.Resumed)
+	}
+	fmt.Fprintf(out, "%d recordings in %s%s\n", len(r.Recordings), r.Out, resumed)
+}
+
+func importedOf(r importer.Recording) importedReport {
 	out := importedReport{
 		ID: r.ID.String(), File: r.File, Labels: r.Labels, Signals: []string{}, Spans: len(r.Spans),
-		Events: len(r.Events),
+		Events: len(r.Events), Missing: r.Missing,
 	}
 	for _, s := range r.Signals {
 		out.Signals = append(out.Signals, fmt.Sprintf("%s, %d channels at %v Hz in %s",
@@ -95,29 +138,4 @@ func importedOf(r edf.Imported) importedReport {
 		out.Seconds = max(out.Seconds, s.Span.Stop.Seconds())
 	}
 	return out
-}
-
-// recordingsIn replaces folders by the recordings in them.
-func recordingsIn(paths []string) ([]string, error) {
-	var files []string
-	for _, path := range paths {
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			if info, statErr := os.Stat(path); statErr != nil || info.IsDir() {
-				return nil, fmt.Errorf("%w: %w", errUsage, errors.Join(err, statErr))
-			}
-			files = append(files, path)
-			continue
-		}
-		for _, e := range entries {
-			if end := strings.ToLower(filepath.Ext(e.Name())); slices.Contains([]string{".edf", ".bdf"}, end) &&
-				!e.IsDir() {
-				files = append(files, filepath.Join(path, e.Name()))
-			}
-		}
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%w: no .edf or .bdf in %s", errUsage, strings.Join(paths, ", "))
-	}
-	return files, nil
 }

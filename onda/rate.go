@@ -90,6 +90,10 @@ func (r rate) at(i int64) time.Duration {
 	return time.Duration(lo)
 }
 
+// TimeOf is the duration of n samples at a rate of hz, from 1e-9 to 1e9, cut to a nanosecond. A [Span] of that duration
+// holds n samples.
+func TimeOf(hz float64, n int64) time.Duration { return rateOf(hz).at(n) }
+
 // nearest is the place closest to t, the later one if two are.
 func (r rate) nearest(t time.Duration) int64 {
 	i := r.index(t)

@@ -31,7 +31,7 @@ func (f *File) Annotations() ([]Annotation, []time.Duration, error) {
 	var buf []byte
 	for r := range f.Records {
 		var err error
-		onsets[r] = f.sinceFirst(r)
+		onsets[r] = f.Since(r)
 		if r > 0 && !f.Discontinuous {
 			onsets[r] += onsets[0]
 		}
@@ -68,8 +68,8 @@ func (f *File) Annotations() ([]Annotation, []time.Duration, error) {
 	return out, onsets, nil
 }
 
-// sinceFirst is where a record begins if all follow one another.
-func (f *File) sinceFirst(record int) time.Duration {
+// Since is where a record begins, after the first, if all follow one another.
+func (f *File) Since(record int) time.Duration {
 	return nanoseconds(float64(record) * f.RecordSeconds)
 }
 

@@ -1,6 +1,6 @@
-// Package edf reads recordings in EDF, EDF+ and BDF, and writes them as an Onda data set: [Import].
+// Package edf reads recordings in EDF, EDF+ and BDF.
 //
-// Samples are copied as the integers that they are, never by way of physical values. Whatever a file says of itself,
+// Samples are read as the integers that they are, never by way of physical values. Whatever a file says of itself,
 // no more is allocated than it has bytes. Sources: https://www.edfplus.info/specs/edf.html, edfplus.html and
 // https://www.biosemi.com/faq/file_format.htm.
 package edf
@@ -154,6 +154,9 @@ func (f *File) fits(size int64) error {
 	}
 	return nil
 }
+
+// Header is the bytes of the header. Do not change them.
+func (f *File) Header() []byte { return f.header }
 
 // Rate is the samples of a signal per second.
 func (f *File) Rate(signal int) float64 {

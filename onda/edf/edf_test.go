@@ -2,7 +2,6 @@ package edf
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -10,18 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
-
-	"github.com/jetbatch/jetbatch/onda"
-	"github.com/jetbatch/jetbatch/schema"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -140,148 +133,6 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
-// What is imported opens as a data set, whose samples are those of the files.
-func TestImportForeign(t *testing.T) {
-	t.Parallel()
-	var files []string
-	for name := range expectations(t) {
-		if !strings.Contains(name, "Hypnogram") {
-			files = append(files, filepath.Join(foreign(t), name))
-		}
-	}
-	out := filepath.Join(t.TempDir(), "sub", "out")
-	var last, total int64
-	// The two of one name would be written over one another.
-	_, err := Import(t.Context(), ImportConfig{Files: files, Out: out})
-	if !errors.Is(err, ErrImport) || !strings.Contains(err.Error(), "short_psg") {
-		t.Errorf("got %v", err)
-	}
-	files = slices.DeleteFunc(files, func(name string) bool { return strings.HasSuffix(name, "short_psg.bdf") })
-	summary, err := Import(t.Context(), ImportConfig{
-		Files: files, Out: out, Progress: func(d, of int64) { last, total = d, of },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(summary.Recordings) != len(files) || last != total || total == 0 {
-		t.Errorf("%d recordings, %d of %d bytes", len(summary.Recordings), last, total)
-	}
-	signals, err := onda.ReadSignals(t.Context(), onda.Dir(out), signalTable, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	compared := 0
-	for _, r := range summary.Recordings {
-		want := expectations(t)["edf/"+filepath.Base(r.File)]
-		var sums []string
-		for _, s := range want.Signals {
-			if !s.Annotations {
-				sums = append(sums, s.SHA256)
-			}
-		}
-		for _, s := range signals {
-			if s.Recording != r.ID {
-				continue
-			}
-			data, err := os.ReadFile(filepath.Join(out, s.Path))
-			if err != nil {
-				t.Fatal(err)
-			}
-			width := map[string]int{"int16": 2, "int32": 4}[s.SampleType]
-			for c := range s.Channels {
-				sum := sha256.New()
-				for at := c * width; at < len(data); at += width * len(s.Channels) {
-					v := int32(int16(binary.LittleEndian.Uint16(data[at:])))
-					if width == 4 {
-						v = int32(binary.LittleEndian.Uint32(data[at:]))
-					}
-					binary.Write(sum, binary.LittleEndian, v)
-				}
-				got := hex.EncodeToString(sum.Sum(nil))
-				i := slices.Index(sums, got)
-				if i < 0 {
-					t.Fatalf("%s: channel %s is none of the file's", r.File, s.Channels[c])
-				}
-				sums = slices.Delete(sums, i, i+1)
-				compared++
-			}
-		}
-		if len(sums) > 0 {
-			t.Errorf("%s: %d signals were not written", r.File, len(sums))
-		}
-	}
-	t.Logf("%d channels compared", compared)
-	// Nothing else is beside it.
-	if entries, err := os.ReadDir(filepath.Dir(out)); err != nil || len(entries) != 1 {
-		t.Errorf("%v, %v", entries, err)
-	}
-	if _, err := Import(t.Context(), ImportConfig{Files: files, Out: out}); !errors.Is(err, ErrImport) {
-		t.Errorf("over what is there: %v", err)
-	}
-}
-
-// A recording of Sleep-EDF with its hypnogram, from files to a batch.
-func TestImportSleep(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	for from, to := range map[string]string{
-		"edfio_short_psg.edf": "SC4001E0-PSG.edf", "edfio_SC4001EC-Hypnogram.edf": "SC4001EC-Hypnogram.edf",
-	} {
-		data, err := os.ReadFile(filepath.Join(foreign(t), "edf", from))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, to), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	files := []string{filepath.Join(dir, "SC4001EC-Hypnogram.edf"), filepath.Join(dir, "SC4001E0-PSG.edf")}
-	out := filepath.Join(dir, "out")
-	dry, err := Import(t.Context(), ImportConfig{Files: files, Out: out, DryRun: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a dry run wrote: %v", err)
-	}
-	summary, err := Import(t.Context(), ImportConfig{Files: files, Out: out})
-	if err != nil || len(summary.Recordings) != 1 || summary.Recordings[0].Labels != files[0] {
-		t.Fatalf("%+v, %v", summary, err)
-	}
-	if dry.Recordings[0].ID != summary.Recordings[0].ID || len(summary.Recordings[0].Spans) < 100 {
-		t.Errorf("%v, %d spans", dry.Recordings[0].ID, len(summary.Recordings[0].Spans))
-	}
-	p := onda.Params{
-		Dir: out, SensorType: onda.Names{"eeg"}, SensorLabel: onda.Names{"eeg"},
-		LabelDuration: onda.Duration(30 * time.Second),
-		BatchDuration: onda.Duration(30 * time.Second), OnBad: onda.OnBadDrop, Mode: onda.ModeEpochs, Epochs: 1,
-	}
-	d, err := onda.New(t.Context(), p, onda.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	start, _ := d.Start()
-	job, _, err := d.Next(start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	batch, err := d.Materialize(t.Context(), job)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, _ := batch.Get("x")
-	y, _ := batch.Get("y")
-	labels, err := schema.View[uint8](y)
-	if err != nil || x.Shape[0] != 10 || x.Shape[2] != 3000 || len(labels) != 10 ||
-		labels[0] != d.Encoding()["Sleep stage W"] {
-		t.Errorf("x %v, y %v of %v, %v", x.Shape, labels, d.Encoding(), err)
-	}
-	// Without its recording a hypnogram belongs nowhere.
-	if _, err := Import(t.Context(), ImportConfig{Files: files[:1], Out: out + "2"}); !errors.Is(err, ErrImport) {
-		t.Errorf("got %v", err)
-	}
-}
-
 // made is an EDF+D file of one signal and annotations, in records of 1 s.
 func made(reserved string, lists ...string) []byte {
 	var b bytes.Buffer
@@ -309,53 +160,6 @@ func made(reserved string, lists ...string) []byte {
 		b.WriteString(list + strings.Repeat("\x00", 80-len(list)))
 	}
 	return b.Bytes()
-}
-
-// A discontinuous file becomes one signal for each stretch, on the clock of the first record.
-func TestDiscontinuous(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "a.edf")
-	data := made("EDF+D", "+0.5\x14\x14\x00+0.5\x151.5\x14N1\x14\x00", "+1.5\x14\x14\x00+2\x14beep\x14",
-		"+10.25\x14\x14\x00")
-	if err := os.WriteFile(file, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out := filepath.Join(dir, "out")
-	summary, err := Import(t.Context(), ImportConfig{Files: []string{file}, Out: out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := summary.Recordings[0]
-	if len(r.Signals) != 2 || r.Signals[0].Span != (onda.Span{Stop: 2e9}) ||
-		r.Signals[1].Span != (onda.Span{Start: 9.75e9, Stop: 10.75e9}) {
-		t.Errorf("%+v", r.Signals)
-	}
-	if len(r.Spans) != 1 || r.Spans[0].Span != (onda.Span{Stop: 1.5e9}) || r.Spans[0].Label != "N1" ||
-		len(r.Events) != 1 || r.Events[0].Span.Start != 1.5e9 || r.Events[0].Label != "beep" {
-		t.Errorf("%+v, %+v", r.Spans, r.Events)
-	}
-	for i, want := range [][]int16{{0, 1, 2, 3, 10, 11, 12, 13}, {20, 21, 22, 23}} {
-		raw, err := os.ReadFile(filepath.Join(out, r.Signals[i].Path))
-		got := make([]int16, len(want))
-		if err == nil {
-			_, err = binary.Decode(raw, binary.LittleEndian, got)
-		}
-		if err != nil || len(raw) != 2*len(want) || !slices.Equal(got, want) {
-			t.Errorf("%v, %v", got, err)
-		}
-	}
-	if s := r.Signals[0]; math.Abs(s.Resolution-0.1) > 1e-15 || math.Abs(s.Offset) > 1e-12 || s.Channels[0] != "c3" {
-		t.Errorf("%+v", s)
-	}
-	// Records that overlap are no recording.
-	back := made("EDF+D", "+0\x14\x14\x00", "+0.5\x14\x14\x00")
-	if err := os.WriteFile(file, back, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Import(t.Context(), ImportConfig{Files: []string{file}, Out: out + "2"}); !errors.Is(err, ErrFormat) {
-		t.Errorf("got %v", err)
-	}
 }
 
 func TestBadFiles(t *testing.T) {
@@ -389,26 +193,6 @@ func TestBadFiles(t *testing.T) {
 	for _, list := range []string{"0\x14x\x14", "+x\x14x\x14", "+1", "+1\x15-1\x14x\x14", "+1e300\x14x\x14"} {
 		if _, _, err := parse(t, made("EDF+C", list)).Annotations(); !errors.Is(err, ErrFormat) {
 			t.Errorf("%q: got %v", list, err)
-		}
-	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "a.edf")
-	if err := os.WriteFile(file, good, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := Import(ctx, ImportConfig{Files: []string{file}, Out: filepath.Join(dir, "out")}); !errors.Is(err,
-		context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
-		t.Errorf("left behind: %v", entries)
-	}
-	for _, cfg := range []ImportConfig{{}, {Files: []string{filepath.Join(dir, "none")}, Out: "x"},
-		{Files: []string{dir}, Out: "x"}, {Files: []string{file}}} {
-		if _, err := Import(t.Context(), cfg); !errors.Is(err, ErrImport) {
-			t.Errorf("%+v: got %v", cfg, err)
 		}
 	}
 }

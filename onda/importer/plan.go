@@ -1,0 +1,358 @@
+package importer
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jetbatch/jetbatch/onda"
+)
+
+// material is what a file has, whatever its format.
+type material struct {
+	files []string // that it is made of
+	// identity tells recordings of one name apart: the header.
+	identity  []byte
+	stretches []stretch
+	notes     []note
+	// start is when the recording began, if the file says it; first is when its first sample was taken, after start.
+	start time.Time
+	first time.Duration
+}
+
+// stretch is samples without a gap.
+type stretch struct {
+	start    time.Duration // after the first sample of the recording
+	channels []channel
+	// blocks reads the samples from the first on: of every channel in turn, as the bits of the sample type.
+	blocks func(context.Context) iter.Seq2[[][]int64, error]
+}
+
+// channel is one channel of a stretch.
+type channel struct {
+	label string
+	encoding
+	// samples are left when skip are passed over at the beginning.
+	samples, skip int64
+	// invalid, if there is one, marks a missing sample.
+	invalid *int64
+}
+
+// encoding is what the channels of one signal share.
+type encoding struct {
+	unit               string
+	rate               float64
+	resolution, offset float64
+	sampleType         string
+}
+
+// note is an annotation, from the start of the recording.
+type note struct {
+	onset, duration time.Duration
+	text            string
+}
+
+// recording is a plan for one file.
+type recording struct {
+	Recording
+	*material
+	size   int64
+	stamp  string // of its files
+	groups [][]group
+}
+
+// group is one signal to write: channels of a stretch.
+type group struct {
+	path     string
+	channels []int
+	width    int // bytes of a sample
+	bytes    int64
+}
+
+type planner struct {
+	Config
+	names *lookup
+}
+
+func newPlanner(cfg Config) (*planner, error) {
+	if cfg.Names == nil {
+		cfg.Names = DefaultNames()
+	}
+	cfg.OnBad = cmp.Or(cfg.OnBad, OnBadRefuse)
+	cfg.Annotator = cmp.Or(cfg.Annotator, "atr")
+	if cfg.Lasting == nil {
+		cfg.Lasting = []string{"+"}
+	}
+	if cfg.OnBad != OnBadRefuse && cfg.OnBad != OnBadDrop {
+		return nil, fmt.Errorf("%w: on_bad %q is neither %q nor %q", ErrImport, cfg.OnBad, OnBadRefuse, OnBadDrop)
+	}
+	names, err := cfg.Names.lookup()
+	return &planner{cfg, names}, err
+}
+
+// read reads a file by what it begins with, or is called.
+func (p *planner) read(name string) (*material, error) {
+	if strings.EqualFold(filepath.Ext(name), ".hea") {
+		return p.readWFDB(name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	var head [4]byte
+	n, _ := f.ReadAt(head[:], 0) // what cannot be read is refused below
+	if begin := string(head[:n]); begin == "RIFF" || begin == "RF64" || begin == "BW64" {
+		return readWAV(f, info.Size())
+	}
+	return readEDF(f, info.Size())
+}
+
+// plan makes a recording of every file, in the order of their names.
+func (p *planner) plan(ctx context.Context, names []string) (plans []*recording, bad []Bad, err error) {
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	var apart []*recording // annotations alone
+	paths, ids := map[string]string{}, map[uuid.UUID]string{}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		r, err := p.planFile(name)
+		if err == nil && len(r.Signals) > 0 {
+			err = r.clash(paths, ids)
+		}
+		switch {
+		case err != nil:
+			bad = append(bad, Bad{name, err})
+		case len(r.Signals) == 0:
+			apart = append(apart, r)
+		default:
+			plans = append(plans, r)
+		}
+	}
+	for _, labels := range apart {
+		if err := attach(labels, plans); err != nil {
+			bad = append(bad, Bad{labels.File, err})
+		}
+	}
+	return plans, bad, nil
+}
+
+// clash is an error if another file has the names of this one's, or is the same recording.
+func (r *recording) clash(paths map[string]string, ids map[uuid.UUID]string) error {
+	if other, ok := ids[r.ID]; ok {
+		return fmt.Errorf("%w: it is the same recording as %s", ErrImport, other)
+	}
+	for _, groups := range r.groups {
+		for _, g := range groups {
+			if other, ok := paths[g.path]; ok {
+				return fmt.Errorf("%w: it and %s would both be written as %s", ErrImport, other, g.path)
+			}
+		}
+	}
+	ids[r.ID] = r.File
+	for _, groups := range r.groups {
+		for _, g := range groups {
+			paths[g.path] = r.File
+		}
+	}
+	return nil
+}
+
+// attach gives the annotations of a file that has nothing else to its recording.
+func attach(labels *recording, plans []*recording) error {
+	r, err := partner(labels, plans)
+	if err != nil {
+		return err
+	}
+	shift := -r.first
+	if !r.start.IsZero() && !labels.start.IsZero() {
+		apart := labels.start.Sub(r.start)
+		if apart.Abs() > 24*time.Hour {
+			return fmt.Errorf("%w: it begins at %v, and %s at %v", ErrImport, labels.start.Format(time.DateTime),
+				filepath.Base(r.File), r.start.Format(time.DateTime))
+		}
+		shift += apart
+	}
+	r.Labels = labels.File
+	r.annotate(labels.notes, shift)
+	return nil
+}
+
+// minPrefix of two names say that their files belong together.
+const minPrefix = 4
+
+// partner finds the recording that a file of annotations belongs to.
+func partner(labels *recording, plans []*recording) (*recording, error) {
+	best, most, again := -1, minPrefix-1, false
+	for i, p := range plans {
+		n := 0
+		for a, b := base(p.File), base(labels.File); n < min(len(a), len(b)) && a[n] == b[n]; {
+			n++
+		}
+		switch {
+		case n > most:
+			best, most, again = i, n, false
+		case n == most && best >= 0:
+			again = true
+		}
+	}
+	if best < 0 || again || plans[best].Labels != "" {
+		return nil, fmt.Errorf("%w: it has annotations only, and no one recording is in a file that is named like it",
+			ErrImport)
+	}
+	return plans[best], nil
+}
+
+func base(name string) string {
+	name = filepath.Base(name)
+	return strings.TrimSuffix(name, filepath.Ext(name))
+}
+
+func (p *planner) planFile(name string) (*recording, error) {
+	m, err := p.read(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &recording{material: m, Recording: Recording{
+		File: name, ID: uuid.NewSHA1(uuid.Nil, append([]byte(base(name)+"\x00"), m.identity...)),
+	}}
+	if r.stamp, r.size, err = stampOf(m.files); err != nil {
+		return nil, err
+	}
+	if err := p.signals(r); err != nil {
+		return nil, err
+	}
+	if len(r.Signals) > 0 {
+		r.annotate(m.notes, -m.first)
+	}
+	return r, nil
+}
+
+// stampOf says of files which they are and when they were changed, and how large they are together.
+func stampOf(files []string) (string, int64, error) {
+	var out strings.Builder
+	size := int64(0)
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			return "", 0, err
+		}
+		size += info.Size()
+		fmt.Fprintf(&out, "%q %d %d\n", name, info.Size(), info.ModTime().UnixNano())
+	}
+	return out.String(), size, nil
+}
+
+// annotate adds notes, moved by shift. One that begins before the first sample is cut to it, or left out.
+func (r *recording) annotate(notes []note, shift time.Duration) {
+	for _, n := range notes {
+		at, stop := n.onset+shift, n.onset+shift+n.duration
+		if at < 0 && (n.duration == 0 || stop <= 0) {
+			continue
+		}
+		a := onda.Annotation{
+			Recording: r.ID, Label: n.text, Span: onda.Span{Start: max(0, at), Stop: stop},
+			ID: uuid.NewSHA1(r.ID, binary.BigEndian.AppendUint64(nil, uint64(len(r.Spans)+len(r.Events)))),
+		}
+		if n.duration > 0 {
+			r.Spans = append(r.Spans, a)
+			continue
+		}
+		a.Span.Stop++ // an instant; spans of no length are none
+		r.Events = append(r.Events, a)
+	}
+	slices.SortStableFunc(r.Spans, func(a, b onda.Annotation) int { return cmp.Compare(a.Span.Start, b.Span.Start) })
+}
+
+// signals puts channels of one type, rate, unit and scale together.
+func (p *planner) signals(r *recording) error {
+	type key struct {
+		kind string
+		encoding
+		skip int64
+	}
+	sensors := map[key]string{}
+	count := map[string]int{}
+	for n, part := range r.stretches {
+		var keys []key
+		channels := map[key][]int{}
+		names := map[key][]string{}
+		for i, c := range part.channels {
+			if err := c.check(); err != nil {
+				return err
+			}
+			kind, name := p.names.of(c.label)
+			k := key{kind, c.encoding, c.skip}
+			if channels[k] == nil {
+				keys = append(keys, k)
+			}
+			channels[k], names[k] = append(channels[k], i), append(names[k], unique(name, names[k]))
+		}
+		var groups []group
+		for _, k := range keys {
+			if sensors[k] == "" {
+				sensors[k] = k.kind
+				if count[k.kind]++; count[k.kind] > 1 {
+					sensors[k] = fmt.Sprintf("%s_%d", k.kind, count[k.kind])
+				}
+			}
+			path := fmt.Sprintf("samples/%s.%s.lpcm", base(r.File), sensors[k])
+			if len(r.stretches) > 1 {
+				path = fmt.Sprintf("samples/%s.%s.%d.lpcm", base(r.File), sensors[k], n+1)
+			}
+			samples := part.channels[channels[k][0]].samples
+			s := onda.Signal{
+				Recording: r.ID, SensorType: k.kind, SensorLabel: sensors[k], Channels: names[k],
+				Unit: k.unit, Resolution: k.resolution, Offset: k.offset, SampleType: k.sampleType, SampleRate: k.rate,
+				Path: path, Format: "lpcm",
+				Span: onda.Span{Start: part.start, Stop: part.start + onda.TimeOf(k.rate, samples)},
+			}
+			r.Signals = append(r.Signals, s)
+			width := widths[k.sampleType]
+			groups = append(groups, group{path, channels[k], width, samples * int64(width*len(names[k]))})
+		}
+		r.groups = append(r.groups, groups)
+	}
+	return nil
+}
+
+// check refuses what no row of a table can say.
+func (c *channel) check() error {
+	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+	if !(c.rate >= 1e-9 && c.rate <= 1e9) || !finite(c.resolution) || !finite(c.offset) || c.resolution == 0 {
+		return fmt.Errorf("%w: channel %q has %v Hz, resolution %v, offset %v", ErrImport, c.label, c.rate, c.resolution,
+			c.offset)
+	}
+	return nil
+}
+
+// widths are the bytes of a sample.
+var widths = map[string]int{"uint8": 1, "int8": 1, "int16": 2, "int32": 4, "float32": 4, "float64": 8}
+
+// unique is a name that is not in the list.
+func unique(name string, taken []string) string {
+	out := name
+	for n := 2; slices.Contains(taken, out); n++ {
+		out = fmt.Sprintf("%s_%d", name, n)
+	}
+	return out
+}
