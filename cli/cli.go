@@ -70,6 +70,7 @@ type grammar struct {
 	Worker      workerCmd      `cmd:"" help:"Run a worker until a signal comes; what it runs then is finished first."`
 	Take        takeCmd        `cmd:"" help:"Take batches as a trainer does, show the pace, keep the place in a file."`
 	Audit       auditCmd       `cmd:"" help:"Make a share of the batches again, on other workers, and compare; say who made which batch. Exits with 3 if they differ."`
+	Show        showCmd        `cmd:"" help:"Look at one batch of any state, of a folder, a data set or a batcher: tensors in a terminal, traces with labels as SVG or PNG."`
 	Status      statusCmd      `cmd:"" help:"Show batchers and workers."`
 	Top         topCmd         `cmd:"" help:"Keep an eye on it: batchers, where their trainers' time goes, workers and the last errors. It only reads."`
 	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`

@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/onda"
+	"github.com/jetbatch/jetbatch/onda/importer"
 )
 
 type demoCmd struct {
-	Data          string `help:"Folder with labelled Onda signals to use. Defaults to small ones that are made up in a temporary folder." type:"path" placeholder:"DIR"`
+	Data          string `help:"Folder to use: labelled Onda signals, or EDF, BDF, WFDB or WAVE files with annotations, which are imported to a temporary place. Defaults to small ones that are made up in a temporary folder." type:"path" placeholder:"DIR"`
 	Keep          string `help:"Make the data up in this folder and leave it there." type:"path" placeholder:"DIR"`
 	Batches       int    `short:"n" help:"How many to take in all." default:"1200"`
 	Workers       int    `help:"Workers before the stop; one of them is killed." default:"3"`
@@ -89,19 +91,22 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 
 // params chooses the data: given, or made up.
 func (c *demoCmd) params(ctx context.Context, story *console, dir string) (onda.Params, error) {
-	data := c.Data
-	if data == "" {
-		data = cmp.Or(c.Keep, filepath.Join(dir, "data"))
+	data := cmp.Or(c.Keep, filepath.Join(dir, "data"))
+	if c.Data == "" {
 		if err := onda.Synthesize(data, onda.SynthConfig{Seed: c.Seed, Recordings: 8, Duration: 3 * time.Minute}); err != nil {
 			return onda.Params{}, err
 		}
 		story.say("data      8 made-up recordings of 3 minutes, half of them compressed, in %s", data)
 	}
-	params, err := onda.GuessContext(ctx, data)
-	if err != nil {
-		return params, fmt.Errorf("%w: --data: %w", errUsage, err)
+	if c.Data != "" {
+		imported, err := importData(ctx, story, c.Data, data)
+		if err != nil {
+			return onda.Params{}, err
+		}
+		data = imported
 	}
-	if params.Dir, err = filepath.Abs(data); err != nil {
+	params, err := guessData(ctx, data)
+	if err != nil {
 		return params, err
 	}
 	params.BatchSize, params.Seed = 8, c.Seed
@@ -116,6 +121,58 @@ func (c *demoCmd) params(ctx context.Context, story *console, dir string) (onda.
 	story.say("batches   %d random windows of %v each, the labels of every second beside them",
 		params.BatchSize, time.Duration(params.BatchDuration))
 	return params, nil
+}
+
+// importData imports a folder of recordings in other formats to out, and gives the folder of Onda signals: that, or dir
+// itself if it has some. Bad files are left out and named.
+func importData(ctx context.Context, story *console, dir, out string) (string, error) {
+	tables, err := filepath.Glob(filepath.Join(dir, "*.signals.arrow"))
+	if err == nil && len(tables) > 0 {
+		return dir, nil
+	}
+	files, err := importer.Find([]string{dir})
+	if err != nil {
+		return "", fmt.Errorf("%w: --data: no table *.signals.arrow in %s, and: %w", errUsage, dir, err)
+	}
+	m := story.bytesMeter("importing")
+	summary, err := importer.Import(ctx, importer.Config{
+		Files: files, Out: out, OnBad: importer.OnBadDrop, Progress: m.set,
+	})
+	m.end()
+	if err != nil {
+		return "", err
+	}
+	story.say("import    %d recordings of %d files to a temporary place, %s", len(summary.Recordings), len(files), out)
+	for _, b := range summary.Bad {
+		story.say("          without %s: %s", legible.Line(b.File), legible.Line(b.Err.Error()))
+	}
+	return out, nil
+}
+
+// guessData are the parameters that open a folder.
+func guessData(ctx context.Context, dir string) (onda.Params, error) {
+	params, err := onda.GuessContext(ctx, dir)
+	if err != nil {
+		return params, fmt.Errorf("%w: --data: %w", errUsage, err)
+	}
+	params.Dir, err = filepath.Abs(dir)
+	return params, err
+}
+
+// findData is guessData of a folder, or of what it is imported as. remove removes that.
+func findData(ctx context.Context, story *console, dir string) (params onda.Params, remove func() error, err error) {
+	temporary, err := os.MkdirTemp("", "jetbatch-data-")
+	if err != nil {
+		return params, nil, err
+	}
+	remove = func() error { return os.RemoveAll(temporary) }
+	if dir, err = importData(ctx, story, dir, filepath.Join(temporary, "data")); err == nil {
+		params, err = guessData(ctx, dir)
+	}
+	if err != nil {
+		return params, nil, errors.Join(err, remove())
+	}
+	return params, remove, nil
 }
 
 // readBack reads the next n bytes that the demo took.

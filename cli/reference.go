@@ -132,3 +132,10 @@ func commonPrefix(a, b []byte) int {
 	}
 	return n
 }
+
+// named is the state that the next batch follows.
+func (r *reference) named() schema.State {
+	return schema.State{
+		Dataset: r.kind.Name, Version: r.kind.Version, Origin: r.inst.Origin.Digest, Data: r.state,
+	}
+}

@@ -59,12 +59,7 @@ func (c *takeCmd) one(ctx context.Context, a *app, params json.RawMessage) error
 	if err := ref.checkOrigin(state); err != nil && !c.Accept {
 		return fmt.Errorf("%w: it was made with others than these: %w", kind.ErrWrongData, err)
 	}
-	named := func(data []byte) schema.State {
-		return schema.State{
-			Dataset: ref.kind.Name, Version: ref.kind.Version, Origin: ref.inst.Origin.Digest, Data: data,
-		}
-	}
-	r := &oneReport{Dataset: fmt.Sprintf("%s@%d", ref.kind.Name, ref.kind.Version), State: named(ref.state)}
+	r := &oneReport{Dataset: fmt.Sprintf("%s@%d", ref.kind.Name, ref.kind.Version), State: ref.named()}
 	payload, err := r.make(ctx, ref)
 	if err != nil {
 		var p *kind.PanicError
@@ -73,7 +68,7 @@ func (c *takeCmd) one(ctx context.Context, a *app, params json.RawMessage) error
 		}
 		return err
 	}
-	r.NextState = named(ref.state)
+	r.NextState = ref.named()
 	if !r.End {
 		r.look(payload)
 	}

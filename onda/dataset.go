@@ -194,6 +194,9 @@ func (d *Dataset) Next(state State) (Job, State, error) { return d.iterator.Next
 // them.
 func (d *Dataset) Signals() []LabeledSignal { return d.signals }
 
+// Unit is that of x.
+func (d *Dataset) Unit() string { return d.signals[0].Unit }
+
 // Report says what became of the recordings when the data set was opened.
 func (d *Dataset) Report() Report { return d.report }
 
