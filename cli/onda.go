@@ -14,7 +14,9 @@ import (
 )
 
 type ondaCmd struct {
-	Import ondaImportCmd `cmd:"" help:"Make an Onda data set of EDF, EDF+, BDF, WFDB and WAVE files, with their annotations as labels."`
+	Import    ondaImportCmd    `cmd:"" help:"Make an Onda data set of EDF, EDF+, BDF, WFDB and WAVE files, with their annotations as labels."`
+	Describe  ondaDescribeCmd  `cmd:"" help:"Say what a folder has: recordings, hours, rates, channels, labels, and what would be dropped and why."`
+	Normalize ondaNormalizeCmd `cmd:"" help:"Compute mean and scale of every channel over the training part, and give the parameters with them."`
 }
 
 type ondaImportCmd struct {

@@ -49,6 +49,7 @@ type showReport struct {
 	Wrote   []string          `json:"wrote,omitempty"`
 
 	Windows []windowReport `json:"windows,omitempty"` // of onda
+	most    int            // of them in a terminal
 }
 
 // windowReport is one window of a batch of onda.
@@ -218,7 +219,7 @@ func readRecord(ctx context.Context, nc *nats.Conn, batcher string) (*wire.Recor
 
 // report prints the batch and draws its pictures.
 func (c *showCmd) report(ctx context.Context, a *app, s *shown) error {
-	r := &showReport{Dataset: s.dataset, State: s.state, Next: s.next, Tensors: []picture.Summary{}}
+	r := &showReport{Dataset: s.dataset, State: s.state, Next: s.next, most: c.Windows, Tensors: []picture.Summary{}}
 	for _, n := range s.batch {
 		summary, err := picture.Summarize(n.Name, n.Tensor)
 		if err != nil {
@@ -273,7 +274,7 @@ func (r *showReport) String() string {
 	for i := range r.Tensors {
 		fmt.Fprintf(&b, "  %s\n", r.Tensors[i].Line())
 	}
-	for i, w := range r.Windows {
+	for i, w := range r.Windows[:min(len(r.Windows), r.most)] {
 		fmt.Fprintf(&b, "  window %d: %s of recording %s, %.6g to %.6g s, %d channels in %s: %s\n", i, legible.Line(w.Sensor),
 			w.Recording, w.Start, w.Stop, len(w.Channels), legible.Line(w.Unit),
 			legible.Line(strings.Join(w.Channels[:min(len(w.Channels), 8)], ", ")))

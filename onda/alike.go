@@ -15,6 +15,7 @@ type likeness struct {
 	channels  []string // that all have to have; empty for the reference's
 	anyOf     bool     // channels are drawn: each signal may have its own
 	selecting bool     // a program's own selector sees rates and channels
+	resample  bool     // all are brought to one rate
 	missing   bool     // a selector fills in for a missing channel
 }
 
@@ -40,7 +41,9 @@ func (l *likeness) reference(signals []Signal, largest bool) *Signal {
 		}
 		key := fmt.Sprintf("%q %q", s.SensorType, quantity)
 		if !l.selecting {
-			key += fmt.Sprint(rateOf(s.SampleRate))
+			if !l.resample {
+				key += fmt.Sprint(rateOf(s.SampleRate))
+			}
 			if len(l.channels) == 0 && !l.anyOf {
 				key += fmt.Sprintf("%q", slices.Sorted(slices.Values(s.Channels)))
 			}
@@ -85,8 +88,8 @@ func (l *likeness) compare(ref, s *Signal) error {
 	if l.selecting {
 		return nil
 	}
-	if math.Abs(s.SampleRate-ref.SampleRate) > maxRateError*ref.SampleRate ||
-		sampleIndex(s.SampleRate, l.window) != sampleIndex(ref.SampleRate, l.window) {
+	if !l.resample && (math.Abs(s.SampleRate-ref.SampleRate) > maxRateError*ref.SampleRate ||
+		sampleIndex(s.SampleRate, l.window) != sampleIndex(ref.SampleRate, l.window)) {
 		return unlike("sample_rate", ref.SampleRate, s.SampleRate)
 	}
 	switch {

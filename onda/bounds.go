@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -50,6 +51,13 @@ func (p *Params) bounds() error {
 	if p.NChannels < 0 || p.NChannels > maxChannels {
 		return outOfBounds("n_channels", p.NChannels, "0 to 4096", "no array of electrodes has more")
 	}
+	if p.Resample != 0 && !(p.Resample >= minRate && p.Resample <= maxSampleRate) {
+		return outOfBounds("resample", p.Resample, "1e-9 to 1e9 Hz", "spans count nanoseconds")
+	}
+	var normalized []string
+	if p.Normalize != nil {
+		normalized = keysOf(p.Normalize.Channels)
+	}
 	for _, d := range []struct {
 		name     string
 		v        Duration
@@ -78,7 +86,7 @@ func (p *Params) bounds() error {
 	}
 	for name, list := range map[string][]string{
 		"label_column": {p.LabelColumn}, "group_column": {p.GroupColumn}, "split.column": {splitColumn},
-		"unit":     {p.Unit},
+		"unit": {p.Unit}, "normalize": normalized,
 		"channels": p.Channels, "ignore": p.Ignore, "sensor_type": p.SensorType, "sensor_label": p.SensorLabel,
 		"encoding": keysOf(p.Encoding), "class_weights": keysOf(p.ClassWeights), "channel_map": keysOf(p.ChannelMap),
 	} {
@@ -158,7 +166,8 @@ func (p *Params) fits(o *opened) error {
 			ErrWindow, time.Duration(p.BatchDuration), widest.Recording, widest.SampleRate)
 	}
 	channels := max(len(widest.Channels), len(drawn))
-	if size := max(float64(widest.frame()), 8*float64(channels)) * float64(count); size > maxWindowBytes {
+	read := max(count, sampleIndex(widest.SampleRate, time.Duration(p.BatchDuration)))
+	if size := max(float64(widest.frame()), 8*float64(channels)) * float64(read); size > maxWindowBytes {
 		value := fmt.Sprintf("%v, %.0f bytes of recording %s", time.Duration(p.BatchDuration), size, widest.Recording)
 		return outOfBounds("batch_duration", value, "up to 128 MiB", "a worker reads several windows at once")
 	}
@@ -182,9 +191,9 @@ func (p *Params) fits(o *opened) error {
 	return nil
 }
 
-// perWindow is the samples of a channel in one window.
+// perWindow is the samples of a channel in one window of x.
 func (l *LabeledSignal) perWindow(p *Params) int64 {
-	return sampleIndex(l.SampleRate, time.Duration(p.BatchDuration))
+	return sampleIndex(cmp.Or(p.Resample, l.SampleRate), time.Duration(p.BatchDuration))
 }
 
 func maxLen(names []string) int {

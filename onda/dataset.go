@@ -50,6 +50,7 @@ type Dataset struct {
 	content  bool           // and whether of files it says what they hold
 	double   bool
 	selector ChannelSelector
+	shaping  shaping
 	reader   *reader
 	slots    chan struct{} // one per window being read
 }
@@ -100,6 +101,10 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	if err := p.fits(&opened); err != nil {
 		return nil, err
 	}
+	shaping, err := p.shaping(&opened, cfg.Selector != nil)
+	if err != nil {
+		return nil, err
+	}
 	return &Dataset{
 		iterator: iterator,
 		start:    StartState(p.Mode, p.Seed),
@@ -110,6 +115,7 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 		content:  p.Fingerprint == fingerprintContent,
 		double:   p.DType == dtypeFloat64,
 		selector: selector,
+		shaping:  shaping,
 		reader:   &reader{source: source, cache: newByteCache(cmp.Or(cfg.CacheBytes, 256<<20))},
 		slots:    make(chan struct{}, max(1, cmp.Or(cfg.Concurrency, 8))),
 	}, nil
@@ -194,7 +200,7 @@ func (d *Dataset) Next(state State) (Job, State, error) { return d.iterator.Next
 // them.
 func (d *Dataset) Signals() []LabeledSignal { return d.signals }
 
-// Unit is that of x.
+// Unit is that of x, or, if it is normalized, of what it was before.
 func (d *Dataset) Unit() string { return d.signals[0].Unit }
 
 // Report says what became of the recordings when the data set was opened.

@@ -67,6 +67,9 @@ var (
 	// ErrTooLarge is returned when an opening would hold more bytes than
 	// [Config].OpenBytes. errors.As with a *BudgetError tells what.
 	ErrTooLarge = fmt.Errorf("%w: larger than an opening may be", ErrParams)
+	// ErrNormalize is returned for a normalization of other data, or one that lacks
+	// a channel.
+	ErrNormalize = fmt.Errorf("%w: normalize", ErrParams)
 	// ErrShape is returned when the items of one batch differ in shape.
 	ErrShape = errors.New("onda: items of unequal shape")
 )

@@ -81,7 +81,7 @@ func (d *Dataset) window(item Item) (window, error) {
 		return window{}, err
 	}
 	w.labels = sub.LabelCount()
-	if w.first, w.count, err = w.signal.sampleRange(w.span); err != nil {
+	if w.first, w.count, err = w.signal.sampleRangeAt(d.shaping.rateFor(&w.signal.Signal), w.span); err != nil {
 		return window{}, err
 	}
 	if d.selector == nil {
@@ -178,21 +178,33 @@ func (d *Dataset) readLabels(ctx context.Context, w *window, into []uint8) error
 }
 
 func readSamples[T float](ctx context.Context, d *Dataset, w *window, x *stack[T], i int) error {
-	raw, err := d.reader.raw(ctx, &w.signal.Signal, w.first, w.count)
+	s := &w.signal.Signal
+	if d.selector == nil && d.shaping.plain(s) {
+		raw, err := d.reader.raw(ctx, s, w.first, w.count)
+		if err != nil {
+			return err
+		}
+		decode(x.item(i), s, raw, w.channels)
+		return nil
+	}
+	channels := w.channels
+	if d.selector != nil {
+		channels, _ = channelIndices(s.Channels, nil)
+	}
+	rows, err := d.rows(ctx, s, channels, w.first, w.count)
 	if err != nil {
 		return err
 	}
 	if d.selector == nil {
-		decode(x.item(i), &w.signal.Signal, raw, w.channels)
+		for t, into := 0, x.item(i); t < len(into); t++ {
+			into[t] = T(rows[t])
+		}
 		return nil
 	}
-	all, _ := channelIndices(w.signal.Channels, nil)
 	in := Window{
 		Recording: w.signal.Recording, Channels: slices.Clone(w.signal.Channels), Wanted: w.wanted,
-		SampleRate: w.signal.SampleRate, Span: w.span, Time: int(w.count),
-		Data: make([]float64, len(all)*int(w.count)),
+		SampleRate: d.shaping.rateFor(s), Span: w.span, Time: int(w.count), Data: rows,
 	}
-	decode(in.Data, &w.signal.Signal, raw, all)
 	shape, values, err := selectChannels(d.selector, in)
 	if err != nil {
 		return fmt.Errorf("onda: select channels of recording %s: %w", w.signal.Recording, err)

@@ -55,7 +55,7 @@ func (p *Params) open(
 		like: likeness{
 			window: time.Duration(p.BatchDuration), unit: p.Unit, channels: p.Channels,
 			anyOf: p.NChannels > 0 && len(p.Channels) == 0, selecting: ownSelector,
-			missing: p.Selector == selectZeroMissing,
+			missing: p.Selector == selectZeroMissing, resample: p.Resample != 0,
 		},
 	}
 	steps := []func(context.Context) error{o.readSignals, o.compare, o.checkFiles, o.label}

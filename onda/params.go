@@ -98,6 +98,12 @@ type Params struct {
 	Selector string `json:"selector,omitempty"`
 	// DType of x, "float32" or "float64". Defaults to "float32".
 	DType string `json:"dtype,omitempty"`
+	// Resample brings all signals to this rate, in Hz, by a windowed sinc. Signals
+	// of different rates are alike then. Defaults to each signal's own rate.
+	Resample float64 `json:"resample,omitempty"`
+	// Normalize has x count standard deviations from the mean, by channel, as
+	// [Normalize] and "jetbatch onda normalize" compute them. Defaults to none.
+	Normalize *Normalization `json:"normalize,omitempty"`
 	// Seed of the first state. Defaults to 0.
 	Seed uint64 `json:"seed,omitempty"`
 

@@ -117,14 +117,19 @@ func (s *Signal) samples() int64 { return sampleIndex(s.SampleRate, s.Span.Durat
 // nothing but the duration, so that windows of one duration always have one
 // shape, wherever they begin.
 func (s *Signal) sampleRange(span Span) (first, count int64, err error) {
+	return s.sampleRangeAt(s.SampleRate, span)
+}
+
+// sampleRangeAt is sampleRange at another rate than the signal's.
+func (s *Signal) sampleRangeAt(hz float64, span Span) (first, count int64, err error) {
 	if !s.Span.Contains(span) {
 		return 0, 0, fmt.Errorf("%w: recording %s: %v is not inside %v", ErrOutsideSignal, s.Recording, span, s.Span)
 	}
-	first = sampleIndex(s.SampleRate, span.Start-s.Span.Start)
-	count = sampleIndex(s.SampleRate, span.Duration())
+	first = sampleIndex(hz, span.Start-s.Span.Start)
+	count = sampleIndex(hz, span.Duration())
 	// Both indices may have been snapped to a sample less than a nanosecond
 	// away, which together can reach one sample past the end.
-	if over := first + count - s.samples(); over > 0 {
+	if over := first + count - sampleIndex(hz, s.Span.Duration()); over > 0 {
 		first = max(0, first-over)
 	}
 	return first, count, nil
