@@ -131,6 +131,10 @@ var rules = []rule{
 		why: "test helpers stay out of binaries",
 	},
 	{
+		in: []string{"..."}, except: []string{"cli", "cmd", "examples/customdataset", "python"}, never: []string{"gonum.org/v1/plot/..."}, deep: true,
+		why: "a plotting library belongs to the command, and not to what a trainer or an author links",
+	},
+	{
 		in: []string{"..."}, except: []string{"bench", "cli", "examples", "internal/golden", "internal/proctest"}, never: []string{"flag", "os/signal", "github.com/alecthomas/kong"},
 		why: "flags and signals belong to the program: libraries take a Config and a context",
 	},

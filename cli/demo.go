@@ -136,7 +136,7 @@ func importData(ctx context.Context, story *console, dir, out string) (string, e
 	}
 	m := story.bytesMeter("importing")
 	summary, err := importer.Import(ctx, importer.Config{
-		Files: files, Out: out, OnBad: importer.OnBadDrop, Progress: m.set,
+		Files: files, Out: out, OnBad: importer.OnBadDrop, Merge: true, Progress: m.set,
 	})
 	m.end()
 	if err != nil {

@@ -26,6 +26,7 @@ type ondaImportCmd struct {
 	Names     string   `help:"Table of names of sensors and channels, as JSON, that is laid over the one that is built in: docs/ONDA.md." type:"path" placeholder:"FILE"`
 	Annotator string   `help:"Ending of the annotation files of WFDB." default:"atr"`
 	Lasting   []string `help:"Symbols of WFDB annotations that last until the next of the same symbol." default:"+"`
+	Merge     bool     `help:"Make one signal of channels that differ in scale alone, as those of EDF often do, by decoding them to float32."`
 	OnBad     string   `help:"refuse: a bad file ends the import. drop: bad files are left out, and listed." enum:"refuse,drop" default:"refuse" placeholder:"refuse|drop"`
 	JSON      bool     `name:"json" env:"JETBATCH_JSON" help:"Print one JSON object."`
 }
@@ -74,7 +75,7 @@ func (c *ondaImportCmd) Run(ctx context.Context, a *app) error {
 	m := a.err.bytesMeter("importing")
 	summary, err := importer.Import(ctx, importer.Config{
 		Files: files, Out: c.Out, DryRun: c.DryRun, Names: names, Annotator: c.Annotator, Lasting: c.Lasting,
-		OnBad: c.OnBad, Progress: m.set,
+		OnBad: c.OnBad, Merge: c.Merge, Progress: m.set,
 	})
 	m.end()
 	if err != nil {
@@ -113,7 +114,7 @@ func (r *importReport) print(out io.Writer) {
 			time.Duration(rec.Seconds*float64(time.Second)).Round(time.Second), rec.Spans, rec.Events,
 			legible.Line(strings.Join(rec.Signals, "; ")))
 		if rec.Missing > 0 {
-			fmt.Fprintf(out, "  %d samples are marked as missing, and keep the value that says so\n", rec.Missing)
+			fmt.Fprintf(out, "  %d samples are marked as missing: they keep the value that says so, or are NaN with --merge\n", rec.Missing)
 		}
 	}
 	for _, b := range r.Bad {

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/onda"
 )
 
 // A recording of Sleep-EDF and its hypnogram, by the command line, to a folder that the demo would take.
@@ -58,5 +61,44 @@ func TestOndaImport(t *testing.T) {
 	}
 	if text, code = command("--out", out); code != exitUsage || !strings.Contains(text, "exists") {
 		t.Errorf("%d: %s", code, text)
+	}
+}
+
+// A folder of WFDB records goes into the demo, and is shown, by way of a temporary place of which nothing is left.
+func TestDemoOfRecords(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	samples := make([]byte, 100*60)
+	for i := range samples {
+		samples[i] = byte(128 + i%50)
+	}
+	for _, name := range []string{"r1", "r2"} {
+		write(name+".hea", []byte(name+" 1 100 6000\n"+name+".dat 80 10/mV"))
+		write(name+".dat", samples)
+		// A rhythm from 0.3 s on, and another from 30 s on.
+		write(name+".atr", []byte("\x1e\x70\x02\xfc(N\x00\xec\x00\x00\x9a\x0b\x00\x70\x05\xfc(AFIB\x00\x00\x00"))
+	}
+	write("broken.hea", []byte("broken 1 100 9\nbroken.dat 16"))
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"demo", "--data", dir, "-n", "8", "--workers", "2", "--resume-workers", "1"}, &stdout,
+		&stderr, []dataset.Definition{onda.Definition()})
+	for _, want := range []string{"2 recordings of 3 files", "without " + filepath.Join(dir, "broken.hea"), "kept 2 of 2",
+		"identical all 8 batches"} {
+		if code != exitOK || !strings.Contains(stdout.String(), want) {
+			t.Fatalf("%d: no %q in %s%s", code, want, &stdout, &stderr)
+		}
+	}
+	stdout.Reset()
+	picture := filepath.Join(t.TempDir(), "x.svg")
+	code = run(t.Context(), []string{"show", "--data", dir, "-o", picture}, &stdout, &stderr,
+		[]dataset.Definition{onda.Definition()})
+	data, err := os.ReadFile(picture)
+	if code != exitOK || err != nil || !strings.Contains(string(data), "AFIB") && !strings.Contains(string(data), ">N<") {
+		t.Errorf("%d, %v: %s%s", code, err, &stdout, &stderr)
 	}
 }

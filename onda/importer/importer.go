@@ -1,6 +1,6 @@
 // Package importer makes Onda data sets of recordings in other formats: EDF, EDF+ and BDF, WFDB and WAVE.
 //
-// Samples are copied as the integers, or floats, that they are. On an error nothing is left behind, and an import that
+// Samples are copied as the integers, or floats, that they are, unless Config.Merge asks for another way. On an error nothing is left behind, and an import that
 // was cut short goes on where it was.
 package importer
 
@@ -44,6 +44,10 @@ type Config struct {
 	// Lasting are the symbols of WFDB annotations that last until the next of the same symbol, or the record's end.
 	// Defaults to "+", the change of rhythm.
 	Lasting []string
+	// Merge makes one signal of the channels that differ in scale alone, as those of EDF files often do, by decoding
+	// them to float32; samples that are marked as missing become NaN. Defaults to false: one signal for each scale,
+	// with samples as they are.
+	Merge bool
 	// OnBad is "refuse" or "drop". Defaults to "refuse".
 	OnBad string
 	// Progress hears of samples that were written, in bytes of the files, from the calling goroutine. Defaults to none.
@@ -74,7 +78,8 @@ type Recording struct {
 	Signals []onda.Signal
 	// Spans are annotations with a duration, Events those without.
 	Spans, Events []onda.Annotation
-	// Missing is how many samples the file marks as missing; they keep the value that says so. Known once written.
+	// Missing is how many samples the file marks as missing. They keep the value that says so, unless channels are
+	// merged. Known once written.
 	Missing int64
 }
 

@@ -404,3 +404,36 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// Merged channels of two scales are one signal of float32, of which a missing sample is NaN.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "m.hea"),
+		[]byte("m 3 100 2\nm.dat 80 10(2)/mV 8 0 2 -126 0 I\nm.dat 80 4/mV 8 0 4 0 0 II\nm.dat 80 4/mmHg 8 0 0 0 0 ABP\n"))
+	write(t, filepath.Join(dir, "m.dat"), []byte{130, 132, 128, 0, 124, 128})
+	out := filepath.Join(dir, "out")
+	summary, err := Import(t.Context(), Config{Files: []string{filepath.Join(dir, "m.hea")}, Out: out, Merge: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := summary.Recordings[0]
+	if len(r.Signals) != 2 || len(r.Signals[0].Channels) != 2 || r.Signals[0].SampleType != "float32" ||
+		r.Signals[0].Resolution != 1 || r.Signals[0].Offset != 0 || r.Missing != 1 {
+		t.Fatalf("%+v", r)
+	}
+	values := make([]float32, 4)
+	if _, err := binary.Decode(read(t, filepath.Join(out, r.Signals[0].Path)), binary.LittleEndian, values); err != nil ||
+		values[0] != 0 || values[1] != 1 || !math.IsNaN(float64(values[2])) || values[3] != -1 {
+		t.Errorf("%v, %v", values, err)
+	}
+}
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

@@ -78,6 +78,7 @@ type group struct {
 	channels []int
 	width    int // bytes of a sample
 	bytes    int64
+	decode   bool // to float32
 }
 
 type planner struct {
@@ -302,6 +303,9 @@ func (p *planner) signals(r *recording) error {
 			}
 			kind, name := p.names.of(c.label)
 			k := key{kind, c.encoding, c.skip}
+			if p.Merge && c.whole() {
+				k.resolution, k.offset, k.sampleType = 1, 0, "float32"
+			}
 			if channels[k] == nil {
 				keys = append(keys, k)
 			}
@@ -328,11 +332,28 @@ func (p *planner) signals(r *recording) error {
 			}
 			r.Signals = append(r.Signals, s)
 			width := widths[k.sampleType]
-			groups = append(groups, group{path, channels[k], width, samples * int64(width*len(names[k]))})
+			groups = append(groups, group{
+				path: path, channels: channels[k], width: width, bytes: samples * int64(width*len(names[k])),
+				decode: k.sampleType != part.channels[channels[k][0]].sampleType,
+			})
 		}
 		r.groups = append(r.groups, groups)
 	}
 	return nil
+}
+
+// whole reports whether samples are whole numbers.
+func (c *channel) whole() bool { return !strings.HasPrefix(c.sampleType, "float") }
+
+// bits are those of a sample as it is written.
+func (c *channel) bits(v int64, decode bool) uint64 {
+	switch {
+	case !decode:
+		return uint64(v)
+	case c.invalid != nil && v == *c.invalid:
+		return uint64(math.Float32bits(float32(math.NaN())))
+	}
+	return uint64(math.Float32bits(float32(float64(float64(v)*c.resolution) + c.offset)))
 }
 
 // check refuses what no row of a table can say.

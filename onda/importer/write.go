@@ -230,7 +230,7 @@ func (w *writer) stretch(
 		}
 		n := int64(0)
 		for _, s := range sinks {
-			if err := s.write(block); err != nil {
+			if err := s.write(part.channels, block); err != nil {
 				return writing(err)
 			}
 			for _, c := range s.channels {
@@ -259,14 +259,14 @@ func (w *writer) stretch(
 }
 
 // write interleaves the channels of a block.
-func (s *sink) write(block [][]int64) error {
+func (s *sink) write(channels []channel, block [][]int64) error {
 	var sample [8]byte
 	n := len(block[s.channels[0]])
 	from := int(min(s.skip, int64(n)))
 	s.skip -= int64(from)
 	for t := from; t < n; t++ {
 		for _, c := range s.channels {
-			binary.LittleEndian.PutUint64(sample[:], uint64(block[c][t]))
+			binary.LittleEndian.PutUint64(sample[:], channels[c].bits(block[c][t], s.decode))
 			if _, err := s.buf.Write(sample[:s.width]); err != nil {
 				return err
 			}
