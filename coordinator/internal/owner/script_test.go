@@ -195,7 +195,7 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "seat":
 		req := &wire.SeatRequest{
 			Batcher: "train", Reader: reader, Request: request, Mode: wire.Mode(first), TakeOver: w.has("takeover"),
-			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.rec.Settings,
+			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.ledger.rec.Settings,
 		}
 		if p := w.named["params"]; p != "" {
 			req.Spec.Params = []byte(p)
@@ -238,15 +238,15 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "looked":
 		return s.looked(first, w)
 	case "probed":
-		return Probed{Gen: s.o.rec.Gen, Alive: w.has("alive"), Asked: s.now}, nil
+		return Probed{Gen: s.o.ledger.rec.Gen, Alive: w.has("alive"), Asked: s.now}, nil
 	case "removed":
-		return Removed{Gen: s.o.rec.Gen, Removed: []wire.Lost{{Seq: w.uint("seq"), Attempt: "a"}}}, nil
+		return Removed{Gen: s.o.ledger.rec.Gen, Removed: []wire.Lost{{Seq: w.uint("seq"), Attempt: "a"}}}, nil
 	case "verdict":
-		return VerdictStored{Gen: s.o.rec.Gen, Seq: w.uint("seq"), Reason: w.named["reason"]}, nil
+		return VerdictStored{Gen: s.o.ledger.rec.Gen, Seq: w.uint("seq"), Reason: w.named["reason"]}, nil
 	case "cancelled":
-		return Cancelled{s.o.rec.Gen}, nil
+		return Cancelled{s.o.ledger.rec.Gen}, nil
 	case "report":
-		return Reported{&wire.Report{Gen: s.o.rec.Gen, Fault: &schema.Fault{Code: first, Message: "said a worker"}}}, nil
+		return Reported{&wire.Report{Gen: s.o.ledger.rec.Gen, Fault: &schema.Fault{Code: first, Message: "said a worker"}}}, nil
 	case "crowded":
 		return Crowded{}, nil
 	case "reconnected":
@@ -270,7 +270,7 @@ func outcomeOf(word string) (Outcome, error) {
 
 func (s *script) credit(w words) Event {
 	c := &wire.Credit{
-		Gen: s.o.rec.Gen, Seat: s.o.rec.Seat, Reader: s.o.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
+		Gen: s.o.ledger.rec.Gen, Seat: s.o.ledger.rec.Seat, Reader: s.o.ledger.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
 		Late: w.has("late"), Straggles: w.has("straggles"),
 	}
 	if gen := w.named["gen"]; gen != "" {
@@ -306,7 +306,7 @@ func (s *script) produced(count string, w words) (Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := Produced{Gen: s.o.rec.Gen, Ended: w.has("end") || w.has("fault")}
+	p := Produced{Gen: s.o.ledger.rec.Gen, Ended: w.has("end") || w.has("fault")}
 	for range n {
 		from++
 		p.Items = append(p.Items, Item{Job: []byte("job"), Next: state(from)})
@@ -332,7 +332,7 @@ func (s *script) opened(name, serial string, w words) (Event, error) {
 }
 
 func (s *script) looked(store string, w words) (Event, error) {
-	e := Looked{Gen: s.o.rec.Gen, For: s.purged.For, Asked: s.now, Connected: true}
+	e := Looked{Gen: s.o.ledger.rec.Gen, For: s.purged.For, Asked: s.now, Connected: true}
 	for i, name := range []string{"there", "lost", "silent", "absent", "unsure"} {
 		if name != store {
 			continue
