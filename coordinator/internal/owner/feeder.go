@@ -63,13 +63,13 @@ func (f *feeder) halt() {
 
 // discard ends a generation that the record does not name any more, or that failed. Workers are told, so that its jobs
 // end and keep no slot.
-func (f *feeder) discard(gen string) {
+func (f *feeder) discard(l lane) {
 	f.halt()
 	f.resumes = false
 	f.store.reset()
-	if gen != "" {
-		f.out.emit(Announce{wire.Lane{Batcher: f.ledger.rec.Batcher, Gen: gen, Kind: f.ledger.kindToken(), Over: true}})
-		f.out.emit(Discard{gen})
+	if l.gen != "" {
+		f.out.emit(Announce{wire.Lane{Batcher: f.ledger.rec.Batcher, Gen: l.gen, Kind: l.kind, Over: true}})
+		f.out.emit(Discard{l.gen})
 	}
 }
 

@@ -30,6 +30,7 @@ type ledger struct {
 type change struct {
 	aim  aim
 	next wire.Record
+	key  wire.Digest
 }
 
 // aim is the purpose of a change.
@@ -57,17 +58,20 @@ func (a aim) String() string {
 }
 
 // record begins a change. Nothing may be under way.
-func (l *ledger) record(aim aim, apply func(*wire.Record)) {
+func (l *ledger) record(aim aim, apply func(*wire.Record)) { l.recordSpec(aim, l.key, apply) }
+
+// recordSpec begins a change after which the record's Spec has a key.
+func (l *ledger) recordSpec(aim aim, key wire.Digest, apply func(*wire.Record)) {
 	next := l.rec
 	apply(&next)
-	l.writing = &change{aim: aim, next: next}
+	l.writing = &change{aim, next, key}
 	l.out.emit(Record{next, l.rev})
 }
 
 // retire begins to delete the record. Nothing may be under way.
 func (l *ledger) retire() {
 	l.unwanted = false
-	l.writing = &change{aim: toRetire, next: l.rec}
+	l.writing = &change{toRetire, l.rec, l.key}
 	l.out.emit(Retire{l.rev})
 }
 
@@ -78,7 +82,7 @@ func (l *ledger) recorded(now time.Time, e Recorded) *change {
 	switch {
 	case c == nil:
 	case e.Outcome == Done:
-		l.rec, l.rev, l.damaged = c.next, e.Revision, false
+		l.rec, l.key, l.rev, l.damaged = c.next, c.key, e.Revision, false
 		l.unsaved, l.trouble = time.Time{}, ""
 	case e.Outcome == Silent: // the next change finds out what became of this one
 		l.unsaved, l.trouble = now, e.Reason
@@ -98,6 +102,12 @@ func (l *ledger) retired() bool {
 	l.writing = nil
 	return true
 }
+
+// lane is a generation, and the kind of job that its lane was opened with.
+type lane struct{ gen, kind string }
+
+// lane is that of the record.
+func (l *ledger) lane() lane { return lane{l.rec.Gen, l.kindToken()} }
 
 // kindToken is the subject token of the record's data set.
 func (l *ledger) kindToken() string { return wire.KindToken(l.rec.Spec.Dataset, l.rec.Spec.Version) }

@@ -42,7 +42,7 @@ type recovery struct {
 // making is a generation that takes the place of one whose store was lost.
 type making struct {
 	stage  stage
-	lost   string // the generation before
+	lost   lane // the generation before
 	gen    string
 	chosen bool // it is made already
 }
@@ -165,7 +165,7 @@ func (r *recovery) remake(now time.Time, asking bool) {
 		r.feeder.resumes = true
 		return
 	}
-	r.making = &making{lost: rec.Gen}
+	r.making = &making{lost: r.ledger.lane()}
 	r.out.emit(Ready{})
 }
 
@@ -256,7 +256,7 @@ func (r *recovery) start(now time.Time) {
 	rec, lost := &r.ledger.rec, r.making.lost
 	r.making, r.hindered = nil, ""
 	r.restarts++
-	r.out.warn("results were lost; generation begun again", "lost", lost, "gen", rec.Gen)
+	r.out.warn("results were lost; generation begun again", "lost", lost.gen, "gen", rec.Gen)
 	r.feeder.start(now, window.New(0, rec.FloorState, rec.Taken))
 	r.feeder.gen.settled = rec.Taken == 0
 	r.feeder.notify()

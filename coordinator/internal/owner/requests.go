@@ -26,7 +26,7 @@ type asking struct {
 	over     bool   // sit: the run before is over
 	differs  bool   // sit: it is of another spec
 	changed  string // how the data differ from those that the data set has now
-	before   string // the generation before
+	before   lane   // the generation before
 	position uint64 // seek: of the state that is held
 	failure  *schema.Fault
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -139,7 +140,11 @@ func (s *script) run(command string) ([]Effect, error) {
 	if err != nil {
 		return nil, err
 	}
+	before, key := s.o.ledger.rec, s.o.ledger.key
 	effects := s.o.Step(s.now, e)
+	if done, is := e.(Recorded); (!is || done.Outcome != Done) && (s.o.ledger.key != key || !reflect.DeepEqual(s.o.ledger.rec, before)) {
+		return nil, fmt.Errorf("the owner believes %+v, which is not recorded", s.o.ledger.rec)
+	}
 	for _, e := range effects {
 		switch e := e.(type) {
 		case Demand:
@@ -164,6 +169,9 @@ func (s *script) begin(w words) {
 		rec.Phase, rec.Gen, rec.Seat, rec.Reader, rec.Request = schema.PhaseRunning, "G0", 2, "r1", "1"
 		rec.Floor, rec.Taken, rec.BatchBytes = w.uint("floor"), w.uint("taken"), 1<<20
 		rec.FloorState, rec.Position, rec.Origin = state(rec.Floor), 1, w.named["origin"]
+		if version := w.uint("version"); version > 0 {
+			rec.Spec.Version = uint32(version)
+		}
 	}
 	candidates := 1
 	if w.has("cluster") {
@@ -363,6 +371,9 @@ func (s *script) show(e Effect) string {
 		if r.Origin != "" {
 			say(" origin=%s", r.Origin)
 		}
+		if r.Spec.Version != 1 {
+			say(" version=%d", r.Spec.Version)
+		}
 		if r.Accepted != "" {
 			say(" accepted=%s", r.Accepted)
 		}
@@ -418,6 +429,9 @@ func (s *script) show(e Effect) string {
 		say("announce %s", e.Lane.Gen)
 		if e.Lane.Over {
 			say(" over")
+		}
+		if kind, _, _ := strings.Cut(e.Lane.Kind, "-w"); kind != "count-v1" {
+			say(" as %s", kind)
 		}
 	case Notify:
 		say("notify %s seat %d %s", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)

@@ -96,10 +96,6 @@ func (s *seats) refuse(code, format string, args ...any) {
 // seat goes on with a request for the seat.
 func (s *seats) seat(now time.Time, a *asking) {
 	req, rec := a.seat, &s.ledger.rec
-	if rec.Seat == 0 { // nobody was seated yet, so the record was made for the one who asks
-		rec.Spec = wire.Spec{Dataset: req.Spec.Dataset, Version: s.cfg.Kinds[req.Spec.Dataset], Params: req.Spec.Params}
-		rec.Settings, s.ledger.key = req.Settings, a.key
-	}
 	same := rec.Reader == req.Reader || rec.Seat == 0
 	switch {
 	case s.overtaken(req.Reader, req.Request):
@@ -145,7 +141,7 @@ func (s *seats) repeated(now time.Time, a *asking) bool {
 	case s.feeder.gen != nil && len(r.State.Data) == 0: // after a takeover, until the run has been iterated again so far
 		s.requests.finish(unavailable("the run was taken over and is being iterated again from %d", s.feeder.gen.Floor()))
 	case s.feeder.gen != nil:
-		state, fault, waits := s.stateOf(now, a)
+		state, fault, waits := s.stateOf(now, a, rec.Spec, s.ledger.key)
 		if waits {
 			return true
 		}
@@ -187,7 +183,7 @@ func (s *seats) sit(now time.Time, a *asking) {
 	req, rec := a.seat, &s.ledger.rec
 	version, known := s.cfg.Kinds[req.Spec.Dataset]
 	spec := wire.Spec{Dataset: req.Spec.Dataset, Version: version, Params: req.Spec.Params}
-	a.differs = a.key != s.ledger.key
+	a.differs = rec.Seat > 0 && a.key != s.ledger.key
 	if s.reader.live(now, s.cfg.ReaderLease) && rec.Reader != req.Reader && rec.Phase != schema.PhaseClosed {
 		switch {
 		case a.differs:
@@ -214,15 +210,18 @@ func (s *seats) sit(now time.Time, a *asking) {
 	if rec.Reader != req.Reader && s.asksForData(now, a, d, spec) {
 		return
 	}
-	a.before = rec.Gen
-	s.ledger.record(toSit, func(r *wire.Record) {
+	a.before = s.ledger.lane()
+	s.ledger.recordSpec(toSit, a.key, func(r *wire.Record) {
 		if r.Reader != req.Reader {
 			vacate(r)
 		}
 		r.Reader, r.Request, r.Settings, r.Since = req.Reader, req.Request, req.Settings, now
+		if a.over || r.Seat == 0 { // nobody was seated yet, so the record was made for the one who asks
+			r.Spec = spec
+		}
 		r.Seat++
 		if a.over {
-			r.Spec, r.Gen, r.Phase, r.Error, r.Verdict, r.FloorState = spec, "", schema.PhaseStopped, nil, nil, nil
+			r.Gen, r.Phase, r.Error, r.Verdict, r.FloorState = "", schema.PhaseStopped, nil, nil, nil
 			r.Origin, r.Accepted = "", ""
 			if a.differs {
 				r.BatchBytes = 0
@@ -235,16 +234,15 @@ func (s *seats) sit(now time.Time, a *asking) {
 func (s *seats) sat(now time.Time, a *asking) {
 	var warnings []string
 	if a.over {
-		if a.differs && a.before != "" {
+		if a.differs && a.before.gen != "" {
 			warnings = append(warnings, "the data set or its parameters changed since the batcher last ran")
 		}
 		if a.changed != "" {
 			warnings = append(warnings, "the data changed since the batcher last ran: "+a.changed)
-			s.out.warn("run is over: its data changed", "gen", a.before, "changed", a.changed)
+			s.out.warn("run is over: its data changed", "gen", a.before.gen, "changed", a.changed)
 		}
 		s.feeder.discard(a.before)
 	}
-	s.ledger.key = a.key
 	s.data.keep(s.ledger.key)
 	s.feeder.resize(now)
 	s.give(now, a, s.reply(false, warnings...))

@@ -13,18 +13,23 @@ import (
 // seek seats the reader at a state: where it is held, or in a new generation.
 func (s *seats) seek(now time.Time, a *asking) {
 	req, rec := a.seat, &s.ledger.rec
-	if version := s.cfg.Kinds[rec.Spec.Dataset]; version != rec.Spec.Version {
+	spec, settings, key := rec.Spec, rec.Settings, s.ledger.key
+	if rec.Seat == 0 { // nobody was seated yet, so the record was made for the one who asks
+		spec = wire.Spec{Dataset: req.Spec.Dataset, Version: s.cfg.Kinds[req.Spec.Dataset], Params: req.Spec.Params}
+		settings, key = req.Settings, a.key
+	}
+	if version := s.cfg.Kinds[spec.Dataset]; version != spec.Version {
 		if req.Mode != wire.ModeStart {
 			s.requests.finish(anotherVersion(rec, version))
 			return
 		}
-		rec.Spec.Version, s.ledger.key = version, a.key // the run that is under way is over, and begun again as the data set is now
+		spec.Version, key = version, a.key // the run that is under way is over, and begun again as the data set is now
 	}
-	d := s.openFor(now, a, rec.Spec, s.ledger.key)
+	d := s.openFor(now, a, spec, key)
 	if d == nil {
 		return
 	}
-	state, fault, waits := s.stateOf(now, a)
+	state, fault, waits := s.stateOf(now, a, spec, key)
 	if waits {
 		return
 	}
@@ -61,8 +66,9 @@ func (s *seats) seek(now time.Time, a *asking) {
 		return
 	}
 	gen := s.cfg.NewGen()
-	a.before = rec.Gen
-	s.ledger.record(toBegin, func(r *wire.Record) {
+	a.before = s.ledger.lane()
+	s.ledger.recordSpec(toBegin, key, func(r *wire.Record) {
+		r.Spec, r.Settings = spec, settings
 		beginIn(now, r, gen, state, 0)
 		r.Origin, r.Accepted = d.origin, a.changed
 		seatIn(now, a, r)
@@ -134,18 +140,18 @@ func (s *seats) sought(now time.Time, a *asking) {
 
 // stateOf returns the state that a request asks for, or the data set's first one. It reports true when the request waits
 // for that, or was answered.
-func (s *seats) stateOf(now time.Time, a *asking) (state []byte, fault *schema.Fault, waits bool) {
-	rec := &s.ledger.rec
+func (s *seats) stateOf(
+	now time.Time, a *asking, spec wire.Spec, key wire.Digest,
+) (state []byte, fault *schema.Fault, waits bool) {
 	at := a.seat.State
 	if at.IsZero() {
-		d := s.openFor(now, a, rec.Spec, s.ledger.key)
+		d := s.openFor(now, a, spec, key)
 		if d == nil {
 			return nil, nil, true
 		}
 		state, fault := s.data.first(d)
 		return state, fault, state == nil && fault == nil
 	}
-	spec := rec.Spec
 	if at.Dataset != "" && (at.Dataset != spec.Dataset || at.Version != spec.Version) {
 		return nil, &schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
 			"the state is of data set %s version %d, the batcher's is %s version %d", at.Dataset, at.Version, spec.Dataset, spec.Version)}, false

@@ -21,7 +21,7 @@ func (s *seats) stop(now time.Time, a *asking) {
 		s.refuse(schema.CodeSuperseded, "this request was overtaken by a later one")
 		return
 	}
-	a.before, a.failure = rec.Gen, rec.Error
+	a.before, a.failure = s.ledger.lane(), rec.Error
 	if failure := s.ending.of(rec.Gen); failure != nil {
 		a.failure = failure
 	}
@@ -43,7 +43,7 @@ func (s *seats) stop(now time.Time, a *asking) {
 func (s *seats) stopped(a *asking) {
 	if !a.stop.Leave {
 		s.feeder.discard(a.before)
-		s.out.info("batcher stopped", "gen", a.before)
+		s.out.info("batcher stopped", "gen", a.before.gen)
 	}
 	s.feeder.notify()
 	s.requests.end(ReplyStop{a.token, wire.StopReply{Error: a.failure}})

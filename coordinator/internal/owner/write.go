@@ -78,7 +78,7 @@ func (o *Owner) stored(now time.Time, aim aim) {
 	case toStop:
 		o.seats.stopped(a)
 	case toFail:
-		o.feeder.discard(rec.Gen) // only Start goes on from here, with a new generation: its jobs would only be in the way
+		o.feeder.discard(o.ledger.lane()) // only Start goes on from here, with a new generation: its jobs would only be in the way
 		o.ending.failing = nil
 		o.out.warn("run failed", "gen", rec.Gen, "seq", rec.Error.Seq, "worker", rec.Error.Worker, "error", rec.Error.Message)
 		o.feeder.notify()
@@ -115,9 +115,9 @@ func (o *Owner) retired(now time.Time, e Retired) {
 	}
 	switch e.Outcome {
 	case Done:
-		gen, idle := o.ledger.rec.Gen, now.Sub(o.reader.heard)
-		o.out.info("idle batcher collected", "gen", gen, "idle", idle.Round(time.Second).String())
-		o.feeder.discard(gen)
+		lane, idle := o.ledger.lane(), now.Sub(o.reader.heard)
+		o.out.info("idle batcher collected", "gen", lane.gen, "idle", idle.Round(time.Second).String())
+		o.feeder.discard(lane)
 		o.end()
 	case Conflict:
 		o.depose(e.Owner)
