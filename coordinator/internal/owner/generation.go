@@ -16,6 +16,7 @@ type generation struct {
 	moved   time.Time // when the trainer came further last
 	looked  time.Time // of the last repair
 	pause   time.Duration
+	listed  uint64          // fed when the last Look for repair began: its lists say nothing of later jobs
 	done    map[uint64]bool // results that were there at the takeover
 	settled bool            // everything that was fed before a takeover is in the window again
 	ended   bool            // nothing more is fed, not even from a Next that returns late

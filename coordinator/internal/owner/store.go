@@ -33,6 +33,9 @@ func (o *Owner) look(now time.Time, purpose Purpose) {
 	}
 	if !o.looking[purpose] {
 		o.looking[purpose] = true
+		if purpose == ForRepair && o.gen != nil {
+			o.gen.listed = o.gen.Fed()
+		}
 		o.emit(Look{o.rec.Gen, purpose})
 	}
 }
@@ -130,7 +133,8 @@ func (o *Owner) repairNow(now time.Time) {
 	}
 }
 
-// reissue publishes again what is neither done nor taken, as far as the window goes.
+// reissue publishes again what is neither done nor taken, as far as the window goes. Jobs that were fed after the look
+// began are in neither list, and quick workers may have made them since: those stay owed that were.
 func (o *Owner) reissue(done, queued map[uint64]bool) {
 	g := o.gen
 	if g == nil {
@@ -140,7 +144,12 @@ func (o *Owner) reissue(done, queued map[uint64]bool) {
 		g.relook = true
 		return
 	}
-	g.owed = g.Missing(func(seq uint64) bool { return done[seq] || queued[seq] })
+	g.owed = g.Missing(func(seq uint64) bool {
+		if seq > g.listed {
+			return !slices.Contains(g.owed, seq)
+		}
+		return done[seq] || queued[seq]
+	})
 	o.payOwed()
 	if v := o.rec.Verdict; v != nil && g.Want() == 0 && v.Seq == g.Fed()+1 && !done[v.Seq] {
 		o.storeVerdict()
