@@ -84,7 +84,7 @@ func (o *Owner) reported(now time.Time, report *wire.Report) {
 		o.crowded(now)
 	case schema.CodeStoreGone:
 		if !o.store.mute() { // else it is looked for anyway
-			o.store.look(ForRepair)
+			o.feeder.lookForMissing()
 		}
 	}
 }

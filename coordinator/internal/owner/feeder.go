@@ -92,7 +92,14 @@ func (f *feeder) resize(now time.Time) {
 // repair looks after a late head: a job without a result is published again, which changes nothing while it is queued.
 func (f *feeder) repair(now time.Time) {
 	if f.gen != nil && f.gen.late.due(now) {
-		f.store.look(ForRepair)
+		f.lookForMissing()
+	}
+}
+
+// lookForMissing looks for jobs without a result.
+func (f *feeder) lookForMissing() {
+	if f.store.look(ForRepair) && f.gen != nil {
+		f.gen.listed = f.gen.Fed()
 	}
 }
 

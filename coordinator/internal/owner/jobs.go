@@ -18,6 +18,7 @@ type jobs struct {
 	gen    string
 
 	done    map[uint64]bool // results that were there at the takeover
+	listed  uint64          // fed when the last Look for repair began: its lists say nothing of later jobs
 	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
 	lost    map[uint64]bool // sequence numbers that a Remove is under way for
 	backup  uint64          // the sequence number whose job a second worker may have; 0 for none
@@ -75,13 +76,19 @@ func (j *jobs) owe(seq uint64) {
 }
 
 // reissue publishes again what is neither taken nor has a result nor is queued, as far as the window goes. It reports
-// false when that is to wait for a Cancel.
+// false when that is to wait for a Cancel. Jobs that were fed after the look began are in neither list, and quick workers
+// may have made them since: those stay owed that were.
 func (j *jobs) reissue(done, queued map[uint64]bool) bool {
 	if j.cancels > 0 {
 		j.relook = true
 		return false
 	}
-	j.owed = j.Missing(func(seq uint64) bool { return done[seq] || queued[seq] })
+	j.owed = j.Missing(func(seq uint64) bool {
+		if seq > j.listed {
+			return !slices.Contains(j.owed, seq)
+		}
+		return done[seq] || queued[seq]
+	})
 	j.pay()
 	return true
 }

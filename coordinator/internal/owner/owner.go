@@ -156,7 +156,7 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 		o.looked(now, e)
 	case Probed:
 		if o.store.probed(e) && o.feeder.gen != nil {
-			o.store.look(ForRepair)
+			o.feeder.lookForMissing()
 		}
 	case Removed:
 		if g := o.feeder.of(e.Gen); g != nil {
@@ -164,7 +164,7 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 		}
 	case Cancelled:
 		if g := o.feeder.of(e.Gen); g != nil && g.cancelled() {
-			o.store.look(ForRepair) // what was missing before may be there by now
+			o.feeder.lookForMissing() // what was missing before may be there by now
 		}
 	case VerdictStored:
 		if g := o.feeder.of(e.Gen); g != nil {
@@ -226,7 +226,7 @@ func (o *Owner) beat(now time.Time) {
 		o.store.feel()
 	}
 	if o.store.mute() {
-		o.store.look(ForRepair)
+		o.feeder.lookForMissing()
 	}
 	o.feeder.announce()
 	if g.Taken() != g.saved {

@@ -349,15 +349,21 @@ func (s *script) looked(store string, w words) (Event, error) {
 		if e.Store >= StoreSilent {
 			e.Reason = "no answer"
 		}
-		e.Done = map[uint64]bool{}
-		for _, seq := range strings.Split(w.named["done"], ",") {
-			if n, err := strconv.ParseUint(seq, 10, 64); err == nil {
-				e.Done[n] = true
-			}
-		}
+		e.Done, e.Queued = w.set("done"), w.set("queued")
 		return e, nil
 	}
 	return nil, errWords
+}
+
+// set is the sequence numbers of a list such as done=1,2.
+func (w words) set(name string) map[uint64]bool {
+	seqs := make(map[uint64]bool)
+	for _, seq := range strings.Split(w.named[name], ",") {
+		if n, err := strconv.ParseUint(seq, 10, 64); err == nil {
+			seqs[n] = true
+		}
+	}
+	return seqs
 }
 
 // show is an effect as scripts have it; empty for those that only speak to people.

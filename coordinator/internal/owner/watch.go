@@ -35,15 +35,19 @@ func (w *watch) mute() bool { return !w.silent.IsZero() }
 // gaveUp reports whether the store was silent for too long.
 func (w *watch) gaveUp() bool { return w.forsaken != "" && w.forsaken == w.ledger.rec.Gen }
 
-// look has the store looked at, unless a Look for the same is under way.
-func (w *watch) look(purpose Purpose) {
+// look has the store looked at, and reports whether that begins now: a Look for the same may be under way, and a store
+// that was given up is looked at for the last time only.
+func (w *watch) look(purpose Purpose) bool {
+	asked := purpose
 	if purpose == ForRepair && w.gaveUp() {
 		purpose = ForLast
 	}
-	if !w.looking[purpose] {
-		w.looking[purpose] = true
-		w.out.emit(Look{w.ledger.rec.Gen, purpose})
+	if w.looking[purpose] {
+		return false
 	}
+	w.looking[purpose] = true
+	w.out.emit(Look{w.ledger.rec.Gen, purpose})
+	return purpose == asked
 }
 
 // looked takes what was found out about the store, which is another one's where the generation is not the record's.
