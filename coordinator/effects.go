@@ -134,7 +134,7 @@ func (b *batcher) publish(prefix string, v any) {
 
 // saveRecord stores a batcher's record.
 func (c *Coordinator) saveRecord(e owner.Record) owner.Event {
-	ctx, cancel := c.call(recordTimeout)
+	ctx, cancel := c.call(askTimeout)
 	defer cancel()
 	rev, err := c.records.save(ctx, e.Record, e.Revision)
 	done := owner.Recorded{Revision: rev}
@@ -153,7 +153,7 @@ func (c *Coordinator) deleteRecord(name string, e owner.Retire) owner.Event {
 
 // confirmRecord finds out who owns a batcher.
 func (c *Coordinator) confirmRecord(name string) owner.Event {
-	ctx, cancel := c.call(recordTimeout)
+	ctx, cancel := c.call(askTimeout)
 	defer cancel()
 	rec, _, err := c.records.read(ctx, name)
 	var damaged *damagedError
@@ -279,9 +279,9 @@ func (b *batcher) halt() {
 // A cluster that lost a server a moment ago goes on giving that one streams, and consumers to lead, until it has said
 // nothing for 3 s: of several generations one is whole at once, or one of the next.
 func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
-	limit := createTimeout
+	limit := 3 * askTimeout
 	if len(e.Gens) > 1 && !e.Patient {
-		limit = lookTimeout
+		limit = askTimeout
 	}
 	ctx, cancel := b.c.call(limit)
 	defer cancel()

@@ -29,6 +29,9 @@ import (
 // Beat is how often the owner says that there are jobs, and looks after what is late.
 const Beat = time.Second
 
+// longestPause is between two tries of what goes on failing, or goes on being late.
+const longestPause = 10 * time.Second
+
 // Config is what an owner knows of its surroundings. It does not change.
 type Config struct {
 	Name        string            // of the coordinator

@@ -11,14 +11,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Times of a recovery.
-const (
-	// retryPause is between two tries to begin or to resume a generation.
-	retryPause = 100 * time.Millisecond
-	// Bounds of the pause between two tries to open the data set of a run that was taken over.
-	openPauseMin = time.Second
-	openPauseMax = 10 * time.Second
-)
+// retryPause is between two tries to begin or to resume a generation.
+const retryPause = 100 * time.Millisecond
 
 // recovery brings the record's run back into memory: by resuming it after a takeover, or by a new generation in the
 // place of one whose store was lost.
@@ -33,10 +27,10 @@ type recovery struct {
 
 	making    *making // a generation that takes the place of a lost one; nil for none
 	retryAt   time.Time
-	restarts  int    // generations begun because a store was lost
-	unmade    int    // tries in a row to make one that came to nothing
-	hindered  string // why a lost generation could not be begun again
-	openPause time.Duration
+	restarts  int           // generations begun because a store was lost
+	unmade    int           // tries in a row to make one that came to nothing
+	hindered  string        // why a lost generation could not be begun again
+	openPause time.Duration // between two tries to open the data set of a run that was taken over
 }
 
 // making is a generation that takes the place of one whose store was lost.
@@ -108,7 +102,7 @@ func (r *recovery) resume(now time.Time) {
 
 // notHere waits with a run that this machine cannot feed. That says nothing about the run, so it is no verdict.
 func (r *recovery) notHere(now time.Time, trouble string) {
-	r.openPause = min(max(2*r.openPause, openPauseMin), openPauseMax)
+	r.openPause = min(max(2*r.openPause, Beat), longestPause)
 	r.retryAt = now.Add(r.openPause)
 	r.feeder.trouble = trouble
 	r.out.warn("run not resumed", "dataset", r.ledger.rec.Spec.Dataset, "error", trouble, "again", r.openPause.String())

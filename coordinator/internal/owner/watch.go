@@ -7,11 +7,8 @@ import "time"
 // patience with it is forsaken, and lost if it does not answer while the bucket and JetStream do. A wrong guess costs
 // work and nothing else.
 
-// Patience with a store.
-const (
-	storePatience  = 3 * time.Second // with one that is silent: its server may be paused, or far away
-	absentPatience = time.Second     // with one whose server is not there, as every other server says
-)
+// storePatience is for how long a store may be silent: its server may be paused, or far away.
+const storePatience = 3 * time.Second
 
 // watch is the watch over the store of results of the record's generation.
 type watch struct {
@@ -61,8 +58,8 @@ func (w *watch) looked(now time.Time, e Looked) {
 	case StoreSilent, StoreAbsent:
 		w.mark(e.Asked)
 		patience := storePatience
-		if e.Store == StoreAbsent {
-			patience = absentPatience
+		if e.Store == StoreAbsent { // its server is not there, as every other server says
+			patience = Beat
 		}
 		if e.Connected && now.Sub(w.silent) > patience && !w.gaveUp() {
 			w.forsaken = e.Gen
