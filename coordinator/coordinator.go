@@ -375,8 +375,8 @@ func (c *Coordinator) spawn(f func()) bool {
 	return !c.closed
 }
 
-// drop forgets an actor that ended.
-func (c *Coordinator) drop(b *batcher) {
+// disown forgets an actor that ended.
+func (c *Coordinator) disown(b *batcher) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.owned[b.name] == b {

@@ -40,7 +40,7 @@ type unstored struct {
 }
 
 // look is called every beat.
-func (u *unstored) look(f *feed) {
+func (u *unstored) observe(f *feed) {
 	_, now := f.waiting()
 	u.n = 0
 	for _, seq := range now {

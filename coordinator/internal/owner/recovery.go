@@ -57,7 +57,7 @@ func (r *recovery) retry(now time.Time, asking bool) {
 	}
 	r.retryAt = now.Add(retryPause)
 	switch {
-	case r.feeder.gen != nil && r.store.gaveUp():
+	case r.feeder.gen != nil && r.store.isForsaken():
 		r.store.look(ForLast)
 	case r.feeder.resumes && r.making == nil && !asking && r.ledger.writing == nil:
 		r.resume(now)
@@ -66,7 +66,7 @@ func (r *recovery) retry(now time.Time, asking bool) {
 
 // due is when retry is wanted; zero for not.
 func (r *recovery) due() time.Time {
-	if r.feeder.resumes || r.store.gaveUp() {
+	if r.feeder.resumes || r.store.isForsaken() {
 		return r.retryAt
 	}
 	return time.Time{}
@@ -93,7 +93,7 @@ func (r *recovery) resume(now time.Time) {
 		return
 	}
 	r.openPause, r.feeder.trouble = 0, ""
-	if r.store.gaveUp() {
+	if r.store.isForsaken() {
 		r.store.look(ForLast)
 		return
 	}
@@ -116,7 +116,7 @@ func (r *recovery) standBack(now time.Time, d *data) {
 	if len(differences) == 0 {
 		return // it is being found out
 	}
-	r.data.drop(d)
+	r.data.release(d)
 	r.notHere(now, fmt.Sprintf("coordinator %s has other data than the run: %s", r.cfg.Name, strings.Join(differences, "; ")))
 }
 
