@@ -39,7 +39,7 @@ type unstored struct {
 	n      int
 }
 
-// look is called every beat.
+// observe is called every beat.
 func (u *unstored) observe(f *feed) {
 	_, now := f.waiting()
 	u.n = 0
