@@ -255,8 +255,8 @@ var errLate = errors.New("no batch came for too long")
 
 // serviceConfig is the shape of the service.
 type serviceConfig struct {
-	Workers int  // processes
-	Slots   int  // of each; 0 is the worker's own choice
+	Workers  int  // processes
+	Slots    int  // of each; 0 is the worker's own choice
 	NoDirect bool // large batches by way of the store, never directly
 }
 
