@@ -135,7 +135,7 @@ var shell = []guardedMutant{
 			"l.seat.gen != sent.Gen || l.seat.number != sent.Seat", "l.seat.gen == \"\"")),
 	guarded("TestNoticesOfBefore", "a notice of the reader's own seat displaces it",
 		mutant.In("client/credit.go",
-			"said.Seat > l.seat.number && l.seat.displaced", "l.seat.displaced")),
+			"said.Seat > l.seat.number && displaced", "displaced")),
 	guarded("TestDeposedOwnerAnswers", "an owner of a seat before is believed",
 		mutant.In("client/credit.go",
 			"	case said.Seat < sent.Seat:", "	case false:")),
