@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,45 +16,35 @@ import (
 	"github.com/jetbatch/jetbatch/worker"
 )
 
-// making is the data set where a batch is made by this function.
-func making(materialize func(context.Context) error) dataset.Definition {
+// paced is the data set where batches take so long.
+func paced(took time.Duration) dataset.Definition {
 	return testset.Define("toy", &testset.Hooks{Materialize: func(ctx context.Context, _ testset.Params, _ testset.Job) error {
-		return materialize(ctx)
+		select {
+		case <-time.After(took):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}})
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// takeAll takes n batches from a service of two workers with their data sets, the second of which begins when begin is
-// closed, and returns how the batcher stands.
-func takeAll(t *testing.T, n int, first, second dataset.Definition, begin <-chan struct{}) schema.Status {
+// paceRun takes n batches from a service of one quick worker with two slots and another worker, and returns how the
+// batcher stands and how long each Take waited.
+func paceRun(t *testing.T, n int, quick, other time.Duration) (schema.Status, []time.Duration) {
 	t.Helper()
-	svc, err := embedded.Start(t.Context(), embedded.Config{Workers: 1, Slots: 1}, first)
+	svc, err := embedded.Start(t.Context(), embedded.Config{Workers: 1, Slots: 2}, paced(quick))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := worker.New(svc.Conn(), worker.Config{Slots: 2, Logger: slog.New(slog.DiscardHandler)}, second)
+	w, err := worker.New(svc.Conn(), worker.Config{Slots: 1, Logger: slog.New(slog.DiscardHandler)}, paced(other))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() {
-		select {
-		case <-begin:
-			_ = w.Run(ctx)
-		case <-ctx.Done():
-		}
-	})
+	running.Go(func() { _ = w.Run(ctx) })
 	p := testset.Params{N: uint64(n)}
-	b, o := open(t, svc, p, func(cfg *client.Config) { cfg.Window = 16 }), oracle(t, p)
+	b, o := open(t, svc, p, func(cfg *client.Config) { cfg.Window = 8 }), oracle(t, p)
 	defer func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -64,31 +55,36 @@ func takeAll(t *testing.T, n int, first, second dataset.Definition, begin <-chan
 			t.Error(err)
 		}
 	}()
+	var waits []time.Duration
 	for range n {
-		take(t, b, o)
+		waits = append(waits, take(t, b, o).Wait)
 	}
 	s, err := b.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	slices.Sort(waits)
+	t.Logf("%d batches: %d given to a second worker, %d issued again; waits of Take: median %v, longest %v", n, s.Backups, s.Reissued,
+		waits[n/2], waits[n-1])
+	return s, waits
 }
 
-// TestSlowWorkerHoldsNobodyUp has a worker that does not end its first job: only a second worker's result lets the
-// trainer go on. The other worker begins when that job runs, so that it is the slow one's on any machine.
+// TestSlowWorkerHoldsNobodyUp has a worker that is 200 times slower than the other.
 func TestSlowWorkerHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
-	stuck := make(chan struct{})
-	var once sync.Once
-	slow := making(func(ctx context.Context) error {
-		once.Do(func() { close(stuck) })
-		<-ctx.Done()
-		return ctx.Err()
-	})
-	quick := making(func(ctx context.Context) error { return pause(ctx, time.Millisecond) })
-	s := takeAll(t, 50, slow, quick, stuck)
+	const slow = 2 * time.Second
+	s, waits := paceRun(t, 200, 10*time.Millisecond, slow)
 	if s.Backups == 0 {
-		t.Error("the late batch was not given to the other worker")
+		t.Error("no late batch was given to the other worker")
+	}
+	held := 0 // without backups it would be one Take in eight
+	for _, w := range waits {
+		if w > slow/2 {
+			held++
+		}
+	}
+	if held > 5 {
+		t.Errorf("Take waited %d times for the slow worker", held)
 	}
 	if s.Reissued > 0 {
 		t.Errorf("%d jobs were missing, though nothing was lost", s.Reissued)
@@ -98,10 +94,7 @@ func TestSlowWorkerHoldsNobodyUp(t *testing.T) {
 func TestHealthyRunComputesNothingTwice(t *testing.T) {
 	t.Parallel()
 	const n = 1000
-	ready := make(chan struct{})
-	close(ready)
-	healthy := making(func(ctx context.Context) error { return pause(ctx, 2*time.Millisecond) })
-	s := takeAll(t, n, healthy, healthy, ready)
+	s, _ := paceRun(t, n, 2*time.Millisecond, 2*time.Millisecond)
 	if s.Backups > n/50 || s.Reissued > 0 {
 		t.Errorf("%d batches were computed twice, and %d issued again", s.Backups, s.Reissued)
 	}
