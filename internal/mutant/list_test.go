@@ -144,7 +144,7 @@ var shell = []guardedMutant{
 			"	if m.Subject != wire.NoticePrefix+\".\"+c.cfg.Name || m.Reply != \"\" {", "	if false {")),
 	guarded("TestDigestMismatch", "what the store holds is not compared with its digest",
 		mutant.In("client/fetch.go",
-			"wire.Sum(buf); got != res.Digest {", "wire.Sum(buf); false && got != res.Digest {")),
+			"wire.Sum(to.bytes); got != res.Digest {", "wire.Sum(to.bytes); false && got != res.Digest {")),
 	guarded("TestStopWhileTaking", "the end of a run does not end its context",
 		mutant.In("client/run.go",
 			"	r.cancel(err)\n", "")),
