@@ -12,11 +12,13 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -79,6 +81,21 @@ func strangersSay(t *testing.T, nc *nats.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	js, err := jetstream.New(nc)
+	if err == nil {
+		err = topology.Ensure(t.Context(), js, topology.Config{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := topology.OpenBucket(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := filled(t, func(r *wire.Record) { r.Spec.Dataset = "counting" })
+	if _, err := kv.Put(t.Context(), topology.BatcherKey("kept"), record); err != nil {
+		t.Fatal(err)
+	}
 	failing := func(r *wire.SeatReply) { r.Wire, r.Fault.Code = wire.Version, schema.CodeMaterialize }
 	for subject, answer := range map[string][]byte{
 		wire.CoordinatorPrefix + ".overview": filled(t, func(o *wire.Overview) {
@@ -118,6 +135,7 @@ func TestStrangersText(t *testing.T) {
 		{"take", "--name", "a", "--dataset", "counting", "--log-format", "json", "--log-level", "debug"},
 		{"audit", "--dataset", "counting"},
 		{"bench", "--dataset", "counting"},
+		{"show", "--batcher", "kept"},
 	}
 	for _, args := range shows {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
