@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	"internal/msgp":     {},
 	"internal/mutant":   {},
 	"internal/natstest": {},
+	"internal/pages":    {},
 	"internal/nearest":  {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
 	"internal/testset":  {"schema", "dataset", "internal/msgp", "internal/wire"},

@@ -155,7 +155,7 @@ compose() {
   docker build -q -t "$own" --build-arg "BASE=$JETBATCH_IMAGE" "$tmp/own"
   JETBATCH_IMAGE=$own "${dc[@]}" up --detach --no-build --scale worker=2 coordinator worker
   JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer \
-    take --name own --dataset waves --params '{"size":1024,"epochs":50}' --batches 0 --verify --json | tee "$tmp/own.json"
+    take --name own --dataset waves --params '{"waves":10,"size":1024,"epochs":5}' --batches 0 --verify --json | tee "$tmp/own.json"
   grep -q '"batches":50,.*"identical":true,"end":"data"' "$tmp/own.json" || fail "not all batches of the own data set came"
   "${dc[@]}" --profile trainer down --volumes --timeout 3
 
