@@ -2,9 +2,9 @@
 // them: every command that README.md and docs show is run as it stands there, and every fragment of Go is a part of a
 // file that is compiled.
 //
-// Blocks in ```sh are commands. Blocks in ```console are commands behind "$ " with what they print. A second word in
-// that line, such as docker, says what the commands need beyond jetbatch itself: the parts of .ci/run that have it run
-// them. What readers need not see is an HTML comment:
+// Blocks in ```sh are commands. Blocks in ```console are commands behind "$ " with what they print. Blocks in ```python are
+// run after the file before.py, if there is one. A second word in that line, such as docker, says what the commands need
+// beyond jetbatch itself: the parts of .ci/run that have it run them. What readers need not see is an HTML comment:
 //
 //	<!-- sh
 //	commands that prepare what the page takes for given
@@ -31,7 +31,9 @@ type Block struct {
 }
 
 // Commands reports whether the block has commands that are run.
-func (b Block) Commands() bool { return (b.Lang == "sh" || b.Lang == "console") && b.Reason == "" }
+func (b Block) Commands() bool {
+	return (b.Lang == "sh" || b.Lang == "console" || b.Lang == "python") && b.Reason == ""
+}
 
 var (
 	notRun = regexp.MustCompile(`^<!-- not run: (.+) -->$`)
@@ -72,6 +74,9 @@ func Blocks(page string) (blocks []Block, err error) {
 		}
 		words = append(words, "", "")
 		next.Line, next.Lang, next.Needs = i+2, words[0], words[1]
+		if next.Lang == "python" {
+			next.Needs = "python"
+		}
 		next.Text = strings.Join(lines[i+1:i+1+length], "\n")
 		blocks = append(blocks, next)
 		next = Block{}
@@ -111,8 +116,12 @@ func Script(blocks []Block, needs []string) string {
 			continue
 		}
 		fmt.Fprintf(&b, "echo '@ %d' >&3\n", block.Line)
-		if block.Lang == "sh" {
+		switch block.Lang {
+		case "sh":
 			b.WriteString(block.Text + "\n")
+			continue
+		case "python":
+			fmt.Fprintf(&b, "touch before.py\n{ cat before.py; cat <<'END'\n%s\nEND\n} | python3 -\n", block.Text)
 			continue
 		}
 		for _, shown := range block.Console() {
