@@ -111,6 +111,18 @@ untouched() {
 compose() {
   containers
   ((${#dc[@]})) || return 0
+  # What README.md and docs say, with "docker compose" where only docker-compose is here.
+  if [[ ${dc[0]} == docker-compose ]]; then
+    mkdir -p "$tmp/pages"
+    printf '#!/bin/sh\nif [ "$1" = compose ]; then shift; exec docker-compose "$@"; fi\nexec "%s" "$@"\n' "$(command -v docker)" >"$tmp/pages/docker"
+    chmod +x "$tmp/pages/docker"
+  fi
+  docker image inspect jetbatch:local >/dev/null 2>&1 || cleanups+=("docker image rm -f jetbatch:local >/dev/null 2>&1")
+  (
+    unset JETBATCH_IMAGE JETBATCH_DATA_FOLDER JETBATCH_BATCHES
+    pages docker
+  )
+
   section "containers: an image of one's own stays as it is, and a misspelt one is an error"
   untouched
   section "containers: NATS, a coordinator, four workers"
