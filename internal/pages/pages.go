@@ -148,12 +148,14 @@ var volatile = []struct {
 	with    string
 }{
 	{regexp.MustCompile(`jb2:\S+`), "STATE"},
+	{regexp.MustCompile(`#[0-9a-f]{8}\b|\b[0-9a-f]{32}\b`), "DIGEST"},
 	{regexp.MustCompile(`\b[0-9A-HJKMNP-TV-Z]{26}\b|\b[0-9A-Z]{5,}…[0-9A-Z]*`), "ID"},
 	{regexp.MustCompile(`[\w.-]+-[a-z2-7]{8}\b`), "NAME"},
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b\d\d:\d\d:\d\d\b`), "TIME"},
 	{regexp.MustCompile(`\b\d[\d,.]*(\s?(µs|ms|ns|KiB|MiB|GiB|[hmsB])(\d[\d.]*(ms|[ms]))*\b)?`), "0"},
-	{regexp.MustCompile(`[▁▂▃▄▅▆▇█▏▎▍▌▋▊▉▰▱]+`), "▇"},
-	{regexp.MustCompile(`[─━]+`), "─"},
+	{regexp.MustCompile(`[▁▂▃▄▅▆▇█▏▎▍▌▋▊▉▰▱]+`), ""},
+	{regexp.MustCompile(`0 (iterate|queue|materialize|transfer|other)\b`), "0"}, // what was waited for most
+	{regexp.MustCompile(`; waited for: 0`), ""},
 	{regexp.MustCompile(`\s+`), " "},
 }
 
@@ -204,8 +206,12 @@ func matches(want, got string) bool {
 	return regexp.MustCompile("^" + strings.Join(parts, ".*") + "$").MatchString(Plain(got))
 }
 
-// trimmed leaves out empty lines at the end.
+// progress is a line of a meter, which come as often as it takes.
+var progress = regexp.MustCompile(`^\S.* \d+(/\d+)? batches, [\d.]+ batches/s, [\d.]+ MB/s$`)
+
+// trimmed leaves out meters, and empty lines at the end.
 func trimmed(lines []string) []string {
+	lines = slices.DeleteFunc(slices.Clone(lines), progress.MatchString)
 	for len(lines) > 0 && strings.TrimSpace(lines[len(lines)-1]) == "" {
 		lines = lines[:len(lines)-1]
 	}
