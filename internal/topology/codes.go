@@ -2,6 +2,8 @@ package topology
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -98,6 +100,11 @@ func unreadable(err error) bool {
 
 // gone reports whether a message could not be deleted because it was deleted, or acked, before.
 func gone(err error) bool {
-	code := codeOf(err)
-	return code == codeNoMessage || code == codeNoSequence || code == codeDeleteFailed
+	if codeOf(err) == codeNoMessage {
+		return true
+	}
+	refused := errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) // which has the server's error as text only
+	return refused && slices.ContainsFunc([]int{codeNoMessage, codeNoSequence, codeDeleteFailed}, func(code int) bool {
+		return strings.Contains(err.Error(), fmt.Sprintf("err_code=%d ", code))
+	})
 }
