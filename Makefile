@@ -36,8 +36,8 @@ bench: ## every figure beside its floor; minutes, on a machine of its own
 image: ## docker image jetbatch:local
 	docker build -t jetbatch:local .
 
-compose-up: ## the service in containers, WORKERS=4
-	$(COMPOSE) up --build --scale worker=$(WORKERS)
+compose-up: ## the service in containers, of the image JETBATCH_IMAGE or that of "make image"; WORKERS=4
+	$(COMPOSE) up --scale worker=$(WORKERS)
 
 compose-train: ## a trainer that verifies what it takes from it
 	$(COMPOSE) run --rm trainer

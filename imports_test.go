@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	"internal/msgp":     {},
 	"internal/mutant":   {},
 	"internal/natstest": {},
+	"internal/pages":    {},
 	"internal/nearest":  {},
 	"internal/proctest": {"dataset", "client", "coordinator", "worker"},
 	"internal/testset":  {"schema", "dataset", "internal/msgp", "internal/wire"},
@@ -45,6 +46,8 @@ var layers = map[string][]string{
 	"schema":            {"internal/msgp"},
 	"internal/wire":     {"schema", "internal/msgp"},
 	"internal/topology": {"schema", "internal/wire"},
+
+	"dataset/order": {"dataset"},
 
 	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/nearest", "internal/travel", "internal/wire"},
 	"datasettest": {"schema", "dataset", "internal/msgp", "internal/travel", "internal/wire"},
@@ -70,7 +73,7 @@ var layers = map[string][]string{
 	"cmd":      {"dataset", "onda", "cli"},
 	"python":   {"schema", "dataset", "cli"},
 	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "client", "coordinator", "worker", "embedded"},
-	"examples": {"schema", "dataset", "onda", "client", "embedded", "cli"},
+	"examples": {"schema", "dataset", "dataset/order", "onda", "client", "embedded", "cli"},
 }
 
 // A rule forbids imports of files that are not tests.

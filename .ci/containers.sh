@@ -79,20 +79,52 @@ containers() {
   cleanups+=("docker image rm -f $JETBATCH_IMAGE >/dev/null 2>&1")
   cleanups+=("${command[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
   if [[ -d $recordings ]]; then
-    export JETBATCH_DATA_FOLDER=$recordings JETBATCH_PARAMS_FILE=./.ci/mitbih12.json
+    export JETBATCH_DATA_FOLDER=$recordings
   else
     go run ./cmd/jetbatch demo --keep "$tmp/data" --batches 8 >/dev/null
     chmod -R a+rX "$tmp"
-    export JETBATCH_DATA_FOLDER=$tmp/data JETBATCH_PARAMS_FILE=./deploy/train.json
+    export JETBATCH_DATA_FOLDER=$tmp/data
   fi
-  # Built once and by hand: docker-compose 1.29.2 would build every service's image, and they are the same.
   docker build -q -t "$JETBATCH_IMAGE" .
   dc=("${command[@]}")
+}
+
+# untouched fails if Compose builds anything: over an image of a user's own, or in the place of one that is not there.
+untouched() {
+  local mine=jetbatch:mine-$$ missing=jetbatch:misspelt-$$ before
+  mkdir "$tmp/mine"
+  printf 'FROM %s\nLABEL jetbatch.mine=yes\n' "$JETBATCH_IMAGE" >"$tmp/mine/Dockerfile"
+  cleanups+=("docker image rm -f $mine >/dev/null 2>&1")
+  before=$(docker build -q -t "$mine" "$tmp/mine")
+  JETBATCH_IMAGE=$mine "${dc[@]}" up --detach --build --scale worker=1 coordinator worker
+  [[ $(docker inspect -f '{{.Image}}' "$(JETBATCH_IMAGE=$mine "${dc[@]}" ps -q worker)") == "$before" ]] || fail "the worker runs another image than the user's"
+  [[ $(docker image inspect -f '{{.Id}} {{.Config.Labels}}' "$mine") == "$before map[jetbatch.mine:yes"* ]] || fail "the user's image was built over"
+  "${dc[@]}" down --volumes --timeout 3
+  if JETBATCH_IMAGE=$missing "${dc[@]}" up --detach --build coordinator worker </dev/null >"$tmp/misspelt.log" 2>&1; then
+    fail "a misspelt image was made up: $(cat "$tmp/misspelt.log")"
+  fi
+  grep -q "$missing\|jetbatch, repository does not exist\|pull access denied for jetbatch\|lookup .*docker" "$tmp/misspelt.log" || fail "not what is missing: $(cat "$tmp/misspelt.log")"
+  ! docker image inspect "$missing" >/dev/null 2>&1 || fail "a misspelt image was built"
+  "${dc[@]}" down --volumes --timeout 3
 }
 
 compose() {
   containers
   ((${#dc[@]})) || return 0
+  # What README.md and docs say, with "docker compose" where only docker-compose is here.
+  if [[ ${dc[0]} == docker-compose ]]; then
+    mkdir -p "$tmp/pages"
+    printf '#!/bin/sh\nif [ "$1" = compose ]; then shift; exec docker-compose "$@"; fi\nexec "%s" "$@"\n' "$(command -v docker)" >"$tmp/pages/docker"
+    chmod +x "$tmp/pages/docker"
+  fi
+  docker image inspect jetbatch:local >/dev/null 2>&1 || cleanups+=("docker image rm -f jetbatch:local >/dev/null 2>&1")
+  (
+    unset JETBATCH_IMAGE JETBATCH_DATA_FOLDER JETBATCH_BATCHES
+    pages docker
+  )
+
+  section "containers: an image of one's own stays as it is, and a misspelt one is an error"
+  untouched
   section "containers: NATS, a coordinator, four workers"
   "${dc[@]}" up --detach --no-build --scale worker=4 coordinator worker
   local workers
@@ -135,7 +167,7 @@ compose() {
   docker build -q -t "$own" --build-arg "BASE=$JETBATCH_IMAGE" "$tmp/own"
   JETBATCH_IMAGE=$own "${dc[@]}" up --detach --no-build --scale worker=2 coordinator worker
   JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer \
-    take --name own --dataset waves --params '{"size":1024,"epochs":50}' --batches 0 --verify --json | tee "$tmp/own.json"
+    take --name own --dataset waves --params '{"waves":10,"size":1024,"epochs":5}' --batches 0 --verify --json | tee "$tmp/own.json"
   grep -q '"batches":50,.*"identical":true,"end":"data"' "$tmp/own.json" || fail "not all batches of the own data set came"
   "${dc[@]}" --profile trainer down --volumes --timeout 3
 

@@ -84,16 +84,25 @@ func (f *loginFlags) options(log *slog.Logger, name string) ([]nats.Option, erro
 // maxLogged bounds how many different errors of one connection are logged.
 const maxLogged = 32
 
-// logOnce logs what the server or the library has to say of a connection, such as a denial, and each of it once.
+// logOnce logs what the server or the library has to say of a connection, each of it once. A wrong key is denied every
+// subject that its role needs: the first denial is an error, and the others are the same one at level debug.
 func logOnce(log *slog.Logger) nats.ErrHandler {
 	var mu sync.Mutex
-	logged := make(map[string]bool)
+	logged, denied := make(map[string]bool), false
 	return func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if text := err.Error(); !logged[text] && len(logged) < maxLogged {
 			logged[text] = true
-			log.Error("NATS complains", "error", err)
+			switch {
+			case !errors.Is(err, nats.ErrPermissionViolation):
+				log.Error("NATS complains", "error", err)
+			case denied:
+				log.Debug("NATS denies this user what it needs", "error", err)
+			default:
+				denied = true
+				log.Error("NATS denies this user what it needs; jetbatch check --role names all of it", "error", err)
+			}
 		}
 	}
 }

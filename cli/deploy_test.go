@@ -194,6 +194,25 @@ func TestImagesAreVariables(t *testing.T) {
 	}
 }
 
+// Compose builds nothing: "up --build" would build the stock image over a user's own, and a misspelt tag out of stock
+// source. .ci/run compose tries both.
+func TestComposeBuildsNothing(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../deploy/compose.*.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, "../docker-compose.yml") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`(?m)^\s+build:`).Match(text) {
+			t.Errorf("%s builds an image", file)
+		}
+	}
+}
+
 // flagVariables are the variables that flags are read from.
 func flagVariables(t *testing.T) map[string]bool {
 	t.Helper()

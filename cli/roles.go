@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -100,13 +103,9 @@ func (a *app) role(ctx context.Context, f *natsFlags, of *observeFlags, name str
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
+	l := &links{log: a.log, away: make(map[*nats.Conn]bool)}
 	nc, err := f.connect(ctx, a.log, name, forever,
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil { // nil when this process itself disconnects
-				a.log.Warn("NATS is gone", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { a.log.Info("NATS is back", "server", nc.ConnectedUrlRedacted()) }),
+		nats.DisconnectErrHandler(l.gone), nats.ReconnectHandler(l.back),
 		nats.ClosedHandler(func(*nats.Conn) { fail(errClosed) }),
 	)
 	if err != nil {
@@ -128,13 +127,41 @@ func (a *app) role(ctx context.Context, f *natsFlags, of *observeFlags, name str
 	return err
 }
 
+// links are the connections of a role, of which a worker has two. They are told of as one: NATS is gone when the first
+// goes, and back when all are.
+type links struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	away map[*nats.Conn]bool
+}
+
+func (l *links) gone(nc *nats.Conn, err error) {
+	if err == nil { // this process itself disconnects
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.away[nc] = true; len(l.away) == 1 {
+		l.log.Warn("NATS is gone", "error", err)
+	}
+}
+
+func (l *links) back(nc *nats.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if delete(l.away, nc); len(l.away) == 0 {
+		l.log.Info("NATS is back", "server", nc.ConnectedUrlRedacted())
+	}
+}
+
 type upCmd struct {
 	observeFlags
 	processFlags
 	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Dir        string        `help:"Folder for records. Defaults to a temporary one, removed at the end." type:"path"`
-	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"1"`
-	Slots      int           `help:"Batches that one worker materializes at a time, 16384 at most; 0, the default, is the number of CPUs."`
+	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"2"`
+	Slots      int           `help:"Batches that one worker materializes at a time, 16384 at most; 0, the default, shares the CPUs among them."`
 	JobTimeout time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
 	JSON       bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
 }
@@ -160,6 +187,9 @@ func (c *upCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
+	if c.Slots == 0 {
+		c.Slots = max(1, runtime.GOMAXPROCS(0)/max(1, c.Workers))
+	}
 	service, err := embedded.Start(context.WithoutCancel(ctx), embedded.Config{
 		Listen: c.Listen, Dir: c.Dir, Workers: cmp.Or(c.Workers, -1), // -1 is its word for none
 		Slots: c.Slots, JobTimeout: c.JobTimeout, Logger: a.log, Registerer: o.registerer(),

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -19,8 +21,9 @@ type takeCmd struct {
 	natsFlags
 	observeFlags
 	Name        string        `help:"Name of the batcher; one process at a time has it. Needed but with --one."`
-	Dataset     string        `help:"Data set." required:""`
+	Dataset     string        `help:"Data set. Defaults to onda with --data; else it is needed."`
 	Params      string        `help:"Its parameters as JSON, or @FILE with them." placeholder:"JSON"`
+	Data        string        `help:"Folder with labelled Onda signals, whose parameters are guessed; those in --params win." type:"path" placeholder:"DIR"`
 	Batches     int           `short:"n" help:"How many to take. Defaults to all, until the data ends."`
 	StateFile   string        `help:"File to begin from, if it is there, and to keep the place in." type:"path" placeholder:"FILE"`
 	SaveEvery   int           `help:"Batches from one saving of the state to the next; it is saved at the end too." default:"10"`
@@ -67,11 +70,13 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Batches < 0 || c.SaveEvery < 1 || c.TrainTime < 0 || c.TakeTimeout < 0 {
 		return fmt.Errorf("%w: --batches, --train-time and --take-timeout are not negative, --save-every is at least 1", errUsage)
 	}
-	params, err := readParams(c.Params)
+	params, err := c.params(ctx)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	switch {
+	case c.Dataset == "":
+		return fmt.Errorf("%w: which data set? --dataset NAME, or --data DIR", errUsage)
 	case c.One != "":
 		return interrupted(ctx, c.one(ctx, a, params))
 	case c.Name == "":
@@ -269,6 +274,36 @@ func (t *taking) print(r takeReport) error {
 	fmt.Fprintf(&b, "\n%v\n", r.Timing)
 	_, err := io.WriteString(t.app.out, b.String())
 	return err
+}
+
+// params returns the parameters that are given or guessed, and fills in the data set that --data is of.
+func (c *takeCmd) params(ctx context.Context) (json.RawMessage, error) {
+	if c.Data == "" {
+		return readParams(c.Params)
+	}
+	if c.Dataset = cmp.Or(c.Dataset, onda.Name); c.Dataset != onda.Name {
+		return nil, fmt.Errorf("%w: --data is of the data set %s", errUsage, onda.Name)
+	}
+	given, err := readParams(c.Params)
+	if err != nil {
+		return nil, err
+	}
+	guessed, err := guessOnda(ctx, c.Data)
+	if err != nil || given == nil {
+		return guessed, err
+	}
+	return withParams(guessed, given)
+}
+
+// withParams has the fields of both objects; given ones win.
+func withParams(guessed, given json.RawMessage) (json.RawMessage, error) {
+	var all map[string]json.RawMessage
+	for _, object := range []json.RawMessage{guessed, given} {
+		if err := json.Unmarshal(object, &all); err != nil {
+			return nil, fmt.Errorf("%w: --params is no JSON object: %w", errUsage, err)
+		}
+	}
+	return json.Marshal(all)
 }
 
 // readParams returns JSON given as such or as @FILE; nil if there is none.

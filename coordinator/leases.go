@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strconv"
 	"sync"
@@ -139,20 +140,41 @@ func (c *Coordinator) leaseOf(ctx context.Context, owner string) leaseState {
 // renews renews this coordinator's lease every second until ctx ends. Nothing else is done here: another coordinator
 // takes the batchers of one that is late.
 func (c *Coordinator) renews(ctx context.Context) {
+	spell := spell{log: c.log, begins: "lease not renewed", ends: "lease renewed again"}
 	c.every(ctx, beat, &c.pulse.renews, func() {
-		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("lease not renewed", "error", err)
+		if err := c.renew(ctx); err == nil || ctx.Err() == nil {
+			spell.note(err, time.Now())
 		}
 	})
 }
 
 // judges looks at the other coordinators' leases every second until ctx ends. The work is bounded by their number.
 func (c *Coordinator) judges(ctx context.Context) {
+	spell := spell{log: c.log, begins: "leases not read", ends: "leases read again"}
 	c.every(ctx, beat, &c.pulse.judges, func() {
-		if err := c.judge(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("leases not read", "error", err)
+		if err := c.judge(ctx); err == nil || ctx.Err() == nil {
+			spell.note(err, time.Now())
 		}
 	})
+}
+
+// spell logs a failure that is tried again and again once, and its end. One goroutine uses it.
+type spell struct {
+	log          *slog.Logger
+	begins, ends string
+	since        time.Time // zero while all is well
+}
+
+// note takes how one attempt went.
+func (s *spell) note(err error, now time.Time) {
+	switch {
+	case err != nil && s.since.IsZero():
+		s.since = now
+		s.log.Warn(s.begins, "error", err)
+	case err == nil && !s.since.IsZero():
+		s.log.Info(s.ends, "after", now.Sub(s.since).Round(time.Second))
+		s.since = time.Time{}
+	}
 }
 
 // renew writes this coordinator's lease. After a pause in which others may have thought it dead, its own records are

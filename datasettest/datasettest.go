@@ -1,8 +1,8 @@
 // Package datasettest checks that a data set keeps the contract of package dataset, as testing/fstest does for file
-// systems. One call in a test of the author's own:
+// systems. One call in a test of the author's own, with the function that dataset.Define has:
 //
 //	func TestConformance(t *testing.T) {
-//		datasettest.Run(t, func(p Params) (*Dataset, error) { return Open(p) }, Params{Dir: "testdata"}, State{Seed: 1})
+//		datasettest.Run(t, open, Params{Dir: "testdata"}, State{Seed: 1})
 //	}
 //
 // What it finds would otherwise show as batches that differ from run to run or after a resumption: state kept outside
@@ -44,11 +44,11 @@ const (
 //
 // The end of the data is seen only when it is within reach of start, so let start or params be such that it is, or call
 // Run once more for it. Run closes a data set that is an io.Closer. Run it with -race to see data races as well.
-func Run[P, S, J, B any, D dataset.Dataset[S, J, B]](t *testing.T, open func(P) (D, error), params P, start S) {
+func Run[P, S, J, B any, D dataset.Dataset[S, J, B]](t *testing.T, open func(context.Context, P) (D, error), params P, start S) {
 	t.Helper()
 	s := suite[S, J, B]{ctx: t.Context(), start: start}
 	for _, ds := range []*dataset.Dataset[S, J, B]{&s.one, &s.two} {
-		opened, err := open(params)
+		opened, err := open(t.Context(), params)
 		if err != nil {
 			t.Fatalf("open: %v", err)
 		}

@@ -382,8 +382,8 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	var closed atomic.Int64
 	t.Run("good", func(t *testing.T) {
-		open := func(p testset.Params) (*testset.Set, error) {
-			return testset.Open(t.Context(), p, &testset.Hooks{Close: func() error {
+		open := func(ctx context.Context, p testset.Params) (*testset.Set, error) {
+			return testset.Open(ctx, p, &testset.Hooks{Close: func() error {
 				closed.Add(1)
 				return nil
 			}})

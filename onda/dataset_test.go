@@ -32,8 +32,7 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			open := func(p Params) (*Dataset, error) { return New(t.Context(), p, Config{}) }
-			d, err := open(p)
+			d, err := openPlain(t.Context(), p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -41,16 +40,18 @@ func TestConformance(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			datasettest.Run(t, open, p, start)
+			datasettest.Run(t, openPlain, p, start)
 		})
 	}
 }
+
+func openPlain(ctx context.Context, p Params) (*Dataset, error) { return New(ctx, p, Config{}) }
 
 func TestConformanceOnRealData(t *testing.T) {
 	t.Parallel()
 	p := realParams(t)
 	p.BatchSize = 4
-	datasettest.Run(t, func(p Params) (*Dataset, error) { return New(t.Context(), p, Config{}) }, p, StartState(ModeRandom, 1))
+	datasettest.Run(t, openPlain, p, StartState(ModeRandom, 1))
 }
 
 func take(t testing.TB, d *Dataset, state State) (Job, schema.Batch, State) {

@@ -1,75 +1,54 @@
 // Command customdataset is a whole jetbatch binary with a data set of its own: the same commands, coordinator and
-// worker included, over Waves.
-//
-//	go run ./examples/customdataset up &
-//	go run ./examples/customdataset take --name train --dataset waves --params '{"size": 4096, "epochs": 100}' --verify
-//
-// The Dockerfile beside it makes an image of it that runs in the docker-compose.yml of jetbatch:
-//
-//	CGO_ENABLED=0 go build -o examples/customdataset/jetbatch ./examples/customdataset
-//	docker build -t my/jetbatch examples/customdataset
-//	JETBATCH_IMAGE=my/jetbatch docker compose up
+// worker included, over Waves. docs/WRITING_A_DATASET.md shows it.
 package main
 
 import (
 	"context"
 	"fmt"
-	"io"
 	"math"
 
 	"github.com/jetbatch/jetbatch/cli"
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/dataset/order"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func main() { cli.Main(definition) }
+// The binary is coordinator, worker and every tool, for the data sets that it is given here.
+func main() { cli.Main(dataset.Define("waves", open)) }
 
-var definition = dataset.Define("waves", func(_ context.Context, p Params) (Waves, error) {
-	if p.Size < 1 {
-		return Waves{}, fmt.Errorf("size is %d, and at least 1", p.Size)
-	}
-	return Waves{p}, nil
-})
-
-// Params come from the trainer.
+// Params come from the trainer, as JSON; a field that is not here is an error.
 type Params struct {
-	Size   int    `json:"size"`   // samples of a batch
-	Epochs uint64 `json:"epochs"` // batches until the data ends
+	Waves  uint64 `json:"waves" help:"Waves that there are."`
+	Batch  int    `json:"batch" help:"Waves of a batch." default:"1"`
+	Size   int    `json:"size" help:"Samples of a wave."`
+	Epochs uint64 `json:"epochs" help:"Epochs until the data ends." default:"0, endless"`
+	Seed   uint64 `json:"seed" help:"Seed of the order of waves."`
 }
 
-// Waves has one sine wave per batch, each higher than the one before.
-type Waves struct{ Params }
-
-// State is where an iterator stands: how many batches came before.
-type State struct {
-	Index uint64 `msgpack:"index"`
+// Waves are sine waves, each higher than the one before. All of them come once per epoch, in an order that is shuffled
+// anew for each: order.Epochs is the data set's Start and Next.
+type Waves struct {
+	order.Epochs
+	size int
 }
 
-// Job is all that a worker needs to make a batch.
-type Job struct {
-	Frequency float64 `msgpack:"frequency"`
-}
-
-// Start is the first state.
-func (w Waves) Start() (State, error) { return State{}, nil }
-
-// Next runs on a coordinator: cheap, and a function of the state alone.
-func (w Waves) Next(s State) (Job, State, error) {
-	if s.Index >= w.Epochs {
-		return Job{}, s, io.EOF
+// open is called once per process and parameter set.
+func open(_ context.Context, p Params) (*Waves, error) {
+	if p.Waves < 1 || p.Size < 1 {
+		return nil, fmt.Errorf("waves is %d and size %d; both are at least 1", p.Waves, p.Size)
 	}
-	return Job{Frequency: float64(s.Index + 1)}, State{s.Index + 1}, nil
+	return &Waves{order.Epochs{N: p.Waves, Batch: p.Batch, Limit: p.Epochs, Seed: p.Seed}, p.Size}, nil
 }
 
-// Materialize runs on workers, many at a time: as dear as it has to be.
-func (w Waves) Materialize(_ context.Context, job Job) (schema.Batch, error) {
-	samples := make([]float32, w.Size)
-	for i := range samples {
-		samples[i] = float32(math.Sin(2 * math.Pi * job.Frequency * float64(i) / float64(w.Size)))
+// Materialize runs on workers, many calls at a time: as dear as it has to be. An error is tried again, and then reaches
+// the trainer's Take with its cause and this worker's name.
+func (w *Waves) Materialize(_ context.Context, waves []uint64) (schema.Batch, error) {
+	samples := make([]float32, 0, len(waves)*w.size)
+	for _, wave := range waves {
+		for i := range w.size {
+			samples = append(samples, float32(math.Sin(2*math.Pi*float64(1+wave)*float64(i)/float64(w.size))))
+		}
 	}
-	x, err := schema.NewTensor([]int{1, w.Size}, samples)
-	if err != nil {
-		return nil, err
-	}
-	return schema.Batch{{Name: "x", Tensor: x}}, nil
+	x, err := schema.NewTensor([]int{len(waves), w.size}, samples) // (batch, time)
+	return schema.Batch{{Name: "x", Tensor: x}}, err
 }

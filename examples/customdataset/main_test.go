@@ -7,15 +7,23 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/dataset/order"
+	"github.com/jetbatch/jetbatch/datasettest"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
+// The data set keeps the rules.
+func TestWaves(t *testing.T) {
+	t.Parallel()
+	datasettest.Run(t, open, Params{Waves: 10, Batch: 3, Size: 512, Epochs: 2}, order.Position{})
+}
+
 // What the service yields is what the data set yields in one process, to the end.
 func TestServiceEqualsReference(t *testing.T) {
 	t.Parallel()
-	params := Params{Size: 512, Epochs: 20}
-	service, err := embedded.Start(t.Context(), embedded.Config{Workers: 2, Slots: 2}, definition)
+	params := Params{Size: 512, Waves: 5, Epochs: 4}
+	service, err := embedded.Start(t.Context(), embedded.Config{Workers: 2, Slots: 2}, dataset.Define("waves", open))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +37,11 @@ func TestServiceEqualsReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	reference := dataset.Sequential(Waves{params})
+	waves, err := open(t.Context(), params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference := dataset.Sequential(waves)
 	n := 0
 	var state schema.State
 	for step, err := range b.All(t.Context(), schema.State{}) {
@@ -65,4 +77,23 @@ func samples(t *testing.T, b schema.Batch) []float32 {
 		t.Fatal(err)
 	}
 	return view
+}
+
+// A batch is made by hand, without a service.
+func TestOneBatch(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	ref, err := dataset.SequentialOf[schema.Batch](ctx, dataset.Define("waves", open), Params{Waves: 10, Size: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ref.Close()
+	var state schema.State // the zero State is the first; or state.UnmarshalText(token)
+	step, err := ref.Take(ctx, state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(samples(t, step.Batch)); got != 512 {
+		t.Errorf("%d samples", got)
+	}
 }

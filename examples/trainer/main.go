@@ -1,6 +1,6 @@
 // Command trainer is what a training program looks like: it takes batches in order from the batcher "example", and
-// keeps its checkpoint, a counter and the state of the data, in the file checkpoint.json. Stop it anywhere and start
-// it again: it goes on with the very next batch.
+// keeps its checkpoint, a counter and the state of the data, in the file checkpoint.json. Stop it anywhere by Ctrl-C or
+// SIGTERM and start it again: it goes on with the very next batch. Killed outright, it goes on from the last hundredth step.
 //
 //	go run ./cmd/jetbatch demo --keep data
 //	go run ./cmd/jetbatch up &
@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/nats-io/nats.go"
 
@@ -31,24 +32,35 @@ func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: trainer FOLDER, with labelled Onda signals")
 	}
-	dir, err := filepath.Abs(os.Args[1])
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal ends it at once
+	err := run(ctx, os.Args[1])
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+	}
+	switch {
+	case ctx.Err() != nil:
+		os.Exit(130) // stopped before it was done
+	case err != nil:
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, folder string) error {
+	dir, err := filepath.Abs(folder)
+	if err != nil {
+		return err
 	}
 	params, err := onda.Guess(dir)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	nc, err := client.Connect(cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	defer nc.Close()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := train(ctx, nc, params, "checkpoint.json", 1000, os.Stdout); err != nil {
-		log.Print(err)
-	}
+	return train(ctx, nc, params, "checkpoint.json", 1000, os.Stdout)
 }
 
 // Checkpoint is all that a run needs to go on.
@@ -58,7 +70,7 @@ type Checkpoint struct {
 	Data  schema.State `json:"data"` // where the data goes on
 }
 
-// train takes batches until steps were taken, checkpoints before included.
+// train takes batches until steps were taken, checkpoints before included. However it ends, the last step is saved.
 func train(ctx context.Context, nc *nats.Conn, params onda.Params, path string, steps int, out io.Writer) (err error) {
 	var at Checkpoint
 	if err := at.load(path); err != nil {
@@ -68,11 +80,14 @@ func train(ctx context.Context, nc *nats.Conn, params onda.Params, path string, 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.Close()) }()
+	defer func() {
+		err = errors.Join(err, at.save(path), b.Close())
+		fmt.Fprintf(out, "saved after step %d\n", at.Steps)
+	}()
 	for at.Steps < steps {
 		step, err := b.Take(ctx, at.Data)
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
@@ -92,7 +107,7 @@ func train(ctx context.Context, nc *nats.Conn, params onda.Params, path string, 
 			}
 		}
 	}
-	return at.save(path)
+	return nil
 }
 
 // fit is a very small model.

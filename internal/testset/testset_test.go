@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // The set keeps the contract that it is used to test others by.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	open := func(p Params) (*Set, error) { return Open(context.Background(), p, nil) }
+	open := func(ctx context.Context, p Params) (*Set, error) { return Open(ctx, p, nil) }
 	datasettest.Run(t, open, Params{N: 20, HoleEvery: 7, BigEvery: 5, BigSize: 1000, Salt: 3}, Position{Seed: 7})
 }
 

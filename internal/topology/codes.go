@@ -2,6 +2,8 @@ package topology
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,8 +18,9 @@ const (
 	codeMemoryResources       = 10028
 	codeNoMessage             = 10037
 	codeNotForAccount         = 10039 // JetStream is not enabled for the account
+	codeNoSequence            = 10043 // the message to be deleted is not there
 	codeStorageResources      = 10047
-	codeDeleteFailed          = 10057 // the message to be deleted is not there
+	codeDeleteFailed          = 10057 // so, too, of some streams
 	codeStreamNotFound        = 10059
 	codeWrongLastSequence     = 10071
 	codeStoreFailed           = 10077 // one code for several limits; the description tells them apart
@@ -97,6 +100,11 @@ func unreadable(err error) bool {
 
 // gone reports whether a message could not be deleted because it was deleted, or acked, before.
 func gone(err error) bool {
-	code := codeOf(err)
-	return code == codeNoMessage || code == codeDeleteFailed
+	if codeOf(err) == codeNoMessage {
+		return true
+	}
+	refused := errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) // which has the server's error as text only
+	return refused && slices.ContainsFunc([]int{codeNoMessage, codeNoSequence, codeDeleteFailed}, func(code int) bool {
+		return strings.Contains(err.Error(), fmt.Sprintf("err_code=%d ", code))
+	})
 }

@@ -37,6 +37,7 @@ func (o *Owner) write(now time.Time) {
 
 // recorded ends the change under way.
 func (o *Owner) recorded(now time.Time, e Recorded) {
+	before := o.ledger.trouble
 	c := o.ledger.recorded(now, e)
 	if c == nil {
 		return
@@ -59,7 +60,9 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	case toBeginNew:
 		o.recovery.notRecorded(now, e.Outcome, reason.Message)
 	default:
-		o.out.warn("record not changed yet", "change", c.aim.String(), "error", e.Reason)
+		if e.Reason != before { // it is tried every second
+			o.out.warn("record not changed yet", "change", c.aim.String(), "error", e.Reason)
+		}
 	}
 }
 

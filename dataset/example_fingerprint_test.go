@@ -1,0 +1,31 @@
+package dataset_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/jetbatch/jetbatch/dataset"
+)
+
+// Files is a data set over the files of a folder.
+type Files struct {
+	digest string
+	names  []string
+}
+
+func (f *Files) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) {
+	return dataset.Fingerprint{
+		Digest: f.digest, // equal as long as every state yields the same jobs and every job the same batch
+		Parts:  []dataset.Part{{Name: "recordings", Value: strconv.Itoa(len(f.names))}, {Name: "files", Value: f.digest}},
+		Ignore: []string{"dir"}, // parameters that change neither order nor content
+	}, nil
+}
+
+// What batches depend on besides parameters, in parts for people to compare.
+func ExampleFingerprinter() {
+	var f dataset.Fingerprinter = &Files{"5f1c", []string{"a", "b"}}
+	print, err := f.Fingerprint(context.Background())
+	fmt.Println(print.Parts, err)
+	// Output: [{recordings 2} {files 5f1c}] <nil>
+}
