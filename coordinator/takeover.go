@@ -221,6 +221,7 @@ func (c *Coordinator) removeStray(ctx context.Context, name string, rev uint64) 
 	if err == nil {
 		c.directory.forget(name)
 		c.log.Info("record collected that no coordinator could go on from", "batcher", name)
+		c.tellBatcher(wire.Event{Name: name, What: "deleted", Why: "no coordinator could go on from its record"})
 	}
 	return err
 }
@@ -253,7 +254,16 @@ func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64)
 	c.directory.note(rec.Batcher, seen{rev: rev, owner: rec.Owner}, false, time.Now())
 	c.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
 	b := c.adopt(rec, rev)
+	why := "which left"
+	if died {
+		why = "which died"
+	}
+	c.tellBatcher(wire.Event{
+		Name: rec.Batcher, Gen: rec.Gen, What: "taken over", Bad: died,
+		Why: fmt.Sprintf("by coordinator %s, from coordinator %s, %s", c.cfg.Name, dead, why),
+	})
 	if poisoned {
+		c.tellBatcher(wire.Event{Name: rec.Batcher, Gen: rec.Gen, What: "failed", Why: failureText(rec.Error), Bad: true})
 		c.log.Warn("batcher fails: its owners die", "batcher", rec.Batcher, "error", rec.Error.Message)
 		c.spawn(func() { c.discard(rec.Batcher, rec.Gen) })
 	}

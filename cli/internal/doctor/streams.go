@@ -71,7 +71,12 @@ func middle(asked, answered time.Time) time.Time { return asked.Add(answered.Sub
 
 // differences says in which settings that matter a stream is not as wanted.
 func differences(want, got jetstream.StreamConfig) string {
-	unlimited := func(n int64) int64 { return max(n, -1) }
+	bound := func(n int64) int64 { // 0 and less are none
+		if n <= 0 {
+			return -1
+		}
+		return n
+	}
 	var wrong []string
 	for _, c := range []struct {
 		name      string
@@ -83,10 +88,10 @@ func differences(want, got jetstream.StreamConfig) string {
 		{"discard policy", want.Discard, got.Discard},
 		{"discard new per subject", want.DiscardNewPerSubject, got.DiscardNewPerSubject},
 		{"maximum of messages per subject", want.MaxMsgsPerSubject, got.MaxMsgsPerSubject},
-		{"maximum of messages", int64(-1), unlimited(got.MaxMsgs)},
-		{"maximum of bytes", int64(-1), unlimited(got.MaxBytes)},
-		{"maximum age", time.Duration(0), got.MaxAge},
-		{"maximum message size", int32(-1), max(got.MaxMsgSize, -1)},
+		{"maximum of messages", bound(want.MaxMsgs), bound(got.MaxMsgs)},
+		{"maximum of bytes", bound(want.MaxBytes), bound(got.MaxBytes)},
+		{"maximum age", want.MaxAge, got.MaxAge},
+		{"maximum message size", bound(int64(want.MaxMsgSize)), bound(int64(got.MaxMsgSize))},
 		{"republishing", want.RePublish, got.RePublish},
 		{"direct gets", want.AllowDirect, got.AllowDirect},
 		{"no acknowledgements", want.NoAck, got.NoAck},
@@ -115,7 +120,7 @@ func shown(v any) any {
 // strangers looks for streams of others that take what is not theirs, and at all stores of results.
 func (e *examination) strangers(ctx context.Context) {
 	seen := make(map[string]bool)
-	own := []string{topology.BucketStream, topology.JobsStream}
+	own := []string{topology.BucketStream, topology.JobsStream, topology.EventsStream}
 	for _, subject := range []string{"jetbatch.>", "$KV." + topology.Bucket + ".>"} {
 		err := e.ask(ctx, func(ctx context.Context) error {
 			list := e.js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))
