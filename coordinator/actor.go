@@ -34,6 +34,7 @@ type batcher struct {
 	answers  map[owner.Token]func(any)
 	token    owner.Token
 	told     wire.Record // as it was when its last change was told
+	removing bool        // an operator asked for the end of the record
 	serving  string      // the kind that workers were last counted for
 	workers  owner.Fleet
 	reissued uint64 // jobs that were missing, in the generations before this one

@@ -413,7 +413,7 @@ func (c *Coordinator) addService() (*topology.Service, error) {
 		Metadata: map[string]string{"coordinator": c.cfg.Name},
 		Stats:    func() any { return map[string]int{"batchers": len(c.all())} },
 	}
-	for _, op := range []string{opSeat, opStop, opStatus, opOverview} {
+	for _, op := range []string{opSeat, opStop, opStatus, opOverview, opManage} {
 		e := topology.Endpoint{Name: op, Subject: wire.CoordinatorPrefix + "." + op, Queue: "jetbatch", Handle: c.handle}
 		if op == opOverview {
 			e.Queue = ""

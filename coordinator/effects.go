@@ -159,7 +159,7 @@ func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
 // worth telling.
 func (b *batcher) retired(done owner.Retired) {
 	b.post(func() {
-		if done.Outcome == owner.Done && b.told.Seat > 0 {
+		if done.Outcome == owner.Done && b.told.Seat > 0 && !b.removing {
 			b.c.tellBatcher(wire.Event{Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no reader for its idle timeout"})
 		}
 		b.step(done)

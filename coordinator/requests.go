@@ -22,6 +22,7 @@ const (
 	opStop     = "stop"
 	opStatus   = "status"
 	opOverview = "overview"
+	opManage   = "manage"
 )
 
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
@@ -74,6 +75,8 @@ func (c *Coordinator) handle(m *nats.Msg) {
 			f.doing("batcher %s is busy; it is being asked how it stands", req.Batcher)
 			return carry(b, func(answer func(wire.StatusReply)) { answer(wire.StatusReply{Status: b.status()}) })
 		})
+	case opManage:
+		answer(c, m, c.planManage, c.manage)
 	case opOverview:
 		plan := func(*struct{}) (plan, *schema.Fault) {
 			bounds := []bound{{opOverview, maxViews, "the overview"}}

@@ -146,6 +146,8 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 		o.ask(&asking{token: e.Token, seat: e.Request, key: e.Key, asked: now})
 	case StopAsked:
 		o.ask(&asking{token: e.Token, stop: e.Request, asked: now})
+	case EndAsked:
+		o.ask(&asking{token: e.Token, end: &e, asked: now})
 	case Credited:
 		o.credited(now, e)
 	case Reported:
@@ -315,6 +317,8 @@ func (o *Owner) refuseLate(e Event) {
 	case SeatAsked:
 		o.emit(ReplySeat{e.Token, wire.SeatReply{Fault: changingHands}})
 	case StopAsked:
+		o.emit(ReplyStop{e.Token, wire.StopReply{Fault: changingHands}})
+	case EndAsked:
 		o.emit(ReplyStop{e.Token, wire.StopReply{Fault: changingHands}})
 	case Opened:
 		if e.Fault == nil {

@@ -15,8 +15,9 @@ import (
 // before may not be true any more.
 type asking struct {
 	token    Token
-	seat     *wire.SeatRequest // one of the two
+	seat     *wire.SeatRequest // one of the three
 	stop     *wire.StopRequest
+	end      *EndAsked
 	key      wire.Digest // of the Spec that seat asks for
 	asked    time.Time
 	patience time.Time // until when it waits for a data set to open; zero while it does not
@@ -68,9 +69,12 @@ func (o *Owner) carryOn(now time.Time) {
 		if a.making {
 			return
 		}
-		if a.stop != nil {
+		switch {
+		case a.end != nil:
+			o.carryEnd(now, a)
+		case a.stop != nil:
 			o.carryStop(now, a)
-		} else {
+		default:
 			o.carrySeat(now, a)
 		}
 		if o.asking == a {
@@ -96,7 +100,7 @@ func (o *Owner) resuming() *schema.Fault {
 
 // answer answers a request that failed, without a doubt.
 func (o *Owner) answer(a *asking, fault *schema.Fault) {
-	if a.stop != nil {
+	if a.seat == nil {
 		o.emit(ReplyStop{a.token, wire.StopReply{Fault: fault}})
 	} else {
 		o.emit(ReplySeat{a.token, wire.SeatReply{Fault: fault}})
@@ -112,7 +116,7 @@ func (o *Owner) finish(a *asking, fault *schema.Fault) {
 	case o.over: // it was answered
 	case fault.Code == schema.CodeUnavailable:
 		o.answer(a, fault)
-	case a.stop != nil:
+	case a.seat == nil:
 		o.confirm(ReplyStop{a.token, wire.StopReply{Fault: fault}})
 	default:
 		o.confirm(ReplySeat{a.token, wire.SeatReply{Fault: fault}})
@@ -410,8 +414,7 @@ func (o *Owner) carryStop(now time.Time, a *asking) {
 	req := a.stop
 	switch seated := o.rec.Reader == req.Reader; {
 	case !seated && (o.rec.Phase == schema.PhaseClosed || o.rec.Reader == ""):
-		o.asking = nil
-		o.confirm(ReplyStop{a.token, wire.StopReply{Error: o.rec.Error}})
+		o.finishStop(a)
 		return
 	case !seated:
 		o.finish(a, &schema.Fault{Code: schema.CodeSuperseded, Message: fmt.Sprintf("batcher %s is held by reader %s", o.rec.Batcher, o.rec.Reader)})
@@ -434,17 +437,31 @@ func (o *Owner) carryStop(now time.Time, a *asking) {
 			r.Seat++
 			return
 		}
-		r.Phase, r.Gen, r.Verdict, r.FloorState = schema.PhaseClosed, "", nil, nil
+		closeIn(now, r)
 	})
+}
+
+// finishStop ends a request to stop what is stopped.
+func (o *Owner) finishStop(a *asking) {
+	o.asking = nil
+	o.confirm(ReplyStop{a.token, wire.StopReply{Error: o.rec.Error}})
+}
+
+func closeIn(now time.Time, r *wire.Record) {
+	r.Since = now
+	r.Phase, r.Gen, r.Verdict, r.FloorState = schema.PhaseClosed, "", nil, nil
 }
 
 // stopped goes on when the stop is in the record.
 func (o *Owner) stopped(a *asking) {
-	o.asking = nil
-	if !a.stop.Leave {
+	if a.stop == nil || !a.stop.Leave {
 		o.discard(a.before)
 		o.info("batcher stopped", "gen", a.before)
 	}
 	o.notify()
+	if a.end != nil && a.end.Remove {
+		return // it is carried on
+	}
+	o.asking = nil
 	o.emit(ReplyStop{a.token, wire.StopReply{Error: a.failure}})
 }

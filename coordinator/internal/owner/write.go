@@ -168,15 +168,25 @@ func (o *Owner) retired(now time.Time, e Retired) {
 	if o.writing == nil || o.writing.aim != toRetire {
 		return
 	}
+	asks := o.writing.asks
 	o.writing = nil
 	switch e.Outcome {
 	case Done:
-		o.info("idle batcher collected", "gen", o.rec.Gen, "idle", now.Sub(o.heard).Round(time.Second).String())
+		if asks != nil {
+			o.asking = nil
+			o.emit(ReplyStop{asks.token, wire.StopReply{Error: o.rec.Error}})
+		} else {
+			o.info("idle batcher collected", "gen", o.rec.Gen, "idle", now.Sub(o.heard).Round(time.Second).String())
+		}
 		o.discard(o.rec.Gen)
 		o.end()
 	case Conflict:
 		o.depose(e.Owner)
 	case Silent, Failed:
+		if asks != nil {
+			o.finish(asks, unavailable("record of batcher %s: %s", o.rec.Batcher, e.Reason))
+			return
+		}
 		o.warn("idle batcher not collected yet", "error", e.Reason)
 	}
 }
