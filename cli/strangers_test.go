@@ -12,11 +12,13 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -86,15 +88,23 @@ func strangersSay(t *testing.T, nc *nats.Conn) {
 			o.Batchers = append(o.Batchers, o.Batchers[0])
 			o.Batchers[1].Batcher, o.Batchers[1].Error, o.Batchers[1].IdleFor = "second"+evil, nil, 0
 		}),
-		wire.CoordinatorPrefix + ".seat": filled(t, failing),
-		"$SRV.PING.jetbatch-worker":      ping,
+		wire.CoordinatorPrefix + ".seat":   filled(t, failing),
+		wire.CoordinatorPrefix + ".manage": filled[wire.ManageReply](t),
+		"$SRV.PING.jetbatch-worker":        ping,
 	} {
 		_, err := nc.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond(answer) }) // whoever asks may have gone
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := nc.Flush(); err != nil {
+	js, err := jetstream.New(nc)
+	if err == nil {
+		err = topology.Ensure(t.Context(), js, topology.Config{})
+	}
+	if err == nil {
+		_, err = js.Publish(t.Context(), wire.EventPrefix+".batcher.a", filled[wire.Event](t))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -110,6 +120,12 @@ func TestStrangersText(t *testing.T) {
 		{"status", "--json"},
 		{"top", "--looks", "1"},
 		{"top", "--looks", "1", "--json"},
+		{"ls"},
+		{"ls", "--json"},
+		{"rm", "a"},
+		{"stop", "a"},
+		{"events"},
+		{"events", "--json"},
 		{"check"},
 		{"check", "--json"},
 		{"health", "--role", "worker"},
