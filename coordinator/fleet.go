@@ -118,6 +118,8 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		beat.Running < 0 || beat.Running > maxSlots,
 		len(beat.Kinds) > maxServed,
 		len(beat.Direct) > maxAddress || len(beat.DirectPin) > maxAddress,
+		len(beat.Spent) > maxServed,
+		slices.ContainsFunc(beat.Spent, func(s schema.Spent) bool { return len(s.Kind) > maxAddress }),
 		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false

@@ -57,12 +57,22 @@ func WaitingFor(b schema.Status) string {
 	case b.Error != nil:
 		return Failure(b.Error)
 	// What a reader that fell silent was waiting for counts no more.
+	case b.Phase == schema.PhaseStopped && b.Reader != "" && b.Waiting == "":
+		return "its trainer to start it"
 	case b.Phase == schema.PhaseRunning && b.Reader == "":
 		return fmt.Sprintf("a reader, for %v", idle)
 	case b.Phase == schema.PhaseRunning && b.IdleFor > 0:
 		return fmt.Sprintf("a reader, silent for %v", idle)
 	}
 	return b.Waiting
+}
+
+// Begun leaves out the batchers that were never started and have no reader, as an Open leaves one whose Start was
+// refused: nothing is in them but a name.
+func Begun(all []schema.Status) []schema.Status {
+	return slices.DeleteFunc(slices.Clone(all), func(b schema.Status) bool {
+		return b.Phase == schema.PhaseStopped && (b.Reader == "" || b.Seat == 0) && b.Waiting == "" && b.Error == nil
+	})
 }
 
 // Prepared is how many batches are ahead of the trainer, made or being made.
