@@ -412,6 +412,7 @@ func (c *Coordinator) addService() (*topology.Service, error) {
 		Name: "jetbatch-coordinator", Version: wire.Release, Description: "feeds jetbatch batchers with jobs",
 		Metadata: map[string]string{"coordinator": c.cfg.Name},
 		Stats:    func() any { return map[string]int{"batchers": len(c.all())} },
+		Ready:    c.Ready,
 	}
 	for _, op := range []string{opSeat, opStop, opStatus, opOverview, opManage} {
 		e := topology.Endpoint{Name: op, Subject: wire.CoordinatorPrefix + "." + op, Queue: "jetbatch", Handle: c.handle}

@@ -16,6 +16,7 @@ const (
 	EventBatcher     = "batcher"
 	EventWorker      = "worker"
 	EventCoordinator = "coordinator"
+	EventCheck       = "check" // of jetbatch check, which tries a write; no event
 )
 
 // Event is something that happened, for people: what, when, why, and by whose word. Events are told once and may be
@@ -51,6 +52,9 @@ func ParseEvent(subject string, data []byte, at time.Time) (e Event, err error) 
 	parts := strings.Split(subject, ".")
 	if len(parts) != 4 || !strings.HasPrefix(subject, EventPrefix+".") {
 		return e, errors.New("not the subject of an event")
+	}
+	if parts[2] == EventCheck {
+		return e, errors.New("not an event")
 	}
 	e.Role, e.Name, e.At = parts[2], parts[3], at
 	return e, nil

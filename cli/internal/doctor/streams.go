@@ -30,12 +30,19 @@ func (e *examination) streams(ctx context.Context) {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			e.find(Note, "streams", want.Name+" is not there; the first coordinator makes it", "")
 			continue
+		case errors.Is(err, context.DeadlineExceeded) && clustered:
+			e.find(Error, "cluster", want.Name+" does not answer: it has no leader, since too few of the servers that hold it are there",
+				"start the servers that are away; of 3, 2 have to be there")
+			continue
 		case err != nil:
 			e.failed("streams", want.Name, err)
 			continue
 		}
 		if wrong := differences(want, info.Config); wrong != "" {
 			e.find(Error, "streams", want.Name+": "+wrong, remake)
+			continue
+		}
+		if !e.copies(want.Name, info) {
 			continue
 		}
 		text := fmt.Sprintf("%s: as it has to be, %s", want.Name, count(info.Config.Replicas, "replica"))
@@ -205,8 +212,7 @@ func (e *examination) record(batcher string, data []byte) {
 func (e *examination) lease(id string, m *jetstream.RawStreamMsg, now time.Time) {
 	age := now.Sub(m.Time)
 	if age > coordinator.DefaultLease {
-		e.find(Warning, "leases", fmt.Sprintf("the lease of coordinator %s has stood still for %v", id, age.Round(time.Second)),
-			"it is dead, or cannot reach the server: another coordinator takes its batchers over; start one if there is none")
+		e.stale[id] = age // what that means, coordinators tell
 		return
 	}
 	e.find(OK, "leases", fmt.Sprintf("coordinator %s renewed its lease %v ago", id, age.Round(10*time.Millisecond)), "")
