@@ -55,7 +55,7 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	reason := unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason)
 	switch c.aim {
 	case toSit, toSeek, toBegin, toStop:
-		o.requests.finish(reason)
+		o.requests.refuse(reason)
 	case toBeginNew:
 		o.recovery.notRecorded(now, e.Outcome, reason.Message)
 	default:
@@ -127,7 +127,7 @@ func (o *Owner) retired(now time.Time, e Retired) {
 		o.depose(e.Owner)
 	case Silent, Failed:
 		if o.requests.asking != nil {
-			o.requests.finish(unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason))
+			o.requests.refuse(unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason))
 			return
 		}
 		o.out.warn("idle batcher not collected yet", "error", e.Reason)
