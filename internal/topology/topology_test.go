@@ -295,7 +295,7 @@ func TestDeleteGenerationLeavesNothing(t *testing.T) {
 	}
 	must(t, js.DeleteStream(ctx, topology.JobsStream))
 	must(t, topology.DeleteGeneration(ctx, js, batcher, other)) // though there is no job stream any more
-	if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream}) {
+	if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream, topology.EventsStream}) {
 		t.Fatalf("streams %v", got)
 	}
 }
