@@ -72,6 +72,10 @@ type grammar struct {
 	Audit       auditCmd       `cmd:"" help:"Make a share of the batches again, on other workers, and compare; say who made which batch. Exits with 3 if they differ."`
 	Show        showCmd        `cmd:"" help:"Look at one batch of any state, of a folder, a data set or a batcher: tensors in a terminal, traces with labels as SVG or PNG."`
 	Status      statusCmd      `cmd:"" help:"Show batchers and workers."`
+	Ls          lsCmd          `cmd:"" help:"List batchers by name, those that nobody feeds among them."`
+	Stop        stopCmd        `cmd:"" help:"End the run of a batcher, whoever takes from it; its trainer is told. Its record stays until its idle timeout."`
+	Rm          rmCmd          `cmd:"" help:"Delete a batcher: its record and what is prepared. Of one that runs it says what would be lost, and wants --force."`
+	Events      eventsCmd      `cmd:"" help:"Show what happened: workers that came, left or died, runs that began, failed or were taken over; when and why."`
 	Top         topCmd         `cmd:"" help:"Keep an eye on it: batchers, where their trainers' time goes, workers and the last errors. It only reads."`
 	Health      healthCmd      `cmd:"" help:"Exit with 0 if NATS, JetStream and, if asked for, a role answer; else with 4."`
 	Check       checkCmd       `cmd:"" help:"Say what is wrong with a deployment, and what to do. Exits with 1 if something does not work."`

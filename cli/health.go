@@ -107,6 +107,7 @@ func (c *healthCmd) instances(ctx context.Context, nc *nats.Conn) ([]string, err
 		return nil, err
 	}
 	var others int
+	var unready error
 	var found []string
 	err = gather(ctx, nc, subject, func(m *nats.Msg) (more bool) {
 		var ping micro.Ping
@@ -118,12 +119,18 @@ func (c *healthCmd) instances(ctx context.Context, nc *nats.Conn) ([]string, err
 			others++
 			return true
 		}
+		if why := ping.Metadata[topology.Unready]; why != "" {
+			unready = fmt.Errorf("%s is not ready: %s", name, why)
+			return true
+		}
 		found = append(found, name)
 		return false
 	})
 	switch {
 	case len(found) > 0:
 		return found, nil
+	case unready != nil:
+		return nil, unready
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, errors.New("no instance answers")
 	case others > 0:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -26,13 +27,14 @@ type statusCmd struct {
 	Wait     time.Duration `help:"How long to gather the answers of coordinators." default:"400ms"`
 	Watch    bool          `short:"w" help:"Go on until a signal comes."`
 	Interval time.Duration `help:"Pause between two looks with --watch." default:"1s"`
+	Since    time.Duration `help:"Show what happened within so long, too; jetbatch events has more." placeholder:"DURATION"`
 	JSON     bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON, one object per look."`
 }
 
 // Run prints the status once or until ctx ends.
 func (c *statusCmd) Run(ctx context.Context, a *app) error {
-	if c.Wait <= 0 || c.Interval <= 0 {
-		return fmt.Errorf("%w: --wait and --interval are more than nothing", errUsage)
+	if c.Wait <= 0 || c.Interval <= 0 || c.Since < 0 {
+		return fmt.Errorf("%w: --wait, --interval and --since are more than nothing", errUsage)
 	}
 	nc, err := c.connect(ctx, a.log, "jetbatch-status", 2*time.Second)
 	if err != nil {
@@ -44,8 +46,12 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 		if ctx.Err() != nil {
 			return nil // --watch ends so
 		}
+		if errors.Is(err, errNobody) {
+			s = fleet.Merge([]wire.Overview{{Workers: askWorkers(ctx, nc, c.Wait)}})
+			s.Coordinators, s.Skew = nil, nil
+		}
 		if err == nil || !c.Watch {
-			err = errors.Join(err, c.show(a, s, err))
+			err = errors.Join(err, c.show(ctx, a, nc, s, err))
 		} else {
 			fmt.Fprintf(a.err, "jetbatch: %s\n", legible.Text(err.Error())) // it may come back
 			err = nil
@@ -61,17 +67,61 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	}
 }
 
-func (c *statusCmd) show(a *app, s fleet.Status, failed error) error {
-	switch {
-	case failed != nil:
+// statusReport is one look as JSON.
+type statusReport struct {
+	fleet.Status
+	Events []wire.Event `json:"events,omitempty"`
+}
+
+func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Status, failed error) error {
+	if failed != nil && len(s.Workers) == 0 {
 		return nil
-	case c.JSON:
-		return printJSON(a.out, s)
+	}
+	r := statusReport{Status: s}
+	if c.Since > 0 {
+		h, err := newHistory(nc)
+		if err != nil {
+			return err
+		}
+		if r.Events, err = h.since(ctx, time.Now().Add(-c.Since)); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return printJSON(a.out, r)
 	}
 	if c.Watch && newConsole(a.out).terminal {
 		fmt.Fprint(a.out, "\x1b[H\x1b[2J") // home, clear
 	}
-	return writeTable(a.out, s)
+	err := writeTable(a.out, s)
+	if err == nil && c.Since > 0 {
+		_, err = fmt.Fprintf(a.out, "\nSINCE %s\n", time.Now().Add(-c.Since).Format(time.DateTime))
+	}
+	if err != nil {
+		return err
+	}
+	return writeEvents(a.out, r.Events)
+}
+
+// errNobody is that no coordinator answers.
+var errNobody = errors.New("no coordinator answers")
+
+// askWorkers asks the workers themselves how they stand.
+func askWorkers(ctx context.Context, nc *nats.Conn, wait time.Duration) (workers []schema.WorkerStatus) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	_ = gather(ctx, nc, "$SRV.STATS.jetbatch-worker", func(m *nats.Msg) bool { // that there is none is seen
+		var stats struct {
+			Endpoints []struct {
+				Data schema.WorkerStatus `json:"data"`
+			} `json:"endpoints"`
+		}
+		if json.Unmarshal(m.Data, &stats) == nil && len(stats.Endpoints) > 0 {
+			workers = append(workers, stats.Endpoints[0].Data)
+		}
+		return true
+	})
+	return workers
 }
 
 // slowAnswer is how long a coordinator may take when no other answers: none at all, the server says at once.
@@ -99,7 +149,7 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 		if denied := topology.Denied(nc, topology.Needs{Publish: []string{overview}}); denied != nil {
 			return fleet.Status{}, fmt.Errorf("%w: %w", errUnhealthy, denied)
 		}
-		return fleet.Status{}, errors.Join(fmt.Errorf("%w: no coordinator answers", errUnhealthy), err)
+		return fleet.Status{}, errors.Join(fmt.Errorf("%w: %w", errUnhealthy, errNobody), err)
 	}
 	return fleet.Merge(answers), err
 }
@@ -113,7 +163,8 @@ func writeTable(w io.Writer, s fleet.Status) error {
 		fmt.Fprintf(t, "%s\t", r.head)
 	}
 	fmt.Fprintln(t, "WAITING FOR")
-	for _, b := range s.Batchers {
+	batchers := fleet.Begun(s.Batchers)
+	for _, b := range batchers {
 		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t",
 			legible.Line(b.Batcher), legible.Line(string(b.Phase)), legible.Line(b.Dataset), b.Version,
 			b.Taken, b.Fed, b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
@@ -126,7 +177,7 @@ func writeTable(w io.Writer, s fleet.Status) error {
 		}
 		fmt.Fprintln(t, cmp.Or(oneLine(waiting, 80), "-"))
 	}
-	if len(s.Batchers) == 0 {
+	if len(batchers) == 0 {
 		fmt.Fprintln(t, "none")
 	}
 	for _, b := range s.Batchers {
@@ -140,26 +191,54 @@ func writeTable(w io.Writer, s fleet.Status) error {
 			fmt.Fprintf(t, "\n%s %s\n", legible.Line(b.Batcher), legible.Line(fleet.Failure(b.Error)))
 		}
 	}
-	fmt.Fprintln(t, "\nWORKER\tSLOTS\tRUNNING\tDONE\tRETRIED\tFAILED\tDATA SETS\tLAST ERROR")
+	fmt.Fprintln(t, "\nWORKER\tSLOTS\tRUNNING\tDONE\tRETRIED\tFAILED\tA JOB\tTO STORE\tDATA SETS\tLAST ERROR")
 	for _, x := range s.Workers {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", legible.Line(x.Worker), x.Slots, x.Running, x.Done, x.Retried, x.Failed,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", legible.Line(x.Worker), x.Slots, x.Running, x.Done, x.Retried, x.Failed,
+			perJob(x, func(s schema.Spent) schema.Sum { return s.Materialize }),
+			perJob(x, func(s schema.Spent) schema.Sum { return s.Store }),
 			strings.Join(legible.Lines(x.Kinds), " "), oneLine(x.LastError, 60))
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(t, "none")
+	}
+	slow := fleet.Slows(s.Workers)
+	if len(slow) > 0 {
+		fmt.Fprintln(t, "\nSLOW WORKERS")
+	}
+	for _, name := range slices.Sorted(maps.Keys(slow)) {
+		fmt.Fprintf(t, "%s: %s (%s)\n", legible.Line(name), slow[name], legible.Line(slow[name].Kind))
 	}
 	fmt.Fprintln(t, "\nCOORDINATOR\tVERSION\tDATA SETS")
 	for _, c := range s.Coordinators {
 		fmt.Fprintf(t, "%s\t%s\t%s\n",
 			legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(c.Datasets), " "))
 	}
-	if len(s.Skew) > 0 {
-		fmt.Fprintln(t, "\nVERSIONS APART")
+	if len(s.Coordinators) == 0 {
+		fmt.Fprintln(t, "none answers")
 	}
-	for _, x := range s.Skew {
-		fmt.Fprintln(t, legible.Line(x.String()))
+	for _, head := range []string{"MISSING", "VERSIONS APART"} {
+		shown := false
+		for _, x := range s.Skew {
+			if (len(x.Others) > 0) != (head == "VERSIONS APART") {
+				continue
+			}
+			if !shown {
+				fmt.Fprintln(t, "\n"+head)
+			}
+			shown = true
+			fmt.Fprintln(t, legible.Line(x.String()))
+		}
 	}
 	return t.Flush()
+}
+
+// perJob is the mean of a stage, for people.
+func perJob(w schema.WorkerStatus, stage func(schema.Spent) schema.Sum) string {
+	mean, known := fleet.PerJob(w, stage)
+	if !known {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f ms", float64(mean)/float64(time.Millisecond))
 }
 
 // rareColumn is a count that is zero unless something went wrong and was made good.

@@ -103,15 +103,23 @@ func strangersSay(t *testing.T, nc *nats.Conn) {
 			o.Batchers = append(o.Batchers, o.Batchers[0])
 			o.Batchers[1].Batcher, o.Batchers[1].Error, o.Batchers[1].IdleFor = "second"+evil, nil, 0
 		}),
-		wire.CoordinatorPrefix + ".seat": filled(t, failing),
-		"$SRV.PING.jetbatch-worker":      ping,
+		wire.CoordinatorPrefix + ".seat":   filled(t, failing),
+		wire.CoordinatorPrefix + ".manage": filled[wire.ManageReply](t),
+		"$SRV.PING.jetbatch-worker":        ping,
 	} {
 		_, err := nc.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond(answer) }) // whoever asks may have gone
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := nc.Flush(); err != nil {
+	js, err := jetstream.New(nc)
+	if err == nil {
+		err = topology.Ensure(t.Context(), js, topology.Config{})
+	}
+	if err == nil {
+		_, err = js.Publish(t.Context(), wire.EventPrefix+".batcher.a", filled[wire.Event](t))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -127,6 +135,12 @@ func TestStrangersText(t *testing.T) {
 		{"status", "--json"},
 		{"top", "--looks", "1"},
 		{"top", "--looks", "1", "--json"},
+		{"ls"},
+		{"ls", "--json"},
+		{"rm", "a"},
+		{"stop", "a"},
+		{"events"},
+		{"events", "--json"},
 		{"check"},
 		{"check", "--json"},
 		{"health", "--role", "worker"},

@@ -14,6 +14,7 @@ import (
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/cli/internal/top"
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 type topCmd struct {
@@ -28,7 +29,7 @@ type topCmd struct {
 type topReport struct {
 	At time.Time `json:"at"`
 	fleet.Status
-	Errors []top.Event `json:"errors"`          // the latest first
+	Events []top.Event `json:"events"`          // the latest first
 	Error  string      `json:"error,omitempty"` // why nobody answered
 }
 
@@ -57,6 +58,8 @@ func (c *topCmd) look(ctx context.Context, nc *nats.Conn) <-chan sighting {
 	looks := make(chan sighting)
 	go func() {
 		defer close(looks)
+		h, _ := newHistory(nc) // without JetStream nothing is told, which the overview's error says
+		told := func() ([]wire.Event, error) { return h.since(ctx, time.Now().Add(-time.Hour)) }
 		tick := time.NewTicker(c.Interval)
 		defer tick.Stop()
 		for n := 1; ; n++ {
@@ -64,8 +67,14 @@ func (c *topCmd) look(ctx context.Context, nc *nats.Conn) <-chan sighting {
 			if ctx.Err() != nil {
 				return
 			}
+			l := sighting{at: time.Now(), status: s, err: err}
+			if err == nil && h != nil {
+				if events, err := told(); err == nil { // else they are told with the next look
+					l.told, told = events, func() ([]wire.Event, error) { return h.news(ctx) }
+				}
+			}
 			select {
-			case looks <- sighting{time.Now(), s, err}:
+			case looks <- l:
 			case <-ctx.Done():
 				return
 			}
@@ -86,6 +95,7 @@ type sighting struct {
 	at     time.Time
 	status fleet.Status
 	err    error
+	told   []wire.Event // since the look before
 }
 
 // topper shows one look after the other.
@@ -95,16 +105,17 @@ type topper struct {
 }
 
 // plainWidth is the width of the picture where there is no terminal to ask for its own.
-const plainWidth = 120
+const plainWidth = 140
 
 // print writes every look below the one before. The error is that of the last look.
 func (t *topper) print(w io.Writer, asJSON bool) (failed error) {
 	for l := range t.looks {
 		failed = l.err
 		t.model.Observe(l.at, l.status, l.err)
+		t.model.Tell(l.told)
 		var err error
 		if asJSON {
-			r := topReport{At: l.at, Status: l.status, Errors: t.model.Events()}
+			r := topReport{At: l.at, Status: l.status, Events: t.model.Events()}
 			if l.err != nil {
 				r.Error = l.err.Error()
 			}
@@ -202,6 +213,7 @@ func (t *topper) draw(ctx context.Context, typed <-chan []byte, out io.Writer, s
 					return nil
 				}
 				t.model.Observe(l.at, l.status, l.err)
+				t.model.Tell(l.told)
 				changed = true
 			case <-tick.C:
 				w, h := size()

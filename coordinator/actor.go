@@ -33,7 +33,9 @@ type batcher struct {
 	opened   map[uint64]*opened
 	answers  map[owner.Token]func(any)
 	token    owner.Token
-	serving  string // the kind that workers were last counted for
+	told     wire.Record // as it was when its last change was told
+	removing bool        // an operator asked for the end of the record
+	serving  string      // the kind that workers were last counted for
 	workers  owner.Fleet
 	reissued uint64 // jobs that were missing, in the generations before this one
 	unstored unstored
@@ -69,7 +71,7 @@ func newBatcher(c *Coordinator, rec wire.Record, rev uint64) *batcher {
 			Name: c.cfg.Name, Kinds: c.versions(), ReaderLease: c.cfg.ReaderLease, Stall: c.cfg.Stall,
 			Candidates: candidates(c.cfg.Replicas), NewGen: newGen, MaxPayload: c.nc.MaxPayload,
 		}, rec, rev, key),
-		opened: make(map[uint64]*opened), answers: make(map[owner.Token]func(any)),
+		opened: make(map[uint64]*opened), answers: make(map[owner.Token]func(any)), told: rec,
 	}
 }
 

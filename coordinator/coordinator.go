@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,7 +92,8 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 		}
 		c.kinds[d.Name()] = kind.Of(d)
 	}
-	c.fleet.changed, c.fleet.answered, c.fleet.log = c.fleetChanged, make(chan struct{}, 1), c.log
+	c.fleet.changed, c.fleet.tell, c.fleet.log = c.fleetChanged, c.tellWorker, c.log
+	c.fleet.answered = make(chan struct{}, 1)
 	c.leases.init(cfg.Lease)
 	c.meters = c.newMeters()
 	return c, nil
@@ -152,6 +154,8 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	defer unregister()
 	defer c.follow(ctx)()
 	c.log.Info("coordinator runs", "datasets", c.kindTokens())
+	c.tellCoordinator(c.cfg.Name, "came", fmt.Sprintf("data sets: %s; workers there: %d",
+		strings.Join(c.kindTokens(), " "), len(c.fleet.list())), false)
 	return c.loop(ctx)
 }
 
@@ -408,8 +412,9 @@ func (c *Coordinator) addService() (*topology.Service, error) {
 		Name: "jetbatch-coordinator", Version: wire.Release, Description: "feeds jetbatch batchers with jobs",
 		Metadata: map[string]string{"coordinator": c.cfg.Name},
 		Stats:    func() any { return map[string]int{"batchers": len(c.all())} },
+		Ready:    c.Ready,
 	}
-	for _, op := range []string{opSeat, opStop, opStatus, opOverview} {
+	for _, op := range []string{opSeat, opStop, opStatus, opOverview, opManage} {
 		e := topology.Endpoint{Name: op, Subject: wire.CoordinatorPrefix + "." + op, Queue: "jetbatch", Handle: c.handle}
 		if op == opOverview {
 			e.Queue = ""

@@ -57,9 +57,9 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		}
 
 	case owner.Record:
-		b.spawn(func() owner.Event { return b.c.saveRecord(e) })
+		b.c.running.Go(func() { b.recorded(e, b.c.saveRecord(e)) })
 	case owner.Retire:
-		b.spawn(func() owner.Event { return b.c.deleteRecord(b.name, e) })
+		b.c.running.Go(func() { b.retired(b.c.deleteRecord(b.name, e)) })
 	case owner.Confirm:
 		b.spawn(func() owner.Event { return b.c.confirmRecord(b.name) })
 	case owner.Open:
@@ -133,7 +133,7 @@ func (b *batcher) publish(prefix string, v any) {
 }
 
 // saveRecord stores a batcher's record.
-func (c *Coordinator) saveRecord(e owner.Record) owner.Event {
+func (c *Coordinator) saveRecord(e owner.Record) owner.Recorded {
 	ctx, cancel := c.call(askTimeout)
 	defer cancel()
 	rev, err := c.records.save(ctx, e.Record, e.Revision)
@@ -142,8 +142,32 @@ func (c *Coordinator) saveRecord(e owner.Record) owner.Event {
 	return done
 }
 
+// recorded posts how a change of the record ended, and tells what it stands for.
+func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
+	b.post(func() {
+		if done.Outcome == owner.Done {
+			for _, event := range changes(&b.told, &e.Record) {
+				b.c.tellBatcher(event)
+			}
+			b.told = e.Record
+		}
+		b.step(done)
+	})
+}
+
+// retired posts how the deletion of the record ended. A record that was made for a request that was refused is not
+// worth telling.
+func (b *batcher) retired(done owner.Retired) {
+	b.post(func() {
+		if done.Outcome == owner.Done && b.told.Seat > 0 && !b.removing {
+			b.c.tellBatcher(wire.Event{Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no reader for its idle timeout"})
+		}
+		b.step(done)
+	})
+}
+
 // deleteRecord deletes a batcher's record.
-func (c *Coordinator) deleteRecord(name string, e owner.Retire) owner.Event {
+func (c *Coordinator) deleteRecord(name string, e owner.Retire) owner.Retired {
 	ctx, cancel := c.call(callTimeout)
 	defer cancel()
 	done := owner.Retired{}

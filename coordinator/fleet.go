@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -21,12 +22,14 @@ const workerLease = 3500 * time.Millisecond
 
 // fleet is the table of live workers, kept from their heartbeats.
 type fleet struct {
-	changed func() // called without the lock when capacity changed
+	changed func()                                                     // called without the lock when capacity changed
+	tell    func(what, why string, beat schema.WorkerStatus, bad bool) // likewise, of a worker that came or went
 	log     *slog.Logger
 
 	answered chan struct{} // holds one hint that askWorkers was answered, by a worker or by the server in place of all
 
 	mu      sync.Mutex
+	met     bool      // who comes from now on was not there before
 	expired time.Time // when silent workers were last looked for
 	workers map[string]heard
 }
@@ -66,12 +69,17 @@ func (f *fleet) hear(m *nats.Msg) {
 	} else {
 		f.workers[beat.Worker] = heard{beat, time.Now()}
 	}
+	came := f.met && !asked
 	f.mu.Unlock()
 	switch {
 	case !known && !beat.Leaving:
 		f.log.Info("worker came", "worker", beat.Worker, "slots", beat.Slots)
+		if came {
+			f.tell("came", fmt.Sprintf("slots: %d; serves %s", beat.Slots, strings.Join(beat.Kinds, " ")), beat, false)
+		}
 	case known && beat.Leaving:
 		f.log.Info("worker left", "worker", beat.Worker, "done", beat.Done)
+		f.tell("left", fmt.Sprintf("jobs done: %d", beat.Done), beat, false)
 	}
 	if known != !beat.Leaving || known && before.Slots != beat.Slots {
 		f.changed()
@@ -110,6 +118,8 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		beat.Running < 0 || beat.Running > maxSlots,
 		len(beat.Kinds) > maxServed,
 		len(beat.Direct) > maxAddress || len(beat.DirectPin) > maxAddress,
+		len(beat.Spent) > maxServed,
+		slices.ContainsFunc(beat.Spent, func(s schema.Spent) bool { return len(s.Kind) > maxAddress }),
 		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false
@@ -142,6 +152,7 @@ const (
 
 // meet asks the workers for their status and waits until they are known, so that no trainer hears that there are none.
 func (c *Coordinator) meet(ctx context.Context) {
+	defer c.fleet.meets()
 	c.askWorkers()
 	limit := time.NewTimer(meetLimit)
 	defer limit.Stop()
@@ -165,6 +176,13 @@ func (c *Coordinator) meet(ctx context.Context) {
 		quiet.Stop()
 		return
 	}
+}
+
+// meets ends the time in which the workers that are heard of first were there before.
+func (f *fleet) meets() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.met = true
 }
 
 // expire forgets the workers that have fallen silent. Time in which this process did not run does not count as silence.
@@ -191,10 +209,23 @@ func (f *fleet) expire(now time.Time) {
 	for _, h := range gone {
 		f.log.Warn("worker is gone: it fell silent without leaving", "worker", h.Worker,
 			"silent", now.Sub(h.at).Round(100*time.Millisecond), "running", h.Running)
+		f.tell("died", fmt.Sprintf("silent for %v without leaving; jobs running: %d%s",
+			now.Sub(h.at).Round(100*time.Millisecond), h.Running, lastWords(h.WorkerStatus)), h.WorkerStatus, true)
 	}
 	if len(gone) > 0 {
 		f.changed()
 	}
+}
+
+// lastWords is what a worker was at when it was heard last, and its last error.
+func lastWords(s schema.WorkerStatus) (text string) {
+	if j := s.Oldest; j != nil {
+		text = fmt.Sprintf(", the longest of them %d of %s", j.Seq, j.Batcher)
+	}
+	if s.LastError != "" {
+		text += "; its last error: " + s.LastError
+	}
+	return text
 }
 
 // serving counts the live workers, and their slots, that serve a kind.

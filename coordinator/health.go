@@ -49,7 +49,8 @@ func (c *Coordinator) Ready() error {
 	case !c.nc.IsConnected():
 		return fmt.Errorf("%w: there is no connection to NATS", ErrNotRunning)
 	case c.leaseAge() > c.cfg.Lease:
-		return fmt.Errorf("%w: the lease was renewed %v ago", ErrNotRunning, c.leaseAge().Round(time.Millisecond))
+		return fmt.Errorf("%w: its lease was renewed %v ago: NATS stores nothing, or is far away", ErrNotRunning,
+			c.leaseAge().Round(time.Millisecond))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -200,7 +201,9 @@ func (c *Coordinator) resign() {
 	defer cancel()
 	if err := c.kv.Purge(ctx, topology.CoordinatorKey(c.cfg.Name)); err != nil {
 		c.log.Warn("lease not given up", "error", err)
+		return
 	}
+	c.tellCoordinator(c.cfg.Name, "left", "", false)
 }
 
 // judge looks at all leases once.
@@ -265,7 +268,10 @@ func (c *Coordinator) bury(ctx context.Context) error {
 			continue
 		}
 		err := c.kv.Purge(ctx, topology.CoordinatorKey(id), jetstream.LastRevision(rev))
-		if err != nil && !topology.IsConflict(err) {
+		switch {
+		case err == nil:
+			c.tellCoordinator(id, "died", fmt.Sprintf("its lease stood still for over %v", c.cfg.Lease), true)
+		case !topology.IsConflict(err):
 			failed = errors.Join(failed, err)
 		}
 	}

@@ -357,7 +357,7 @@ func TestCountTakeover(t *testing.T) {
 func TestHeartbeatsAreChecked(t *testing.T) {
 	t.Parallel()
 	changed := 0
-	f := fleet{log: slog.New(slog.DiscardHandler), changed: func() { changed++ }, answered: make(chan struct{}, 1)}
+	f := fleet{log: slog.New(slog.DiscardHandler), tell: func(string, string, schema.WorkerStatus, bool) {}, changed: func() { changed++ }, answered: make(chan struct{}, 1)}
 	beat := func(s schema.WorkerStatus) {
 		data, err := json.Marshal(s)
 		if err != nil {
@@ -390,7 +390,7 @@ func TestHeartbeatsAreChecked(t *testing.T) {
 // TestPauseIsNobodysSilence: a coordinator that did not run for a while hears workers again before it forgets them.
 func TestPauseIsNobodysSilence(t *testing.T) {
 	t.Parallel()
-	f := fleet{log: slog.New(slog.DiscardHandler), changed: func() {}}
+	f := fleet{log: slog.New(slog.DiscardHandler), tell: func(string, string, schema.WorkerStatus, bool) {}, changed: func() {}}
 	f.hear(message([]byte(`{"worker":"w","slots":1,"kinds":["k"]}`)))
 	now := time.Now()
 	f.expire(now)
@@ -419,7 +419,7 @@ func TestPauseIsNobodysSilence(t *testing.T) {
 func TestFleetLog(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	f := fleet{log: slog.New(slog.NewTextHandler(&log, nil)), changed: func() {}, answered: make(chan struct{}, 1)}
+	f := fleet{log: slog.New(slog.NewTextHandler(&log, nil)), tell: func(string, string, schema.WorkerStatus, bool) {}, changed: func() {}, answered: make(chan struct{}, 1)}
 	for _, beat := range []string{`{"worker":"a","slots":1}`, `{"worker":"b","slots":1,"running":1}`, `{"worker":"a","leaving":true,"done":3}`} {
 		f.hear(message([]byte(beat)))
 	}

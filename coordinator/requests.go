@@ -22,6 +22,7 @@ const (
 	opStop     = "stop"
 	opStatus   = "status"
 	opOverview = "overview"
+	opManage   = "manage"
 )
 
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
@@ -74,6 +75,8 @@ func (c *Coordinator) handle(m *nats.Msg) {
 			f.doing("batcher %s is busy; it is being asked how it stands", req.Batcher)
 			return carry(b, func(answer func(wire.StatusReply)) { answer(wire.StatusReply{Status: b.status()}) })
 		})
+	case opManage:
+		answer(c, m, c.planManage, c.manage)
 	case opOverview:
 		plan := func(*struct{}) (plan, *schema.Fault) {
 			bounds := []bound{{opOverview, maxViews, "the overview"}}
@@ -293,6 +296,9 @@ func (c *Coordinator) claim(ctx context.Context, name string, seat *wire.SeatReq
 	case leaseUnknown:
 		return nil, &waitError{rec.Owner}
 	}
+	if why := c.unfit(&rec); why != "" {
+		return c.claimStray(ctx, seat, rec, rev, why)
+	}
 	b, fault := c.takeOver(ctx, rec, rev)
 	if fault != nil {
 		return nil, fault
@@ -318,14 +324,15 @@ func (c *Coordinator) claimDamaged(
 		return nil, unavailable("%v; if it has an owner, that writes it anew; else a new record begins in %v", d,
 			(c.damagedPatience() - time.Since(since)).Round(100*time.Millisecond))
 	case seat == nil:
-		return nil, &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf("%v, and no coordinator owns it", d)}
+		fault := &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf("%v, and no coordinator owns it", d)}
+		return nil, &strayError{d.batcher, d.revision, schema.Status{Batcher: d.batcher, Phase: schema.PhaseStopped}, fault}
 	}
 	c.log.Warn("damaged record replaced", "batcher", d.batcher, "error", d.cause)
 	return c.create(ctx, seat, d.revision)
 }
 
-// create makes the record that a seat request asks for. A rev above 0 is the revision of a damaged record to be
-// replaced.
+// create makes the record that a seat request asks for. A rev above 0 is the revision of a record to be replaced,
+// which is damaged or a stray.
 func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest, rev uint64) (*batcher, error) {
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {

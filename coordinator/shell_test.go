@@ -324,7 +324,7 @@ func TestStrayIsCollected(t *testing.T) {
 	if s := r.status(); s.Waiting != "no coordinator has data set gone" || s.Taken != 5 || s.Owner != "dead" {
 		t.Errorf("status: %+v", s)
 	}
-	expectFault(t, r.try(r.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeUnknownDataset)
+	expectFault(t, r.try(r.request(wire.ModeSeek, schema.State{})).Fault, schema.CodeUnknownDataset)
 	for _, name := range []string{"train", "old"} {
 		natstest.Eventually(t, name+" is collected", func() bool {
 			_, err := kv.Get(t.Context(), topology.BatcherKey(name))
@@ -357,6 +357,28 @@ func TestStrayWithAReader(t *testing.T) {
 	})
 	if _, ok := r.record(); !ok {
 		t.Error("collected, and its reader lives")
+	}
+}
+
+// TestStrayGivesItsName opens a batcher on another data set than that of its record, which no coordinator has: at once
+// when the run has no reader that lives, by taking over when it has one.
+func TestStrayGivesItsName(t *testing.T) {
+	c := setup(t)
+	kv := c.bucket()
+	gone := wire.Spec{Dataset: "gone", Version: 1}
+	c.put(kv, wire.Record{Batcher: "over", Owner: "dead", Reader: "R0", Phase: schema.PhaseDone, Spec: gone})
+	c.put(kv, wire.Record{Batcher: "left", Owner: "dead", Phase: schema.PhaseRunning, Spec: gone})
+	c.put(kv, wire.Record{Batcher: "held", Owner: "dead", Reader: "R0", Phase: schema.PhaseRunning, Spec: gone})
+	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond, ReaderLease: time.Minute}, new(hooks))
+	c.reader("over").start(0)
+	c.reader("left").start(0)
+	held := c.reader("held")
+	expectFault(t, held.try(held.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeInUse)
+	expectFault(t, held.try(held.request(wire.ModeStart, schema.State{})).Fault, schema.CodeUnknownDataset)
+	open := held.request(wire.ModeOpen, schema.State{})
+	open.TakeOver = true
+	if reply := held.try(open); reply.Fault != nil {
+		t.Errorf("taken over: %v", reply.Fault)
 	}
 }
 

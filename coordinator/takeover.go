@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -187,49 +186,8 @@ func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time
 // two seconds and writes the record anew.
 func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
 
-// unfit says why this coordinator cannot take a batcher over; empty when it can.
-func (c *Coordinator) unfit(rec *wire.Record) string {
-	switch {
-	case rec.Wire != wire.Version:
-		return fmt.Sprintf("no coordinator speaks wire version %d", rec.Wire)
-	case c.kinds[rec.Spec.Dataset] == nil:
-		return fmt.Sprintf("no coordinator has data set %s", rec.Spec.Dataset)
-	}
-	return ""
-}
-
-// lookStray remembers a batcher whose owner is dead and which this coordinator cannot take over, and deletes its record
-// after its idle timeout: a coordinator that could take it over would have done so.
-func (c *Coordinator) lookStray(ctx context.Context, rec wire.Record, rev uint64, why string) error {
-	lasts := owner.IdleTimeout(rec.Settings)
-	status := schema.Status{
-		Batcher: rec.Batcher, Phase: rec.Phase, Error: rec.Error, Dataset: rec.Spec.Dataset, Version: rec.Spec.Version,
-		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Owner: rec.Owner, Taken: rec.Taken, Fed: rec.Taken,
-		BatchBytes: rec.BatchBytes,
-	}
-	if !c.directory.stray(rec.Batcher, why, status, lasts+c.cfg.Lease, time.Now()) {
-		return nil
-	}
-	return c.removeStray(ctx, rec.Batcher, rev)
-}
-
-func (c *Coordinator) removeStray(ctx context.Context, name string, rev uint64) error {
-	err := c.records.remove(ctx, name, rev)
-	if errors.Is(err, errConflict) {
-		return nil // it changed: it is looked at again
-	}
-	if err == nil {
-		c.directory.forget(name)
-		c.log.Info("record collected that no coordinator could go on from", "batcher", name)
-	}
-	return err
-}
-
 // takeOver makes this coordinator the owner. Both results nil: another coordinator was faster.
 func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64) (*batcher, *schema.Fault) {
-	if why := c.unfit(&rec); why != "" {
-		return nil, c.strayFault(&rec, why)
-	}
 	unlock, ok := c.claims.lock(ctx, rec.Batcher)
 	if !ok {
 		return nil, unavailable("record of batcher %s: %v", rec.Batcher, ctx.Err())
@@ -253,7 +211,16 @@ func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64)
 	c.directory.note(rec.Batcher, seen{rev: rev, owner: rec.Owner}, false, time.Now())
 	c.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
 	b := c.adopt(rec, rev)
+	why := "which left"
+	if died {
+		why = "which died"
+	}
+	c.tellBatcher(wire.Event{
+		Name: rec.Batcher, Gen: rec.Gen, What: "taken over", Bad: died,
+		Why: fmt.Sprintf("by coordinator %s, from coordinator %s, %s", c.cfg.Name, dead, why),
+	})
 	if poisoned {
+		c.tellBatcher(wire.Event{Name: rec.Batcher, Gen: rec.Gen, What: "failed", Why: failureText(rec.Error), Bad: true})
 		c.log.Warn("batcher fails: its owners die", "batcher", rec.Batcher, "error", rec.Error.Message)
 		c.spawn(func() { c.discard(rec.Batcher, rec.Gen) })
 	}
@@ -296,16 +263,4 @@ func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 		"%d coordinators in a row died while they fed batcher %s (data set %s), and the trainer came no further than %d",
 		n.Count, rec.Batcher, rec.Spec.Dataset, rec.Taken)}
 	return true
-}
-
-// strayFault answers a request for a batcher that this coordinator cannot take over.
-func (c *Coordinator) strayFault(rec *wire.Record, why string) *schema.Fault {
-	f := &schema.Fault{Code: schema.CodeUnknownDataset, Message: fmt.Sprintf("batcher %s: %s", rec.Batcher, why)}
-	if rec.Wire != wire.Version { // a coordinator of its version may come
-		f = unavailable("the record of batcher %s is of wire version %d; coordinator %s speaks %d", rec.Batcher, rec.Wire, c.cfg.Name, wire.Version)
-	}
-	if _, left, ok := c.directory.strayOf(rec.Batcher, time.Now()); ok {
-		f.Message += fmt.Sprintf("; its record is deleted in %v", left.Round(time.Second))
-	}
-	return f
 }

@@ -58,6 +58,29 @@ type WorkerStatus struct {
 	Direct    string    `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
 	DirectPin []byte    `json:"direct_pin,omitempty"` // SHA-256 of the certificate that it shows there; empty where no TLS is spoken
 	Now       time.Time `json:"now,omitzero"`         // when it said so, by its own clock
+	Spent     []Spent   `json:"spent,omitempty"`      // where the time of its jobs went, by kind
+}
+
+// Spent is the time that a worker has spent on the jobs of one kind since it began: the sum, and of how many jobs.
+type Spent struct {
+	Kind        string `json:"kind"`
+	Queue       Sum    `json:"queue"`       // from when the worker had the job until it began with it
+	Materialize Sum    `json:"materialize"` // retries included
+	Store       Sum    `json:"store"`       // from there until the result is known to be stored
+}
+
+// Sum is a total time, and of how many.
+type Sum struct {
+	Total time.Duration `json:"total"`
+	N     uint64        `json:"n"`
+}
+
+// Mean is the total by the number; 0 of none.
+func (s Sum) Mean() time.Duration {
+	if s.N == 0 {
+		return 0
+	}
+	return s.Total / time.Duration(min(s.N, 1<<62))
 }
 
 // Running is a job that is being materialized, or whose result is being stored.

@@ -20,6 +20,7 @@ func (w *Worker) Status() schema.WorkerStatus {
 		Worker: w.worker(), Slots: slots, Running: running, Leaving: w.bell.draining.Load(), Now: time.Now(),
 	}
 	w.tally.figures(&s)
+	s.Spent = w.tally.spent(w.kinds)
 	trouble, missing := w.away.trouble(w.lanes.all())
 	if trouble != "" {
 		s.LastError = clip(trouble, 256) // as long as it lasts

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +31,20 @@ type counters struct {
 	returned               atomic.Uint64 // jobs handed back
 	abandoned              atomic.Uint64 // jobs whose context ended while they ran
 	full                   atomic.Uint64 // results refused because the store was full
+
+	queue, materialize, store sum // what the stages took
+}
+
+// sum is a total of times.
+type sum struct{ total, n atomic.Uint64 }
+
+func (s *sum) add(d time.Duration) {
+	s.total.Add(uint64(max(d, 0)))
+	s.n.Add(1)
+}
+
+func (s *sum) read() schema.Sum {
+	return schema.Sum{Total: time.Duration(s.total.Load()), N: s.n.Load()}
 }
 
 // tally is what a worker counts and says of itself. Its lock guards the figures of the status; counters are atomic.
@@ -55,6 +71,15 @@ func newTally(kinds map[string]*kind.Kind) *tally {
 func (t *tally) count(l *lane) *counters { return t.counts[l.data.kind.Name] }
 
 func (t *tally) observe(l *lane, stage string, d time.Duration) {
+	c := t.count(l)
+	switch stage {
+	case stageQueue:
+		c.queue.add(d)
+	case stageMaterialize:
+		c.materialize.add(d)
+	case stageStore:
+		c.store.add(d)
+	}
 	if t.stages != nil {
 		t.stages.WithLabelValues(l.data.kind.Name, stage).Observe(d.Seconds())
 	}
@@ -105,6 +130,18 @@ func (t *tally) figures(s *schema.WorkerStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.Done, s.Failed, s.Retried, s.LastError = t.done, t.failed, t.retries, t.lastError
+}
+
+// spent is where the time of the jobs went, by kind; kinds without a job have none.
+func (t *tally) spent(kinds map[string]*kind.Kind) (spent []schema.Spent) {
+	for _, token := range slices.Sorted(maps.Keys(kinds)) {
+		c := t.counts[kinds[token].Name]
+		s := schema.Spent{Kind: token, Queue: c.queue.read(), Materialize: c.materialize.read(), Store: c.store.read()}
+		if s.Queue.N > 0 {
+			spent = append(spent, s)
+		}
+	}
+	return spent
 }
 
 // clip bounds a text and makes it fit for the wire: a data set may put anything into it.

@@ -441,7 +441,7 @@ func (w *world) leftovers(ctx context.Context) ([]string, error) {
 	var left []string
 	names := w.js.StreamNames(ctx)
 	for name := range names.Name() {
-		if name != topology.BucketStream && name != topology.JobsStream {
+		if name != topology.BucketStream && name != topology.JobsStream && name != topology.EventsStream {
 			left = append(left, "stream "+name)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 type ServiceConfig struct {
 	Name, Version, Description string
 	Metadata                   map[string]string
-	Stats                      func() any // shown with every endpoint's statistics
+	Stats                      func() any   // shown with every endpoint's statistics
+	Ready                      func() error // why the service is of no use now, shown by PING; nil for always of use
 	Endpoints                  []Endpoint
 }
 
@@ -116,8 +118,18 @@ func (s *Service) Stop() error {
 	return err
 }
 
+// Unready is the key of a PING's metadata that says why the service is of no use now.
+const Unready = "unready"
+
 func (s *Service) ping() any {
-	return micro.Ping{ServiceIdentity: s.identity, Type: micro.PingResponseType}
+	identity := s.identity
+	if s.cfg.Ready != nil {
+		if err := s.cfg.Ready(); err != nil {
+			identity.Metadata = maps.Clone(identity.Metadata)
+			identity.Metadata[Unready] = err.Error()
+		}
+	}
+	return micro.Ping{ServiceIdentity: identity, Type: micro.PingResponseType}
 }
 
 func (s *Service) info() any {

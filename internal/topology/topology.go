@@ -18,8 +18,9 @@ import (
 
 // Names of what is shared by all batchers.
 const (
-	Bucket     = "jetbatch"      // records and leases
-	JobsStream = "jetbatch-jobs" // the work queue
+	Bucket       = "jetbatch"        // records and leases
+	JobsStream   = "jetbatch-jobs"   // the work queue
+	EventsStream = "jetbatch-events" // what happened, for people
 
 	BucketStream  = "KV_" + Bucket
 	ResultsPrefix = "jetbatch-results-" // of the names of result stores
@@ -90,7 +91,15 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	return nil
 }
 
-// Shared are the configurations of the bucket's stream, but for its FirstSeq, and of the job stream.
+// Bounds of the stream of events. One name that comes and goes for ever pushes no other's events out.
+const (
+	maxEvents        = 4096
+	maxEventsPerName = 128
+	maxEventAge      = 30 * 24 * time.Hour
+)
+
+// Shared are the configurations of the bucket's stream, but for its FirstSeq, of the job stream and of the stream of
+// events.
 func Shared(cfg Config) []jetstream.StreamConfig {
 	replicas := max(cfg.Replicas, 1)
 	return []jetstream.StreamConfig{
@@ -108,6 +117,15 @@ func Shared(cfg Config) []jetstream.StreamConfig {
 			// In memory, as results are: jobs that outlived them would be run once more for nothing.
 			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage, Replicas: replicas,
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
+		},
+		{
+			Name: EventsStream, Subjects: []string{wire.EventPrefix + ".*.*"},
+			Description: "jetbatch: what happened, for people",
+			Storage:     jetstream.FileStorage, Replicas: replicas,
+			MaxMsgs: maxEvents, MaxMsgsPerSubject: maxEventsPerName, MaxAge: maxEventAge, MaxMsgSize: wire.MaxEvent,
+			Discard: jetstream.DiscardOld,
+			// Each coordinator tells of a worker; what has one id is stored once.
+			Duplicates: 2 * time.Minute,
 		},
 	}
 }

@@ -89,7 +89,7 @@ func TestEnsureTwiceKeepsWhatIsThere(t *testing.T) {
 	}
 	refused(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, 1, 0))
 	publish(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, 1, 1), "another try")
-	if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream, topology.JobsStream}) {
+	if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream, topology.EventsStream, topology.JobsStream}) {
 		t.Fatalf("streams %v", got)
 	}
 }
@@ -281,7 +281,7 @@ func TestDeleteGenerationLeavesNothing(t *testing.T) {
 	}
 	for range 2 { // twice is fine
 		must(t, topology.DeleteGeneration(ctx, js, batcher, gen))
-		if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream, topology.JobsStream, topology.ResultsStream(batcher, other)}) {
+		if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream, topology.EventsStream, topology.JobsStream, topology.ResultsStream(batcher, other)}) {
 			t.Fatalf("streams %v", got)
 		}
 		jobs, err := js.Stream(ctx, topology.JobsStream)
@@ -295,7 +295,7 @@ func TestDeleteGenerationLeavesNothing(t *testing.T) {
 	}
 	must(t, js.DeleteStream(ctx, topology.JobsStream))
 	must(t, topology.DeleteGeneration(ctx, js, batcher, other)) // though there is no job stream any more
-	if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream}) {
+	if got := streams(t, ctx, js); !slices.Equal(got, []string{topology.BucketStream, topology.EventsStream}) {
 		t.Fatalf("streams %v", got)
 	}
 }

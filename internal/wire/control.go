@@ -255,3 +255,30 @@ type Report struct {
 type ApartReply struct {
 	Queued bool `json:"queued"`
 }
+
+// Action is what an operator wants of a batcher.
+type Action string
+
+// The actions.
+const (
+	ActionStop   Action = "stop"   // end the run; the record stays
+	ActionRemove Action = "remove" // delete the record and what is prepared
+)
+
+// ManageRequest ends or deletes a batcher that another process uses. Only an operator may ask.
+type ManageRequest struct {
+	Batcher string `json:"batcher"`
+	Request string `json:"request"` // as in SeatRequest
+	Action  Action `json:"action"`
+	Force   bool   `json:"force,omitempty"` // also delete one that runs
+	By      string `json:"by,omitempty"`    // who asks, for people; at most MaxBy bytes
+}
+
+// MaxBy bounds ManageRequest.By.
+const MaxBy = 128
+
+// ManageReply answers a ManageRequest. Status is how the batcher stood.
+type ManageReply struct {
+	Fault  *schema.Fault `json:"fault,omitempty"`
+	Status schema.Status `json:"status"`
+}

@@ -51,7 +51,7 @@ const callTimeout = 3 * time.Second
 
 // Examine runs all checks, in the order in which one thing needs the other.
 func Examine(ctx context.Context, d Deployment) []Finding {
-	e := &examination{Deployment: d, records: make(map[string]wire.Record)}
+	e := &examination{Deployment: d, records: make(map[string]wire.Record), stale: make(map[string]time.Duration)}
 	js, err := jetstream.New(d.Conn)
 	if err != nil {
 		e.find(Error, "server", err.Error(), "")
@@ -66,6 +66,7 @@ func Examine(ctx context.Context, d Deployment) []Finding {
 		e.streams(ctx)
 		e.strangers(ctx)
 		e.bucket(ctx)
+		e.writes(ctx)
 	}
 	e.fleet(ctx)
 	_, err = d.Conn.TLSConnectionState()
@@ -97,6 +98,8 @@ type examination struct {
 	records map[string]wire.Record // by batcher
 	ahead   time.Duration          // this machine's clock, against the server's
 	timed   bool                   // ahead is known
+
+	stale map[string]time.Duration // leases that stand still, by coordinator
 }
 
 func (e *examination) find(s Severity, check, text, fix string) {

@@ -140,7 +140,7 @@ func TestHealthy(t *testing.T) {
 	if jobs.CachedInfo().State.LastSeq != 0 || len(info.State.Subjects) != 0 {
 		t.Errorf("the permission check stored something: %+v, %+v", jobs.CachedInfo().State, info.State)
 	}
-	if names := js.StreamNames(t.Context()); len(slices.Collect(chanSeq(names.Name()))) != 2 {
+	if names := js.StreamNames(t.Context()); len(slices.Collect(chanSeq(names.Name()))) != 3 {
 		t.Error("the permission check made a stream")
 	}
 }
@@ -258,10 +258,67 @@ func TestBucket(t *testing.T) {
 	if found(findings, OK, "left") || found(findings, Warning, "left") {
 		t.Errorf("a lease that was given up is looked at:\n%s", list(findings))
 	}
-	e := new(examination)
+	e := &examination{stale: make(map[string]time.Duration)}
 	now := time.Now()
-	e.lease("dead", &jetstream.RawStreamMsg{Time: now.Add(-12 * time.Second)}, now)
+	for _, id := range []string{"dead", "c1"} {
+		e.lease(id, &jetstream.RawStreamMsg{Time: now.Add(-12 * time.Second)}, now)
+	}
+	e.state.Coordinators = []fleet.Coordinator{{Coordinator: "c1"}}
+	e.unstored()
 	expect(t, e.findings, Warning, "leases: the lease of coordinator dead has stood still for 12s")
+	expect(t, e.findings, Error, "store: the server stores nothing: coordinator c1 answers, and could not renew its lease for 12s")
+}
+
+// Servers of a cluster that are away or behind, and what the monitoring port says of write errors.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	three := func(change func(*jetstream.ClusterInfo)) []Finding {
+		e := new(examination)
+		c := &jetstream.ClusterInfo{Leader: "n1", Replicas: []*jetstream.PeerInfo{{Name: "n2", Current: true}, {Name: "n3", Current: true}}}
+		change(c)
+		if e.copies("S", &jetstream.StreamInfo{Config: jetstream.StreamConfig{Replicas: 3}, Cluster: c}) != (len(e.findings) == 0) {
+			t.Error("all is well, or is it?")
+		}
+		return e.findings
+	}
+	if f := three(func(*jetstream.ClusterInfo) {}); len(f) != 0 {
+		t.Errorf("all is well: %s", list(f))
+	}
+	expect(t, three(func(c *jetstream.ClusterInfo) { c.Leader = "" }), Error, "cluster: S has no leader")
+	expect(t, three(func(c *jetstream.ClusterInfo) { c.Replicas[1].Offline = true }), Warning,
+		"S: 1 server of 3 is away: n3; the next death stops the service")
+	expect(t, three(func(c *jetstream.ClusterInfo) { c.Replicas[0].Lag = 900 }), Warning, "S: a copy is behind: n2 (900 messages)")
+
+	nc, _ := natstest.RunInProcess(t).JetStream(quiet)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `{"status":"unavailable","error":"JetStream stream 'KV_jetbatch' write error: no space left on device"}`)
+			return
+		}
+		fmt.Fprint(w, `{"config":{"max_memory":8589934592,"max_storage":8589934592},
+			"meta_cluster":{"leader":"n1","cluster_size":3,"replicas":[{"name":"n2"},{"name":"n3","offline":true,"active":61000000000}]}}`)
+	}))
+	defer web.Close()
+	d := deployment(nc)
+	d.Monitor = web.URL
+	findings := Examine(t.Context(), d)
+	expect(t, findings, Error, "store: the server stores nothing: JetStream stream 'KV_jetbatch' write error: no space left")
+	expect(t, findings, Warning, "cluster: 1 server of 3 is away: n3, for 1m1s")
+}
+
+// A stream that refuses what is stored in it is found by storing something.
+func TestWriteIsTried(t *testing.T) {
+	t.Parallel()
+	nc, js := natstest.RunInProcess(t).JetStream(quiet)
+	for _, cfg := range topology.Shared(topology.Config{}) {
+		if cfg.Name == topology.EventsStream {
+			cfg.Discard, cfg.MaxBytes = jetstream.DiscardNew, 1
+		}
+		_, err := js.CreateStream(t.Context(), cfg)
+		must(t, err)
+	}
+	expect(t, Examine(t.Context(), deployment(nc)), Error, "store: a write is not confirmed: ")
 }
 
 func TestFleet(t *testing.T) {

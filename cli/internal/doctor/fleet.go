@@ -28,6 +28,7 @@ func (e *examination) fleet(ctx context.Context) {
 		return err
 	}, wire.CoordinatorPrefix+".overview")
 	var denied *schema.PermissionError
+	e.unstored()
 	if errors.As(err, &denied) {
 		e.failed("coordinators", "batchers and workers", err)
 		return

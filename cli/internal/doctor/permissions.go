@@ -28,6 +28,7 @@ var needs = map[string]topology.Needs{
 			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.MSG.DELETE." + probe, "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
 			"$JS.API.CONSUMER.DELETE.jetbatch-jobs." + probe, "$KV.jetbatch." + probe, wire.JobPrefix + "." + probe + ".b.g.1.0",
 			wire.ResultPrefix + "." + probe + ".g.0.1", wire.LanePrefix + "." + probe, wire.NoticePrefix + "." + probe,
+			wire.EventPrefix + "." + wire.EventBatcher + "." + probe,
 		},
 		Subscribe: []string{
 			wire.CoordinatorPrefix + ".seat", wire.CoordinatorPrefix + "." + probe + ".*", wire.WorkerPrefix + ".*", wire.ReaderPrefix + ".*",
@@ -54,7 +55,8 @@ var needs = map[string]topology.Needs{
 	"operator": {
 		Publish: []string{
 			"$JS.API.INFO", "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.NAMES", "$JS.API.STREAM.MSG.GET." + probe,
-			wire.CoordinatorPrefix + ".overview", wire.StatusPrefix + "." + probe, "$SRV.PING.jetbatch-coordinator", "$SRV.PING.jetbatch-worker",
+			wire.CoordinatorPrefix + ".overview", wire.CoordinatorPrefix + ".manage", wire.StatusPrefix + "." + probe,
+			"$SRV.PING.jetbatch-coordinator", "$SRV.PING.jetbatch-worker",
 		},
 	},
 }

@@ -95,7 +95,7 @@ func (e *examination) account(ctx context.Context) bool {
 	e.limit("file store", e.info.Store, e.info.Limits.MaxStore, "max_file", "records")
 	l := e.info.Limits
 	if l.MaxStreams > 0 && e.info.Streams+1 >= l.MaxStreams {
-		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one, for a moment two", e.info.Streams, count(l.MaxStreams, "stream")), "raise the account's max_streams to 2 + 2 x batchers or more")
+		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one, for a moment two", e.info.Streams, count(l.MaxStreams, "stream")), "raise the account's max_streams to 3 + 2 x batchers or more")
 	}
 	if l.MaxConsumers > 0 && e.info.Consumers >= l.MaxConsumers {
 		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one", e.info.Consumers, count(l.MaxConsumers, "consumer")), "raise the account's max_consumers to 2 x batchers or more")
@@ -133,6 +133,7 @@ type jsz struct {
 		MaxMemory int64 `json:"max_memory"`
 		MaxStore  int64 `json:"max_storage"`
 	} `json:"config"`
+	Meta *metaCluster `json:"meta_cluster"`
 }
 
 // monitor asks the monitoring port for the server's own limits, which no account can see.
@@ -148,6 +149,8 @@ func (e *examination) monitor(ctx context.Context) {
 		e.find(Error, "monitor", err.Error(), "is it the URL of the server's monitoring port, such as http://127.0.0.1:8222?")
 		return
 	}
+	e.healthz(ctx, strings.TrimSuffix(e.Monitor, "/")+"/healthz")
+	e.meta(server.Meta)
 	e.limit("the server's memory store", server.Memory, server.Config.MaxMemory, "max_memory_store", "jobs and batches on their way")
 	e.limit("the server's file store", server.Store, server.Config.MaxStore, "max_file_store", "records")
 	if n := server.Config.MaxMemory; n > 0 && n < 1<<30 {

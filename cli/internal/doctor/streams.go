@@ -30,12 +30,19 @@ func (e *examination) streams(ctx context.Context) {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			e.find(Note, "streams", want.Name+" is not there; the first coordinator makes it", "")
 			continue
+		case errors.Is(err, context.DeadlineExceeded) && clustered:
+			e.find(Error, "cluster", want.Name+" does not answer: it has no leader, since too few of the servers that hold it are there",
+				"start the servers that are away; of 3, 2 have to be there")
+			continue
 		case err != nil:
 			e.failed("streams", want.Name, err)
 			continue
 		}
 		if wrong := differences(want, info.Config); wrong != "" {
 			e.find(Error, "streams", want.Name+": "+wrong, remake)
+			continue
+		}
+		if !e.copies(want.Name, info) {
 			continue
 		}
 		text := fmt.Sprintf("%s: as it has to be, %s", want.Name, count(info.Config.Replicas, "replica"))
@@ -71,7 +78,12 @@ func middle(asked, answered time.Time) time.Time { return asked.Add(answered.Sub
 
 // differences says in which settings that matter a stream is not as wanted.
 func differences(want, got jetstream.StreamConfig) string {
-	unlimited := func(n int64) int64 { return max(n, -1) }
+	bound := func(n int64) int64 { // 0 and less are none
+		if n <= 0 {
+			return -1
+		}
+		return n
+	}
 	var wrong []string
 	for _, c := range []struct {
 		name      string
@@ -83,10 +95,10 @@ func differences(want, got jetstream.StreamConfig) string {
 		{"discard policy", want.Discard, got.Discard},
 		{"discard new per subject", want.DiscardNewPerSubject, got.DiscardNewPerSubject},
 		{"maximum of messages per subject", want.MaxMsgsPerSubject, got.MaxMsgsPerSubject},
-		{"maximum of messages", int64(-1), unlimited(got.MaxMsgs)},
-		{"maximum of bytes", int64(-1), unlimited(got.MaxBytes)},
-		{"maximum age", time.Duration(0), got.MaxAge},
-		{"maximum message size", int32(-1), max(got.MaxMsgSize, -1)},
+		{"maximum of messages", bound(want.MaxMsgs), bound(got.MaxMsgs)},
+		{"maximum of bytes", bound(want.MaxBytes), bound(got.MaxBytes)},
+		{"maximum age", want.MaxAge, got.MaxAge},
+		{"maximum message size", bound(int64(want.MaxMsgSize)), bound(int64(got.MaxMsgSize))},
 		{"republishing", want.RePublish, got.RePublish},
 		{"direct gets", want.AllowDirect, got.AllowDirect},
 		{"no acknowledgements", want.NoAck, got.NoAck},
@@ -115,7 +127,7 @@ func shown(v any) any {
 // strangers looks for streams of others that take what is not theirs, and at all stores of results.
 func (e *examination) strangers(ctx context.Context) {
 	seen := make(map[string]bool)
-	own := []string{topology.BucketStream, topology.JobsStream}
+	own := []string{topology.BucketStream, topology.JobsStream, topology.EventsStream}
 	for _, subject := range []string{"jetbatch.>", "$KV." + topology.Bucket + ".>"} {
 		err := e.ask(ctx, func(ctx context.Context) error {
 			list := e.js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))
@@ -200,8 +212,7 @@ func (e *examination) record(batcher string, data []byte) {
 func (e *examination) lease(id string, m *jetstream.RawStreamMsg, now time.Time) {
 	age := now.Sub(m.Time)
 	if age > coordinator.DefaultLease {
-		e.find(Warning, "leases", fmt.Sprintf("the lease of coordinator %s has stood still for %v", id, age.Round(time.Second)),
-			"it is dead, or cannot reach the server: another coordinator takes its batchers over; start one if there is none")
+		e.stale[id] = age // what that means, coordinators tell
 		return
 	}
 	e.find(OK, "leases", fmt.Sprintf("coordinator %s renewed its lease %v ago", id, age.Round(10*time.Millisecond)), "")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -56,12 +57,46 @@ func WaitingFor(b schema.Status) string {
 	case b.Error != nil:
 		return Failure(b.Error)
 	// What a reader that fell silent was waiting for counts no more.
+	case b.Phase == schema.PhaseStopped && b.Reader != "" && b.Waiting == "":
+		return "its trainer to start it"
 	case b.Phase == schema.PhaseRunning && b.Reader == "":
 		return fmt.Sprintf("a reader, for %v", idle)
 	case b.Phase == schema.PhaseRunning && b.IdleFor > 0:
 		return fmt.Sprintf("a reader, silent for %v", idle)
 	}
 	return b.Waiting
+}
+
+// Begun leaves out the batchers that were never started and have no reader, as an Open leaves one whose Start was
+// refused: nothing is in them but a name.
+func Begun(all []schema.Status) []schema.Status {
+	return slices.DeleteFunc(slices.Clone(all), func(b schema.Status) bool {
+		return b.Phase == schema.PhaseStopped && (b.Reader == "" || b.Seat == 0) && b.Waiting == "" && b.Error == nil
+	})
+}
+
+// Prepared is how many batches are ahead of the trainer, made or being made.
+func Prepared(b schema.Status) uint64 { return max(b.Fed, b.Taken) - b.Taken }
+
+// Loss says what goes with a batcher that is stopped or deleted. What a trainer saved is never among it.
+func Loss(b schema.Status) string {
+	var lost []string
+	if b.Reader != "" && b.IdleFor == 0 {
+		lost = append(lost, "the run under its reader, whose next take fails")
+	}
+	if n := Prepared(b); n > 0 {
+		lost = append(lost, fmt.Sprintf("batches %d to %d, which are prepared", b.Taken+1, b.Fed))
+	}
+	if b.Taken > 0 {
+		lost = append(lost, fmt.Sprintf("the record that %d were taken", b.Taken))
+	}
+	if b.Error != nil {
+		lost = append(lost, "why it "+Failure(b.Error))
+	}
+	if len(lost) == 0 {
+		return "nothing"
+	}
+	return legible.Line(strings.Join(lost, "; "))
 }
 
 // Failure says what ended a run, at which batch, and on which worker (or coordinator, for its own verdicts).

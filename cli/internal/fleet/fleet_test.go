@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ func TestWaitingFor(t *testing.T) {
 	for want, b := range map[string]schema.Status{
 		"":                            {Phase: schema.PhaseRunning, Reader: "r"},
 		"batch 7 is not committed":    {Phase: schema.PhaseRunning, Reader: "r", Waiting: "batch 7 is not committed"},
+		"its trainer to start it":     {Phase: schema.PhaseStopped, Reader: "r"},
 		"a reader, for 3s":            {Phase: schema.PhaseRunning, IdleFor: 3100 * time.Millisecond, Waiting: "batch 7"},
 		"a reader, silent for 9s":     {Phase: schema.PhaseRunning, Reader: "r", IdleFor: 9 * time.Second, Waiting: "batch 7"},
 		"failed: store_full":          {Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodeStoreFull}},
@@ -39,6 +41,24 @@ func TestWaitingFor(t *testing.T) {
 	}
 	if got := WaitingFor(schema.Status{Phase: schema.PhaseDone, IdleFor: time.Hour}); got != "" {
 		t.Errorf("a run that is done waits for %q", got)
+	}
+}
+
+// What was refused before it ever ran is no row of zeros.
+func TestBegun(t *testing.T) {
+	t.Parallel()
+	got := Begun([]schema.Status{
+		{Batcher: "refused", Phase: schema.PhaseStopped, Seat: 2}, {Batcher: "asked", Phase: schema.PhaseStopped, Reader: "r"},
+		{Batcher: "opened", Phase: schema.PhaseStopped, Reader: "r", Seat: 1},
+		{Batcher: "opening", Phase: schema.PhaseStopped, Waiting: "data set onda is being opened since 3s"},
+		{Batcher: "closed", Phase: schema.PhaseClosed}, {Batcher: "runs", Phase: schema.PhaseRunning},
+	})
+	var names []string
+	for _, b := range got {
+		names = append(names, b.Batcher)
+	}
+	if !slices.Equal(names, []string{"opened", "opening", "closed", "runs"}) {
+		t.Error(names)
 	}
 }
 

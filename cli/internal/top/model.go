@@ -4,13 +4,13 @@ package top
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -26,6 +26,7 @@ type Model struct {
 	server string
 	paused bool
 	held   []observation // while paused
+	untold []wire.Event  // likewise
 
 	at       time.Time // of the last observation
 	heard    time.Time // of the last that had an answer
@@ -33,7 +34,8 @@ type Model struct {
 	status   fleet.Status
 	batchers map[string]*track
 	workers  map[string]*pace
-	events   []Event // the latest first
+	slow     map[string]fleet.Slow // in the last minute, by worker
+	events   []Event               // the latest first
 
 	order    sorting
 	selected string // batcher
@@ -46,11 +48,12 @@ type observation struct {
 	err    error
 }
 
-// Event is something that went wrong.
+// Event is something that happened.
 type Event struct {
 	At   time.Time `json:"at"` // when it was seen; zero for what was there before
 	Who  string    `json:"who"`
 	Text string    `json:"text"`
+	Bad  bool      `json:"bad,omitempty"`
 }
 
 // New returns a model without anything to show yet; server is a name for the head line.
@@ -70,6 +73,7 @@ func (m *Model) Observe(at time.Time, s fleet.Status, err error) {
 		m.failure = legible.Line(err.Error())
 		return
 	}
+	s.Batchers = fleet.Begun(s.Batchers)
 	first := m.heard.IsZero()
 	m.failure, m.heard = "", at
 	m.watch(at, s, first)
@@ -84,41 +88,45 @@ func (m *Model) Observe(at time.Time, s fleet.Status, err error) {
 	}
 }
 
-// Events are the things that went wrong, the latest first.
+// Events are the things that happened, the latest first.
 func (m *Model) Events() []Event { return m.events }
 
-// watch notes what went wrong since the last observation.
+// Tell takes what coordinators told, the oldest first.
+func (m *Model) Tell(events []wire.Event) {
+	if m.paused {
+		m.untold = append(m.untold, events...)
+		m.untold = m.untold[max(0, len(m.untold)-maxEvents):]
+		return
+	}
+	for _, e := range events {
+		text := e.What
+		if e.Why != "" {
+			text += ": " + e.Why
+		}
+		m.insert(Event{e.At, legible.Line(e.Name), legible.Line(text), e.Bad})
+	}
+}
+
+// insert puts an event in its place among the others.
+func (m *Model) insert(e Event) {
+	i := slices.IndexFunc(m.events, func(x Event) bool { return !x.At.After(e.At) })
+	if i < 0 {
+		i = len(m.events)
+	}
+	m.events = slices.Insert(m.events, i, e)
+	m.events = m.events[:min(len(m.events), maxEvents)]
+}
+
+// watch notes the errors of workers since the last observation, which no coordinator tells.
 func (m *Model) watch(at time.Time, s fleet.Status, first bool) {
 	when := at
 	if first {
 		when = time.Time{}
 	}
-	note := func(who, format string, args ...any) {
-		m.events = slices.Insert(m.events, 0, Event{when, who, legible.Line(fmt.Sprintf(format, args...))})
-		m.events = m.events[:min(len(m.events), maxEvents)]
-	}
-	for _, b := range s.Batchers {
-		was := find(m.status.Batchers, func(x schema.Status) bool { return x.Batcher == b.Batcher })
-		if b.Error != nil && (was.Error == nil || *was.Error != *b.Error) {
-			note(b.Batcher, "%s", fleet.Failure(b.Error))
-		}
-		if b.Restarts > was.Restarts && b.Owner == was.Owner {
-			note(b.Batcher, "its results were lost; they are made again")
-		}
-	}
 	for _, w := range s.Workers {
 		was := find(m.status.Workers, func(x schema.WorkerStatus) bool { return x.Worker == w.Worker })
 		if w.LastError != "" && (w.LastError != was.LastError || w.Failed > was.Failed) {
-			note(w.Worker, "%s", w.LastError)
-		}
-	}
-	// A coordinator that has just begun has not heard of all workers yet.
-	same := slices.ContainsFunc(s.Coordinators, func(c fleet.Coordinator) bool {
-		return find(m.status.Coordinators, func(x fleet.Coordinator) bool { return x.Coordinator == c.Coordinator }).Coordinator != ""
-	})
-	for _, was := range m.status.Workers {
-		if same && find(s.Workers, func(x schema.WorkerStatus) bool { return x.Worker == was.Worker }).Worker == "" {
-			note(was.Worker, "the worker is gone")
+			m.insert(Event{when, w.Worker, legible.Line(w.LastError), true})
 		}
 	}
 }
@@ -147,9 +155,14 @@ func (m *Model) keep(at time.Time, s fleet.Status) {
 		if p == nil {
 			p = new(pace)
 		}
-		p.add(at, w.Done)
+		p.add(at, w)
 		m.workers[w.Worker] = p
 	}
+	lately := make([]schema.WorkerStatus, len(s.Workers))
+	for i, w := range s.Workers {
+		lately[i] = schema.WorkerStatus{Worker: w.Worker, Spent: m.workers[w.Worker].spent()}
+	}
+	m.slow = fleet.Slows(lately)
 }
 
 // Key does what a key stands for and reports whether it is the end.
@@ -166,6 +179,9 @@ func (m *Model) Key(k Key) (quit bool) {
 			for _, o := range held {
 				m.Observe(o.at, o.status, o.err)
 			}
+			untold := m.untold
+			m.untold = nil
+			m.Tell(untold)
 		}
 	case KeyUp, KeyDown:
 		if len(rows) > 0 {

@@ -310,17 +310,29 @@ func (v *view) workerTable(rows int, pages bool) {
 	}
 	// What is left is for the name, and for what it is at.
 	name := min(max(14, (v.width-70)/2), 36)
-	most := min(max(11, v.width-name-57), 32)
+	timed := v.width >= wideWorkers
+	if timed {
+		name = min(name, 20)
+	}
+	counts := countsWidth
+	if timed {
+		counts += timesWidth
+	}
+	most := min(max(11, v.width-name-counts), 32)
 	title := v.line()
 	text := "WORKER"
 	if pages && len(workers) > rows {
 		text = fmt.Sprintf("WORKER %d–%d of %d", first+1, first+rows, len(workers))
 	}
-	title.left(dim, "  "+text, name+2).left(dim, "  BUSY", 18).right(dim, "JOBS/S", 7).right(dim, "DONE", 10).right(dim, "RETRIED", 8).
+	title.left(dim, "  "+text, name+2).left(dim, "  BUSY", 18).right(dim, "JOBS/S", 7)
+	if timed {
+		title.right(dim, "A JOB", 10).left(dim, " SLOW", timesWidth-10)
+	}
+	title.right(dim, "DONE", 10).right(dim, "RETRIED", 8).
 		right(dim, "FAILED", 8).add(dim, "  ").add(dim, "LONGEST JOB")
-	serves := v.width-name-countsWidth-most >= 12
+	serves := v.width-name-counts-most >= 12
 	if serves {
-		title.to(name+countsWidth+most).add(dim, "  SERVES")
+		title.to(name+counts+most).add(dim, "  SERVES")
 	}
 	if len(workers) == 0 && v.heard.IsZero() {
 		v.blank()
@@ -341,12 +353,37 @@ func (v *view) workerTable(rows int, pages bool) {
 		} else {
 			l.right(dim, "–", 7)
 		}
+		if timed {
+			v.times(l, w)
+		}
 		l.right(plain, grouped(w.Done), 10).right(nonzero(w.Retried, warn), grouped(w.Retried), 8).
 			right(nonzero(w.Failed, bad), grouped(w.Failed), 8).add(plain, "  ").add(plain, at(w.Oldest, most))
 		if serves {
-			l.to(name+countsWidth+most).add(dim, "  "+strings.Join(w.Kinds, " "))
+			l.to(name+counts+most).add(dim, "  "+strings.Join(w.Kinds, " "))
 		}
 	}
+}
+
+// From this width on a worker's row says what its jobs took in the last minute, in so many columns.
+const (
+	wideWorkers = 130
+	timesWidth  = 28
+)
+
+// times says what a worker's jobs take to materialize, and at what it is slower than others.
+func (v *view) times(l *line, w schema.WorkerStatus) {
+	lately := schema.WorkerStatus{Spent: v.workers[w.Worker].spent()}
+	mean, known := fleet.PerJob(lately, func(s schema.Spent) schema.Sum { return s.Materialize })
+	text := "–"
+	if known {
+		text = milliseconds(mean, 1)
+	}
+	l.right(plain, text, 10)
+	text = ""
+	if s, slow := v.slow[w.Worker]; slow {
+		text = fmt.Sprintf(" %.1f x %s", float64(s.Mean)/float64(s.Others), s.Stage)
+	}
+	l.left(bad, text, timesWidth-10)
 }
 
 // at is the job that a worker has been at for longest; where there is no room for more, for how long.
@@ -380,18 +417,22 @@ func nonzero(n uint64, s style) style {
 	return s
 }
 
-// eventTable has what went wrong, the latest first.
+// eventTable has what happened, the latest first.
 func (v *view) eventTable(rows int) {
-	v.line().add(dim, "  LAST ERRORS")
+	v.line().add(dim, "  EVENTS")
 	if len(v.events) == 0 {
 		v.line().add(dim, "  none")
 	}
 	for _, e := range v.events[:min(rows, len(v.events))] {
 		at := "before  "
 		if !e.At.IsZero() {
-			at = e.At.Format("15:04:05")
+			at = e.At.In(v.at.Location()).Format("15:04:05")
 		}
-		v.line().add(dim, "  "+at+"  ").add(plain, e.Who).add(dim, ": ").add(bad, e.Text)
+		style := plain
+		if e.Bad {
+			style = bad
+		}
+		v.line().add(dim, "  "+at+"  ").add(plain, e.Who).add(dim, ": ").add(style, e.Text)
 	}
 }
 

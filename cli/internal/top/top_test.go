@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -51,10 +52,17 @@ func look(n int) fleet.Status {
 		},
 		Workers: []schema.WorkerStatus{
 			{Worker: "gpu-box-1", Kinds: []string{"images-v3-w2", "onda-v1-w2"}, Slots: 2, Running: 2, Done: uint64(1000 + 3*n), Retried: 2,
-				Oldest: &schema.Running{Batcher: "train-large", Seq: uint64(n*2 + 1), For: 1700 * time.Millisecond}},
-			{Worker: "gpu-box-2", Kinds: []string{"images-v3-w2", "onda-v1-w2"}, Slots: 2, Running: 1, Done: uint64(900 + 2*n), Failed: uint64(n / 30), LastError: lastError(n)},
+				Oldest: &schema.Running{Batcher: "train-large", Seq: uint64(n*2 + 1), For: 1700 * time.Millisecond}, Spent: spent(3*n, 400)},
+			{Worker: "gpu-box-2", Kinds: []string{"images-v3-w2", "onda-v1-w2"}, Slots: 2, Running: 1, Done: uint64(900 + 2*n), Failed: uint64(n / 30), LastError: lastError(n), Spent: spent(2*n, 1100)},
 		},
 	}
+}
+
+func spent(jobs, ms int) []schema.Spent {
+	sum := func(ms int) schema.Sum {
+		return schema.Sum{Total: time.Duration(jobs*ms) * time.Millisecond, N: uint64(jobs)}
+	}
+	return []schema.Spent{{Kind: "images-v3-w2", Queue: sum(1), Materialize: sum(ms), Store: sum(2)}}
 }
 
 func lastError(n int) string {
@@ -187,25 +195,26 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the first look: %+v", m.Events())
 	}
 	s := look(1)
-	s.Batchers[2].Restarts++
-	s.Workers = s.Workers[1:]
+	s.Workers[1].LastError = "out of memory"
 	for n := range 3 { // said again, it is no news
 		m.Observe(began.Add(time.Duration(n)*time.Second), s, nil)
 	}
+	press(m, KeyPause)
+	m.Tell([]wire.Event{
+		{At: began.Add(-time.Hour), Name: "c-1", What: "came"},
+		{At: began.Add(time.Minute), Name: "gpu-box-1", What: "died", Why: "silent for 4s\n", Bad: true},
+	})
+	if len(m.Events()) != 1 {
+		t.Errorf("while paused: %+v", m.Events())
+	}
+	press(m, KeyPause)
 	var got []string
 	for _, e := range m.Events() {
 		got = append(got, e.Who+": "+e.Text)
 	}
-	want := []string{"gpu-box-1: the worker is gone", "train-large: its results were lost; they are made again"}
+	want := []string{"gpu-box-1: died: silent for 4s", "gpu-box-2: out of memory", "c-1: came"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
-	}
-	replaced := observed(0)
-	s = look(1)
-	s.Coordinators[0].Coordinator, s.Workers = "c-2", nil
-	replaced.Observe(began.Add(time.Second), s, nil)
-	if len(replaced.Events()) != 0 {
-		t.Errorf("a new coordinator that has heard nobody yet: %+v", replaced.Events())
 	}
 	late := New("")
 	late.Observe(began, look(40), nil)

@@ -101,20 +101,44 @@ func (t *track) timing() (sum schema.Timing, batches uint64) {
 	return sum, batches
 }
 
-// pace is how many jobs a worker has done lately.
-type pace struct{ samples []doneAt }
+// pace is how many jobs a worker has done lately, and where the time of those of the last minute went.
+type pace struct{ samples, long []doneAt }
 
 type doneAt struct {
-	at   time.Time
-	done uint64
+	at    time.Time
+	done  uint64
+	spent []schema.Spent
 }
 
-func (p *pace) add(at time.Time, done uint64) {
-	if n := len(p.samples); n > 0 && done < p.samples[n-1].done {
-		p.samples = nil // another process of the same name
+func (p *pace) add(at time.Time, w schema.WorkerStatus) {
+	if n := len(p.samples); n > 0 && w.Done < p.samples[n-1].done {
+		p.samples, p.long = nil, nil // another process of the same name
 	}
-	p.samples = append(p.samples, doneAt{at, done})
-	p.samples = p.samples[older(p.samples, at.Add(-shortSpan), func(s doneAt) time.Time { return s.at }):]
+	when := func(s doneAt) time.Time { return s.at }
+	p.samples = append(p.samples, doneAt{at, w.Done, nil})
+	p.samples = p.samples[older(p.samples, at.Add(-shortSpan), when):]
+	p.long = append(p.long, doneAt{at, w.Done, w.Spent})
+	p.long = p.long[older(p.long, at.Add(-span), when):]
+}
+
+// spent is where the time went in the last minute.
+func (p *pace) spent() (lately []schema.Spent) {
+	first, last := p.long[0], p.long[len(p.long)-1]
+	for _, s := range last.spent {
+		before := find(first.spent, func(b schema.Spent) bool { return b.Kind == s.Kind })
+		lately = append(lately, schema.Spent{
+			Kind: s.Kind, Queue: less(s.Queue, before.Queue), Materialize: less(s.Materialize, before.Materialize),
+			Store: less(s.Store, before.Store),
+		})
+	}
+	return lately
+}
+
+func less(a, b schema.Sum) schema.Sum {
+	if a.N < b.N {
+		return a
+	}
+	return schema.Sum{Total: a.Total - b.Total, N: a.N - b.N}
 }
 
 func (p *pace) rate() (perSecond float64, known bool) {

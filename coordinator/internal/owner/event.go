@@ -34,6 +34,14 @@ type (
 		Request *wire.StopRequest
 	}
 
+	// EndAsked is an operator's request to stop the run, or to delete the batcher, whoever is seated. It is answered as
+	// StopAsked is.
+	EndAsked struct {
+		Token  Token
+		Remove bool
+		Force  bool // delete one that runs
+	}
+
 	// Credited is a reader's word on how far it has come.
 	Credited struct {
 		Token  Token
@@ -200,6 +208,7 @@ func (Tick) event()          {}
 func (Fleet) event()         {}
 func (SeatAsked) event()     {}
 func (StopAsked) event()     {}
+func (EndAsked) event()      {}
 func (Credited) event()      {}
 func (Reported) event()      {}
 func (Produced) event()      {}

@@ -109,6 +109,8 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 		o.requests.add(&asking{token: e.Token, seat: e.Request, key: e.Key, asked: now}, o.ledger.rec.Batcher)
 	case StopAsked:
 		o.askedToStop(now, e)
+	case EndAsked:
+		o.requests.add(&asking{token: e.Token, end: &e, asked: now}, o.ledger.rec.Batcher)
 	case Credited:
 		o.credited(now, e)
 	case Reported:
@@ -283,6 +285,8 @@ func (o *Owner) refuseLate(e Event) {
 	case SeatAsked:
 		o.out.emit(ReplySeat{e.Token, wire.SeatReply{Fault: changingHands}})
 	case StopAsked:
+		o.out.emit(ReplyStop{e.Token, wire.StopReply{Fault: changingHands}})
+	case EndAsked:
 		o.out.emit(ReplyStop{e.Token, wire.StopReply{Fault: changingHands}})
 	case Opened:
 		if e.Fault == nil {

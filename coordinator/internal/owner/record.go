@@ -84,10 +84,11 @@ func (l *ledger) recorded(now time.Time, e Recorded) *change {
 	case e.Outcome == Done:
 		l.rec, l.key, l.rev, l.damaged = c.next, c.key, e.Revision, false
 		l.unsaved, l.trouble = time.Time{}, ""
-	case e.Outcome == Silent: // the next change finds out what became of this one
-		l.unsaved, l.trouble = now, e.Reason
-		fallthrough
 	default:
+		if e.Outcome == Silent { // the next change finds out what became of this one
+			l.unsaved = now
+		}
+		l.trouble = e.Reason
 		l.writeAt = now.Add(Beat)
 	}
 	return c

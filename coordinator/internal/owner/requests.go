@@ -14,8 +14,9 @@ const maxQueued = 64
 // before may not be true any more.
 type asking struct {
 	token    Token
-	seat     *wire.SeatRequest // one of the two
+	seat     *wire.SeatRequest // one of the three
 	stop     *wire.StopRequest
+	end      *EndAsked
 	key      wire.Digest // of the Spec that seat asks for
 	asked    time.Time
 	patience time.Time // until when it waits for a data set to open; zero while it does not
@@ -61,7 +62,7 @@ func (r *requests) pop() *asking {
 
 // answer answers a request that failed, without a doubt.
 func (r *requests) answer(a *asking, fault *schema.Fault) {
-	if a.stop != nil {
+	if a.seat == nil {
 		r.out.emit(ReplyStop{a.token, wire.StopReply{Fault: fault}})
 	} else {
 		r.out.emit(ReplySeat{a.token, wire.SeatReply{Fault: fault}})
@@ -76,7 +77,7 @@ func (r *requests) refuse(fault *schema.Fault) {
 	case a == nil: // it was answered when the batcher changed hands
 	case fault.Code == schema.CodeUnavailable:
 		r.answer(a, fault)
-	case a.stop != nil:
+	case a.seat == nil:
 		r.answers.confirm(ReplyStop{a.token, wire.StopReply{Fault: fault}})
 	default:
 		r.answers.confirm(ReplySeat{a.token, wire.SeatReply{Fault: fault}})

@@ -220,6 +220,9 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "stop":
 		s.token++
 		return StopAsked{s.token, &wire.StopRequest{Batcher: "train", Reader: reader, Request: request, Leave: w.has("leave")}}, nil
+	case "end":
+		s.token++
+		return EndAsked{s.token, w.has("remove"), w.has("force")}, nil
 	case "credit":
 		return s.credit(w), nil
 	case "produced":

@@ -48,6 +48,8 @@ func (s *seats) carryOn(now time.Time) {
 		switch {
 		case a.making:
 			return
+		case a.end != nil:
+			s.end(now, a)
 		case a.stop != nil:
 			s.stop(now, a)
 		default:

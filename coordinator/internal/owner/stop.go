@@ -35,16 +35,47 @@ func (s *seats) stop(now time.Time, a *asking) {
 			r.Seat++
 			return
 		}
-		r.Phase, r.Gen, r.Verdict, r.FloorState = schema.PhaseClosed, "", nil, nil
+		closeIn(r)
 	})
+}
+
+func closeIn(r *wire.Record) {
+	r.Phase, r.Gen, r.Verdict, r.FloorState = schema.PhaseClosed, "", nil, nil
+}
+
+// end ends the run on an operator's word, whoever is seated, and deletes the record where that is asked for. A run is
+// stopped first, so that its reader hears of its end and does not make the record anew.
+func (s *seats) end(now time.Time, a *asking) {
+	rec := &s.ledger.rec
+	running := rec.Phase == schema.PhaseRunning
+	switch {
+	case a.end.Remove && running && !a.end.Force:
+		s.refuse(schema.CodeInUse, "batcher %s runs", rec.Batcher)
+	case a.end.Remove && !running:
+		s.ledger.retire()
+	case rec.Phase == schema.PhaseClosed || rec.Phase == schema.PhaseStopped:
+		s.requests.confirm(ReplyStop{a.token, wire.StopReply{Error: rec.Error}})
+	default:
+		a.before, a.failure = s.ledger.lane(), rec.Error
+		s.ledger.record(toStop, func(r *wire.Record) {
+			r.Since = now
+			if s.feeder.gen != nil {
+				r.Taken = s.feeder.gen.Taken()
+			}
+			closeIn(r)
+		})
+	}
 }
 
 // stopped goes on when the stop is in the record.
 func (s *seats) stopped(a *asking) {
-	if !a.stop.Leave {
+	if a.stop == nil || !a.stop.Leave {
 		s.feeder.discard(a.before)
 		s.out.info("batcher stopped", "gen", a.before.gen)
 	}
 	s.feeder.notify()
+	if a.end != nil && a.end.Remove {
+		return // it is carried on: the record is deleted now
+	}
 	s.requests.end(ReplyStop{a.token, wire.StopReply{Error: a.failure}})
 }

@@ -119,12 +119,20 @@ func (o *Owner) retired(now time.Time, e Retired) {
 	switch e.Outcome {
 	case Done:
 		lane, idle := o.ledger.lane(), now.Sub(o.reader.heard)
-		o.out.info("idle batcher collected", "gen", lane.gen, "idle", idle.Round(time.Second).String())
+		if a := o.requests.asking; a != nil { // an operator's
+			o.requests.end(ReplyStop{a.token, wire.StopReply{}})
+		} else {
+			o.out.info("idle batcher collected", "gen", lane.gen, "idle", idle.Round(time.Second).String())
+		}
 		o.feeder.discard(lane)
 		o.end()
 	case Conflict:
 		o.depose(e.Owner)
 	case Silent, Failed:
+		if o.requests.asking != nil {
+			o.requests.refuse(unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason))
+			return
+		}
 		o.out.warn("idle batcher not collected yet", "error", e.Reason)
 	}
 }

@@ -1,0 +1,114 @@
+package coordinator
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// tell stores an event, without waiting whether it is stored: events are for people, and nothing depends on one. Of
+// events with one id, which coordinators give to what all of them see, the stream keeps the first.
+func (c *Coordinator) tell(e wire.Event, id string) {
+	if e.By == "" {
+		e.By = c.cfg.Name
+	}
+	if len(e.Why) > wire.MaxWhy {
+		e.Why = strings.ToValidUTF8(e.Why[:wire.MaxWhy], "") + "…"
+	}
+	data, err := json.Marshal(e)
+	if err != nil || len(data) > wire.MaxEvent {
+		return // a text of another process that is nearly all escapes
+	}
+	m := &nats.Msg{Subject: wire.EventSubject(e), Data: data}
+	if id != "" {
+		m.Header = nats.Header{jetstream.MsgIDHeader: []string{id}}
+	}
+	if err := c.nc.PublishMsg(m); err != nil {
+		c.log.Debug("event not told", "what", e.What, "error", err)
+	}
+}
+
+// tellWorker tells of a worker. All coordinators hear the same beats, so the beat makes the id.
+func (c *Coordinator) tellWorker(what, why string, beat schema.WorkerStatus, bad bool) {
+	id := strings.Join([]string{beat.Worker, what, beat.Now.UTC().Format(time.RFC3339Nano)}, "/")
+	c.tell(wire.Event{Role: wire.EventWorker, Name: beat.Worker, What: what, Why: why, Bad: bad}, id)
+}
+
+// tellCoordinator tells of a coordinator.
+func (c *Coordinator) tellCoordinator(name, what, why string, bad bool) {
+	c.tell(wire.Event{Role: wire.EventCoordinator, Name: name, What: what, Why: why, Bad: bad}, "")
+}
+
+// tellBatcher tells of a batcher.
+func (c *Coordinator) tellBatcher(e wire.Event) {
+	e.Role = wire.EventBatcher
+	c.tell(e, "")
+}
+
+// changes are the events that a change of a batcher's record stands for.
+func changes(before, after *wire.Record) (events []wire.Event) {
+	add := func(what, why string, bad bool) {
+		events = append(events, wire.Event{Name: after.Batcher, Gen: after.Gen, What: what, Why: why, Bad: bad})
+	}
+	switch reader := after.Reader; {
+	case before.Reader == reader:
+	case before.Reader == "":
+		add("opened", "by reader "+reader, false)
+	case reader == "":
+		add("left", fmt.Sprintf("by reader %s, at %d", before.Reader, after.Taken), false)
+	default:
+		add("taken over", fmt.Sprintf("by reader %s, from reader %s", reader, before.Reader), false)
+	}
+	switch {
+	case after.Gen == "" || before.Gen == after.Gen && before.Position == after.Position:
+	case before.Gen == "":
+		add("begun", "", false)
+	case before.Gen == after.Gen:
+		add("re-seated", fmt.Sprintf("from %d to %d, which is held", before.Taken, after.Taken), false)
+	case before.Seat == after.Seat:
+		add("begun anew", fmt.Sprintf("at %d: the store of its results was lost", after.Taken), true)
+	default:
+		add("begun anew", fmt.Sprintf("at a state that is not held, or by Start; %d were taken", before.Taken), false)
+	}
+	if after.Accepted != "" && after.Accepted != before.Accepted {
+		add("change accepted", after.Accepted, false)
+	}
+	if before.Phase == after.Phase {
+		return events
+	}
+	switch after.Phase {
+	case schema.PhaseFailed:
+		add("failed", failureText(after.Error), true)
+	case schema.PhaseDone:
+		add("done", fmt.Sprintf("%d taken", after.Taken), false)
+	case schema.PhaseClosed:
+		add("stopped", fmt.Sprintf("at %d", before.Taken), false)
+	case schema.PhaseRunning, schema.PhaseStopped:
+	}
+	return events
+}
+
+// failureText says what ended a run, at which batch and where.
+func failureText(f *schema.Fault) string {
+	if f == nil {
+		return ""
+	}
+	text := f.Code
+	if f.Seq > 0 {
+		text = fmt.Sprintf("batch %d: %s", f.Seq, text)
+	}
+	if f.Worker != "" {
+		text = "on " + f.Worker + ", " + text
+	}
+	if f.Message != "" {
+		text += ": " + f.Message
+	}
+	return text
+}
