@@ -8,6 +8,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
@@ -41,7 +42,7 @@ type Config struct {
 // Dataset is a data set of labelled Onda signals. Next and Materialize are
 // safe for concurrent use.
 type Dataset struct {
-	iterator dataset.Iterator[State, Job]
+	iterator func() (dataset.Iterator[State, Job], error) // made by the first Next: workers have none
 	start    State
 	signals  []LabeledSignal
 	encoding map[string]uint8
@@ -101,7 +102,7 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 		return nil, err
 	}
 	return &Dataset{
-		iterator: iterator,
+		iterator: sync.OnceValues(iterator),
 		start:    StartState(p.Mode, p.Seed),
 		signals:  opened.signals,
 		encoding: opened.encoding,
@@ -131,7 +132,10 @@ func (p *Params) selector(own ChannelSelector) (ChannelSelector, error) {
 	return nil, fmt.Errorf("%w: selector %q", ErrParams, p.Selector)
 }
 
-func (p *Params) iterator(o *opened, b *budget, ownSelector bool) (dataset.Iterator[State, Job], error) {
+// iterator checks all that the iterator will ask for, and returns how it is
+// made.
+func (p *Params) iterator(o *opened, b *budget, ownSelector bool) (func() (dataset.Iterator[State, Job], error),
+	error) {
 	cfg := WindowConfig{
 		Signals: o.signals, BatchSize: p.BatchSize, BatchDuration: time.Duration(p.BatchDuration),
 		Channels: o.channels, NChannels: p.NChannels,
@@ -139,56 +143,43 @@ func (p *Params) iterator(o *opened, b *budget, ownSelector bool) (dataset.Itera
 		MissingChannels: p.Selector == selectZeroMissing || ownSelector,
 	}
 	if p.Mode == ModeEpochs {
-		return NewEpochBatches(EpochConfig{
+		epochs := EpochConfig{
 			WindowConfig: cfg, Stride: time.Duration(p.Stride), Epochs: p.Epochs, DropLast: p.DropLast,
-		})
+		}
+		return func() (dataset.Iterator[State, Job], error) { return newEpochBatches(epochs), nil }, epochs.check()
 	}
-	labelWeights := p.LabelWeights
+	random := RandomConfig{WindowConfig: cfg, SignalWeights: p.SignalWeights, LabelWeights: p.LabelWeights}
 	if p.ClassWeights != nil {
-		labels := int64(0)
+		random.ClassWeights = make(map[uint8]float64, len(p.ClassWeights))
+		runs := int64(0)
 		for i := range o.signals {
-			labels += int64(len(o.signals[i].Labels))
+			runs += int64(len(o.signals[i].Labels.ends))
 		}
-		const weights = 2 * 8 // a weight for each, and what they come to up to it
-		if err := b.take("the weights of labels", weights*labels); err != nil {
-			return nil, err
-		}
-		var err error
-		if labelWeights, err = classWeights(o.signals, o.encoding, p.ClassWeights); err != nil {
+		if err := b.take("the weights of labels", 8*runs); err != nil {
 			return nil, err
 		}
 	}
-	return NewRandomBatches(RandomConfig{WindowConfig: cfg, SignalWeights: p.SignalWeights, LabelWeights: labelWeights})
-}
-
-// classWeights spreads weights by label name over the labels of each signal.
-func classWeights(signals []LabeledSignal, encoding map[string]uint8, byName map[string]float64) ([][]float64, error) {
-	var byCode [256]float64
-	for i := range byCode {
-		byCode[i] = 1
-	}
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		code, ok := encoding[name]
+	for _, name := range slices.Sorted(maps.Keys(p.ClassWeights)) {
+		code, ok := o.encoding[name]
 		if !ok {
 			return nil, fmt.Errorf("%w: class weight for %q", ErrEncoding, name)
 		}
-		byCode[code] = byName[name]
+		random.ClassWeights[code] = p.ClassWeights[name]
 	}
-	out := make([][]float64, len(signals))
-	for i, s := range signals {
-		out[i] = make([]float64, len(s.Labels))
-		for j, code := range s.Labels {
-			out[i][j] = byCode[code]
-		}
-	}
-	return out, nil
+	return func() (dataset.Iterator[State, Job], error) { return newRandomBatches(random) }, random.check()
 }
 
 // Start is the first state, from Params.Seed.
 func (d *Dataset) Start() (State, error) { return d.start, nil }
 
 // Next is the mode's [RandomBatches] or [EpochBatches].
-func (d *Dataset) Next(state State) (Job, State, error) { return d.iterator.Next(state) }
+func (d *Dataset) Next(state State) (Job, State, error) {
+	iterator, err := d.iterator()
+	if err != nil {
+		return Job{}, state, err
+	}
+	return iterator.Next(state)
+}
 
 // Signals are the labelled signals that windows are cut from. Do not change
 // them.

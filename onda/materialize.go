@@ -165,7 +165,7 @@ func (d *Dataset) readLabels(ctx context.Context, w *window, into []uint8) error
 	from := grid.nearest(w.span.Start - w.signal.LabelSpan.Start)
 	stored := w.signal.Stored
 	if stored == nil {
-		copy(into, w.signal.Labels[from:])
+		w.signal.Labels.Copy(into, int(from))
 		return nil
 	}
 	first := grid.nearest(w.span.Start - stored.Span.Start)
