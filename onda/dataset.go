@@ -29,8 +29,9 @@ type Config struct {
 	// half of GOMEMLIMIT, or, if that is not set, to 512 MiB, half of what the
 	// Compose files give a coordinator.
 	OpenBytes int64
-	// CacheBytes bounds the decompressed lpcm.zst recordings that are kept.
-	// Negative keeps none. Defaults to 256 MiB.
+	// CacheBytes bounds what is kept in memory of decompressed lpcm.zst
+	// recordings, where Params do not say so. Negative keeps none. Defaults to
+	// 256 MiB.
 	CacheBytes int64
 	// Concurrency bounds the windows that are read at once, over all batches.
 	// Defaults to 8.
@@ -101,6 +102,10 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	if err := p.fits(&opened); err != nil {
 		return nil, err
 	}
+	reader, err := newReader(source, p.CacheDir, p.cacheBytes(cfg.CacheBytes), int64(len(opened.signals)))
+	if err != nil {
+		return nil, err
+	}
 	return &Dataset{
 		iterator: sync.OnceValues(iterator),
 		start:    StartState(p.Mode, p.Seed),
@@ -111,9 +116,17 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 		content:  p.Fingerprint == fingerprintContent,
 		double:   p.DType == dtypeFloat64,
 		selector: selector,
-		reader:   &reader{source: source, cache: newByteCache(cmp.Or(cfg.CacheBytes, 256<<20))},
+		reader:   reader,
 		slots:    make(chan struct{}, max(1, cmp.Or(cfg.Concurrency, 8))),
 	}, nil
+}
+
+// cacheBytes bounds the folder or the memory that windows are kept in.
+func (p *Params) cacheBytes(memory int64) int64 {
+	if p.CacheDir != "" {
+		return cmp.Or(p.CacheBytes, 16<<30)
+	}
+	return cmp.Or(p.CacheBytes, memory, 256<<20)
 }
 
 func (p *Params) selector(own ChannelSelector) (ChannelSelector, error) {

@@ -30,8 +30,9 @@ func digest(data []byte) string {
 // were kept, and of every sample file size and time of its last change or, by
 // Params.Fingerprint, its content. The files are looked at when it is called.
 // A file that cannot be opened is an error. Of a [Source] whose objects have no
-// ModTime, only sizes count. The parameters dir, allow_links and files change
-// nothing that is digested, and are no part of a state's origin.
+// ModTime, only sizes count. The parameters that say where files are and how
+// they are read change nothing that is digested, and are no part of a state's
+// origin.
 func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) {
 	files := make([]*Signal, 0, len(d.signals))
 	seen := make(map[string]bool, len(d.signals))
@@ -65,7 +66,9 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 	}
 	whole := sum.Sum128().Bytes()
 	return dataset.Fingerprint{
-		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{"dir", "allow_links", "files"},
+		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{
+			"dir", "allow_links", "files", "cache_dir", "cache_bytes",
+		},
 	}, nil
 }
 

@@ -236,7 +236,7 @@ func TestStoredLabels(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := &counting{Source: Dir(dir)}
-	d := &Dataset{signals: []LabeledSignal{sub}, reader: newReader(src, 0)}
+	d := &Dataset{signals: []LabeledSignal{sub}, reader: testReader(t, src, 0)}
 	got := make([]uint8, 2)
 	if err := d.readLabels(t.Context(), &window{signal: &sub, span: seconds(9, 11)}, got); err != nil || got[0] != 9 {
 		t.Errorf("got %v, %v", got, err)

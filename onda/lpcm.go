@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // float is what samples can be asked for as.
@@ -58,7 +61,32 @@ func decode[T float](into []T, s *Signal, raw []byte, channels []int) {
 // reader reads stored samples by range. It is safe for concurrent use.
 type reader struct {
 	source Source
-	cache  *byteCache
+	quick  *zstd.Decoder // of frames that are decompressed whole, many at once
+	memory *cache
+	folder *folder // in place of memory, if there is one
+
+	mu         sync.Mutex
+	indices    map[string]*frames
+	indexBytes int64
+}
+
+// newReader makes a reader that keeps up to so many bytes: in the folder dir,
+// or in memory if that is empty. files is about how many there are.
+func newReader(source Source, dir string, limit, files int64) (*reader, error) {
+	quick, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(quickFrame), zstd.WithDecoderMaxWindow(maxZstdWindow))
+	if err != nil {
+		return nil, fmt.Errorf("onda: zstd: %w", err)
+	}
+	r := &reader{source: source, quick: quick, indices: map[string]*frames{}}
+	// In so many draws nearly every file has come up.
+	patience := 8 * files
+	if dir != "" {
+		r.folder = newFolder(dir, limit, patience)
+	} else {
+		r.memory = newCache(limit, patience)
+	}
+	return r, nil
 }
 
 // raw returns count stored samples of every channel, interleaved, beginning

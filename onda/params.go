@@ -48,6 +48,15 @@ type Params struct {
 	// Files is "check", which holds the length of every sample file against its
 	// row when the data set is opened, or "trust". Defaults to "check".
 	Files string `json:"files,omitempty"`
+	// CacheDir is a folder of the worker's machine for what takes long to read
+	// again: decompressed recordings of lpcm.zst files that have one frame. It is
+	// made if only it is missing. Several processes may share it, and copies
+	// outlive them. Defaults to none: memory.
+	CacheDir string `json:"cache_dir,omitempty"`
+	// CacheBytes bounds the copies in CacheDir, or those that a process keeps in
+	// memory. Negative keeps none. Defaults to 16 GiB in a folder, and to
+	// [Config].CacheBytes in memory.
+	CacheBytes int64 `json:"cache_bytes,omitempty"`
 	// Fingerprint is "stat", by size and time of every sample file, or
 	// "content", by what they hold: see [Dataset.Fingerprint]. Defaults to
 	// "stat".
