@@ -60,10 +60,11 @@ func decode[T float](into []T, s *Signal, raw []byte, channels []int) {
 
 // reader reads stored samples by range. It is safe for concurrent use.
 type reader struct {
-	source Source
-	quick  *zstd.Decoder // of frames that are decompressed whole, many at once
-	memory *cache
-	folder *folder // in place of memory, if there is one
+	source  Source
+	quick   *zstd.Decoder // of frames that are decompressed whole, many at once
+	scratch sync.Pool     // of *[]byte, their content
+	memory  *cache
+	folder  *folder // in place of memory, if there is one
 
 	mu         sync.Mutex
 	indices    map[string]*frames

@@ -301,6 +301,8 @@ func FuzzCompressed(f *testing.F) {
 		}
 		f.Add(packed, uint16(size), uint16(7))
 	}
+	f.Add(framed(f, bytes.Repeat([]byte("abc\x00"), 4000), 1000, true), uint16(900), uint16(7))
+	f.Add(framed(f, bytes.Repeat([]byte("abc\x00"), 4000), 1000, false), uint16(900), uint16(7))
 	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x00, 0x00}, uint16(0), uint16(1))
 	f.Fuzz(func(t *testing.T, data []byte, first, count uint16) {
 		s := testSignal(1)

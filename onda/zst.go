@@ -123,14 +123,17 @@ func (r *reader) quickFrames(f *frames, obj Object, i int, from, to int64, out [
 	if got, err := obj.ReadAt(packed, f.begins[i]); got < len(packed) {
 		return nil, 0, &sourceError{notEOF(err, fmt.Errorf("%w: it is shorter than its index says", ErrTruncated))}
 	}
+	scratch, _ := r.scratch.Get().(*[]byte)
+	if scratch == nil {
+		scratch = new([]byte)
+	}
+	defer r.scratch.Put(scratch)
 	for ; i < n; i++ {
-		start := len(out)
-		whole, err := r.quick.DecodeAll(packed[:f.begins[i+1]-f.begins[i]], out)
+		content, err := r.quick.DecodeAll(packed[:f.begins[i+1]-f.begins[i]], (*scratch)[:0])
 		if err != nil {
 			return nil, 0, err
 		}
-		packed = packed[f.begins[i+1]-f.begins[i]:]
-		content := whole[start:]
+		*scratch, packed = content, packed[f.begins[i+1]-f.begins[i]:]
 		if int64(len(content)) != f.starts[i+1]-f.starts[i] {
 			return nil, 0, fmt.Errorf("frame %d has %d bytes, and %d in the index", i, len(content),
 				f.starts[i+1]-f.starts[i])
@@ -138,11 +141,7 @@ func (r *reader) quickFrames(f *frames, obj Object, i int, from, to int64, out [
 		if f.sums != nil && uint32(xxhash.Sum64(content)) != f.sums[i] {
 			return nil, 0, fmt.Errorf("frame %d is not what the seek table's checksum says", i)
 		}
-		first, last := max(0, from-f.starts[i]), min(int64(len(content)), to-f.starts[i])
-		if first > 0 {
-			copy(content, content[first:last])
-		}
-		out = whole[:int64(start)+last-first]
+		out = append(out, content[max(0, from-f.starts[i]):min(int64(len(content)), to-f.starts[i])]...)
 	}
 	return out, n, nil
 }
