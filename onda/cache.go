@@ -19,8 +19,8 @@ type cache struct {
 	// entry makes room for others.
 	patience int64
 	// others, if set, counts bytes that are not this cache's and that its limit
-	// bounds as well. It may make room by removing them.
-	others func(over int64) int64
+	// bounds as well, besides those of a key. It may make room by removing them.
+	others func(key string, over int64) int64
 
 	mu      sync.Mutex
 	clock   int64      // claims
@@ -96,7 +96,7 @@ func (c *cache) claim(key string, size int64) (*cacheEntry, bool) {
 		e.used, e.users = c.clock, e.users+1
 		return e, false
 	}
-	if !c.makeRoom(size) {
+	if !c.makeRoom(key, size) {
 		return nil, false
 	}
 	e := &cacheEntry{key: key, size: size, used: c.clock, users: 1, done: make(chan struct{})}
@@ -106,13 +106,13 @@ func (c *cache) claim(key string, size int64) (*cacheEntry, bool) {
 	return e, true
 }
 
-func (c *cache) makeRoom(size int64) bool {
+func (c *cache) makeRoom(key string, size int64) bool {
 	if size > c.limit {
 		return false
 	}
 	var others int64
 	if c.others != nil {
-		others = c.others(c.held + size - c.limit)
+		others = c.others(key, c.held + size - c.limit)
 	}
 	for at := c.recent.Back(); at != nil && c.held+others+size > c.limit; {
 		e := at.Value.(*cacheEntry)

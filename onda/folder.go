@@ -93,9 +93,10 @@ func (f *folder) copy(name string, size int64, write func(io.Writer) error) (hel
 	return copied{f, name}, nil
 }
 
-// others counts the copies of other processes and of earlier ones, and removes
-// those that rest where there is not as much room as over needs.
-func (f *folder) others(over int64) int64 {
+// others counts the copies of other processes and of earlier ones, besides one
+// that is about to be used, and removes those that rest where there is not as
+// much room as over needs.
+func (f *folder) others(name string, over int64) int64 {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
 		return 0 // there is none yet
@@ -107,7 +108,7 @@ func (f *folder) others(over int64) int64 {
 	}
 	for _, e := range entries {
 		isCopy := strings.HasSuffix(e.Name(), copyEnding)
-		if _, own := f.cache.entries[e.Name()]; own || !isCopy && !strings.HasSuffix(e.Name(), partEnding) {
+		if _, own := f.cache.entries[e.Name()]; own || e.Name() == name || !isCopy && !strings.HasSuffix(e.Name(), partEnding) {
 			continue
 		}
 		info, err := e.Info()
