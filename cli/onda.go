@@ -14,6 +14,7 @@ import (
 )
 
 type ondaCmd struct {
+	Repack ondaRepackCmd `cmd:"" help:"Copy an Onda data set with its lpcm.zst files in small frames (the zstd seekable format), so that any window is read without what lies before it."`
 	Import ondaImportCmd `cmd:"" help:"Make an Onda data set of EDF, EDF+ and BDF files, with their annotations as labels."`
 }
 
