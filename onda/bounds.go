@@ -77,6 +77,14 @@ func (p *Params) bounds() error {
 	if p.CacheDir == "" && p.CacheBytes > maxCacheMemory {
 		return outOfBounds("cache_bytes", p.CacheBytes, "up to 16 GiB", "it is memory, unless there is a cache_dir")
 	}
+	if len(p.AllowURLs) > maxNames {
+		return outOfBounds("allow_urls", len(p.AllowURLs), "up to 4096", "each is a place of data")
+	}
+	for _, prefix := range p.AllowURLs {
+		if len(prefix) > maxText {
+			return outOfBounds("allow_urls", fmt.Sprintf("%d bytes long", len(prefix)), "up to 4096", "paths end there")
+		}
+	}
 	splitColumn := ""
 	if p.Split != nil {
 		splitColumn = p.Split.Column

@@ -112,7 +112,7 @@ func (c *cache) makeRoom(key string, size int64) bool {
 	}
 	var others int64
 	if c.others != nil {
-		others = c.others(key, c.held + size - c.limit)
+		others = c.others(key, c.held+size-c.limit)
 	}
 	for at := c.recent.Back(); at != nil && c.held+others+size > c.limit; {
 		e := at.Value.(*cacheEntry)

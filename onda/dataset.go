@@ -21,6 +21,9 @@ const Name = "onda"
 type Config struct {
 	// Source of tables and samples. Defaults to [Dir] of Params.Dir.
 	Source Source
+	// Remote opens the URLs, s3:// and https://, that Params or tables name: see
+	// package onda/remote. Defaults to none: ErrParams.
+	Remote Source
 	// Selector in place of the one that Params name. Defaults to that.
 	Selector ChannelSelector
 	// OpenBytes bounds what one opening may hold, over all that it reads and
@@ -34,7 +37,7 @@ type Config struct {
 	// 256 MiB.
 	CacheBytes int64
 	// Concurrency bounds the windows that are read at once, over all batches.
-	// Defaults to 8.
+	// Defaults to 8, and to 64 where reads are far.
 	Concurrency int
 	// Logger hears of recordings that are dropped. Defaults to none.
 	Logger *slog.Logger
@@ -80,15 +83,11 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	}
 	source := cfg.Source
 	if source == nil {
-		if p.Dir == "" {
-			return nil, fmt.Errorf("%w: no dir", ErrParams)
+		if source, err = p.source(cfg.Remote); err != nil {
+			return nil, err
 		}
-		source = Dir(p.Dir)
-		if p.AllowLinks {
-			source = DirWithLinks(p.Dir)
-		}
-	} else if p.AllowLinks {
-		return nil, fmt.Errorf("%w: allow_links in a data set that has its own source", ErrParams)
+	} else if p.AllowLinks || len(p.AllowURLs) > 0 {
+		return nil, fmt.Errorf("%w: allow_links or allow_urls in a data set that has its own source", ErrParams)
 	}
 	b := &budget{limit: cmp.Or(cfg.OpenBytes, openBytes(debug.SetMemoryLimit(-1)))}
 	opened, err := p.open(ctx, source, b, cfg.Selector != nil, cfg.Logger)
@@ -106,6 +105,10 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
+	concurrency := cmp.Or(cfg.Concurrency, 8)
+	if cfg.Concurrency == 0 && reader.near >= 0 {
+		concurrency = 64
+	}
 	return &Dataset{
 		iterator: sync.OnceValues(iterator),
 		start:    StartState(p.Mode, p.Seed),
@@ -117,7 +120,7 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 		double:   p.DType == dtypeFloat64,
 		selector: selector,
 		reader:   reader,
-		slots:    make(chan struct{}, max(1, cmp.Or(cfg.Concurrency, 8))),
+		slots:    make(chan struct{}, max(1, concurrency)),
 	}, nil
 }
 

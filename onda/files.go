@@ -57,6 +57,9 @@ func checkFile(ctx context.Context, source Source, s *Signal) error {
 		return err
 	}
 	defer obj.Close()
+	if err := refresh(ctx, obj); err != nil {
+		return err
+	}
 	want := s.samples() * s.frame()
 	if s.Format == formatLPCM {
 		return checkLength(s, obj.Size())
@@ -86,6 +89,14 @@ func checkLength(s *Signal, size int64) error {
 	}
 	return fmt.Errorf("%w: %s holds %d bytes, and %v of %d channels of %s at %v Hz are %d",
 		ErrFile, s.Path, size, s.Span.Duration(), len(s.Channels), s.SampleType, s.SampleRate, want)
+}
+
+// refresh has an Object that may go by what it remembers look again.
+func refresh(ctx context.Context, obj Object) error {
+	if o, ok := obj.(interface{ Refresh(context.Context) error }); ok {
+		return o.Refresh(ctx)
+	}
+	return nil
 }
 
 // modified is an Object that knows when its file was changed last.

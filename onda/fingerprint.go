@@ -67,7 +67,7 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 	whole := sum.Sum128().Bytes()
 	return dataset.Fingerprint{
 		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{
-			"dir", "allow_links", "files", "cache_dir", "cache_bytes",
+			"dir", "allow_links", "allow_urls", "files", "cache_dir", "cache_bytes",
 		},
 	}, nil
 }
@@ -87,12 +87,17 @@ func (d *Dataset) fingerprints(ctx context.Context, files []*Signal) ([]string, 
 				return fmt.Errorf("fingerprint of recording %s: %w", s.Recording, err)
 			}
 			defer obj.Close()
+			if err := refresh(looking, obj); err != nil {
+				return fmt.Errorf("fingerprint of recording %s: %w", s.Recording, err)
+			}
 			if !d.content {
 				values[i] = fileVersion(obj)
 				return nil
 			}
 			sum := xxh3.New()
-			n, err := io.CopyBuffer(sum, &atReader{ctx: looking, obj: obj}, make([]byte, 1<<20))
+			in := streamOf(looking, obj)
+			defer in.Close()
+			n, err := io.CopyBuffer(sum, in, make([]byte, 1<<20))
 			if err == nil && n != obj.Size() {
 				err = errors.New("it is shorter than its size")
 			}

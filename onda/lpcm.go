@@ -66,6 +66,8 @@ type reader struct {
 	memory  *cache
 	folder  *folder // in place of memory, if there is one
 
+	near int64 // how far apart ranges of a file may be to be read as one
+
 	mu         sync.Mutex
 	indices    map[string]*frames
 	indexBytes int64
@@ -79,7 +81,7 @@ func newReader(source Source, dir string, limit, files int64) (*reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onda: zstd: %w", err)
 	}
-	r := &reader{source: source, quick: quick, indices: map[string]*frames{}}
+	r := &reader{source: source, near: near(source), quick: quick, indices: map[string]*frames{}}
 	// In so many draws nearly every file has come up.
 	patience := 8 * files
 	if dir != "" {
@@ -120,10 +122,42 @@ func (r *reader) plain(ctx context.Context, s *Signal, from, length int64) ([]by
 		return nil, fmt.Errorf("%w: want bytes %d to %d of %d", ErrTruncated, from, from+length, obj.Size())
 	}
 	buf := make([]byte, length)
-	if n, err := obj.ReadAt(buf, from); n < len(buf) {
+	if n, err := r.copied(ctx, obj, s.Path).ReadAt(buf, from); n < len(buf) {
 		return nil, notEOF(err, fmt.Errorf("%w: %d of %d bytes at %d", ErrTruncated, n, length, from))
 	}
 	return buf, nil
+}
+
+// copied reads a file that is far from its copy in the folder, which is made of
+// all of it, if there is room for one.
+func (r *reader) copied(ctx context.Context, obj Object, path string) Object {
+	if r.folder == nil || !isFar(obj) {
+		return obj
+	}
+	return &copiedObject{Object: obj, ctx: ctx, folder: r.folder, key: fileIdentity(obj) + ":" + path}
+}
+
+type copiedObject struct {
+	Object
+	ctx    context.Context
+	folder *folder
+	key    string
+}
+
+func (o *copiedObject) ReadAt(p []byte, off int64) (int, error) {
+	data, ok, err := o.folder.read(o.ctx, o.key, o.Size(), off, int64(len(p)), func(w io.Writer) error {
+		in := streamOf(o.ctx, o.Object)
+		defer in.Close()
+		_, err := io.CopyBuffer(onlyWriter{w}, in, make([]byte, 1<<20))
+		return err
+	})
+	if err != nil || !ok {
+		if err != nil {
+			return 0, err
+		}
+		return o.Object.ReadAt(p, off)
+	}
+	return copy(p, data), nil
 }
 
 // atReader reads an Object from its start and stops when ctx ends.

@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ func permanent(err error) error {
 
 // window is an item with all that is needed to read it.
 type window struct {
+	item     int // its signal, by place
 	signal   *LabeledSignal
 	span     Span
 	wanted   []string
@@ -68,6 +70,7 @@ func (d *Dataset) window(item Item) (window, error) {
 		return window{}, fmt.Errorf("%w: signal %d of %d", ErrJob, item.Signal, len(d.signals))
 	}
 	w := window{
+		item:   item.Signal,
 		signal: &d.signals[item.Signal],
 		span:   Span{time.Duration(item.Start), time.Duration(item.Stop)},
 		wanted: item.Channels,
@@ -130,16 +133,18 @@ func materialize[T float](ctx context.Context, d *Dataset, job Job) (schema.Batc
 		x.allocate(shape[:2])
 	}
 	group, reading := errgroup.WithContext(ctx)
-	for i := range windows {
+	for _, r := range d.reads(windows) {
 		if !d.acquire(reading) {
 			break // an item has failed, or ctx has ended
 		}
 		group.Go(func() error {
 			defer func() { <-d.slots }()
-			if err := d.readLabels(reading, &windows[i], y[i*labels:(i+1)*labels]); err != nil {
-				return err
+			for _, i := range r.windows {
+				if err := d.readLabels(reading, &windows[i], y[i*labels:(i+1)*labels]); err != nil {
+					return err
+				}
 			}
-			return readSamples(reading, d, &windows[i], x, i)
+			return readSamples(reading, d, windows, r, x)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -177,11 +182,64 @@ func (d *Dataset) readLabels(ctx context.Context, w *window, into []uint8) error
 	return nil
 }
 
-func readSamples[T float](ctx context.Context, d *Dataset, w *window, x *stack[T], i int) error {
-	raw, err := d.reader.raw(ctx, &w.signal.Signal, w.first, w.count)
+// joined is one read of samples for some windows of one signal.
+type joined struct {
+	windows      []int
+	first, count int64
+}
+
+// maxJoined bounds the bytes of windows that are read as one.
+const maxJoined = 4 << 20
+
+// reads says which windows are read together: those of one signal that are near,
+// where every read takes long.
+func (d *Dataset) reads(windows []window) []joined {
+	order := make([]int, len(windows))
+	for i := range order {
+		order[i] = i
+	}
+	out := make([]joined, 0, len(windows))
+	if d.reader.near < 0 {
+		for i := range windows {
+			out = append(out, joined{order[i : i+1], windows[i].first, windows[i].count})
+		}
+		return out
+	}
+	slices.SortFunc(order, func(i, j int) int {
+		return cmp.Or(cmp.Compare(windows[i].item, windows[j].item), cmp.Compare(windows[i].first, windows[j].first))
+	})
+	for at, i := range order {
+		w := &windows[i]
+		if at > 0 && windows[order[at-1]].item == w.item {
+			last := &out[len(out)-1]
+			end, frame := max(last.first+last.count, w.first+w.count), w.signal.frame()
+			if (w.first-last.first-last.count)*frame <= d.reader.near && (end-last.first)*frame <= maxJoined {
+				last.windows, last.count = append(last.windows, i), end-last.first
+				continue
+			}
+		}
+		out = append(out, joined{[]int{i}, w.first, w.count})
+	}
+	return out
+}
+
+func readSamples[T float](ctx context.Context, d *Dataset, windows []window, r joined, x *stack[T]) error {
+	s := &windows[r.windows[0]].signal.Signal
+	raw, err := d.reader.raw(ctx, s, r.first, r.count)
 	if err != nil {
 		return err
 	}
+	for _, i := range r.windows {
+		w := &windows[i]
+		from := (w.first - r.first) * s.frame()
+		if err := takeSamples(d, w, raw[from:from+w.count*s.frame()], x, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func takeSamples[T float](d *Dataset, w *window, raw []byte, x *stack[T], i int) error {
 	if d.selector == nil {
 		decode(x.item(i), &w.signal.Signal, raw, w.channels)
 		return nil

@@ -15,8 +15,9 @@ import (
 
 // Source opens the files that tables name. It is all that this package asks
 // of a storage: [Dir] serves a local folder, and object storage is another
-// implementation, where ReadAt becomes a ranged GET. Open is called
-// concurrently.
+// implementation, where ReadAt becomes a ranged GET ([Config].Remote). Open is
+// called concurrently. A Source that has Near() int64 has ranges of one file read
+// as one where they are no further apart.
 type Source interface {
 	// Open opens the file at path, which is a file_path of a signal table or
 	// the name of a table. A relative path counts from the source's root. A
@@ -31,6 +32,8 @@ type Source interface {
 //   - ModTime() time.Time tells it from another of the same size in its place
 //   - Identity() string does so for caches, where that is not enough
 //   - Far() bool says that each read takes long, however small it is
+//   - Refresh(context.Context) error looks at the file again, where Open may go
+//     by what is remembered of it
 type Object interface {
 	io.ReaderAt
 	io.Closer

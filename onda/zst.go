@@ -58,7 +58,7 @@ func (r *reader) compressed(ctx context.Context, s *Signal, from, length int64) 
 			return nil, ctx.Err()
 		}
 		if last := i == len(f.starts)-2; f.quick(i) && !(last && f.open) {
-			if out, i, err = r.quickFrames(f, obj, i, from, to, out); err != nil {
+			if out, i, err = r.quickFrames(f, r.copied(ctx, obj, s.Path), i, from, to, out); err != nil {
 				return nil, compressedError(ctx, err)
 			}
 			from = f.starts[i]
@@ -217,11 +217,27 @@ func (r *sourceReader) Read(p []byte) (int, error) {
 // onlyWriter hides ReadFrom, which would allocate a buffer of its own.
 type onlyWriter struct{ io.Writer }
 
-func newDecoder(ctx context.Context, obj Object) (*zstd.Decoder, error) {
-	return zstd.NewReader(streamOf(ctx, obj),
+// decoder decompresses a file from its start.
+type decoder struct {
+	*zstd.Decoder
+	in io.Closer
+}
+
+func (d *decoder) Close() {
+	d.Decoder.Close()
+	_ = d.in.Close() // it only waits
+}
+
+func newDecoder(ctx context.Context, obj Object) (*decoder, error) {
+	in := streamOf(ctx, obj)
+	dec, err := zstd.NewReader(in,
 		zstd.WithDecoderConcurrency(1), // no goroutines: the caller runs many of these
 		zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(maxZstdWindow))
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	return &decoder{dec, in}, nil
 }
 
 // noMore checks that not more than spare bytes follow.
