@@ -52,6 +52,7 @@ var layers = map[string][]string{
 	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/nearest", "internal/travel", "internal/wire"},
 	"datasettest": {"schema", "dataset", "internal/msgp", "internal/travel", "internal/wire"},
 	"onda":        {"schema", "dataset"},
+	"onda/remote": {"onda"},
 
 	"client/internal":      {"schema", "internal/wire"},
 	"coordinator/internal": {"schema", "internal/wire"},
@@ -70,9 +71,9 @@ var layers = map[string][]string{
 		"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda",
 		"client", "coordinator", "worker", "embedded", "deploy", "bridge", "bridge/trainer", "bridge/process",
 	},
-	"cmd":      {"dataset", "onda", "cli"},
+	"cmd":      {"dataset", "onda", "onda/remote", "cli"},
 	"python":   {"schema", "dataset", "cli"},
-	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "client", "coordinator", "worker", "embedded"},
+	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "onda/remote", "client", "coordinator", "worker", "embedded"},
 	"examples": {"schema", "dataset", "dataset/order", "onda", "client", "embedded", "cli"},
 }
 
@@ -103,6 +104,10 @@ var rules = []rule{
 	{
 		in: []string{"client"}, never: []string{"./dataset/...", "./internal/kind/...", natsServer}, deep: true,
 		why: "a trainer names a data set and does not link it, nor a broker",
+	},
+	{
+		in: []string{"..."}, except: []string{"onda/remote", "cmd", "bench"}, never: []string{"github.com/aws/..."}, deep: true,
+		why: "the SDK of an object store is for programs that read from one",
 	},
 	{
 		in: []string{"schema", "internal/msgp", "internal/wire", "internal/topology"}, never: []string{natsServer}, deep: true,

@@ -17,6 +17,7 @@ type ondaCmd struct {
 	Import    ondaImportCmd    `cmd:"" help:"Make an Onda data set of EDF, EDF+, BDF, WFDB and WAVE files, with their annotations as labels."`
 	Describe  ondaDescribeCmd  `cmd:"" help:"Say what a folder has: recordings, hours, rates, channels, labels, and what would be dropped and why."`
 	Normalize ondaNormalizeCmd `cmd:"" help:"Compute mean and scale of every channel over the training part, and give the parameters with them."`
+	Repack    ondaRepackCmd    `cmd:"" help:"Copy an Onda data set with its lpcm.zst files in small frames (the zstd seekable format), so that any window is read without what lies before it."`
 }
 
 type ondaImportCmd struct {

@@ -47,7 +47,7 @@ func (c *LabelConfig) group(notes []Annotation, unlabeled int, drop, sorted bool
 		case err != nil:
 			return groupLabels{what: whatSpans, err: err}, nil
 		}
-		if len(run.values) > 0 {
+		if run.labels.Len() > 0 {
 			g.runs = append(g.runs, run)
 		}
 	}
@@ -77,7 +77,7 @@ func (o *opening) labelWith(s *Signal, cfg *LabelConfig, g groupLabels) error {
 			if run, cut = cfg.clip(run, s.Span); cut {
 				o.tally.mended(whatClipped, s.Recording)
 			}
-			if len(run.values) == 0 {
+			if run.labels.Len() == 0 {
 				continue
 			}
 		}

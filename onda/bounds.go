@@ -31,6 +31,8 @@ const (
 	// maxNames bounds how many labels, weights by label, aliases or parts one
 	// parameter may name.
 	maxNames = 4096
+	// maxCacheMemory is all of a large worker's memory.
+	maxCacheMemory = 16 << 30
 	// maxRoundTo is longer than any label that somebody scored by hand.
 	maxRoundTo = time.Hour
 )
@@ -74,10 +76,21 @@ func (p *Params) bounds() error {
 		}
 	}
 	for name, path := range map[string]string{
-		"dir": p.Dir, "signals": p.Signals, "annotations": p.Annotations, "label_signals": p.LabelSignals,
+		"dir": p.Dir, "cache_dir": p.CacheDir, "signals": p.Signals, "annotations": p.Annotations, "label_signals": p.LabelSignals,
 	} {
 		if len(path) > maxText {
 			return outOfBounds(name, fmt.Sprintf("%d bytes long", len(path)), "up to 4096", "paths end there")
+		}
+	}
+	if p.CacheDir == "" && p.CacheBytes > maxCacheMemory {
+		return outOfBounds("cache_bytes", p.CacheBytes, "up to 16 GiB", "it is memory, unless there is a cache_dir")
+	}
+	if len(p.AllowURLs) > maxNames {
+		return outOfBounds("allow_urls", len(p.AllowURLs), "up to 4096", "each is a place of data")
+	}
+	for _, prefix := range p.AllowURLs {
+		if len(prefix) > maxText {
+			return outOfBounds("allow_urls", fmt.Sprintf("%d bytes long", len(prefix)), "up to 4096", "paths end there")
 		}
 	}
 	splitColumn := ""

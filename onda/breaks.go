@@ -117,7 +117,7 @@ func flatten(annotations []Annotation) ([]Annotation, breaks) {
 
 // clip cuts a run of labels to those that lie in span.
 func (c *LabelConfig) clip(run labelRun, span Span) (labelRun, bool) {
-	n := int64(len(run.values))
+	n := int64(run.labels.Len())
 	from, to := c.inside(run.span, n, span)
 	if from == 0 && to == n {
 		return run, false
@@ -127,7 +127,7 @@ func (c *LabelConfig) clip(run labelRun, span Span) (labelRun, bool) {
 	}
 	grid := c.grid()
 	at := run.span.Start + grid.at(from)
-	return labelRun{Span{at, at + grid.at(to-from)}, run.values[from:to:to]}, true
+	return labelRun{Span{at, at + grid.at(to-from)}, run.labels.slice(from, to)}, true
 }
 
 // inside finds those of n labels over labels that lie in span: from one to

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
@@ -20,6 +21,9 @@ const Name = "onda"
 type Config struct {
 	// Source of tables and samples. Defaults to [Dir] of Params.Dir.
 	Source Source
+	// Remote opens the URLs, s3:// and https://, that Params or tables name: see
+	// package onda/remote. Defaults to none: ErrParams.
+	Remote Source
 	// Selector in place of the one that Params name. Defaults to that.
 	Selector ChannelSelector
 	// OpenBytes bounds what one opening may hold, over all that it reads and
@@ -28,11 +32,12 @@ type Config struct {
 	// half of GOMEMLIMIT, or, if that is not set, to 512 MiB, half of what the
 	// Compose files give a coordinator.
 	OpenBytes int64
-	// CacheBytes bounds the decompressed lpcm.zst recordings that are kept.
-	// Negative keeps none. Defaults to 256 MiB.
+	// CacheBytes bounds what is kept in memory of decompressed lpcm.zst
+	// recordings, where Params do not say so. Negative keeps none. Defaults to
+	// 256 MiB.
 	CacheBytes int64
 	// Concurrency bounds the windows that are read at once, over all batches.
-	// Defaults to 8.
+	// Defaults to 8, and to 64 where reads are far.
 	Concurrency int
 	// Logger hears of recordings that are dropped. Defaults to none.
 	Logger *slog.Logger
@@ -41,7 +46,7 @@ type Config struct {
 // Dataset is a data set of labelled Onda signals. Next and Materialize are
 // safe for concurrent use.
 type Dataset struct {
-	iterator dataset.Iterator[State, Job]
+	iterator func() (dataset.Iterator[State, Job], error) // made by the first Next: workers have none
 	start    State
 	signals  []LabeledSignal
 	encoding map[string]uint8
@@ -79,15 +84,11 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	}
 	source := cfg.Source
 	if source == nil {
-		if p.Dir == "" {
-			return nil, fmt.Errorf("%w: no dir", ErrParams)
+		if source, err = p.source(cfg.Remote); err != nil {
+			return nil, err
 		}
-		source = Dir(p.Dir)
-		if p.AllowLinks {
-			source = DirWithLinks(p.Dir)
-		}
-	} else if p.AllowLinks {
-		return nil, fmt.Errorf("%w: allow_links in a data set that has its own source", ErrParams)
+	} else if p.AllowLinks || len(p.AllowURLs) > 0 {
+		return nil, fmt.Errorf("%w: allow_links or allow_urls in a data set that has its own source", ErrParams)
 	}
 	b := &budget{limit: cmp.Or(cfg.OpenBytes, openBytes(debug.SetMemoryLimit(-1)))}
 	opened, err := p.open(ctx, source, b, cfg.Selector != nil, cfg.Logger)
@@ -105,8 +106,16 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
+	reader, err := newReader(source, p.CacheDir, p.cacheBytes(cfg.CacheBytes), int64(len(opened.signals)))
+	if err != nil {
+		return nil, err
+	}
+	concurrency := cmp.Or(cfg.Concurrency, 8)
+	if cfg.Concurrency == 0 && reader.near >= 0 {
+		concurrency = 64
+	}
 	return &Dataset{
-		iterator: iterator,
+		iterator: sync.OnceValues(iterator),
 		start:    StartState(p.Mode, p.Seed),
 		signals:  opened.signals,
 		encoding: opened.encoding,
@@ -116,9 +125,17 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 		double:   p.DType == dtypeFloat64,
 		selector: selector,
 		shaping:  shaping,
-		reader:   &reader{source: source, cache: newByteCache(cmp.Or(cfg.CacheBytes, 256<<20))},
-		slots:    make(chan struct{}, max(1, cmp.Or(cfg.Concurrency, 8))),
+		reader:   reader,
+		slots:    make(chan struct{}, max(1, concurrency)),
 	}, nil
+}
+
+// cacheBytes bounds the folder or the memory that windows are kept in.
+func (p *Params) cacheBytes(memory int64) int64 {
+	if p.CacheDir != "" {
+		return cmp.Or(p.CacheBytes, 16<<30)
+	}
+	return cmp.Or(p.CacheBytes, memory, 256<<20)
 }
 
 func (p *Params) selector(own ChannelSelector) (ChannelSelector, error) {
@@ -137,7 +154,10 @@ func (p *Params) selector(own ChannelSelector) (ChannelSelector, error) {
 	return nil, fmt.Errorf("%w: selector %q", ErrParams, p.Selector)
 }
 
-func (p *Params) iterator(o *opened, b *budget, ownSelector bool) (dataset.Iterator[State, Job], error) {
+// iterator checks all that the iterator will ask for, and returns how it is
+// made.
+func (p *Params) iterator(o *opened, b *budget, ownSelector bool) (func() (dataset.Iterator[State, Job], error),
+	error) {
 	cfg := WindowConfig{
 		Signals: o.signals, BatchSize: p.BatchSize, BatchDuration: time.Duration(p.BatchDuration),
 		Channels: o.channels, NChannels: p.NChannels,
@@ -145,56 +165,43 @@ func (p *Params) iterator(o *opened, b *budget, ownSelector bool) (dataset.Itera
 		MissingChannels: p.Selector == selectZeroMissing || ownSelector,
 	}
 	if p.Mode == ModeEpochs {
-		return NewEpochBatches(EpochConfig{
+		epochs := EpochConfig{
 			WindowConfig: cfg, Stride: time.Duration(p.Stride), Epochs: p.Epochs, DropLast: p.DropLast,
-		})
+		}
+		return func() (dataset.Iterator[State, Job], error) { return newEpochBatches(epochs), nil }, epochs.check()
 	}
-	labelWeights := p.LabelWeights
+	random := RandomConfig{WindowConfig: cfg, SignalWeights: p.SignalWeights, LabelWeights: p.LabelWeights}
 	if p.ClassWeights != nil {
-		labels := int64(0)
+		random.ClassWeights = make(map[uint8]float64, len(p.ClassWeights))
+		runs := int64(0)
 		for i := range o.signals {
-			labels += int64(len(o.signals[i].Labels))
+			runs += int64(len(o.signals[i].Labels.ends))
 		}
-		const weights = 2 * 8 // a weight for each, and what they come to up to it
-		if err := b.take("the weights of labels", weights*labels); err != nil {
-			return nil, err
-		}
-		var err error
-		if labelWeights, err = classWeights(o.signals, o.encoding, p.ClassWeights); err != nil {
+		if err := b.take("the weights of labels", 8*runs); err != nil {
 			return nil, err
 		}
 	}
-	return NewRandomBatches(RandomConfig{WindowConfig: cfg, SignalWeights: p.SignalWeights, LabelWeights: labelWeights})
-}
-
-// classWeights spreads weights by label name over the labels of each signal.
-func classWeights(signals []LabeledSignal, encoding map[string]uint8, byName map[string]float64) ([][]float64, error) {
-	var byCode [256]float64
-	for i := range byCode {
-		byCode[i] = 1
-	}
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		code, ok := encoding[name]
+	for _, name := range slices.Sorted(maps.Keys(p.ClassWeights)) {
+		code, ok := o.encoding[name]
 		if !ok {
 			return nil, fmt.Errorf("%w: class weight for %q", ErrEncoding, name)
 		}
-		byCode[code] = byName[name]
+		random.ClassWeights[code] = p.ClassWeights[name]
 	}
-	out := make([][]float64, len(signals))
-	for i, s := range signals {
-		out[i] = make([]float64, len(s.Labels))
-		for j, code := range s.Labels {
-			out[i][j] = byCode[code]
-		}
-	}
-	return out, nil
+	return func() (dataset.Iterator[State, Job], error) { return newRandomBatches(random) }, random.check()
 }
 
 // Start is the first state, from Params.Seed.
 func (d *Dataset) Start() (State, error) { return d.start, nil }
 
 // Next is the mode's [RandomBatches] or [EpochBatches].
-func (d *Dataset) Next(state State) (Job, State, error) { return d.iterator.Next(state) }
+func (d *Dataset) Next(state State) (Job, State, error) {
+	iterator, err := d.iterator()
+	if err != nil {
+		return Job{}, state, err
+	}
+	return iterator.Next(state)
+}
 
 // Signals are the labelled signals that windows are cut from. Do not change
 // them.

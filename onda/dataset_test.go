@@ -97,7 +97,7 @@ func TestRealData(t *testing.T) {
 		if l.Format == formatZstd {
 			compressed++
 		}
-		for _, code := range l.Labels {
+		for _, code := range l.Labels.All() {
 			pvc += int(code)
 		}
 	}
@@ -169,7 +169,11 @@ func TestRealData(t *testing.T) {
 
 	p = realParams(t)
 	p.Mode, p.Epochs = ModeEpochs, 1
-	if n := open(t, p, Config{}).iterator.(*EpochBatches).Windows(); n != 12*180 {
+	iterator, err := open(t, p, Config{}).iterator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := iterator.(*EpochBatches).Windows(); n != 12*180 {
 		t.Errorf("%d windows", n)
 	}
 	guessed, err := Guess(p.Dir)

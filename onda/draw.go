@@ -70,38 +70,90 @@ func unitFloat(x uint64) float64 { return float64(x>>11) / (1 << 53) }
 // weights draws indices in proportion to weights. The zero value of cumulative
 // means equal weights, which costs no memory.
 type weights struct {
-	n          int
+	n int
+	// cumulative is what the weights come to, up to and with each index or,
+	// with runs, each run of labels.
 	cumulative []float64
+	runs       *Labels
 }
 
 // newWeights checks weights for n items; nil weighs all alike.
 func newWeights(what string, n int, values []float64) (weights, error) {
+	w := weights{n: n}
 	if values == nil {
-		return weights{n: n}, nil
+		return w, nil
 	}
-	if len(values) != n {
-		return weights{}, fmt.Errorf("%w: %d for %d %s", ErrWeights, len(values), n, what)
+	if err := checkWeights(what, n, values); err != nil {
+		return weights{}, err
 	}
-	w := weights{n: n, cumulative: make([]float64, n)}
+	w.cumulative = make([]float64, n)
 	total := 0.0
 	for i, v := range values {
-		if math.IsNaN(v) || math.IsInf(v, 0) || v < 0 {
-			return weights{}, fmt.Errorf("%w: %v at %d of %d %s", ErrWeights, v, i, n, what)
-		}
 		total += v
 		w.cumulative[i] = total
 	}
-	if !(total > 0) || math.IsInf(total, 0) {
-		return weights{}, fmt.Errorf("%w: the %d %s come to %v", ErrWeights, n, what, total)
-	}
 	return w, nil
+}
+
+// checkWeights checks weights for n items, of which nil is right for any.
+func checkWeights(what string, n int, values []float64) error {
+	if values == nil {
+		return nil
+	}
+	if len(values) != n {
+		return fmt.Errorf("%w: %d for %d %s", ErrWeights, len(values), n, what)
+	}
+	total := 0.0
+	for i, v := range values {
+		if math.IsNaN(v) || math.IsInf(v, 0) || v < 0 {
+			return fmt.Errorf("%w: %v at %d of %d %s", ErrWeights, v, i, n, what)
+		}
+		total += v
+	}
+	if !(total > 0) || math.IsInf(total, 0) {
+		return fmt.Errorf("%w: the %d %s come to %v", ErrWeights, n, what, total)
+	}
+	return nil
+}
+
+// newRunWeights weighs labels by what they are: what the weights come to is
+// kept for each run. checkRunWeights has accepted them.
+func newRunWeights(l *Labels, byLabel *labelWeights) weights {
+	w := weights{n: l.Len(), cumulative: make([]float64, len(l.ends)), runs: l}
+	total := 0.0
+	for run := range l.ends {
+		total += l.runWeight(run, byLabel)
+		w.cumulative[run] = total
+	}
+	return w
+}
+
+func checkRunWeights(l *Labels, byLabel *labelWeights) error {
+	total := 0.0
+	for run := range l.ends {
+		total += l.runWeight(run, byLabel)
+	}
+	if !(total > 0) || math.IsInf(total, 0) {
+		return fmt.Errorf("%w: the weights of its %d labels come to %v", ErrWeights, l.Len(), total)
+	}
+	return nil
+}
+
+// labelWeights are weights by the label's number.
+type labelWeights [math.MaxUint8 + 1]float64
+
+// runWeight is the weight of all labels of a run.
+func (l *Labels) runWeight(run int, byLabel *labelWeights) float64 {
+	from, to := l.bounds(run)
+	// The conversion keeps compilers from fusing the product with a sum.
+	return float64(float64(to-from) * byLabel[l.values[run]])
 }
 
 func (w weights) draw(d dice) int {
 	if w.cumulative == nil {
 		return d.below(w.n)
 	}
-	total := w.cumulative[w.n-1]
+	total := w.cumulative[len(w.cumulative)-1]
 	x := unitFloat(d.pcg.Uint64()) * total
 	// The first item whose weight reaches beyond x: one of weight 0 never is.
 	i, _ := slices.BinarySearchFunc(w.cumulative, x, func(c, x float64) int {
@@ -110,7 +162,16 @@ func (w weights) draw(d dice) int {
 		}
 		return 1
 	})
-	return i
+	if w.runs == nil {
+		return i
+	}
+	before := 0.0
+	if i > 0 {
+		before = w.cumulative[i-1]
+	}
+	from, to := w.runs.bounds(i)
+	share := (x - before) / (w.cumulative[i] - before)
+	return min(from+int(share*float64(to-from)), to-1)
 }
 
 // choose draws k of n without replacement, in the order in which they came.

@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"sort"
@@ -35,31 +36,58 @@ type EpochBatches struct {
 // NewEpochBatches checks the configuration: windows or strides that do not fit
 // the labels are ErrWindow, unknown channels ErrChannels.
 func NewEpochBatches(cfg EpochConfig) (*EpochBatches, error) {
-	w, err := newWindows(cfg.WindowConfig)
-	if err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	if cfg.Stride == 0 {
-		cfg.Stride = cfg.BatchDuration
+	return newEpochBatches(cfg), nil
+}
+
+// check does without what is kept of each signal.
+func (cfg *EpochConfig) check() error {
+	if err := cfg.WindowConfig.check(); err != nil {
+		return err
 	}
-	e := &EpochBatches{windows: w, epochs: cfg.Epochs, dropLast: cfg.DropLast}
 	total := 0
-	for i := range w.Signals {
-		s := &w.Signals[i]
-		n, whole := w.grids[i].whole(max(0, cfg.Stride))
-		if !whole || n < 1 {
-			return nil, fmt.Errorf("%w: stride %v is not a whole number of labels of %v", ErrWindow, cfg.Stride,
-				w.grids[i])
+	for i := range cfg.Signals {
+		s := &cfg.Signals[i]
+		grid := s.grid()
+		if n, whole := grid.whole(max(0, cfg.stride())); !whole || n < 1 {
+			return fmt.Errorf("%w: stride %v is not a whole number of labels of %v", ErrWindow, cfg.Stride, grid)
 		}
-		stride := int(n)
-		total += (s.LabelCount()-w.labels[i])/stride + 1
-		e.stride, e.ends = append(e.stride, stride), append(e.ends, total)
+		_, windows := cfg.windowsOf(s)
+		total += windows
 	}
-	if e.dropLast && total < e.BatchSize {
-		return nil, fmt.Errorf("%w: drop_last with batch_size %d leaves none of %d windows", ErrParams, e.BatchSize,
+	if cfg.DropLast && total < cfg.BatchSize {
+		return fmt.Errorf("%w: drop_last with batch_size %d leaves none of %d windows", ErrParams, cfg.BatchSize,
 			total)
 	}
-	return e, nil
+	return nil
+}
+
+func (cfg *EpochConfig) stride() time.Duration { return cmp.Or(cfg.Stride, cfg.BatchDuration) }
+
+// windowsOf gives the labels from one window of s to the next, and how many
+// windows there are.
+func (cfg *EpochConfig) windowsOf(s *LabeledSignal) (stride, windows int) {
+	grid := s.grid()
+	stride = int(grid.nearest(cfg.stride()))
+	return stride, (s.LabelCount()-int(grid.nearest(cfg.BatchDuration)))/stride + 1
+}
+
+// newEpochBatches takes a configuration that check accepts.
+func newEpochBatches(cfg EpochConfig) *EpochBatches {
+	n := len(cfg.Signals)
+	e := &EpochBatches{
+		windows: newWindows(cfg.WindowConfig), epochs: cfg.Epochs, dropLast: cfg.DropLast,
+		stride: make([]int, n), ends: make([]int, n),
+	}
+	total := 0
+	for i := range cfg.Signals {
+		stride, windows := cfg.windowsOf(&cfg.Signals[i])
+		total += windows
+		e.stride[i], e.ends[i] = stride, total
+	}
+	return e
 }
 
 // Windows is the number of windows of one epoch.

@@ -57,6 +57,9 @@ func checkFile(ctx context.Context, source Source, s *Signal) error {
 		return err
 	}
 	defer obj.Close()
+	if err := refresh(ctx, obj); err != nil {
+		return err
+	}
 	want := s.samples() * s.frame()
 	if s.Format == formatLPCM {
 		return checkLength(s, obj.Size())
@@ -69,24 +72,14 @@ func checkFile(ctx context.Context, source Source, s *Signal) error {
 	if err := h.Decode(head); err != nil {
 		return fmt.Errorf("%w: %s: no zstd frame: %v", ErrFile, s.Path, err)
 	}
-	if h.Skippable || !h.HasFCS {
+	f, err := readFrames(ctx, obj, want)
+	if err != nil {
+		return fmt.Errorf("onda: read %s: %w", s.Path, err)
+	}
+	if f.open {
 		return nil
 	}
-	if h.FrameContentSize > 1<<62 {
-		return fmt.Errorf("%w: %s: a frame of %d bytes", ErrFile, s.Path, h.FrameContentSize)
-	}
-	content := int64(h.FrameContentSize)
-	if content < want {
-		// The file may go on with another frame.
-		end, err := frameEnd(ctx, obj, &h)
-		if err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrFile, s.Path, err)
-		}
-		if end < obj.Size() {
-			return nil
-		}
-	}
-	return checkLength(s, content)
+	return checkLength(s, f.content())
 }
 
 func checkLength(s *Signal, size int64) error {
@@ -98,31 +91,12 @@ func checkLength(s *Signal, size int64) error {
 		ErrFile, s.Path, size, s.Span.Duration(), len(s.Channels), s.SampleType, s.SampleRate, want)
 }
 
-// frameEnd walks the blocks of a frame and gives the place after it.
-func frameEnd(ctx context.Context, obj Object, h *zstd.Header) (int64, error) {
-	at := int64(h.HeaderSize)
-	var head [3]byte
-	for {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		if n, _ := obj.ReadAt(head[:], at); n < len(head) {
-			return 0, errors.New("the zstd frame ends early")
-		}
-		block := int64(head[0]) | int64(head[1])<<8 | int64(head[2])<<16
-		const runLength = 1
-		size := block >> 3
-		if block>>1&3 == runLength {
-			size = 1
-		}
-		at += int64(len(head)) + size
-		if block&1 == 1 {
-			if h.HasCheckSum {
-				at += 4
-			}
-			return at, nil
-		}
+// refresh has an Object that may go by what it remembers look again.
+func refresh(ctx context.Context, obj Object) error {
+	if o, ok := obj.(interface{ Refresh(context.Context) error }); ok {
+		return o.Refresh(ctx)
 	}
+	return nil
 }
 
 // modified is an Object that knows when its file was changed last.
@@ -135,4 +109,13 @@ func fileVersion(obj Object) string {
 		at = m.ModTime().UnixNano()
 	}
 	return fmt.Sprintf("%d@%d", obj.Size(), at)
+}
+
+// fileIdentity is fileVersion for the caches of this machine, where a file of
+// the same size and time may be another.
+func fileIdentity(obj Object) string {
+	if o, ok := obj.(interface{ Identity() string }); ok {
+		return o.Identity()
+	}
+	return fileVersion(obj)
 }

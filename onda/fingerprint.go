@@ -30,8 +30,9 @@ func digest(data []byte) string {
 // were kept, and of every sample file size and time of its last change or, by
 // Params.Fingerprint, its content. The files are looked at when it is called.
 // A file that cannot be opened is an error. Of a [Source] whose objects have no
-// ModTime, only sizes count. The parameters dir, allow_links and files change
-// nothing that is digested, and are no part of a state's origin.
+// ModTime, only sizes count. The parameters that say where files are and how
+// they are read change nothing that is digested, and are no part of a state's
+// origin.
 func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) {
 	files := make([]*Signal, 0, len(d.signals))
 	seen := make(map[string]bool, len(d.signals))
@@ -65,7 +66,9 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 	}
 	whole := sum.Sum128().Bytes()
 	return dataset.Fingerprint{
-		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{"dir", "allow_links", "files"},
+		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{
+			"dir", "allow_links", "allow_urls", "files", "cache_dir", "cache_bytes",
+		},
 	}, nil
 }
 
@@ -84,12 +87,17 @@ func (d *Dataset) fingerprints(ctx context.Context, files []*Signal) ([]string, 
 				return fmt.Errorf("fingerprint of recording %s: %w", s.Recording, err)
 			}
 			defer obj.Close()
+			if err := refresh(looking, obj); err != nil {
+				return fmt.Errorf("fingerprint of recording %s: %w", s.Recording, err)
+			}
 			if !d.content {
 				values[i] = fileVersion(obj)
 				return nil
 			}
 			sum := xxh3.New()
-			n, err := io.CopyBuffer(sum, &atReader{ctx: looking, obj: obj}, make([]byte, 1<<20))
+			in := streamOf(looking, obj)
+			defer in.Close()
+			n, err := io.CopyBuffer(sum, in, make([]byte, 1<<20))
 			if err == nil && n != obj.Size() {
 				err = errors.New("it is shorter than its size")
 			}

@@ -132,9 +132,9 @@ func TestCacheKnowsTheFile(t *testing.T) {
 	}
 	s := testSignal(1)
 	s.Path, s.Format = "a.lpcm.zst", formatZstd
-	r := newReader(Dir(dir), 1<<20)
+	r := testReader(t, Dir(dir), 1<<20)
 	for i := range byte(3) {
-		write(i+1, time.Unix(1e9+int64(i), 0))
+		write(i+1, time.Unix(1e9, 0)) // of one size and time
 		for range 2 {
 			raw, err := r.raw(t.Context(), &s, 0, 1)
 			if err != nil || raw[0] != i+1 {

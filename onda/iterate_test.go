@@ -84,7 +84,7 @@ func TestBadIterators(t *testing.T) {
 	t.Parallel()
 	good := labeled(t, 10, 20)
 	spoiled := slices.Clone(good)
-	spoiled[1].Labels = spoiled[1].Labels[1:]
+	spoiled[1].Labels = LabelsOf(spoiled[1].Labels.All()[1:]...)
 	for name, c := range map[string]struct {
 		spoil func(*RandomConfig)
 		want  error

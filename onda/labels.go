@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"time"
+	"unsafe"
 )
 
 // LabeledSignal is a signal with dense labels: one label for every
@@ -24,7 +25,7 @@ type LabeledSignal struct {
 	// whose length is no whole number of nanoseconds.
 	LabelRate float64
 	// Labels are the encoded labels, LabelCount of them, if Stored is nil.
-	Labels []uint8
+	Labels Labels
 	// Stored is the signal that holds the labels, if they are not held here:
 	// one channel of uint8, whose span contains LabelSpan.
 	Stored *Signal
@@ -60,8 +61,7 @@ func (l LabeledSignal) SubSpan(span Span) (LabeledSignal, error) {
 	}
 	l.LabelSpan = span
 	if l.Stored == nil {
-		n = min(n, int64(len(l.Labels))-first)
-		l.Labels = l.Labels[first : first+n : first+n]
+		l.Labels = l.Labels.slice(first, min(first+n, int64(l.Labels.Len())))
 	}
 	return l, nil
 }
@@ -85,8 +85,9 @@ func (l *LabeledSignal) validate() error {
 		return fmt.Errorf("%w: recording %s: labels %v, signal %v", ErrOutsideSignal, l.Recording, l.LabelSpan, l.Span)
 	}
 	if l.Stored == nil {
-		if int64(len(l.Labels)) != n {
-			return fmt.Errorf("%w: recording %s: %d labels for %v", ErrLabels, l.Recording, len(l.Labels), l.LabelSpan)
+		if int64(l.Labels.Len()) != n {
+			return fmt.Errorf("%w: recording %s: %d labels for %v", ErrLabels, l.Recording, l.Labels.Len(),
+				l.LabelSpan)
 		}
 		return nil
 	}
@@ -101,8 +102,7 @@ func (l *LabeledSignal) validate() error {
 }
 
 const (
-	// maxLabels bounds the labels of one group: what a damaged table states is
-	// not allocated unseen.
+	// maxLabels bounds the labels of one group, so that their places fit 32 bits.
 	maxLabels = 1 << 30
 	// The shortest label: no sensor of the formats that end up here is faster.
 	minLabelDuration = time.Microsecond
@@ -169,14 +169,17 @@ func LabelSignals(signals []Signal, annotations []Annotation, cfg LabelConfig) (
 		return nil, err
 	}
 	logger := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	keys, groups := groupAnnotations(annotations)
+	keys, groups, err := groupAnnotations(annotations, cfg.budget)
+	if err != nil {
+		return nil, err
+	}
 	encoded := map[string]labelRun{}
 	for _, key := range keys {
 		run, err := cfg.encode(groups[key], false)
 		if err != nil {
 			return nil, fmt.Errorf("group %s: %w", key, err)
 		}
-		if len(run.values) > 0 {
+		if run.labels.Len() > 0 {
 			encoded[key] = run
 		}
 	}
@@ -199,12 +202,12 @@ func LabelSignals(signals []Signal, annotations []Annotation, cfg LabelConfig) (
 // labelRun is a stretch of labels without a break.
 type labelRun struct {
 	span   Span
-	values []uint8
+	labels Labels
 }
 
 func (c *LabelConfig) labeled(s Signal, run labelRun) LabeledSignal {
 	return LabeledSignal{
-		Signal: s, LabelSpan: run.span, LabelDuration: c.Duration, LabelRate: c.Rate, Labels: run.values,
+		Signal: s, LabelSpan: run.span, LabelDuration: c.Duration, LabelRate: c.Rate, Labels: run.labels,
 	}
 }
 
@@ -228,10 +231,7 @@ func (c *LabelConfig) encode(annotations []Annotation, trim bool) (labelRun, err
 	if end > maxLabels {
 		return labelRun{}, fmt.Errorf("%w: %v holds more than %d labels of %v", ErrLabels, total, maxLabels, grid)
 	}
-	if err := c.budget.take("the labels", end); err != nil {
-		return labelRun{}, err
-	}
-	values := make([]uint8, 0, end)
+	var labels Labels
 	for i, a := range annotations {
 		d := a.Span.Duration()
 		if c.RoundTo > 0 {
@@ -245,12 +245,13 @@ func (c *LabelConfig) encode(annotations []Annotation, trim bool) (labelRun, err
 		if !ok {
 			return labelRun{}, fmt.Errorf("%w: %q at %v", ErrEncoding, a.Label, a.Span)
 		}
-		for until := min(grid.nearest(a.Span.Stop-start), end); int64(len(values)) < until; {
-			values = append(values, code)
-		}
+		labels.extend(min(grid.nearest(a.Span.Stop-start), end), code)
 	}
-	values = slices.Clip(values)
-	return labelRun{Span{start, start + grid.at(int64(len(values)))}, values}, nil
+	labels.ends, labels.values = slices.Clip(labels.ends), slices.Clip(labels.values)
+	if err := c.budget.take("the labels", runBytes*int64(len(labels.ends))); err != nil {
+		return labelRun{}, err
+	}
+	return labelRun{Span{start, start + grid.at(int64(labels.Len()))}, labels}, nil
 }
 
 // contiguous checks that each span begins where the one before it ends.
@@ -270,17 +271,31 @@ func contiguous(annotations []Annotation) error {
 }
 
 // groupAnnotations splits annotations by group, keeping the order both of
-// groups and within them.
-func groupAnnotations(annotations []Annotation) ([]string, map[string][]Annotation) {
+// groups and within them. Groups whose rows follow one another share memory
+// with annotations; others are copied, within the budget.
+func groupAnnotations(annotations []Annotation, b *budget) ([]string, map[string][]Annotation, error) {
+	const row = 2 * int64(unsafe.Sizeof(Annotation{})) // append leaves room
 	var keys []string
 	groups := map[string][]Annotation{}
-	for _, a := range annotations {
-		if _, ok := groups[a.Group]; !ok {
-			keys = append(keys, a.Group)
+	for from := 0; from < len(annotations); {
+		group, to := annotations[from].Group, from+1
+		for to < len(annotations) && annotations[to].Group == group {
+			to++
 		}
-		groups[a.Group] = append(groups[a.Group], a)
+		rows := annotations[from:to:to]
+		before, ok := groups[group]
+		if !ok {
+			keys = append(keys, group)
+		} else if err := b.take("the annotations by group", row*int64(len(rows))); err != nil {
+			return nil, nil, err
+		}
+		if ok {
+			rows = append(before, rows...)
+		}
+		groups[group] = rows
+		from = to
 	}
-	return keys, groups
+	return keys, groups, nil
 }
 
 // SortAndTrim sorts the annotations of one group by start and cuts the last
@@ -311,7 +326,10 @@ func SortAndTrim(annotations []Annotation, labelDuration time.Duration) ([]Annot
 
 // SortAndTrimGroups is [SortAndTrim] for each group by itself.
 func SortAndTrimGroups(annotations []Annotation, labelDuration time.Duration) ([]Annotation, error) {
-	keys, groups := groupAnnotations(annotations)
+	keys, groups, err := groupAnnotations(annotations, nil)
+	if err != nil {
+		return nil, err
+	}
 	var out []Annotation
 	for _, key := range keys {
 		sorted, err := SortAndTrim(groups[key], labelDuration)

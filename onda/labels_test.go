@@ -37,7 +37,7 @@ func TestLabelSignals(t *testing.T) {
 		labels    []uint8
 	}{{1, seconds(2, 5), []uint8{7, 9, 9}}, {3, seconds(10, 13), []uint8{7, 7, 9}}} {
 		l := got[i]
-		if l.Recording != id(want.recording) || l.LabelSpan != want.span || !slices.Equal(l.Labels, want.labels) || l.LabelCount() != 3 {
+		if l.Recording != id(want.recording) || l.LabelSpan != want.span || !slices.Equal(l.Labels.All(), want.labels) || l.LabelCount() != 3 {
 			t.Errorf("got %+v, want %+v", l, want)
 		}
 	}
@@ -106,7 +106,7 @@ func TestRounding(t *testing.T) {
 		{[]Annotation{note(1, 0, 0.4, "x"), note(1, 0.4, 1.3, "y")}, []uint8{9}},
 	} {
 		got, err := LabelSignals([]Signal{testSignal(1)}, c.notes, cfg)
-		if err != nil || len(got) != 1 || !slices.Equal(got[0].Labels, c.labels) {
+		if err != nil || len(got) != 1 || !slices.Equal(got[0].Labels.All(), c.labels) {
 			t.Errorf("%v: got %+v, %v", c.notes, got, err)
 		}
 	}
@@ -171,8 +171,8 @@ func TestLabelsAgreeWithLookup(t *testing.T) {
 		if len(want) == 0 && len(got) == 0 {
 			return
 		}
-		if !slices.Equal(got[0].Labels, want) {
-			t.Fatalf("got %v, want %v", got[0].Labels, want)
+		if !slices.Equal(got[0].Labels.All(), want) {
+			t.Fatalf("got %v, want %v", got[0].Labels.All(), want)
 		}
 	})
 }
@@ -184,13 +184,13 @@ func TestSubSpan(t *testing.T) {
 		t.Fatal(err)
 	}
 	sub, err := all[0].SubSpan(seconds(11, 14))
-	if err != nil || sub.LabelSpan != seconds(11, 14) || !slices.Equal(sub.Labels, []uint8{7, 9, 9}) {
+	if err != nil || sub.LabelSpan != seconds(11, 14) || !slices.Equal(sub.Labels.All(), []uint8{7, 9, 9}) {
 		t.Errorf("got %+v, %v", sub, err)
 	}
-	if again, err := sub.SubSpan(seconds(12, 13)); err != nil || !slices.Equal(again.Labels, []uint8{9}) {
+	if again, err := sub.SubSpan(seconds(12, 13)); err != nil || !slices.Equal(again.Labels.All(), []uint8{9}) {
 		t.Errorf("got %+v, %v", again, err)
 	}
-	if all[0].LabelCount() != 10 || len(all[0].Labels) != 10 {
+	if all[0].LabelCount() != 10 || all[0].Labels.Len() != 10 {
 		t.Error("the original was changed")
 	}
 	for span, want := range map[Span]error{
@@ -218,7 +218,7 @@ func TestStoredLabels(t *testing.T) {
 	}
 	var rows []Signal
 	for i, l := range stored {
-		if l.Labels != nil || l.Stored == nil || inMemory[i].Labels == nil {
+		if l.Labels.Len() > 0 || l.Stored == nil || inMemory[i].Labels.Len() == 0 {
 			t.Fatalf("got %+v", l)
 		}
 		rows = append(rows, *l.Stored)
@@ -236,7 +236,7 @@ func TestStoredLabels(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := &counting{Source: Dir(dir)}
-	d := &Dataset{signals: []LabeledSignal{sub}, reader: newReader(src, 0)}
+	d := &Dataset{signals: []LabeledSignal{sub}, reader: testReader(t, src, 0)}
 	got := make([]uint8, 2)
 	if err := d.readLabels(t.Context(), &window{signal: &sub, span: seconds(9, 11)}, got); err != nil || got[0] != 9 {
 		t.Errorf("got %v, %v", got, err)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -138,7 +139,7 @@ func TestNumberLayouts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		labels := d.Signals()[0].Labels
+		labels := d.Signals()[0].Labels.All()
 		if len(labels) != 60 || labels[0] != 10 || labels[20] != 9 || labels[40] != 2 {
 			t.Errorf("%s: %v", column, labels)
 		}
@@ -242,7 +243,6 @@ func TestOpeningBudget(t *testing.T) {
 
 	m := newMade(t).add(1, nil).labelled()
 	src := m.source().(files)
-	long := newMade(t).add(1, func(s *Signal) { s.Span = seconds(0, 200) }).labelled()
 	for name, c := range map[string]struct {
 		src    Source
 		p      Params
@@ -251,9 +251,7 @@ func TestOpeningBudget(t *testing.T) {
 		"a table's rows": {files{"onda.signals.arrow": src["onda.signals.arrow"],
 			"onda.annotations.arrow": bomb.Bytes()}, Params{}, 8 << 20},
 		"a table's file": {src, Params{}, 100},
-		"labels":         {long.source(), Params{LabelDuration: 2000}, 64 << 20},
-		"weights of labels": {src, Params{LabelDuration: 10_000_000, ClassWeights: map[string]float64{"x": 1}},
-			100_000},
+		"signals":        {src, Params{}, 1000},
 	} {
 		_, err := New(t.Context(), c.p, Config{Source: c.src, OpenBytes: c.budget})
 		var over *BudgetError
@@ -262,10 +260,19 @@ func TestOpeningBudget(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	if _, err := New(t.Context(), Params{LabelDuration: 10_000_000},
-		Config{Source: src, OpenBytes: 100_000}); err != nil {
-		t.Errorf("without weights: %v", err)
+	notes := []Annotation{note(1, 0, 10, "x"), note(1, 10, 20, "y"), note(1, 20, 100, "x")}
+	cfg := LabelConfig{Duration: time.Second, Encoding: map[string]uint8{"x": 0, "y": 1}}
+	cfg.budget = &budget{limit: 3*runBytes - 1}
+	_, err = cfg.encode(notes, false)
+	mention(t, err, ErrTooLarge, "the labels takes 15 bytes")
+	cfg.budget = nil
+	labelled, err := LabelSignals([]Signal{testSignal(1)}, notes, cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
+	p := Params{ClassWeights: map[string]float64{"x": 2}}.resolved()
+	_, err = p.iterator(&opened{signals: labelled, encoding: cfg.Encoding}, &budget{limit: 3*8 - 1}, false)
+	mention(t, err, ErrTooLarge, "the weights of labels takes 24 bytes")
 	if openBytes(math.MaxInt64) != 512<<20 || openBytes(300<<20) != 150<<20 {
 		t.Error("the default is neither half of GOMEMLIMIT nor 512 MiB")
 	}

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // float is what samples can be asked for as.
@@ -57,8 +60,36 @@ func decode[T float](into []T, s *Signal, raw []byte, channels []int) {
 
 // reader reads stored samples by range. It is safe for concurrent use.
 type reader struct {
-	source Source
-	cache  *byteCache
+	source  Source
+	quick   *zstd.Decoder // of frames that are decompressed whole, many at once
+	scratch sync.Pool     // of *[]byte, their content
+	memory  *cache
+	folder  *folder // in place of memory, if there is one
+
+	near int64 // how far apart ranges of a file may be to be read as one
+
+	mu         sync.Mutex
+	indices    map[string]*frames
+	indexBytes int64
+}
+
+// newReader makes a reader that keeps up to so many bytes: in the folder dir,
+// or in memory if that is empty. files is about how many there are.
+func newReader(source Source, dir string, limit, files int64) (*reader, error) {
+	quick, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(quickFrame), zstd.WithDecoderMaxWindow(maxZstdWindow))
+	if err != nil {
+		return nil, fmt.Errorf("onda: zstd: %w", err)
+	}
+	r := &reader{source: source, near: near(source), quick: quick, indices: map[string]*frames{}}
+	// In so many draws nearly every file has come up.
+	patience := 8 * files
+	if dir != "" {
+		r.folder = newFolder(dir, limit, patience)
+	} else {
+		r.memory = newCache(limit, patience)
+	}
+	return r, nil
 }
 
 // raw returns count stored samples of every channel, interleaved, beginning
@@ -91,10 +122,42 @@ func (r *reader) plain(ctx context.Context, s *Signal, from, length int64) ([]by
 		return nil, fmt.Errorf("%w: want bytes %d to %d of %d", ErrTruncated, from, from+length, obj.Size())
 	}
 	buf := make([]byte, length)
-	if n, err := obj.ReadAt(buf, from); n < len(buf) {
+	if n, err := r.copied(ctx, obj, s.Path).ReadAt(buf, from); n < len(buf) {
 		return nil, notEOF(err, fmt.Errorf("%w: %d of %d bytes at %d", ErrTruncated, n, length, from))
 	}
 	return buf, nil
+}
+
+// copied reads a file that is far from its copy in the folder, which is made of
+// all of it, if there is room for one.
+func (r *reader) copied(ctx context.Context, obj Object, path string) Object {
+	if r.folder == nil || !isFar(obj) {
+		return obj
+	}
+	return &copiedObject{Object: obj, ctx: ctx, folder: r.folder, key: fileIdentity(obj) + ":" + path}
+}
+
+type copiedObject struct {
+	Object
+	ctx    context.Context
+	folder *folder
+	key    string
+}
+
+func (o *copiedObject) ReadAt(p []byte, off int64) (int, error) {
+	data, ok, err := o.folder.read(o.ctx, o.key, o.Size(), off, int64(len(p)), func(w io.Writer) error {
+		in := streamOf(o.ctx, o.Object)
+		defer in.Close()
+		_, err := io.CopyBuffer(onlyWriter{w}, in, make([]byte, 1<<20))
+		return err
+	})
+	if err != nil || !ok {
+		if err != nil {
+			return 0, err
+		}
+		return o.Object.ReadAt(p, off)
+	}
+	return copy(p, data), nil
 }
 
 // atReader reads an Object from its start and stops when ctx ends.

@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ func permanent(err error) error {
 
 // window is an item with all that is needed to read it.
 type window struct {
+	item     int // its signal, by place
 	signal   *LabeledSignal
 	span     Span
 	wanted   []string
@@ -68,6 +70,7 @@ func (d *Dataset) window(item Item) (window, error) {
 		return window{}, fmt.Errorf("%w: signal %d of %d", ErrJob, item.Signal, len(d.signals))
 	}
 	w := window{
+		item:   item.Signal,
 		signal: &d.signals[item.Signal],
 		span:   Span{time.Duration(item.Start), time.Duration(item.Stop)},
 		wanted: item.Channels,
@@ -130,16 +133,18 @@ func materialize[T float](ctx context.Context, d *Dataset, job Job) (schema.Batc
 		x.allocate(shape[:2])
 	}
 	group, reading := errgroup.WithContext(ctx)
-	for i := range windows {
+	for _, r := range d.reads(windows) {
 		if !d.acquire(reading) {
 			break // an item has failed, or ctx has ended
 		}
 		group.Go(func() error {
 			defer func() { <-d.slots }()
-			if err := d.readLabels(reading, &windows[i], y[i*labels:(i+1)*labels]); err != nil {
-				return err
+			for _, i := range r.windows {
+				if err := d.readLabels(reading, &windows[i], y[i*labels:(i+1)*labels]); err != nil {
+					return err
+				}
 			}
-			return readSamples(reading, d, &windows[i], x, i)
+			return readSamples(reading, d, windows, r, x)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -165,7 +170,7 @@ func (d *Dataset) readLabels(ctx context.Context, w *window, into []uint8) error
 	from := grid.nearest(w.span.Start - w.signal.LabelSpan.Start)
 	stored := w.signal.Stored
 	if stored == nil {
-		copy(into, w.signal.Labels[from:])
+		w.signal.Labels.Copy(into, int(from))
 		return nil
 	}
 	first := grid.nearest(w.span.Start - stored.Span.Start)
@@ -177,13 +182,64 @@ func (d *Dataset) readLabels(ctx context.Context, w *window, into []uint8) error
 	return nil
 }
 
-func readSamples[T float](ctx context.Context, d *Dataset, w *window, x *stack[T], i int) error {
-	s := &w.signal.Signal
-	if d.selector == nil && d.shaping.plain(s) {
-		raw, err := d.reader.raw(ctx, s, w.first, w.count)
-		if err != nil {
+// joined is one read of samples for some windows of one signal.
+type joined struct {
+	windows      []int
+	first, count int64
+}
+
+// maxJoined bounds the bytes of windows that are read as one.
+const maxJoined = 4 << 20
+
+// reads says which windows are read together: those of one signal that are near, where every read takes long.
+func (d *Dataset) reads(windows []window) []joined {
+	alone := make([]joined, len(windows))
+	for i := range windows {
+		from, to := d.inputs(&windows[i])
+		alone[i] = joined{[]int{i}, from, to - from}
+	}
+	if d.reader.near < 0 {
+		return alone
+	}
+	slices.SortFunc(alone, func(a, b joined) int {
+		return cmp.Or(cmp.Compare(windows[a.windows[0]].item, windows[b.windows[0]].item), cmp.Compare(a.first, b.first))
+	})
+	var out []joined
+	for _, r := range alone {
+		w := &windows[r.windows[0]]
+		if len(out) > 0 && windows[out[len(out)-1].windows[0]].item == w.item {
+			last := &out[len(out)-1]
+			end, frame := max(last.first+last.count, r.first+r.count), w.signal.frame()
+			if (r.first-last.first-last.count)*frame <= d.reader.near && (end-last.first)*frame <= maxJoined {
+				last.windows, last.count = append(last.windows, r.windows[0]), end-last.first
+				continue
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func readSamples[T float](ctx context.Context, d *Dataset, windows []window, r joined, x *stack[T]) error {
+	s := &windows[r.windows[0]].signal.Signal
+	raw, err := d.reader.raw(ctx, s, r.first, r.count)
+	if err != nil {
+		return err
+	}
+	for _, i := range r.windows {
+		w := &windows[i]
+		from, to := d.inputs(w)
+		if err := takeSamples(d, w, raw[(from-r.first)*s.frame():(to-r.first)*s.frame()], x, i); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// takeSamples makes one item of what was read for its window.
+func takeSamples[T float](d *Dataset, w *window, raw []byte, x *stack[T], i int) error {
+	s := &w.signal.Signal
+	if d.selector == nil && d.shaping.plain(s) {
 		decode(x.item(i), s, raw, w.channels)
 		return nil
 	}
@@ -191,10 +247,7 @@ func readSamples[T float](ctx context.Context, d *Dataset, w *window, x *stack[T
 	if d.selector != nil {
 		channels, _ = channelIndices(s.Channels, nil)
 	}
-	rows, err := d.rows(ctx, s, channels, w.first, w.count)
-	if err != nil {
-		return err
-	}
+	rows := d.rows(w, raw, channels)
 	if d.selector == nil {
 		for t, into := 0, x.item(i); t < len(into); t++ {
 			into[t] = T(rows[t])

@@ -233,17 +233,19 @@ func (sh *shaping) plain(s *Signal) bool {
 	return sh.filters[s.SampleRate] == nil && sh.normalize == nil
 }
 
-// rows reads samples first to first+count, at the rate for windows, of these channels, one row for each.
-func (d *Dataset) rows(ctx context.Context, s *Signal, channels []int, first, count int64) ([]float64, error) {
+// inputs are the samples, as they are stored, that a window is made of.
+func (d *Dataset) inputs(w *window) (from, to int64) {
+	if filter := d.shaping.filters[w.signal.SampleRate]; filter != nil {
+		return filter.inputs(w.first, w.count, w.signal.samples())
+	}
+	return w.first, w.first + w.count
+}
+
+// rows gives a window of these channels, one row for each, at the rate for windows. raw are its inputs.
+func (d *Dataset) rows(w *window, raw []byte, channels []int) []float64 {
+	s, first, count := &w.signal.Signal, w.first, w.count
 	filter := d.shaping.filters[s.SampleRate]
-	from, to := first, first+count
-	if filter != nil {
-		from, to = filter.inputs(first, count, s.samples())
-	}
-	raw, err := d.reader.raw(ctx, s, from, to-from)
-	if err != nil {
-		return nil, err
-	}
+	from, to := d.inputs(w)
 	rows := make([]float64, int64(len(channels))*(to-from))
 	decode(rows, s, raw, channels)
 	if filter != nil {
@@ -265,5 +267,5 @@ func (d *Dataset) rows(ctx context.Context, s *Signal, channels []int, first, co
 			}
 		}
 	}
-	return rows, nil
+	return rows
 }

@@ -272,11 +272,10 @@ func (o *opening) label(ctx context.Context) error {
 		return err
 	}
 	o.absent(t)
-	const row = int64(unsafe.Sizeof(Annotation{}))
-	if err := o.budget.take("the annotations by group", row*int64(len(t.rows))); err != nil {
+	_, groups, err := groupAnnotations(t.rows, o.budget)
+	if err != nil {
 		return err
 	}
-	_, groups := groupAnnotations(t.rows)
 	cfg := p.labelConfig(o.result.encoding, o.budget)
 	known := map[string]groupLabels{}
 	for _, s := range o.part {

@@ -295,7 +295,7 @@ func TestOnBad(t *testing.T) {
 	}
 	var spans []string
 	for _, l := range d.Signals() {
-		spans = append(spans, fmt.Sprintf("%d %v %d", l.Recording[15], l.LabelSpan, l.Labels[0]))
+		spans = append(spans, fmt.Sprintf("%d %v %d", l.Recording[15], l.LabelSpan, l.Labels.At(0)))
 	}
 	if want := []string{
 		"1 [0s, 1m40s) 1", "5 [50s, 1m40s) 1", "6 [0s, 20s) 1", "6 [25s, 1m0s) 2", "7 [0s, 20s) 1", "7 [30s, 50s) 2",
@@ -366,15 +366,15 @@ func TestEqualOverlaps(t *testing.T) {
 	t.Parallel()
 	m := newMade(t).add(1, nil).note(1, 0, 4, "x").note(1, 1.5, 30, "x").note(1, 2, 3, "x").note(1, 30, 40, "y")
 	d := m.must(Params{OnBad: OnBadDrop})
-	if l := d.Signals(); len(l) != 1 || l[0].LabelSpan != seconds(0, 40) || l[0].Labels[29] != 0 ||
-		l[0].Labels[30] != 1 {
+	if l := d.Signals(); len(l) != 1 || l[0].LabelSpan != seconds(0, 40) || l[0].Labels.At(29) != 0 ||
+		l[0].Labels.At(30) != 1 {
 		t.Errorf("%+v", l)
 	}
 	// A gap and an overlap of less than half of round_to are none.
 	m = newMade(t).add(1, nil).note(1, 0, 20.004, "x").note(1, 20, 39.99, "y").note(1, 40, 60, "x")
 	d = m.must(Params{OnBad: OnBadDrop, RoundTo: Duration(time.Second)})
-	if l := d.Signals(); len(l) != 1 || l[0].LabelSpan != seconds(0, 60) || l[0].Labels[39] != 1 ||
-		l[0].Labels[40] != 0 {
+	if l := d.Signals(); len(l) != 1 || l[0].LabelSpan != seconds(0, 60) || l[0].Labels.At(39) != 1 ||
+		l[0].Labels.At(40) != 0 {
 		t.Errorf("%+v", l)
 	}
 }

@@ -13,9 +13,12 @@ import (
 // has a default.
 type Params struct {
 	// Dir is the folder that holds the tables and, relative to it, the
-	// samples, as coordinator and workers see it. Not used if [Config].Source
-	// is set.
+	// samples, as coordinator and workers see it; or s3://bucket/prefix or
+	// https://host/path. Not used if [Config].Source is set.
 	Dir string `json:"dir,omitempty"`
+	// AllowURLs lists what the file_paths of tables, and the names of tables, may
+	// begin with besides Dir, such as "s3://bucket/eeg". Defaults to none: ErrPath.
+	AllowURLs []string `json:"allow_urls,omitempty"`
 	// AllowLinks follows symbolic links of Dir that lead out of it, as git-annex,
 	// DVC and the caches of hubs have them. Defaults to false: ErrPath.
 	AllowLinks bool `json:"allow_links,omitempty"`
@@ -48,6 +51,15 @@ type Params struct {
 	// Files is "check", which holds the length of every sample file against its
 	// row when the data set is opened, or "trust". Defaults to "check".
 	Files string `json:"files,omitempty"`
+	// CacheDir is a folder of the worker's machine for what takes long to read
+	// again: decompressed recordings of lpcm.zst files that have one frame, and
+	// files from s3:// and https://. It is made if only it is missing. Several processes may share it, and copies
+	// outlive them. Defaults to none: memory.
+	CacheDir string `json:"cache_dir,omitempty"`
+	// CacheBytes bounds the copies in CacheDir, or those that a process keeps in
+	// memory. Negative keeps none. Defaults to 16 GiB in a folder, and to
+	// [Config].CacheBytes in memory.
+	CacheBytes int64 `json:"cache_bytes,omitempty"`
 	// Fingerprint is "stat", by size and time of every sample file, or
 	// "content", by what they hold: see [Dataset.Fingerprint]. Defaults to
 	// "stat".

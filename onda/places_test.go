@@ -26,7 +26,7 @@ func TestRoundedLabelsDoNotDrift(t *testing.T) {
 		encoding[fmt.Sprint(i)] = uint8(i)
 	}
 	d := m.must(Params{RoundTo: Duration(time.Second), Encoding: encoding})
-	labels := d.Signals()[0].Labels
+	labels := d.Signals()[0].Labels.All()
 	if len(labels) != 1010 {
 		t.Errorf("%d labels", len(labels))
 	}
@@ -48,12 +48,12 @@ func TestRoundedLabelsDoNotDrift(t *testing.T) {
 		RoundTo: Duration(time.Second), LabelDuration: Duration(30 * time.Second),
 		BatchDuration: Duration(time.Minute), Encoding: encoding,
 	})
-	for i, got := range d.Signals()[0].Labels {
+	for i, got := range d.Signals()[0].Labels.All() {
 		if got != uint8(i%200) {
 			t.Fatalf("epoch %d is %d", i, got)
 		}
 	}
-	if n := len(d.Signals()[0].Labels); n != 1000 {
+	if n := len(d.Signals()[0].Labels.All()); n != 1000 {
 		t.Errorf("%d epochs", n)
 	}
 }

@@ -1,6 +1,9 @@
 package onda
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // RandomConfig configures [NewRandomBatches].
 type RandomConfig struct {
@@ -10,6 +13,10 @@ type RandomConfig struct {
 	// LabelWeights weighs the labels of each signal, one weight for each
 	// label. A nil entry weighs that signal's labels alike. Defaults to equal.
 	LabelWeights [][]float64
+	// ClassWeights, in place of LabelWeights, weighs labels by their number;
+	// those not named weigh 1. The labels have to be held in memory. Defaults to
+	// equal.
+	ClassWeights map[uint8]float64
 }
 
 // RandomBatches draws batches of windows at random, without end. For every
@@ -26,27 +33,90 @@ type RandomBatches struct {
 // what they weigh, negative or NaN are ErrWeights, windows that do not fit the
 // labels ErrWindow, unknown channels ErrChannels.
 func NewRandomBatches(cfg RandomConfig) (*RandomBatches, error) {
-	w, err := newWindows(cfg.WindowConfig)
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return newRandomBatches(cfg)
+}
+
+// check does without what is kept for drawing.
+func (cfg *RandomConfig) check() error {
+	if err := cfg.WindowConfig.check(); err != nil {
+		return err
+	}
+	n := len(cfg.Signals)
+	if err := checkWeights("signals", n, cfg.SignalWeights); err != nil {
+		return err
+	}
+	if cfg.LabelWeights != nil && (len(cfg.LabelWeights) != n || cfg.ClassWeights != nil) {
+		return fmt.Errorf("%w: label weights for %d of %d signals, and %d class weights", ErrWeights,
+			len(cfg.LabelWeights), n, len(cfg.ClassWeights))
+	}
+	byLabel, err := cfg.byLabel()
+	if err != nil {
+		return err
+	}
+	for i := range cfg.Signals {
+		s := &cfg.Signals[i]
+		var err error
+		switch {
+		case cfg.LabelWeights != nil:
+			err = checkWeights("labels", s.LabelCount(), cfg.LabelWeights[i])
+		case byLabel != nil && s.Stored != nil:
+			err = fmt.Errorf("%w: class weights for stored labels", ErrWeights)
+		case byLabel != nil:
+			err = checkRunWeights(&s.Labels, byLabel)
+		}
+		if err != nil {
+			return fmt.Errorf("recording %s: %w", s.Recording, err)
+		}
+	}
+	return nil
+}
+
+// byLabel is ClassWeights for all numbers, or nil if there are none.
+func (cfg *RandomConfig) byLabel() (*labelWeights, error) {
+	if cfg.ClassWeights == nil {
+		return nil, nil
+	}
+	var byLabel labelWeights
+	for i := range byLabel {
+		byLabel[i] = 1
+	}
+	for label, v := range cfg.ClassWeights {
+		if math.IsNaN(v) || math.IsInf(v, 0) || v < 0 {
+			return nil, fmt.Errorf("%w: %v for label %d", ErrWeights, v, label)
+		}
+		byLabel[label] = v
+	}
+	return &byLabel, nil
+}
+
+// newRandomBatches takes a configuration that check accepts.
+func newRandomBatches(cfg RandomConfig) (*RandomBatches, error) {
+	signals, err := newWeights("signals", len(cfg.Signals), cfg.SignalWeights)
 	if err != nil {
 		return nil, err
 	}
-	r := &RandomBatches{windows: w}
-	if r.signals, err = newWeights("signals", len(cfg.Signals), cfg.SignalWeights); err != nil {
+	byLabel, err := cfg.byLabel()
+	if err != nil {
 		return nil, err
 	}
-	if cfg.LabelWeights != nil && len(cfg.LabelWeights) != len(cfg.Signals) {
-		return nil, fmt.Errorf("%w: label weights for %d of %d signals", ErrWeights, len(cfg.LabelWeights), len(cfg.Signals))
-	}
+	r := &RandomBatches{windows: newWindows(cfg.WindowConfig), signals: signals}
+	r.within = make([]weights, len(cfg.Signals))
 	for i := range cfg.Signals {
+		s := &cfg.Signals[i]
+		if byLabel != nil {
+			r.within[i] = newRunWeights(&s.Labels, byLabel)
+			continue
+		}
 		var values []float64
 		if cfg.LabelWeights != nil {
 			values = cfg.LabelWeights[i]
 		}
-		within, err := newWeights("labels", cfg.Signals[i].LabelCount(), values)
-		if err != nil {
-			return nil, fmt.Errorf("recording %s: %w", r.ids[i], err)
+		if r.within[i], err = newWeights("labels", s.LabelCount(), values); err != nil {
+			return nil, err
 		}
-		r.within = append(r.within, within)
 	}
 	return r, nil
 }

@@ -15,8 +15,9 @@ import (
 
 // Source opens the files that tables name. It is all that this package asks
 // of a storage: [Dir] serves a local folder, and object storage is another
-// implementation, where ReadAt becomes a ranged GET. Open is called
-// concurrently.
+// implementation, where ReadAt becomes a ranged GET ([Config].Remote). Open is
+// called concurrently. A Source that has Near() int64 has ranges of one file read
+// as one where they are no further apart.
 type Source interface {
 	// Open opens the file at path, which is a file_path of a signal table or
 	// the name of a table. A relative path counts from the source's root. A
@@ -25,8 +26,14 @@ type Source interface {
 	Open(ctx context.Context, path string) (Object, error)
 }
 
-// Object is an open file. ReadAt is called concurrently. An Object that has
-// ModTime() time.Time is known from another of the same size in its place.
+// Object is an open file. ReadAt is called concurrently. An Object may have
+// further methods:
+//
+//   - ModTime() time.Time tells it from another of the same size in its place
+//   - Identity() string does so for caches, where that is not enough
+//   - Far() bool says that each read takes long, however small it is
+//   - Refresh(context.Context) error looks at the file again, where Open may go
+//     by what is remembered of it
 type Object interface {
 	io.ReaderAt
 	io.Closer
@@ -83,7 +90,7 @@ func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("onda: open %s in %s: %w", name, d.root, err), f.Close())
 	}
-	return &dirObject{File: f, size: info.Size(), at: info.ModTime()}, nil
+	return &dirObject{File: f, info: info}, nil
 }
 
 func openInRoot(dir, name string, flags int) (*os.File, error) {
@@ -151,10 +158,18 @@ func (d dirSource) local(path string) (string, error) {
 
 type dirObject struct {
 	*os.File
-	size int64
-	at   time.Time
+	info os.FileInfo
 }
 
-func (o *dirObject) Size() int64 { return o.size }
+func (o *dirObject) Size() int64 { return o.info.Size() }
 
-func (o *dirObject) ModTime() time.Time { return o.at }
+func (o *dirObject) ModTime() time.Time { return o.info.ModTime() }
+
+// Identity tells a file from one that was put in its place with its size and
+// time, as copying tools do.
+func (o *dirObject) Identity() string { return fileVersion(o) + inode(o.info) }
+
+func isFar(obj Object) bool {
+	o, ok := obj.(interface{ Far() bool })
+	return ok && o.Far()
+}

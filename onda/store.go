@@ -44,10 +44,10 @@ func StoreLabels(dir string, signals []LabeledSignal) ([]LabeledSignal, error) {
 				name)
 		}
 		taken[name] = l.Recording
-		if err := os.WriteFile(filepath.Join(dir, name), l.Labels, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), l.Labels.All(), 0o644); err != nil {
 			return nil, fmt.Errorf("onda: store labels: %w", err)
 		}
-		out[i].Labels = nil
+		out[i].Labels = Labels{}
 		out[i].Stored = &Signal{
 			Recording: l.Recording, SensorType: labelSensor, SensorLabel: l.SensorLabel,
 			Channels: []string{labelSensor}, Unit: labelSensor, Resolution: 1, SampleType: "uint8",

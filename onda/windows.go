@@ -34,59 +34,68 @@ type windows struct {
 	grids  []rate   // of the labels of each signal
 }
 
-func newWindows(cfg WindowConfig) (windows, error) {
-	w := windows{WindowConfig: cfg}
+// check does without what windows keep of each signal.
+func (cfg *WindowConfig) check() error {
 	if len(cfg.Signals) == 0 {
-		return w, ErrNoSignals
+		return ErrNoSignals
 	}
 	if cfg.BatchSize < 1 || cfg.NChannels < 0 {
-		return w, fmt.Errorf("%w: batch_size %d, n_channels %d", ErrParams, cfg.BatchSize, cfg.NChannels)
+		return fmt.Errorf("%w: batch_size %d, n_channels %d", ErrParams, cfg.BatchSize, cfg.NChannels)
 	}
 	if cfg.BatchDuration <= 0 {
-		return w, fmt.Errorf("%w: batch_duration %v", ErrWindow, cfg.BatchDuration)
+		return fmt.Errorf("%w: batch_duration %v", ErrWindow, cfg.BatchDuration)
 	}
 	for i := range cfg.Signals {
 		s := &cfg.Signals[i]
 		if err := s.validate(); err != nil {
-			return w, err
+			return err
 		}
 		grid := s.grid()
 		labels, whole := grid.whole(cfg.BatchDuration)
 		if !whole || labels < 1 {
-			return w, fmt.Errorf("%w: batch_duration %v is not a whole number of labels of %v",
+			return fmt.Errorf("%w: batch_duration %v is not a whole number of labels of %v",
 				ErrWindow, cfg.BatchDuration, grid)
 		}
 		if cfg.BatchDuration > s.LabelSpan.Duration() {
-			return w, fmt.Errorf("%w: batch_duration %v, recording %s has labels for %v",
+			return fmt.Errorf("%w: batch_duration %v, recording %s has labels for %v",
 				ErrWindow, cfg.BatchDuration, s.Recording, s.LabelSpan)
 		}
-		if err := w.checkChannels(s); err != nil {
-			return w, err
+		if err := cfg.checkChannels(s); err != nil {
+			return err
 		}
-		w.ids = append(w.ids, s.Recording.String())
-		w.labels = append(w.labels, int(labels))
-		w.grids = append(w.grids, grid)
 	}
-	return w, nil
+	return nil
 }
 
-func (w *windows) checkChannels(s *LabeledSignal) error {
-	if !w.MissingChannels {
-		for _, c := range w.Channels {
+// newWindows takes a configuration that check accepts.
+func newWindows(cfg WindowConfig) windows {
+	n := len(cfg.Signals)
+	w := windows{WindowConfig: cfg, ids: make([]string, n), labels: make([]int, n), grids: make([]rate, n)}
+	for i := range cfg.Signals {
+		s := &cfg.Signals[i]
+		grid := s.grid()
+		w.ids[i], w.grids[i], w.labels[i] = s.Recording.String(), grid, int(grid.nearest(cfg.BatchDuration))
+	}
+	return w
+}
+
+func (cfg *WindowConfig) checkChannels(s *LabeledSignal) error {
+	if !cfg.MissingChannels {
+		for _, c := range cfg.Channels {
 			if !slices.Contains(s.Channels, c) {
 				return fmt.Errorf("%w: recording %s has %q, not %q", ErrChannels, s.Recording, s.Channels, c)
 			}
 		}
 	}
-	if n := len(w.candidates(s)); w.NChannels > n {
-		return fmt.Errorf("%w: n_channels %d of %d in recording %s", ErrChannels, w.NChannels, n, s.Recording)
+	if n := len(cfg.candidates(s)); cfg.NChannels > n {
+		return fmt.Errorf("%w: n_channels %d of %d in recording %s", ErrChannels, cfg.NChannels, n, s.Recording)
 	}
 	return nil
 }
 
-func (w *windows) candidates(s *LabeledSignal) []string {
-	if len(w.Channels) > 0 {
-		return w.Channels
+func (cfg *WindowConfig) candidates(s *LabeledSignal) []string {
+	if len(cfg.Channels) > 0 {
+		return cfg.Channels
 	}
 	return s.Channels
 }

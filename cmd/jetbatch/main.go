@@ -4,6 +4,9 @@ package main
 import (
 	"github.com/jetbatch/jetbatch/cli"
 	"github.com/jetbatch/jetbatch/onda"
+	"github.com/jetbatch/jetbatch/onda/remote"
 )
 
-func main() { cli.Main(onda.Definition()) }
+func main() {
+	cli.Main(onda.DefinitionWith(onda.Name, onda.Config{Remote: remote.New(remote.Config{})}))
+}

@@ -1,0 +1,122 @@
+package onda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// placed serves a folder or a URL, and URLs elsewhere that were allowed.
+type placed struct {
+	dir     string // a URL, if local is nil
+	local   Source
+	remote  Source
+	allowed []string
+}
+
+// source is where Params.Dir and Params.AllowURLs say that files are.
+func (p *Params) source(remote Source) (Source, error) {
+	if p.Dir == "" {
+		return nil, fmt.Errorf("%w: no dir", ErrParams)
+	}
+	local := Dir(p.Dir)
+	if p.AllowLinks {
+		local = DirWithLinks(p.Dir)
+	}
+	if !isURL(p.Dir) && len(p.AllowURLs) == 0 {
+		return local, nil
+	}
+	if remote == nil {
+		return nil, fmt.Errorf("%w: this program opens no s3:// or https:// (onda.Config.Remote)", ErrParams)
+	}
+	out := placed{local: local, remote: remote}
+	for _, prefix := range p.AllowURLs {
+		prefix, err := cleanURL(prefix)
+		if err != nil {
+			return nil, fmt.Errorf("%w: allow_urls: %w", ErrParams, err)
+		}
+		out.allowed = append(out.allowed, strings.TrimSuffix(prefix, "/"))
+	}
+	if isURL(p.Dir) {
+		dir, err := cleanURL(p.Dir)
+		if err != nil {
+			return nil, fmt.Errorf("%w: dir: %w", ErrParams, err)
+		}
+		out.dir, out.local = strings.TrimSuffix(dir, "/"), nil
+		out.allowed = append(out.allowed, out.dir)
+	}
+	return out, nil
+}
+
+func isURL(path string) bool {
+	scheme, _, found := strings.Cut(path, "://")
+	return found && (strings.EqualFold(scheme, "s3") || strings.EqualFold(scheme, "https"))
+}
+
+// Open opens a path of the folder, or a URL that is below it or allowed.
+func (p placed) Open(ctx context.Context, path string) (Object, error) {
+	switch {
+	case isURL(path):
+	case p.local != nil:
+		return p.local.Open(ctx, path)
+	case strings.Contains(path, "://") || strings.HasPrefix(path, "/"):
+		return nil, fmt.Errorf("%w: %q is not below %s", ErrPath, path, p.dir)
+	case strings.HasPrefix(p.dir, "https"):
+		path = p.dir + "/" + (&url.URL{Path: path}).EscapedPath()
+	default:
+		path = p.dir + "/" + path
+	}
+	clean, err := cleanURL(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPath, err)
+	}
+	if !slices.ContainsFunc(p.allowed, func(prefix string) bool {
+		return strings.HasPrefix(clean, prefix+"/")
+	}) {
+		return nil, fmt.Errorf("%w: %q is neither below dir nor in allow_urls", ErrPath, clean)
+	}
+	return p.remote.Open(ctx, clean)
+}
+
+// Near is that of what is remote.
+func (p placed) Near() int64 { return near(p.remote) }
+
+// cleanURL gives a URL in one form, without anything that would leave its
+// folder or that only its owner should know.
+func cleanURL(text string) (string, error) {
+	scheme, rest, _ := strings.Cut(text, "://")
+	scheme = strings.ToLower(scheme)
+	host, path, _ := strings.Cut(rest, "/")
+	if scheme == "https" {
+		u, err := url.Parse(text)
+		if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			// The text may hold a password, or what signs it.
+			return "", errors.New("an https:// URL does not parse, or has a user, a query or a fragment")
+		}
+		host, path = strings.ToLower(u.Host), strings.TrimPrefix(u.EscapedPath(), "/")
+		if decoded := strings.Split(u.Path, "/"); slices.Contains(decoded, "..") || slices.Contains(decoded, ".") {
+			return "", fmt.Errorf("%q leaves its folder", u.Path)
+		}
+	} else if scheme != "s3" {
+		return "", fmt.Errorf("%q is neither s3:// nor https://", scheme)
+	}
+	if parts := strings.Split(path, "/"); slices.Contains(parts, "..") || slices.Contains(parts, ".") {
+		return "", fmt.Errorf("%q leaves its folder", path)
+	}
+	if host == "" || strings.ContainsAny(host, "@?#\\ ") {
+		return "", errors.New("a URL without a bucket or host")
+	}
+	return scheme + "://" + host + "/" + path, nil
+}
+
+// near is how far apart two ranges of a file may be to be read as one; negative
+// for a source whose reads are quick.
+func near(source Source) int64 {
+	if s, ok := source.(interface{ Near() int64 }); ok {
+		return s.Near()
+	}
+	return -1
+}
