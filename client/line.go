@@ -20,7 +20,8 @@ const span = 1 << 16
 // are plain values. mu guards them, and is never held over a callback of the user's or over what may wait.
 type line struct {
 	cfg     *Config
-	id      string
+	id      string // of this reader, by secret
+	secret  string
 	run     *run
 	owner   *standing
 	link    *link

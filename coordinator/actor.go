@@ -259,9 +259,9 @@ func (b *batcher) reconnected() { b.step(owner.Reconnected{}) }
 
 // hearReader takes a credit; as a request it is answered with how things stand.
 func (b *batcher) hearReader(m *nats.Msg) {
-	credit := new(wire.Credit)
-	if len(m.Data) > maxCredit || json.Unmarshal(m.Data, credit) != nil {
-		return // not a credit of this wire version
+	credit := readCredit(m.Data)
+	if credit == nil {
+		return
 	}
 	b.hint(func() {
 		var token owner.Token
@@ -270,6 +270,16 @@ func (b *batcher) hearReader(m *nats.Msg) {
 		}
 		b.step(owner.Credited{Token: token, Credit: credit})
 	})
+}
+
+// readCredit decodes a credit; nil for one that is not of this wire version, or not of the reader that it names.
+func readCredit(data []byte) *wire.Credit {
+	credit := new(wire.Credit)
+	if len(data) > maxCredit || json.Unmarshal(data, credit) != nil || proven(credit.Reader, credit.Secret) != nil {
+		return nil
+	}
+	credit.Secret = "" // it has done its part
+	return credit
 }
 
 // hearReport takes a worker's word about the store.

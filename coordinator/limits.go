@@ -51,6 +51,16 @@ func checkIDs(reader, request string) *schema.Fault {
 	return nil
 }
 
+// proven refuses what does not come from the reader that it names.
+func proven(reader, secret string) *schema.Fault {
+	if wire.ReaderOf(secret) == reader {
+		return nil
+	}
+	return &schema.Fault{
+		Code: schema.CodeBadRequest, Message: fmt.Sprintf("the request does not prove that it is reader %s's", reader),
+	}
+}
+
 // fitting leaves out of an overview what one message cannot hold: the last errors first, then workers.
 func fitting(o wire.Overview, limit int64) wire.Overview {
 	size := func() int64 {

@@ -128,7 +128,8 @@ type SeatRequest struct {
 	Batcher  string       `json:"batcher"`
 	Request  string       `json:"request"` // a ULID; the same for a repetition
 	Mode     Mode         `json:"mode"`
-	Reader   string       `json:"reader"`
+	Reader   string       `json:"reader"`           // ReaderOf(Secret)
+	Secret   string       `json:"secret,omitempty"` // without it the request is nobody's
 	TakeOver bool         `json:"take_over,omitempty"`
 	Spec     Spec         `json:"spec"` // version 0
 	Settings Settings     `json:"settings"`
@@ -159,7 +160,8 @@ type SeatReply struct {
 type Credit struct {
 	Gen        string         `json:"gen"`
 	Seat       uint64         `json:"seat"`
-	Reader     string         `json:"reader"`
+	Reader     string         `json:"reader"`           // ReaderOf(Secret)
+	Secret     string         `json:"secret,omitempty"` // without it the credit is nobody's
 	Taken      uint64         `json:"taken"`
 	BatchBytes int64          `json:"batch_bytes,omitempty"` // largest payload seen
 	Stored     int64          `json:"stored,omitempty"`      // largest payload that came by way of the store; 0 for BatchBytes
@@ -197,8 +199,9 @@ type CreditReply struct {
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
 type StopRequest struct {
 	Batcher string `json:"batcher"`
-	Request string `json:"request"` // as in SeatRequest
-	Reader  string `json:"reader"`
+	Request string `json:"request"`          // as in SeatRequest
+	Reader  string `json:"reader"`           // ReaderOf(Secret)
+	Secret  string `json:"secret,omitempty"` // without it the request is nobody's
 	Leave   bool   `json:"leave,omitempty"`
 
 	// Last is how far the trainer came. Credits travel by another subject, and may arrive after a request that ends
