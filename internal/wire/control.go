@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -18,10 +19,15 @@ type Spec struct {
 	Params  json.RawMessage `json:"params,omitempty"`
 }
 
-// Digest identifies the spec; equal digests mean the same data set, version and parameters.
-func (s Spec) Digest() Digest {
-	data, _ := json.Marshal(s) // a RawMessage that came from json cannot fail to marshal
-	return Sum(data)
+// Digest identifies the spec; equal digests mean the same data set, version and parameters. It withstands an adversary,
+// other than that of a payload.
+func (s Spec) Digest() Digest { return digestOf(s) }
+
+func digestOf(v any) (d Digest) {
+	data, _ := json.Marshal(v) // a RawMessage that came from json cannot fail to marshal
+	sum := sha256.Sum256(data)
+	copy(d[:], sum[:])
+	return d
 }
 
 // Settings are what a client asks of its batcher. Zero values mean the defaults.
@@ -76,6 +82,15 @@ type Record struct {
 	Error   *schema.Fault `json:"error,omitempty"`   // why the phase is failed
 
 	Takeovers *Takeovers `json:"takeovers,omitempty"` // from owners that died; nil for none
+}
+
+// SpecDigest identifies what the generation in the record is of: the spec, and the data that it was begun on. Each job
+// and each result carries it, so that nobody takes a batch that was made by another record than the owner's.
+func (r *Record) SpecDigest() Digest {
+	return digestOf(struct {
+		Spec   Spec
+		Origin string
+	}{r.Spec, r.Origin})
 }
 
 // Takeovers counts the owners of a batcher that died one after the other while its trainer stood still.
@@ -150,6 +165,7 @@ type SeatReply struct {
 	Window   int           `json:"window,omitempty"`
 	Phase    schema.Phase  `json:"phase"`
 	Held     bool          `json:"held,omitempty"` // found by look-up
+	Spec     Digest        `json:"spec"`           // Record.SpecDigest
 	Warnings []string      `json:"warnings,omitempty"`
 
 	Differences []string `json:"differences,omitempty"` // with wrong_data: what State's parameters and data had otherwise

@@ -14,7 +14,7 @@ import (
 const regrow = 10 * time.Second
 
 // jobOverhead is more than a job's message has besides its byte slices.
-const jobOverhead = 48
+const jobOverhead = 72
 
 // resize sets the window to what workers and batch size allow, and feeds what that opens.
 func (o *Owner) resize(now time.Time) {
@@ -111,7 +111,7 @@ func (o *Owner) produced(now time.Time, p Produced) {
 		}
 		prev := g.StateAfter(seq - 1)
 		job := wire.AppendJob(make([]byte, 0, len(prev)+len(it.Next)+len(it.Job)+jobOverhead), &wire.Job{
-			Seq: seq, Prev: prev, Next: it.Next, Body: it.Job, Iterate: it.Took,
+			Seq: seq, Prev: prev, Next: it.Next, Body: it.Job, Iterate: it.Took, Spec: g.spec,
 		})
 		if int64(len(job)) > limit {
 			o.send(&together)
@@ -209,7 +209,8 @@ func (o *Owner) storeVerdict() {
 		return
 	}
 	g.telling = true
-	res := &wire.Result{Seq: v.Seq, Kind: wire.KindEnd, Prev: g.StateAfter(v.Seq - 1), Worker: o.cfg.Name, Fault: v.Fault, Deliveries: 1}
+	res := &wire.Result{Seq: v.Seq, Kind: wire.KindEnd, Prev: g.StateAfter(v.Seq - 1), Worker: o.cfg.Name, Fault: v.Fault, Deliveries: 1,
+		Spec: g.spec}
 	if v.Fault != nil {
 		res.Kind = wire.KindError
 	}

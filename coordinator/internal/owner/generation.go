@@ -12,9 +12,10 @@ import (
 // generation is the running generation of a batcher.
 type generation struct {
 	*window.Window
-	saved   uint64    // taken, as the record has it
-	moved   time.Time // when the trainer came further last
-	looked  time.Time // of the last repair
+	spec    wire.Digest // of the record
+	saved   uint64      // taken, as the record has it
+	moved   time.Time   // when the trainer came further last
+	looked  time.Time   // of the last repair
 	pause   time.Duration
 	done    map[uint64]bool // results that were there at the takeover
 	settled bool            // everything that was fed before a takeover is in the window again
@@ -302,7 +303,7 @@ func fedBefore(taken uint64, done map[uint64]bool) uint64 {
 func (o *Owner) start(now time.Time, w *window.Window) {
 	o.silent, o.forsaken, o.looking = time.Time{}, "", [purposes]bool{}
 	o.resumes, o.finished, o.save, o.saveTo = false, false, false, 0
-	o.gen = &generation{Window: w, saved: o.rec.Taken, purged: o.rec.Floor, moved: now, lost: make(map[uint64]bool)}
+	o.gen = &generation{Window: w, spec: o.rec.SpecDigest(), saved: o.rec.Taken, purged: o.rec.Floor, moved: now, lost: make(map[uint64]bool)}
 	o.emit(Feed{o.rec.Gen, o.ownData(now).serial})
 	o.announce()
 	o.resize(now)

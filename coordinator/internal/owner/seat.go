@@ -231,8 +231,7 @@ func (o *Owner) sit(now time.Time, a *asking) {
 	if o.held(now) && o.rec.Reader != req.Reader && o.rec.Phase != schema.PhaseClosed {
 		switch {
 		case a.differs:
-			o.finish(a, &schema.Fault{Code: schema.CodeSpecMismatch, Message: fmt.Sprintf(
-				"batcher %s runs data set %s with parameters %s; stop it, or use another name", o.rec.Batcher, o.rec.Spec.Dataset, o.rec.Spec.Params)})
+			o.finish(a, o.mismatch())
 			return
 		case !req.TakeOver:
 			o.finish(a, &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
@@ -271,6 +270,12 @@ func (o *Owner) sit(now time.Time, a *asking) {
 	})
 }
 
+// mismatch refuses a reader of another spec.
+func (o *Owner) mismatch() *schema.Fault {
+	return &schema.Fault{Code: schema.CodeSpecMismatch, Message: fmt.Sprintf(
+		"batcher %s runs data set %s with parameters %s; stop it, or use another name", o.rec.Batcher, o.rec.Spec.Dataset, o.rec.Spec.Params)}
+}
+
 // sat goes on when the seat is in the record.
 func (o *Owner) sat(now time.Time, a *asking) {
 	var warnings []string
@@ -299,6 +304,10 @@ func (o *Owner) seek(now time.Time, a *asking) {
 			return
 		}
 		o.rec.Spec.Version, o.key = version, a.key // the run that is under way is over, and begun again as the data set is now
+	}
+	if a.key != o.key { // the record was forged, or lost, and is not the one that this reader opened
+		o.finish(a, o.mismatch())
+		return
 	}
 	d := o.openFor(now, a, o.rec.Spec, o.key)
 	if d == nil {
@@ -396,7 +405,7 @@ func (o *Owner) stateOf(now time.Time, a *asking) (state []byte, fault *schema.F
 func (o *Owner) seatReply(held bool, warnings ...string) wire.SeatReply {
 	r := wire.SeatReply{Gen: o.rec.Gen, Seat: o.rec.Seat, Position: o.rec.Position, Phase: o.rec.Phase, Held: held, Warnings: warnings}
 	if o.gen != nil {
-		r.Window = o.gen.Limit()
+		r.Window, r.Spec = o.gen.Limit(), o.gen.spec
 		spec := o.rec.Spec
 		r.State = schema.State{
 			Dataset: spec.Dataset, Version: spec.Version, Origin: o.rec.Origin, Data: o.gen.StateAfter(o.rec.Position - 1),
