@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -33,6 +35,7 @@ type batcher struct {
 	opened   map[uint64]*opened
 	answers  map[owner.Token]func(any)
 	token    owner.Token
+	checking bool   // a worker's word that two batches differ is held against the store
 	serving  string // the kind that workers were last counted for
 	workers  owner.Fleet
 	reissued uint64 // jobs that were missing, in the generations before this one
@@ -295,7 +298,34 @@ func (b *batcher) hearReport(m *nats.Msg) {
 	if report.Fault == nil {
 		return
 	}
-	b.hint(func() { b.step(owner.Reported{Report: report}) })
+	b.hint(func() {
+		if report.Fault.Code != schema.CodeNondeterministic {
+			b.step(owner.Reported{Report: report})
+		} else if !b.checking && report.Gen == b.owner.Gen() {
+			b.checking = true
+			b.c.running.Go(func() { b.contradicted(report) })
+		}
+	})
+}
+
+// contradicted looks at the store before it believes a worker that its batch is another than the stored one: such a
+// report ends the run. One is looked at at a time.
+func (b *batcher) contradicted(report *wire.Report) {
+	fault := report.Fault
+	ctx, cancel := b.c.call(lookTimeout)
+	defer cancel()
+	res, err := b.c.stored(ctx, b.name, report.Gen, fault.Seq)
+	holds := err == nil && res.Kind != wire.KindError && res.Digest == report.Stored && report.Made != report.Stored
+	b.post(func() {
+		b.checking = false
+		if !holds {
+			b.log.Warn("report not believed: the store does not bear it out", "seq", fault.Seq, "error", err)
+			return
+		}
+		fault.Message = fmt.Sprintf("job %d: worker %s made %v, worker %s made %v",
+			fault.Seq, legible.Line(fault.Worker), report.Made, res.Worker, res.Digest)
+		b.step(owner.Reported{Report: report})
+	})
 }
 
 // takeApart queues jobs of a run by themselves and then answers the worker that has the run. A worker may not write

@@ -154,8 +154,10 @@ func (s *store) message(ctx context.Context, stream, subject string) ([]byte, er
 }
 
 // report tells the owner something about its store. It is a hint; the owner looks for itself.
-func (s *store) report(l *lane, f *schema.Fault) {
-	data, err := json.Marshal(wire.Report{Gen: l.gen, Fault: f})
+func (s *store) report(l *lane, f *schema.Fault) { s.send(l, wire.Report{Gen: l.gen, Fault: f}) }
+
+func (s *store) send(l *lane, r wire.Report) {
+	data, err := json.Marshal(r)
 	if err == nil {
 		err = s.control.Publish(wire.ReportPrefix+"."+l.batcher, data)
 	}

@@ -267,6 +267,10 @@ type Report struct {
 	Gen   string        `json:"gen"`
 	Fault *schema.Fault `json:"fault,omitempty"`
 	Apart []uint64      `json:"apart,omitempty"` // sequence numbers, at most MaxRun
+
+	// With CodeNondeterministic: the digests of what the worker made and of what it found stored.
+	Made   Digest `json:"made,omitzero"`
+	Stored Digest `json:"stored,omitzero"`
 }
 
 // ApartReply says that the job stream has each job of Report.Apart by itself, or that nobody needs it any more. There is
