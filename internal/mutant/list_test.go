@@ -44,7 +44,7 @@ var shell = []guardedMutant{
 			"ack.Error != nil && !topology.IsDuplicate(ack.Error.Code, ack.Error.Description)", "ack.Error != nil")),
 	guarded("TestNoRoomForTheHeadsJob", "a job that was lost is not published again",
 		mutant.In("coordinator/feed.go",
-			"time.Since(p.at) > republishAfter", "time.Since(p.at) > 1000*republishAfter")),
+			"time.Since(p.at) > beat", "time.Since(p.at) > 1000*beat")),
 	guarded("TestHalfMadeGeneration", "another store of the same name is the generation's",
 		mutant.In("coordinator/store.go",
 			"return string(genesis.Data) != string(wire.Genesis(gen)), nil", "return false, nil")),

@@ -101,8 +101,8 @@ type (
 		Differences []string
 	}
 
-	// Begun is the data set's first state, or why there is none.
-	Begun struct {
+	// FirstKnown is the data set's first state, or why there is none.
+	FirstKnown struct {
 		Serial uint64
 		State  []byte
 		Fault  *schema.Fault
@@ -212,7 +212,7 @@ func (Retired) event()       {}
 func (Confirmed) event()     {}
 func (Opened) event()        {}
 func (Compared) event()      {}
-func (Begun) event()         {}
+func (FirstKnown) event()    {}
 func (Readied) event()       {}
 func (Made) event()          {}
 func (Looked) event()        {}
