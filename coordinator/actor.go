@@ -312,7 +312,7 @@ func (b *batcher) hearReport(m *nats.Msg) {
 // report ends the run. One is looked at at a time.
 func (b *batcher) contradicted(report *wire.Report) {
 	fault := report.Fault
-	ctx, cancel := b.c.call(lookTimeout)
+	ctx, cancel := b.c.call(askTimeout)
 	defer cancel()
 	res, err := b.c.stored(ctx, b.name, report.Gen, fault.Seq)
 	holds := err == nil && res.Kind != wire.KindError && res.Digest == report.Stored && report.Made != report.Stored
