@@ -5,9 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -72,5 +75,32 @@ func TestWordInAnothersName(t *testing.T) {
 	}
 	if s := r.status(); strings.Contains(string(mustJSON(t, s)), r.secret) {
 		t.Error("the status has the reader's secret")
+	}
+}
+
+// A record that the server was made to store in the owner's place is the owner's no more than noise is: it is written
+// anew, whatever it says.
+func TestForgedRecordOfTheServer(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	rec, _ := r.record()
+	forged := rec
+	forged.Spec.Params, forged.Taken, forged.Owner = []byte(`{"other":1}`), 1<<19, "nobody"
+	_, err := c.js.PublishMsg(t.Context(), &nats.Msg{
+		Subject: "$KV.jetbatch." + topology.BatcherKey("train"), Data: mustJSON(t, forged),
+		Header: nats.Header{"Nats-Stream": {"jetbatch-results-train-x"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "the owner writes its record anew", func() bool {
+		now, ok := r.record()
+		return ok && now.Owner == rec.Owner && string(now.Spec.Params) == string(rec.Spec.Params)
+	})
+	r.work(1)
+	if got := r.credit(3); got.Gen != r.reply.Gen || got.Phase != schema.PhaseRunning {
+		t.Errorf("the run: %+v", got)
 	}
 }
