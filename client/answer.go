@@ -45,9 +45,6 @@ func readAnswer[T any](subject string, data []byte, reply *T) error {
 	return json.Unmarshal(data, reply)
 }
 
-// maxPosition is below what a sequence number can overflow at.
-const maxPosition = 1 << 62
-
 // checkSeat refuses an answer that cannot be a seat. Its generation becomes a part of subjects.
 func checkSeat(want *sitting, reply *wire.SeatReply) error {
 	if want.mode == wire.ModeOpen {
@@ -68,7 +65,7 @@ func checkSeat(want *sitting, reply *wire.SeatReply) error {
 	if len(reply.State.Origin) > schema.MaxOrigin {
 		return fmt.Errorf("a seat at a state with an origin of %d bytes", len(reply.State.Origin))
 	}
-	if reply.Position > maxPosition || len(reply.State.Data) > schema.MaxState {
+	if reply.Position > wire.MaxPosition || len(reply.State.Data) > schema.MaxState {
 		return fmt.Errorf("a seat at position %d with a state of %d bytes", reply.Position, len(reply.State.Data))
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
@@ -47,7 +48,7 @@ func (c *credits) listen() (*nats.Subscription, error) {
 // notice takes the owner's notice of a change. Only a notice that names another reader is believed without asking: the
 // owner sends it when its record says so, and the batches here would then be of a run that is another reader's.
 func (c *credits) notice(m *nats.Msg) {
-	if m.Subject != wire.NoticePrefix+"."+c.cfg.Name || m.Reply != "" {
+	if m.Subject != wire.NoticePrefix+"."+c.cfg.Name || m.Reply != "" || topology.Aimed(m.Header) {
 		return // the server was made to send it here
 	}
 	if said, err := readCreditReply(m.Subject, m.Data); err == nil {

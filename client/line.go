@@ -20,7 +20,8 @@ const span = 1 << 16
 // are plain values. mu guards them, and is never held over a callback of the user's or over what may wait.
 type line struct {
 	cfg     *Config
-	id      string
+	id      string // of this reader, by secret
+	secret  string
 	run     *run
 	owner   *standing
 	link    *link
@@ -46,6 +47,7 @@ type seat struct {
 	number  uint64
 	version uint32       // of the data set
 	origin  string       // of its parameters and data; empty for unknown
+	spec    wire.Digest  // of what the generation is of
 	zero    schema.State // what the zero state means; itself zero while not known
 	sat     time.Time    // when it was ours
 }
@@ -231,7 +233,8 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 		zero = reply.State.Clone()
 	}
 	l.seat = seat{
-		gen: reply.Gen, number: reply.Seat, version: reply.State.Version, origin: reply.State.Origin, zero: zero, sat: now,
+		gen: reply.Gen, number: reply.Seat, version: reply.State.Version, origin: reply.State.Origin, spec: reply.Spec,
+		zero: zero, sat: now,
 	}
 	l.window = min(max(reply.Window, 1), span)
 	l.owner.set(schema.PhaseRunning)

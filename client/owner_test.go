@@ -69,7 +69,9 @@ func newOwnerOn(t testing.TB, srv *natstest.Server, options ...nats.Option) *own
 		t.Fatal(err)
 	}
 	o := &owner{t: t, srv: srv, nc: nc, js: js, kv: kv, name: "train", window: 4, workers: 2}
-	o.rec = wire.Record{Batcher: o.name, Phase: schema.PhaseStopped}
+	o.rec = wire.Record{
+		Wire: wire.Version, Batcher: o.name, Owner: "c1", Phase: schema.PhaseStopped, Spec: wire.Spec{Dataset: "count"},
+	}
 	o.listen()
 	t.Cleanup(o.quiet)
 	return o

@@ -9,7 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/oklog/ulid/v2"
 
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -67,10 +66,11 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 	nc, data := both.nc, both.data
 	r := &reader{cfg: c, data: data, turn: newTurn()}
 	r.handle, r.cancel = context.WithCancelCause(context.Background())
-	id, changed, notices := ulid.Make().String(), new(news), new(news)
+	secret, changed, notices := wire.NewSecret(), new(news), new(news)
+	id := wire.ReaderOf(secret)
 	r.run = newRun(r.handle, c.Name, changed)
 	r.line = &line{
-		cfg: c, id: id, run: r.run, owner: &standing{dataset: c.Dataset, workers: -1}, link: both, changed: changed,
+		cfg: c, id: id, secret: secret, run: r.run, owner: &standing{dataset: c.Dataset, workers: -1}, link: both, changed: changed,
 	}
 	r.ask = &asker{cfg: c, nc: nc, link: both, notices: notices}
 	r.credits = newCredits(r.handle, nc, r.line, notices)
@@ -79,7 +79,7 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 		uploads: &uploads{cfg: c, nc: nc, run: r.run}, tasks: &r.tasks,
 	}
 	r.seats = &seats{
-		cfg: c, id: id, handle: r.handle, ask: r.ask, run: r.run, line: r.line, credits: r.credits, intake: r.intake,
+		cfg: c, id: id, secret: secret, handle: r.handle, ask: r.ask, run: r.run, line: r.line, credits: r.credits, intake: r.intake,
 	}
 	r.record = &record{cfg: c, nc: nc, js: js, run: r.run}
 	return r

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -54,17 +53,17 @@ func (r *record) agrees(ctx context.Context, gen string, res *wire.Result) (bool
 }
 
 func (r *record) read(ctx context.Context) (*wire.Record, error) {
-	kv, err := topology.OpenBucket(ctx, r.js)
+	stream, err := r.js.Stream(ctx, topology.BucketStream)
 	if err != nil {
 		return nil, err
 	}
-	entry, err := kv.Get(ctx, topology.BatcherKey(r.cfg.Name))
+	value, _, err := topology.Get(ctx, stream, topology.BatcherKey(r.cfg.Name))
 	if err != nil {
 		return nil, err
 	}
-	rec := new(wire.Record)
-	if err := json.Unmarshal(entry.Value(), rec); err != nil {
+	rec, err := wire.ParseRecord(r.cfg.Name, value)
+	if err != nil {
 		return nil, fmt.Errorf("record of batcher %s: %w", r.cfg.Name, err)
 	}
-	return rec, nil
+	return &rec, nil
 }

@@ -24,7 +24,8 @@ const (
 // seats gets the right to take. Take and Start use it, one at a time.
 type seats struct {
 	cfg     *Config
-	id      string
+	id      string // of this reader, by secret
+	secret  string
 	handle  context.Context
 	ask     *asker
 	run     *run
@@ -166,8 +167,9 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 	q := question{
 		op: "seat", limit: requestTimeout, run: s.run.context(), moot: s.mootIf(want.repair),
 		body: &wire.SeatRequest{
-			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, TakeOver: want.takeOver,
-			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
+			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, Secret: s.secret,
+			TakeOver: want.takeOver,
+			Spec:     s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},
 		decode: func(subject string, data []byte) (*schema.Fault, error) {

@@ -55,7 +55,10 @@ func TestRecordGone(t *testing.T) {
 	state := take(t, b, schema.State{}, 3)
 	o.locked(func() {
 		o.quiet()
-		o.rec = wire.Record{Batcher: o.name, Phase: schema.PhaseStopped, Reader: o.rec.Reader}
+		o.rec = wire.Record{
+			Wire: wire.Version, Batcher: o.name, Owner: "c1", Phase: schema.PhaseStopped, Reader: o.rec.Reader,
+			Spec: wire.Spec{Dataset: "count"},
+		}
 	})
 	o.listen()
 	take(t, b, state, 10)

@@ -135,8 +135,11 @@ func (s *session) arrive(c *commit) {
 		}
 		value.payload = p
 	}
-	kept, news := false, false
+	kept, news, foreign := false, false, false
 	l.within(s, func() {
+		if foreign = res.Spec != l.seat.spec; foreign {
+			return
+		}
 		value.sat = l.seat.sat
 		if l.lost.has(res) || !l.buf.Add(res, value, complete) {
 			return
@@ -149,6 +152,9 @@ func (s *session) arrive(c *commit) {
 	switch {
 	case !kept:
 		value.payload.release()
+		if foreign {
+			s.damaged(res.Seq, fmt.Errorf("batch %d is of other parameters or data than this run", res.Seq))
+		}
 		return
 	case !complete:
 		s.payloads.claimNow.give()

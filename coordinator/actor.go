@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -35,6 +37,7 @@ type batcher struct {
 	token    owner.Token
 	told     wire.Record // as it was when its last change was told
 	removing bool        // an operator asked for the end of the record
+	checking bool        // a worker's word that two batches differ is held against the store
 	serving  string      // the kind that workers were last counted for
 	workers  owner.Fleet
 	reissued uint64 // jobs that were missing, in the generations before this one
@@ -261,9 +264,9 @@ func (b *batcher) reconnected() { b.step(owner.Reconnected{}) }
 
 // hearReader takes a credit; as a request it is answered with how things stand.
 func (b *batcher) hearReader(m *nats.Msg) {
-	credit := new(wire.Credit)
-	if len(m.Data) > maxCredit || json.Unmarshal(m.Data, credit) != nil {
-		return // not a credit of this wire version
+	credit := readCredit(m.Data)
+	if credit == nil {
+		return
 	}
 	b.hint(func() {
 		var token owner.Token
@@ -272,6 +275,16 @@ func (b *batcher) hearReader(m *nats.Msg) {
 		}
 		b.step(owner.Credited{Token: token, Credit: credit})
 	})
+}
+
+// readCredit decodes a credit; nil for one that is not of this wire version, or not of the reader that it names.
+func readCredit(data []byte) *wire.Credit {
+	credit := new(wire.Credit)
+	if len(data) > maxCredit || json.Unmarshal(data, credit) != nil || proven(credit.Reader, credit.Secret) != nil {
+		return nil
+	}
+	credit.Secret = "" // it has done its part
+	return credit
 }
 
 // hearReport takes a worker's word about the store.
@@ -287,7 +300,34 @@ func (b *batcher) hearReport(m *nats.Msg) {
 	if report.Fault == nil {
 		return
 	}
-	b.hint(func() { b.step(owner.Reported{Report: report}) })
+	b.hint(func() {
+		if report.Fault.Code != schema.CodeNondeterministic {
+			b.step(owner.Reported{Report: report})
+		} else if !b.checking && report.Gen == b.owner.Gen() {
+			b.checking = true
+			b.c.running.Go(func() { b.contradicted(report) })
+		}
+	})
+}
+
+// contradicted looks at the store before it believes a worker that its batch is another than the stored one: such a
+// report ends the run. One is looked at at a time.
+func (b *batcher) contradicted(report *wire.Report) {
+	fault := report.Fault
+	ctx, cancel := b.c.call(askTimeout)
+	defer cancel()
+	res, err := b.c.stored(ctx, b.name, report.Gen, fault.Seq)
+	holds := err == nil && res.Kind != wire.KindError && res.Digest == report.Stored && report.Made != report.Stored
+	b.post(func() {
+		b.checking = false
+		if !holds {
+			b.log.Warn("report not believed: the store does not bear it out", "seq", fault.Seq, "error", err)
+			return
+		}
+		fault.Message = fmt.Sprintf("job %d: worker %s made %v, worker %s made %v",
+			fault.Seq, legible.Line(fault.Worker), report.Made, res.Worker, res.Digest)
+		b.step(owner.Reported{Report: report})
+	})
 }
 
 // takeApart queues jobs of a run by themselves and then answers the worker that has the run. A worker may not write

@@ -286,11 +286,17 @@ func (c *Coordinator) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
 	}
 }
 
-// deliverReader hands a credit to the batcher's actor, if it is here. In any case the directory notes that the reader
-// lives.
+// deliverReader hands a credit to the batcher's actor, if it is here. Of a batcher that no coordinator can take over the
+// directory notes that the reader lives.
 func (c *Coordinator) deliverReader(m *nats.Msg) {
-	c.directory.heard(lastToken(m.Subject), time.Now())
-	c.deliver((*batcher).hearReader)(m)
+	name := lastToken(m.Subject)
+	if b := c.owner(name); b != nil {
+		b.hearReader(m)
+	} else if c.directory.isStray(name) {
+		if credit := readCredit(m.Data); credit != nil {
+			c.directory.heard(name, credit.Reader, time.Now())
+		}
+	}
 }
 
 // loop runs until ctx ends, or until the server denies a subject that the coordinator needs. Work that waits for

@@ -130,13 +130,9 @@ func TestDamagedRecordOfTheDead(t *testing.T) {
 	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
 	r := c.reader("train")
 	r.start(0)
-	for ; ; r.id, r.name = ulid.Make().String(), r.name+"x" { // until it is the first's
-		if rec, _ := r.record(); rec.Owner == "first" {
-			break
-		}
-		next := c.reader(r.name + "x")
-		next.start(0)
-		r = next
+	for rec, _ := r.record(); rec.Owner != "first"; rec, _ = r.record() {
+		r = c.reader(r.name + "x")
+		r.start(0)
 	}
 	first.kill(t)
 	r.damage()

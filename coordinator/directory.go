@@ -139,10 +139,10 @@ func (d *directory) found(name string) {
 }
 
 // heard notes that a reader lives. It counts for a stray, which has no owner to hear it.
-func (d *directory) heard(name string, now time.Time) {
+func (d *directory) heard(name, reader string, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e := d.entries[name]; e != nil && e.stray != "" {
+	if e := d.entries[name]; e != nil && e.stray != "" && e.status.Reader == reader {
 		e.idle = now
 	}
 }
@@ -177,6 +177,14 @@ func (d *directory) strayOf(name string, now time.Time) (status schema.Status, l
 		return status, 0, false
 	}
 	return e.shown(now), max(e.lasts-now.Sub(e.idle), 0), true
+}
+
+// isStray reports whether no coordinator can take a batcher over.
+func (d *directory) isStray(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.entries[name]
+	return e != nil && e.stray != ""
 }
 
 // forget drops a record that is gone.

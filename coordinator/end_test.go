@@ -167,7 +167,7 @@ func TestBusyBatcherHoldsUpNoOther(t *testing.T) {
 	}
 	<-opening
 	for range 1000 {
-		if err := c.nc.Publish(wire.ReaderPrefix+".slow", mustJSON(t, wire.Credit{Reader: slow.id})); err != nil {
+		if err := c.nc.Publish(wire.ReaderPrefix+".slow", mustJSON(t, wire.Credit{Reader: slow.id, Secret: slow.secret})); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -90,15 +90,23 @@ func (p *process) kill(t *testing.T) {
 // reader is the other side of a seat, as raw requests.
 type reader struct {
 	*cluster
-	id, name string
-	params   json.RawMessage
-	settings wire.Settings
-	reply    wire.SeatReply // of the last seat
-	bytes    int64          // largest payload
+	secret, id, name string
+	params           json.RawMessage
+	settings         wire.Settings
+	reply            wire.SeatReply // of the last seat
+	bytes            int64          // largest payload
 }
 
 func (c *cluster) reader(name string) *reader {
-	return &reader{cluster: c, id: ulid.Make().String(), name: name, settings: wire.Settings{Window: 8}}
+	r := &reader{cluster: c, name: name, settings: wire.Settings{Window: 8}}
+	r.another()
+	return r
+}
+
+// another makes it another reader.
+func (r *reader) another() {
+	r.secret = wire.NewSecret()
+	r.id = wire.ReaderOf(r.secret)
 }
 
 // ask sends a request until somebody answers who is not busy changing hands.
@@ -128,7 +136,8 @@ func ask[R any](c *cluster, op string, req any) R {
 
 func (r *reader) request(mode wire.Mode, state schema.State) wire.SeatRequest {
 	return wire.SeatRequest{Wire: wire.Version, Batcher: r.name, Request: ulid.Make().String(), Mode: mode, Reader: r.id,
-		Spec: wire.Spec{Dataset: "count", Params: r.params}, Settings: r.settings, State: state}
+		Secret: r.secret,
+		Spec:   wire.Spec{Dataset: "count", Params: r.params}, Settings: r.settings, State: state}
 }
 
 // try asks for a seat and keeps what it gets.
@@ -172,7 +181,7 @@ func at(i int) schema.State {
 // credit tells the owner how far the reader came and returns how things stand.
 func (r *reader) credit(taken uint64, change ...func(*wire.Credit)) wire.CreditReply {
 	r.t.Helper()
-	c := wire.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id, Taken: taken, BatchBytes: r.bytes}
+	c := wire.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id, Secret: r.secret, Taken: taken, BatchBytes: r.bytes}
 	for _, f := range change {
 		f(&c)
 	}
@@ -196,7 +205,7 @@ func (r *reader) stop(leave bool) wire.StopReply {
 }
 
 func (r *reader) stopRequest(leave bool) wire.StopRequest {
-	return wire.StopRequest{Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave}
+	return wire.StopRequest{Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Secret: r.secret, Leave: leave}
 }
 
 func (r *reader) status() schema.Status {

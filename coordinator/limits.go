@@ -23,7 +23,6 @@ const (
 	maxRequest  = 512 << 10 // bytes of a request, nearly all of them the data set's parameters
 	maxCredit   = 128 << 10 // bytes of a credit, nearly all of them the stack of an error
 	maxBeat     = 16 << 10  // bytes of a worker's beat
-	maxRecord   = 1 << 20   // bytes of a batcher's record, nearly all of them the data set's parameters
 	maxSlots    = wire.MaxSlots
 	maxServed   = 256     // data sets of one worker
 	maxError    = 4 << 10 // bytes kept of a worker's last error
@@ -49,6 +48,16 @@ func checkIDs(reader, request string) *schema.Fault {
 		}
 	}
 	return nil
+}
+
+// proven refuses what does not come from the reader that it names.
+func proven(reader, secret string) *schema.Fault {
+	if wire.ReaderOf(secret) == reader {
+		return nil
+	}
+	return &schema.Fault{
+		Code: schema.CodeBadRequest, Message: fmt.Sprintf("the request does not prove that it is reader %s's", reader),
+	}
 }
 
 // fitting leaves out of an overview what one message cannot hold: the last errors first, then workers.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
-	"github.com/jetbatch/jetbatch/schema"
 )
 
 // records reads and writes the batchers' records in the bucket for one coordinator. A call lasts as long as its context
@@ -58,62 +57,20 @@ func (r *records) read(ctx context.Context, batcher string) (rec wire.Record, re
 
 // readSized is read with the record's size as well.
 func (r *records) readSized(ctx context.Context, batcher string) (rec wire.Record, rev uint64, size int, err error) {
-	entry, err := r.kv.Get(ctx, topology.BatcherKey(batcher))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	value, rev, err := topology.Get(ctx, r.stream, topology.BatcherKey(batcher))
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
 		return rec, 0, 0, errNoRecord
-	}
-	if err != nil {
+	case errors.Is(err, topology.ErrForged):
+		return rec, 0, len(value), &damagedError{batcher, rev, err}
+	case err != nil:
 		return rec, 0, 0, err
 	}
-	rec, err = parseRecord(batcher, entry.Value())
+	rec, err = wire.ParseRecord(batcher, value)
 	if err != nil {
-		return wire.Record{}, 0, len(entry.Value()), &damagedError{batcher, entry.Revision(), err}
+		return wire.Record{}, 0, len(value), &damagedError{batcher, rev, err}
 	}
-	return rec, entry.Revision(), len(entry.Value()), nil
-}
-
-// parseRecord decodes a record and checks the values that could do harm elsewhere. Of a record of another wire version
-// it checks the parts that are used: owner and settings.
-func parseRecord(batcher string, data []byte) (rec wire.Record, err error) {
-	if len(data) > maxRecord {
-		return rec, fmt.Errorf("%d bytes; at most %d", len(data), maxRecord)
-	}
-	if err := json.Unmarshal(data, &rec); err != nil {
-		var head struct{ Wire int }
-		if json.Unmarshal(data, &head) != nil || head.Wire == wire.Version || head.Wire <= 0 {
-			return rec, err
-		}
-		rec.Wire = head.Wire // the rest of it may be anything
-	}
-	if rec.Batcher != batcher {
-		return rec, fmt.Errorf("it is of batcher %.64q", rec.Batcher)
-	}
-	names := []error{wire.CheckName("owner", rec.Owner)}
-	if rec.Wire != wire.Version {
-		return rec, errors.Join(names...)
-	}
-	names = append(names, wire.CheckName("data set", rec.Spec.Dataset))
-	for what, name := range map[string]string{"generation": rec.Gen, "reader": rec.Reader, "request": rec.Request} {
-		if name != "" {
-			names = append(names, wire.CheckName(what, name))
-		}
-	}
-	switch rec.Phase {
-	case schema.PhaseStopped, schema.PhaseRunning, schema.PhaseClosed, schema.PhaseDone, schema.PhaseFailed:
-	default:
-		names = append(names, fmt.Errorf("phase %.64q", rec.Phase))
-	}
-	switch {
-	case len(rec.Former) > wire.MaxFormer:
-		return rec, fmt.Errorf("%d former readers; at most %d", len(rec.Former), wire.MaxFormer)
-	case len(rec.FloorState) > schema.MaxState:
-		return rec, fmt.Errorf("state of %d bytes; at most %d", len(rec.FloorState), schema.MaxState)
-	case rec.Taken < rec.Floor:
-		return rec, fmt.Errorf("taken up to %d with the floor at %d", rec.Taken, rec.Floor)
-	case rec.BatchBytes < 0:
-		return rec, fmt.Errorf("batches of %d bytes", rec.BatchBytes)
-	}
-	return rec, errors.Join(names...)
+	return rec, rev, len(value), nil
 }
 
 // create writes the first record of a batcher and returns its revision, or errConflict where there is one.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -24,75 +23,6 @@ func goodRecord() wire.Record {
 		Wire: wire.Version, Batcher: "b", Owner: "me", Gen: "G1", Phase: schema.PhaseRunning,
 		Spec: wire.Spec{Dataset: "count", Version: 1}, Reader: "r", Request: "q", Floor: 3, Taken: 5, FloorState: []byte{1},
 	}
-}
-
-func TestParseRecord(t *testing.T) {
-	t.Parallel()
-	for name, test := range map[string]struct {
-		change func(*wire.Record)
-		want   string // in the error; empty for none
-	}{
-		"good":            {func(*wire.Record) {}, ""},
-		"never started":   {func(r *wire.Record) { r.Gen, r.Request, r.Phase = "", "", schema.PhaseStopped }, ""},
-		"another wire":    {func(r *wire.Record) { r.Wire, r.Phase = 99, "napping" }, ""},
-		"of another":      {func(r *wire.Record) { r.Batcher = "c" }, "of batcher"},
-		"no owner":        {func(r *wire.Record) { r.Owner = "" }, "owner"},
-		"all generations": {func(r *wire.Record) { r.Gen = ">" }, "generation"},
-		"hostile reader":  {func(r *wire.Record) { r.Reader = "a b" }, "reader"},
-		"long request":    {func(r *wire.Record) { r.Request = strings.Repeat("q", 1000) }, "request"},
-		"no such phase":   {func(r *wire.Record) { r.Phase = "napping" }, "phase"},
-		"many readers":    {func(r *wire.Record) { r.Former = make([]wire.Former, wire.MaxFormer+1) }, "former"},
-		"large state":     {func(r *wire.Record) { r.FloorState = make([]byte, schema.MaxState+1) }, "state of"},
-		"taken below":     {func(r *wire.Record) { r.Floor = 6 }, "floor"},
-		"negative":        {func(r *wire.Record) { r.BatchBytes = -1 }, "bytes"},
-		"huge": {func(r *wire.Record) {
-			r.Error = &schema.Fault{Code: "x", Stack: strings.Repeat("s", maxRecord)}
-		}, "at most"},
-	} {
-		rec := goodRecord()
-		test.change(&rec)
-		data, err := json.Marshal(rec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = parseRecord("b", data)
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// FuzzParseRecord: a record that is accepted says the same when it was written and read once more, and its names are
-// safe in subjects.
-func FuzzParseRecord(f *testing.F) {
-	data, err := json.Marshal(goodRecord())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(data)
-	f.Add([]byte(`{"wire":"two"}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		rec, err := parseRecord("b", data)
-		if err != nil {
-			return
-		}
-		spoken := rec.Wire == wire.Version
-		if wire.CheckName("owner", rec.Owner) != nil || spoken && strings.ContainsAny(rec.Gen, ".*> ") {
-			t.Fatalf("accepted: %+v", rec)
-		}
-		again, err := json.Marshal(rec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		twice, err := parseRecord("b", again)
-		if len(again) > maxRecord { // escapes may make it longer
-			return
-		}
-		third, _ := json.Marshal(twice)
-		if err != nil || !reflect.DeepEqual(again, third) {
-			t.Fatalf("%s is read as %s, %v", again, third, err)
-		}
-	})
 }
 
 // bucket is the records of two coordinators in a new bucket.

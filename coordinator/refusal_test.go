@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -46,7 +44,7 @@ func TestDeposedOwnerRefusesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		credit := wire.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id}
+		credit := wire.Credit{Gen: r.reply.Gen, Seat: r.reply.Seat, Reader: r.id, Secret: r.secret}
 		if err := r.nc.PublishRequest(wire.ReaderPrefix+"."+r.name, answers.Subject, mustJSON(t, credit)); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +104,7 @@ func deposed(t *testing.T) *reader {
 	if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("other"), "alive"); err != nil {
 		t.Fatal(err)
 	}
-	r.id = ulid.Make().String()
+	r.another()
 	natstest.Eventually(t, "the record names another owner and another reader", func() bool {
 		e, err := kv.Get(t.Context(), topology.BatcherKey(r.name))
 		if err != nil {

@@ -96,11 +96,18 @@ func (c *Coordinator) planSeat(req *wire.SeatRequest) (plan, *schema.Fault) {
 	if fault == nil && req.Wire != wire.Version {
 		fault = c.foreign(req)
 	}
+	if fault == nil {
+		fault = proven(req.Reader, req.Secret)
+	}
 	return planned, fault
 }
 
 func (c *Coordinator) planStop(req *wire.StopRequest) (plan, *schema.Fault) {
-	return planChange(opStop, req.Batcher, req.Reader, req.Request)
+	planned, fault := planChange(opStop, req.Batcher, req.Reader, req.Request)
+	if fault == nil {
+		fault = proven(req.Reader, req.Secret)
+	}
+	return planned, fault
 }
 
 func planChange(op, batcher, reader, request string) (plan, *schema.Fault) {

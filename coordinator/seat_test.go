@@ -246,7 +246,7 @@ func TestLastWord(t *testing.T) {
 	end := func(leave bool, gen string, seat uint64) {
 		t.Helper()
 		req := wire.StopRequest{
-			Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Leave: leave,
+			Batcher: r.name, Request: ulid.Make().String(), Reader: r.id, Secret: r.secret, Leave: leave,
 			Last: &wire.Credit{Gen: gen, Seat: seat, Reader: r.id, Taken: 1},
 		}
 		if got := ask[wire.StopReply](c, "stop", req); got.Fault != nil {

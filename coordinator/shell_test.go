@@ -15,7 +15,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/oklog/ulid/v2"
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/natstest"
@@ -196,8 +195,8 @@ func TestHungOpenTakesNobodysPlace(t *testing.T) {
 	hung := c.reader("hung")
 	hung.params = json.RawMessage(`{"n":7}`)
 	for range flood {
+		hung.another()
 		req := hung.request(wire.ModeOpen, schema.State{})
-		req.Reader = ulid.Make().String()
 		if err := c.nc.PublishRequest(wire.CoordinatorPrefix+".seat", answers.Subject, mustJSON(t, req)); err != nil {
 			t.Fatal(err)
 		}
@@ -347,7 +346,7 @@ func TestStrayWithAReader(t *testing.T) {
 	c.put(kv, wire.Record{Batcher: "silent", Owner: "dead", Phase: schema.PhaseRunning,
 		Spec: wire.Spec{Dataset: "gone", Version: 1}, Settings: wire.Settings{IdleTimeout: 3 * time.Second}})
 	c.coordinate(coordinator.Config{Lease: 500 * time.Millisecond}, new(hooks))
-	credit := mustJSON(t, wire.Credit{Reader: r.id})
+	credit := mustJSON(t, wire.Credit{Reader: r.id, Secret: r.secret})
 	natstest.Eventually(t, "the silent one is collected", func() bool {
 		if err := c.nc.Publish(wire.ReaderPrefix+".train", credit); err != nil {
 			t.Fatal(err)

@@ -221,6 +221,20 @@ func (b *batcher) remove(e owner.Remove) owner.Event {
 	return removed
 }
 
+// stored reads the result of a sequence number.
+func (c *Coordinator) stored(ctx context.Context, batcher, gen string, seq uint64) (*wire.Result, error) {
+	s, err := c.js.Stream(ctx, topology.ResultsStream(batcher, gen))
+	if err != nil {
+		return nil, err
+	}
+	msg, err := s.GetLastMsgForSubject(ctx, wire.ResultSubject(batcher, gen, seq))
+	if err != nil {
+		return nil, err
+	}
+	res, _, err := wire.DecodeResult(msg.Data)
+	return res, err
+}
+
 // removeAttempt deletes the commit record of a subject if it is that attempt's.
 func removeAttempt(ctx context.Context, s jetstream.Stream, subject, attempt string) (bool, error) {
 	msg, err := s.GetLastMsgForSubject(ctx, subject)

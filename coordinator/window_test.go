@@ -1,8 +1,11 @@
 package coordinator_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -129,19 +132,54 @@ func TestUnrecordedProgress(t *testing.T) {
 	r.wait("it goes on", func(s schema.Status) bool { r.credit(s.Taken); return s.Fed > fed })
 }
 
+// refusals are the lines of a log that say that a report is not believed.
+type refusals chan struct{}
+
+func (r refusals) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("report not believed")) {
+		r <- struct{}{}
+	}
+	return len(line), nil
+}
+
 func TestNondeterministic(t *testing.T) {
 	c := setup(t)
-	c.coordinate(coordinator.Config{}, new(hooks))
+	refused := make(refusals, 16)
+	c.coordinate(coordinator.Config{Logger: slog.New(slog.NewTextHandler(refused, nil))}, new(hooks))
 	r := c.reader("train")
 	r.run(1)
-	for _, gen := range []string{"another", r.reply.Gen} {
-		fault := &schema.Fault{Code: schema.CodeNondeterministic, Seq: 1, Message: gen}
-		if err := c.nc.Publish(wire.ReportPrefix+"."+r.name, mustJSON(t, wire.Report{Gen: gen, Fault: fault})); err != nil {
+	r.waitJobs(2, 9)
+	r.work(1)
+	stored, _ := r.result(2)
+	mine := wire.Sum([]byte("another batch"))
+	fault := func(seq uint64) *schema.Fault {
+		return &schema.Fault{Code: schema.CodeNondeterministic, Seq: seq, Worker: "w2", Message: "what I like"}
+	}
+	report := func(what wire.Report) {
+		if err := c.nc.Publish(wire.ReportPrefix+"."+r.name, mustJSON(t, what)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.wait("the run failed", func(s schema.Status) bool { return s.Phase == schema.PhaseFailed })
-	if s := r.status(); s.Error == nil || s.Error.Message != r.reply.Gen {
+	gen := r.reply.Gen
+	for _, lie := range []wire.Report{
+		{Gen: gen, Fault: fault(7), Made: mine, Stored: stored.Digest}, // there is none
+		{Gen: gen, Fault: fault(2), Made: mine, Stored: wire.Sum([]byte("x"))},
+		{Gen: gen, Fault: fault(2), Made: stored.Digest, Stored: stored.Digest},
+		{Gen: gen, Fault: fault(2)},
+	} {
+		report(lie)
+		<-refused
+	}
+	report(wire.Report{Gen: "another", Fault: fault(2), Made: mine, Stored: stored.Digest})
+	r.work(1)
+	if got := r.credit(2); got.Phase != schema.PhaseRunning {
+		t.Fatalf("a report that the store does not bear out is believed: %+v", got)
+	}
+	natstest.Eventually(t, "the run failed", func() bool {
+		report(wire.Report{Gen: gen, Fault: fault(2), Made: mine, Stored: stored.Digest})
+		return r.status().Phase == schema.PhaseFailed
+	})
+	if s := r.status(); s.Error == nil || !strings.HasPrefix(s.Error.Message, "job 2: worker w2 made "+mine.String()) {
 		t.Fatalf("status: %+v", s.Error)
 	}
 	if got := r.must(wire.ModeStart, at(0)); got.Phase != schema.PhaseRunning || r.status().Error != nil {

@@ -252,10 +252,9 @@ func (c *committer) compare(x *commit) {
 	if contradict(mine, theirs) {
 		c.log.Error("materialization is not deterministic", j.at("digest", mine.Digest,
 			"stored_digest", theirs.Digest, "stored_worker", theirs.Worker)...)
-		c.store.report(j.lane, &schema.Fault{
-			Code: schema.CodeNondeterministic, Worker: c.worker(), Gen: j.lane.gen, Seq: mine.Seq,
-			Message: fmt.Sprintf("job %d: worker %s made %v %v, worker %s made %v %v", mine.Seq,
-				c.worker(), mine.Kind, mine.Digest, theirs.Worker, theirs.Kind, theirs.Digest),
+		c.store.send(j.lane, wire.Report{
+			Gen: j.lane.gen, Made: mine.Digest, Stored: theirs.Digest,
+			Fault: &schema.Fault{Code: schema.CodeNondeterministic, Worker: c.worker(), Gen: j.lane.gen, Seq: mine.Seq},
 		})
 	}
 	c.stored(x)

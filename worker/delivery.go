@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
@@ -25,6 +26,9 @@ var (
 
 // passingDelay is how long a job that met a passing trouble is left alone before it is delivered again.
 const passingDelay = time.Second
+
+// errForged is the error of a job that the run's owner did not queue.
+var errForged = errors.New("job is forged")
 
 // errForeign is the error of a job whose data set, version or wire version this worker does not have. Such a job comes
 // only by a consumer that this service did not make.
@@ -95,17 +99,19 @@ func newDelivery(l *lane, msg *nats.Msg, kinds map[string]*kind.Kind, now int64)
 	if msg.Header != nil {
 		d.trace = wire.Traceparent(msg.Header.Get(wire.TraceHeader))
 	}
-	d.unpack(kinds, msg.Data)
+	d.unpack(kinds, msg.Data, topology.Aimed(msg.Header))
 	d.open = len(d.jobs)
 	return d, meta.NumPending > 0
 }
 
 // unpack reads the jobs of a delivery. Where one of them cannot be read, the first stands for all.
-func (d *delivery) unpack(kinds map[string]*kind.Kind, data []byte) {
+func (d *delivery) unpack(kinds map[string]*kind.Kind, data []byte, aimed bool) {
 	token, _, _, seq, try, err := wire.ParseJobSubject(d.subject)
 	switch {
 	case err != nil:
 		err = dataset.Permanent(err)
+	case aimed:
+		err = fmt.Errorf("job %d: %w: the server was made to store it", seq, errForged)
 	case kinds[token] != d.lane.data.kind:
 		err = fmt.Errorf("%w: it is of %s", errForeign, token)
 	default:
@@ -123,6 +129,9 @@ func (d *delivery) decode(seq uint64, n int, data []byte) error {
 		work, rest, err := wire.DecodeJob(data)
 		if err != nil {
 			return dataset.Permanent(err)
+		}
+		if work.Spec != d.lane.spec {
+			return fmt.Errorf("job %d: %w: it is of other parameters or data than the run", work.Seq, errForged)
 		}
 		if work.Seq != seq+uint64(i) {
 			err := fmt.Errorf("job %d: %w: its body says %d", seq+uint64(i), schema.ErrMalformed, work.Seq)

@@ -132,7 +132,9 @@ func TestLaneOfAnotherWireVersion(t *testing.T) {
 
 func rewrite(t *testing.T, kv jetstream.KeyValue, o *owner, version int) {
 	t.Helper()
-	data, err := json.Marshal(wire.Record{Wire: version, Batcher: o.batcher, Gen: o.gen, Phase: schema.PhaseRunning, Spec: o.spec})
+	data, err := json.Marshal(wire.Record{
+		Wire: version, Batcher: o.batcher, Owner: "c1", Gen: o.gen, Phase: schema.PhaseRunning, Spec: o.spec,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ type lane struct {
 	token        string // of its kind
 	next         string // subject of requests for jobs
 	store        string // stream of results
+	spec         wire.Digest
 	ctx          context.Context
 	cancel       context.CancelCauseFunc
 	data         opened
@@ -40,8 +41,8 @@ func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind) *lane {
 	l := &lane{
 		batcher: rec.Batcher, gen: rec.Gen, token: wire.KindToken(rec.Spec.Dataset, rec.Spec.Version),
 		next:  "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + "." + consumer,
-		store: topology.ResultsStream(rec.Batcher, rec.Gen),
-		data:  opened{kind: k, params: rec.Spec.Params, origin: rec.Origin},
+		store: topology.ResultsStream(rec.Batcher, rec.Gen), spec: rec.SpecDigest(),
+		data: opened{kind: k, params: rec.Spec.Params, origin: rec.Origin},
 	}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	return l

@@ -185,6 +185,9 @@ func (s *lanes) apply(ctx context.Context, batcher string) error {
 	s.mu.Unlock()
 	if old != nil {
 		cause := standing(rec, old.gen)
+		if cause == nil && rec.SpecDigest() != old.spec {
+			cause = errNotServed // one of the two records was forged; jobs say which
+		}
 		if cause == nil {
 			return nil
 		}
@@ -301,6 +304,19 @@ func (s *lanes) storeGone(worker string, l *lane, seq uint64) (over bool) {
 	s.log.Warn("store of results is gone", l.at("seq", seq, "over", over, "error", err)...)
 	s.look(l.batcher, "")
 	return over
+}
+
+// confirm reads the record of a lane that has a job which does not fit, and reports whether it is still as the lane has
+// it. If not, the lane is closed and opened anew.
+func (s *lanes) confirm(l *lane) bool {
+	rec, err := s.records.read(s.hard, l.batcher)
+	if err == nil && rec != nil && rec.Gen == l.gen && rec.SpecDigest() == l.spec {
+		return true
+	}
+	s.log.Warn("the record is not what the lane was opened by", l.at("error", err)...)
+	s.close(l, errNotServed)
+	s.look(l.batcher, "")
+	return false
 }
 
 // hasStore reports whether a generation's store, once missed, is there.

@@ -136,7 +136,9 @@ func (o *owner) recordOf(gen string, phase schema.Phase) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	data, err := json.Marshal(wire.Record{Wire: wire.Version, Batcher: o.batcher, Gen: gen, Phase: phase, Spec: o.spec, Origin: o.origin})
+	data, err := json.Marshal(wire.Record{
+		Wire: wire.Version, Batcher: o.batcher, Owner: "c1", Gen: gen, Phase: phase, Spec: o.spec, Origin: o.origin,
+	})
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -196,6 +198,7 @@ func (o *owner) job(seq uint64) []byte {
 	}
 	return wire.AppendJob(nil, &wire.Job{
 		Seq: seq, Prev: encode(int(seq)), Next: encode(int(seq + 1)), Body: encode(input{int(seq)}), Iterate: time.Microsecond,
+		Spec: (&wire.Record{Spec: o.spec, Origin: o.origin}).SpecDigest(),
 	})
 }
 

@@ -24,6 +24,7 @@ type executor struct {
 	slots   *slots
 	held    *held
 	puller  *puller
+	lanes   *lanes
 	commits *committer
 	suspend *suspended
 	marks   *marks
@@ -46,6 +47,10 @@ func (x *executor) slot() {
 // not run now, and its slot is free.
 func (x *executor) run(j *job) bool {
 	err := j.fault
+	if errors.Is(err, errForged) {
+		x.forged(j, err)
+		return true
+	}
 	if err == nil && j.deliveries > 1 {
 		var aside bool
 		if aside, err = x.lookBack(j); aside {
@@ -117,6 +122,18 @@ func (x *executor) run(j *job) bool {
 	return true
 }
 
+// forged gets a job out of the way that the owner did not queue; the owner finds its own missing, and queues it. Where
+// the record has changed since the lane was opened, it may be the lane that is wrong.
+func (x *executor) forged(j *job, err error) {
+	if !x.lanes.confirm(j.lane) {
+		x.held.giveBack(j, 0)
+		return
+	}
+	x.log.Error("job dropped", j.at("subject", j.subject, "error", err)...)
+	x.tally.trouble(err.Error())
+	x.held.ack(j)
+}
+
 // lookBack reads whether earlier executions of a job that was delivered before ran into their deadline. Such a job runs
 // alone from then on: it is set aside unless it runs alone now. The error convicts it.
 func (x *executor) lookBack(j *job) (aside bool, err error) {
@@ -180,7 +197,7 @@ func (x *executor) markTimeout(j *job) {
 
 // result begins the result of a job. Of a job that cannot be read, only the sequence number is known.
 func (x *executor) result(j *job) *wire.Result {
-	r := &wire.Result{Seq: j.seq, Attempt: j.attempt, Worker: x.worker(), Deliveries: j.deliveries}
+	r := &wire.Result{Seq: j.seq, Attempt: j.attempt, Worker: x.worker(), Deliveries: j.deliveries, Spec: j.lane.spec}
 	if j.work != nil {
 		r.Prev, r.Next, r.Iterate = j.work.Prev, j.work.Next, j.work.Iterate
 	}

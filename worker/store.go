@@ -36,7 +36,7 @@ type records struct {
 	js jetstream.JetStream
 
 	mu     sync.Mutex
-	bucket jetstream.KeyValue // nil until the first record was read
+	bucket jetstream.Stream // nil until the first record was read
 }
 
 // read returns a batcher's record as the bucket's leader has it; nil without an error when there is none.
@@ -47,18 +47,18 @@ func (r *records) read(ctx context.Context, batcher string) (*wire.Record, error
 	if err != nil {
 		return nil, fmt.Errorf("record of %s: %w", batcher, err)
 	}
-	entry, err := bucket.Get(ctx, topology.BatcherKey(batcher))
+	value, _, err := topology.Get(ctx, bucket, topology.BatcherKey(batcher))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("record of %s: %w", batcher, err)
 	}
-	rec := new(wire.Record)
-	if err := json.Unmarshal(entry.Value(), rec); err != nil {
+	rec, err := wire.ParseRecord(batcher, value)
+	if err != nil {
 		return nil, fmt.Errorf("record of %s: %w", batcher, err)
 	}
-	return rec, nil
+	return &rec, nil
 }
 
 // origin returns the description of an origin; nil when nobody has it.
@@ -69,22 +69,22 @@ func (r *records) origin(ctx context.Context, digest string) *kind.Origin {
 	if err != nil || wire.CheckName("origin", digest) != nil {
 		return nil
 	}
-	entry, err := bucket.Get(ctx, topology.OriginKey(digest))
+	value, _, err := topology.Get(ctx, bucket, topology.OriginKey(digest))
 	origin := new(kind.Origin)
-	if err != nil || json.Unmarshal(entry.Value(), origin) != nil || origin.Digest != digest {
+	if err != nil || json.Unmarshal(value, origin) != nil || origin.Digest != digest {
 		return nil
 	}
 	return origin
 }
 
-func (r *records) open(ctx context.Context) (jetstream.KeyValue, error) {
+func (r *records) open(ctx context.Context) (jetstream.Stream, error) {
 	r.mu.Lock()
 	bucket := r.bucket
 	r.mu.Unlock()
 	if bucket != nil {
 		return bucket, nil
 	}
-	bucket, err := topology.OpenBucket(ctx, r.js)
+	bucket, err := r.js.Stream(ctx, topology.BucketStream)
 	if err != nil {
 		return nil, err
 	}
@@ -154,8 +154,10 @@ func (s *store) message(ctx context.Context, stream, subject string) ([]byte, er
 }
 
 // report tells the owner something about its store. It is a hint; the owner looks for itself.
-func (s *store) report(l *lane, f *schema.Fault) {
-	data, err := json.Marshal(wire.Report{Gen: l.gen, Fault: f})
+func (s *store) report(l *lane, f *schema.Fault) { s.send(l, wire.Report{Gen: l.gen, Fault: f}) }
+
+func (s *store) send(l *lane, r wire.Report) {
+	data, err := json.Marshal(r)
 	if err == nil {
 		err = s.control.Publish(wire.ReportPrefix+"."+l.batcher, data)
 	}

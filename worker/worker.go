@@ -118,7 +118,7 @@ func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
 	}
 	w.exec = &executor{
 		life: w.life, timeout: w.cfg.JobTimeout, tries: w.cfg.Attempts, slots: w.slots, held: w.held, puller: puller,
-		commits: commits, suspend: w.away, marks: marks, tally: w.tally, sleep: sleep,
+		commits: commits, lanes: w.lanes, suspend: w.away, marks: marks, tally: w.tally, sleep: sleep,
 	}
 	w.claim = newClaim(nc, func() {
 		w.tally.trouble("another worker is named " + w.worker() + " too, and both count as one: restart one of them")

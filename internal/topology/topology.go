@@ -158,6 +158,26 @@ func OpenBucket(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue
 	return kv, nil
 }
 
+// ErrForged is the error of a value that no owner wrote: the server was made to store another message in its place.
+var ErrForged = errors.New("not written by an owner")
+
+// Get reads the value of a key from the bucket's stream, as its leader has it. The error is jetstream.ErrKeyNotFound
+// where there is none, and wraps ErrForged, with the revision, where no role wrote it.
+func Get(ctx context.Context, stream jetstream.Stream, key string) (value []byte, revision uint64, err error) {
+	m, err := stream.GetLastMsgForSubject(ctx, "$KV."+Bucket+"."+key)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil, 0, jetstream.ErrKeyNotFound
+	case err != nil:
+		return nil, 0, err
+	case Aimed(m.Header):
+		return nil, m.Sequence, fmt.Errorf("key %s: %w", key, ErrForged)
+	case m.Header.Get("KV-Operation") != "":
+		return nil, 0, jetstream.ErrKeyNotFound
+	}
+	return m.Data, m.Sequence, nil
+}
+
 // Results is the configuration of a generation's store.
 func Results(batcher, gen string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -18,10 +19,15 @@ type Spec struct {
 	Params  json.RawMessage `json:"params,omitempty"`
 }
 
-// Digest identifies the spec; equal digests mean the same data set, version and parameters.
-func (s Spec) Digest() Digest {
-	data, _ := json.Marshal(s) // a RawMessage that came from json cannot fail to marshal
-	return Sum(data)
+// Digest identifies the spec; equal digests mean the same data set, version and parameters. It withstands an adversary,
+// other than that of a payload.
+func (s Spec) Digest() Digest { return digestOf(s) }
+
+func digestOf(v any) (d Digest) {
+	data, _ := json.Marshal(v) // a RawMessage that came from json cannot fail to marshal
+	sum := sha256.Sum256(data)
+	copy(d[:], sum[:])
+	return d
 }
 
 // Settings are what a client asks of its batcher. Zero values mean the defaults.
@@ -78,6 +84,15 @@ type Record struct {
 	Takeovers *Takeovers `json:"takeovers,omitempty"` // from owners that died; nil for none
 }
 
+// SpecDigest identifies what the generation in the record is of: the spec, and the data that it was begun on. Each job
+// and each result carries it, so that nobody takes a batch that was made by another record than the owner's.
+func (r *Record) SpecDigest() Digest {
+	return digestOf(struct {
+		Spec   Spec
+		Origin string
+	}{r.Spec, r.Origin})
+}
+
 // Takeovers counts the owners of a batcher that died one after the other while its trainer stood still.
 type Takeovers struct {
 	Count int       `json:"count"`
@@ -128,7 +143,8 @@ type SeatRequest struct {
 	Batcher  string       `json:"batcher"`
 	Request  string       `json:"request"` // a ULID; the same for a repetition
 	Mode     Mode         `json:"mode"`
-	Reader   string       `json:"reader"`
+	Reader   string       `json:"reader"`           // ReaderOf(Secret)
+	Secret   string       `json:"secret,omitempty"` // without it the request is nobody's
 	TakeOver bool         `json:"take_over,omitempty"`
 	Spec     Spec         `json:"spec"` // version 0
 	Settings Settings     `json:"settings"`
@@ -149,6 +165,7 @@ type SeatReply struct {
 	Window   int           `json:"window,omitempty"`
 	Phase    schema.Phase  `json:"phase"`
 	Held     bool          `json:"held,omitempty"` // found by look-up
+	Spec     Digest        `json:"spec"`           // Record.SpecDigest
 	Warnings []string      `json:"warnings,omitempty"`
 
 	Differences []string `json:"differences,omitempty"` // with wrong_data: what State's parameters and data had otherwise
@@ -159,7 +176,8 @@ type SeatReply struct {
 type Credit struct {
 	Gen        string         `json:"gen"`
 	Seat       uint64         `json:"seat"`
-	Reader     string         `json:"reader"`
+	Reader     string         `json:"reader"`           // ReaderOf(Secret)
+	Secret     string         `json:"secret,omitempty"` // without it the credit is nobody's
 	Taken      uint64         `json:"taken"`
 	BatchBytes int64          `json:"batch_bytes,omitempty"` // largest payload seen
 	Stored     int64          `json:"stored,omitempty"`      // largest payload that came by way of the store; 0 for BatchBytes
@@ -197,8 +215,9 @@ type CreditReply struct {
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
 type StopRequest struct {
 	Batcher string `json:"batcher"`
-	Request string `json:"request"` // as in SeatRequest
-	Reader  string `json:"reader"`
+	Request string `json:"request"`          // as in SeatRequest
+	Reader  string `json:"reader"`           // ReaderOf(Secret)
+	Secret  string `json:"secret,omitempty"` // without it the request is nobody's
 	Leave   bool   `json:"leave,omitempty"`
 
 	// Last is how far the trainer came. Credits travel by another subject, and may arrive after a request that ends
@@ -248,6 +267,10 @@ type Report struct {
 	Gen   string        `json:"gen"`
 	Fault *schema.Fault `json:"fault,omitempty"`
 	Apart []uint64      `json:"apart,omitempty"` // sequence numbers, at most MaxRun
+
+	// With CodeNondeterministic: the digests of what the worker made and of what it found stored.
+	Made   Digest `json:"made,omitzero"`
+	Stored Digest `json:"stored,omitzero"`
 }
 
 // ApartReply says that the job stream has each job of Report.Apart by itself, or that nobody needs it any more. There is

@@ -97,6 +97,15 @@ func ParseDigest(s string) (Digest, error) {
 	return d, nil
 }
 
+// MarshalText is String.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText is ParseDigest.
+func (d *Digest) UnmarshalText(text []byte) (err error) {
+	*d, err = ParseDigest(string(text))
+	return err
+}
+
 // EncodeMsgpack writes d as 16 bytes of binary.
 func (d Digest) EncodeMsgpack(enc *msgpack.Encoder) error { return enc.EncodeBytes(d[:]) }
 

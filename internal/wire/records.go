@@ -32,6 +32,7 @@ type Job struct {
 	Next    []byte        // state after
 	Body    []byte        // the data set's job, canonical msgpack
 	Iterate time.Duration // how long Next took
+	Spec    Digest        // Record.SpecDigest of the run
 }
 
 // Kind says what a Result is.
@@ -79,27 +80,31 @@ type Result struct {
 	Fault       *schema.Fault // for KindError: what happened; for KindHole: the reason as Message
 	Queued      int64         // when the job was stored, by the broker's clock, in nanoseconds since 1970; 0 for unknown
 	Direct      *Direct       // where the payload can be fetched instead of its chunks; only with Chunks
+	Spec        Digest        // Record.SpecDigest of the run, as the worker has it
 }
 
 // AppendJob appends the encoded job.
 func AppendJob(dst []byte, j *Job) []byte {
-	dst = msgp.AppendArray(dst, 5)
+	dst = msgp.AppendArray(dst, 6)
 	dst = msgp.AppendUint(dst, j.Seq)
 	dst = msgp.AppendBytes(dst, j.Prev)
 	dst = msgp.AppendBytes(dst, j.Next)
 	dst = msgp.AppendBytes(dst, j.Body)
-	return msgp.AppendInt(dst, int64(j.Iterate))
+	dst = msgp.AppendInt(dst, int64(j.Iterate))
+	return msgp.AppendBytes(dst, j.Spec[:])
 }
 
 // DecodeJob decodes the first job of a message and returns what follows it: the message of a run of jobs is one after
 // another. The job's byte slices are views of data.
 func DecodeJob(data []byte) (j *Job, rest []byte, err error) {
 	c := msgp.NewCursor(data)
-	c.Fields(5)
+	c.Fields(6)
 	j = &Job{Seq: c.Uint(), Prev: c.Bytes(), Next: c.Bytes(), Body: c.Bytes(), Iterate: time.Duration(c.Int())}
-	if c.Err() == nil && j.Seq == 0 {
-		c.Fail("sequence number 0")
+	spec := c.Bytes()
+	if c.Err() == nil && (j.Seq == 0 || len(spec) != len(j.Spec)) {
+		c.Fail(fmt.Sprintf("sequence number %d, a specification's digest of %d bytes", j.Seq, len(spec)))
 	}
+	copy(j.Spec[:], spec)
 	if c.Err() != nil {
 		return nil, nil, fmt.Errorf("job: %w", c.Err())
 	}
@@ -112,7 +117,7 @@ func AppendResult(dst []byte, r *Result, payload ...[]byte) ([]byte, error) {
 		return dst, fmt.Errorf("result %d: payload of %d bytes, %d announced", r.Seq, size, r.Size)
 	}
 	start := len(dst)
-	dst = msgp.AppendArray(dst, 16)
+	dst = msgp.AppendArray(dst, 17)
 	dst = msgp.AppendUint(dst, r.Seq)
 	dst = msgp.AppendUint(dst, uint64(r.Kind))
 	dst = msgp.AppendBytes(dst, r.Prev)
@@ -140,6 +145,7 @@ func AppendResult(dst []byte, r *Result, payload ...[]byte) ([]byte, error) {
 	} else {
 		dst = msgp.AppendBytes(msgp.AppendString(msgp.AppendArray(dst, 2), r.Direct.Address), r.Direct.Pin)
 	}
+	dst = msgp.AppendBytes(dst, r.Spec[:])
 	if r.Chunks > 0 || r.Size == 0 {
 		return dst, nil
 	}
@@ -150,7 +156,7 @@ func AppendResult(dst []byte, r *Result, payload ...[]byte) ([]byte, error) {
 // decodeRecord decodes what comes before the payload, and returns its length.
 func decodeRecord(data []byte) (r *Result, n int, err error) {
 	c := msgp.NewCursor(data)
-	c.Fields(16)
+	c.Fields(17)
 	r = &Result{Seq: c.Uint()}
 	kind := c.Uint()
 	prev, next := c.Bytes(), c.Bytes()
@@ -165,7 +171,8 @@ func decodeRecord(data []byte) (r *Result, n int, err error) {
 		c.Fields(2)
 		r.Direct = &Direct{Address: c.Str(MaxAddress), Pin: bytes.Clone(c.Bytes())}
 	}
-	if c.Err() == nil && (len(digest) != len(r.Digest) || chunks > math.MaxUint32 || kind > uint64(KindEnd) || r.Seq == 0) {
+	spec := c.Bytes()
+	if c.Err() == nil && (len(digest) != len(r.Digest) || len(spec) != len(r.Spec) || chunks > math.MaxUint32 || kind > uint64(KindEnd) || r.Seq == 0) {
 		c.Fail(fmt.Sprintf("sequence number %d, kind %d, a digest of %d bytes, %d chunks", r.Seq, kind, len(digest), chunks))
 	}
 	if c.Err() != nil {
@@ -173,6 +180,7 @@ func decodeRecord(data []byte) (r *Result, n int, err error) {
 	}
 	r.Kind, r.Chunks = Kind(kind), uint32(chunks)
 	copy(r.Digest[:], digest)
+	copy(r.Spec[:], spec)
 	// The states outlive the payload, which may be large, so they do not lie in its memory.
 	states := append(append(make([]byte, 0, len(prev)+len(next)), prev...), next...)
 	if prev != nil {

@@ -27,7 +27,8 @@ var (
 )
 
 func sampleJob() *Job {
-	return &Job{Seq: 7, Prev: stateA, Next: stateB, Body: []byte{0x81, 0xa2, 'a', 't', 0x06}, Iterate: 1500 * time.Microsecond}
+	return &Job{Seq: 7, Prev: stateA, Next: stateB, Body: []byte{0x81, 0xa2, 'a', 't', 0x06}, Iterate: 1500 * time.Microsecond,
+		Spec: (&Record{Spec: Spec{Dataset: "ecg"}}).SpecDigest()}
 }
 
 // sampleResult is a result and the payload that follows it.
@@ -61,7 +62,7 @@ func TestJobGolden(t *testing.T) {
 	t.Parallel()
 	data := AppendJob(nil, sampleJob())
 	golden.Check(t, "job", golden.Hex(data))
-	if library, err := msgp.Marshal([]any{sampleJob().Seq, stateA, stateB, sampleJob().Body, int64(sampleJob().Iterate)}); err != nil || !bytes.Equal(library, data) {
+	if library, err := msgp.Marshal([]any{sampleJob().Seq, stateA, stateB, sampleJob().Body, int64(sampleJob().Iterate), sampleJob().Spec}); err != nil || !bytes.Equal(library, data) {
 		t.Fatalf("encoded as %x, %v", library, err)
 	}
 	got, rest, err := DecodeJob(data)
@@ -225,6 +226,9 @@ func fill(t *testing.T, v reflect.Value, n int) int {
 	case *json.RawMessage:
 		*x = json.RawMessage(`{"n":1}`)
 		return n
+	case *Digest:
+		*x = Sum([]byte{byte(n)})
+		return n + 1
 	case *time.Time:
 		*x = time.Date(2025, 6, 1, 12, 0, n, 0, time.UTC)
 		return n + 1

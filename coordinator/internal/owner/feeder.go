@@ -31,8 +31,10 @@ func (f *feeder) start(now time.Time, w *window.Window) {
 	f.store.reset()
 	f.resumes, f.ending.finished = false, false
 	f.gen = &generation{
-		jobs: jobs{Window: w, out: f.out, reader: f.reader, gen: rec.Gen, lost: make(map[uint64]bool)},
-		cfg:  f.cfg, ledger: f.ledger, ending: f.ending, fleet: f.fleet, count: f.count,
+		jobs: jobs{
+			Window: w, out: f.out, reader: f.reader, gen: rec.Gen, spec: rec.SpecDigest(), lost: make(map[uint64]bool),
+		},
+		cfg: f.cfg, ledger: f.ledger, ending: f.ending, fleet: f.fleet, count: f.count,
 		late: lateness{moved: now}, saved: rec.Taken, purged: rec.Floor,
 	}
 	f.out.emit(Feed{rec.Gen, f.ownData(now).serial})

@@ -150,7 +150,8 @@ func (g *generation) storeVerdict() {
 	}
 	g.telling = true
 	v := g.ledger.rec.Verdict
-	res := &wire.Result{Seq: v.Seq, Kind: wire.KindEnd, Prev: g.StateAfter(v.Seq - 1), Worker: g.cfg.Name, Fault: v.Fault, Deliveries: 1}
+	res := &wire.Result{Seq: v.Seq, Kind: wire.KindEnd, Prev: g.StateAfter(v.Seq - 1), Worker: g.cfg.Name, Fault: v.Fault, Deliveries: 1,
+		Spec: g.spec}
 	if v.Fault != nil {
 		res.Kind = wire.KindError
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // jobOverhead is more than a job's message has besides its byte slices.
-const jobOverhead = 48
+const jobOverhead = 72
 
 // jobs are those of one generation: which are out, which are to be published again, which are being deleted.
 type jobs struct {
@@ -16,6 +16,7 @@ type jobs struct {
 	out    *effects
 	reader *reader // whose trace they carry
 	gen    string
+	spec   wire.Digest // of what the generation is of
 
 	done    map[uint64]bool // results that were there at the takeover
 	listed  uint64          // fed when the last Look for repair began: its lists say nothing of later jobs
@@ -32,7 +33,7 @@ func (j *jobs) feed(it Item, r *run, n int, limit int64) (tooLarge int, publishe
 	seq := j.Fed() + 1
 	prev := j.StateAfter(seq - 1)
 	job := wire.AppendJob(make([]byte, 0, len(prev)+len(it.Next)+len(it.Job)+jobOverhead), &wire.Job{
-		Seq: seq, Prev: prev, Next: it.Next, Body: it.Job, Iterate: it.Took,
+		Seq: seq, Prev: prev, Next: it.Next, Body: it.Job, Iterate: it.Took, Spec: j.spec,
 	})
 	if int64(len(job)) > limit {
 		return len(job), false

@@ -180,6 +180,13 @@ func (s *seats) openFor(now time.Time, a *asking, spec wire.Spec, key wire.Diges
 	return nil
 }
 
+// refuseSpec refuses a reader of another spec than the record's.
+func (s *seats) refuseSpec() {
+	rec := &s.ledger.rec
+	s.refuse(schema.CodeSpecMismatch, "batcher %s runs data set %s with parameters %s; stop it, or use another name",
+		rec.Batcher, rec.Spec.Dataset, rec.Spec.Params)
+}
+
 // sit gives the batcher to a reader without starting it.
 func (s *seats) sit(now time.Time, a *asking) {
 	req, rec := a.seat, &s.ledger.rec
@@ -189,8 +196,7 @@ func (s *seats) sit(now time.Time, a *asking) {
 	if s.reader.live(now, s.cfg.ReaderLease) && rec.Reader != req.Reader && rec.Phase != schema.PhaseClosed {
 		switch {
 		case a.differs:
-			s.refuse(schema.CodeSpecMismatch,
-				"batcher %s runs data set %s with parameters %s; stop it, or use another name", rec.Batcher, rec.Spec.Dataset, rec.Spec.Params)
+			s.refuseSpec()
 			return
 		case !req.TakeOver:
 			s.refuse(schema.CodeInUse,

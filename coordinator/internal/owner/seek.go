@@ -25,6 +25,10 @@ func (s *seats) seek(now time.Time, a *asking) {
 		}
 		spec.Version, key = version, a.key // the run that is under way is over, and begun again as the data set is now
 	}
+	if a.key != key { // the record is not the one that this reader opened
+		s.refuseSpec()
+		return
+	}
 	d := s.openFor(now, a, spec, key)
 	if d == nil {
 		return
@@ -166,7 +170,7 @@ func (s *seats) reply(held bool, warnings ...string) wire.SeatReply {
 	rec := &s.ledger.rec
 	r := wire.SeatReply{Gen: rec.Gen, Seat: rec.Seat, Position: rec.Position, Phase: rec.Phase, Held: held, Warnings: warnings}
 	if s.feeder.gen != nil {
-		r.Window = s.feeder.gen.Limit()
+		r.Window, r.Spec = s.feeder.gen.Limit(), s.feeder.gen.spec
 		spec := rec.Spec
 		r.State = schema.State{
 			Dataset: spec.Dataset, Version: spec.Version, Origin: rec.Origin, Data: s.feeder.gen.StateAfter(rec.Position - 1),

@@ -10,8 +10,9 @@
 // far it had come: what is out stays out.
 //
 // Jobs and states are bounded in bytes, too: MaxBytes are held, and one entry more at most. Those that are kept for
-// look-ups have half of that. When nothing is in flight one job may be fed whatever is held, so that the head can
-// always make progress.
+// look-ups have half of that. Of the entries up to taken that are fed again after New, the first ones go where there are
+// more bytes of them, whatever New was told. When nothing is in flight one job may be fed whatever is held, so that the
+// head can always make progress.
 package window
 
 import "bytes"
@@ -100,6 +101,11 @@ func (w *Window) Feed(e Entry) uint64 {
 	}
 	w.entries = append(w.entries, e)
 	w.bytes += e.size()
+	for w.bytes > MaxBytes && w.Fed() <= w.taken { // it is the trainer's already: what has no room is not kept
+		w.floorState, w.bytes = w.entries[0].Next, w.bytes-w.entries[0].size()
+		w.entries[0], w.entries = Entry{}, w.entries[1:]
+		w.floor++
+	}
 	return w.Fed()
 }
 

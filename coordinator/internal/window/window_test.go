@@ -356,3 +356,26 @@ func play(t *testing.T, script string) string {
 	}
 	return out.String()
 }
+
+// A record that is wrong about what is taken fills nothing: of what is fed again, as much is kept as has room.
+func TestFedAgainIsBounded(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	w := New(0, []byte{0}, 1<<20)
+	job := make([]byte, size)
+	for n := range 3 * MaxBytes / size {
+		if w.Want() == 0 {
+			t.Fatalf("nothing is fed after %d, and the trainer is at %d", n, w.Taken())
+		}
+		w.Feed(Entry{Next: []byte{byte(n)}, Job: job})
+		if w.bytes > MaxBytes || w.StateAfter(w.Floor()) == nil {
+			t.Fatalf("%d bytes are held after %d", w.bytes, n)
+		}
+	}
+	if w.Floor() == 0 || w.Fed() != 3*MaxBytes/size {
+		t.Errorf("floor %d, fed %d", w.Floor(), w.Fed())
+	}
+	if w.StateAfter(w.Floor())[0] != byte(w.Floor()-1) {
+		t.Errorf("state %v after %d", w.StateAfter(w.Floor()), w.Floor())
+	}
+}
