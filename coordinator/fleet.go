@@ -111,6 +111,7 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		len(beat.Kinds) > maxServed,
 		len(beat.Direct) > maxAddress || len(beat.DirectPin) > maxAddress,
 		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
+		len(beat.Suspended) > maxServed,
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false
 	}

@@ -23,10 +23,11 @@ func (w *Worker) Status() schema.WorkerStatus {
 		Worker: w.worker(), Slots: slots, Running: running, Leaving: w.bell.draining.Load(), Now: time.Now(),
 	}
 	w.tally.figures(&s)
-	trouble, missing := w.away.trouble(w.lanes.all())
-	if trouble != "" {
-		s.LastError = clip(trouble, 256) // as long as it lasts
+	reasons, missing := w.away.reasons(w.lanes.all())
+	for _, reason := range reasons {
+		s.LastError = reason // as long as it lasts
 	}
+	s.Suspended = reasons
 	s.Kinds = slices.DeleteFunc(w.tokens(), func(token string) bool { return missing[token] })
 	if j, ran := w.held.oldest(); j != nil && j.work != nil {
 		s.Oldest = &schema.Running{Batcher: j.lane.batcher, Seq: j.seq, For: ran}

@@ -239,6 +239,7 @@ type Lane struct {
 	Gen     string `json:"gen"`
 	Kind    string `json:"kind"`            // kind token
 	Floor   uint64 `json:"floor,omitempty"` // results up to here are of no use to anybody
+	Workers int    `json:"workers"`         // live ones that serve the kind; a job's error is confirmed by a second one
 	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
 }
 
