@@ -60,6 +60,9 @@ type Fingerprint struct {
 	// Parts are in an order that does not change, such as "recordings": "93" or "signals": the digest of a table. The
 	// first 64 are kept, with 256 bytes of each name and value.
 	Parts []Part
+	// Summary is a line about the data for people, such as "kept 93 of 100 recordings: 4 without labels, 3 shorter than
+	// 10s". It is shown in the status and is no part of the origin; 256 bytes of it are kept.
+	Summary string
 	// Ignore names parameters, as their JSON has them, that change neither order nor content: where the data lies, say.
 	Ignore []string
 }

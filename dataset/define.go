@@ -209,11 +209,15 @@ func (i *instance[S, J, B]) Fingerprint(ctx context.Context) (print kind.Fingerp
 	if err != nil {
 		return kind.Fingerprint{}, err
 	}
-	print = kind.Fingerprint{Digest: p.Digest, Ignore: p.Ignore}
+	return fingerprintOf(p), nil
+}
+
+func fingerprintOf(p Fingerprint) kind.Fingerprint {
+	print := kind.Fingerprint{Digest: p.Digest, Ignore: p.Ignore, Summary: p.Summary}
 	for _, part := range p.Parts {
 		print.Parts = append(print.Parts, kind.Part(part))
 	}
-	return print, nil
+	return print
 }
 
 func (i *instance[S, J, B]) Close() (err error) {

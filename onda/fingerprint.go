@@ -66,6 +66,7 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 	whole := sum.Sum128().Bytes()
 	return dataset.Fingerprint{
 		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{"dir", "allow_links", "files"},
+		Summary: d.report.String(),
 	}, nil
 }
 

@@ -56,11 +56,17 @@ type WorkerStatus struct {
 	LastError string    `json:"last_error,omitempty"`
 	// Suspended says why jobs of kinds are left to other workers for now, such as "cannot open ecg: no such folder
 	// /data". A kind that is served for some batchers, and not for others, is among Kinds, too.
-	Suspended map[string]string `json:"suspended,omitempty"`
+	Suspended []Suspension `json:"suspended,omitempty"`
 	Oldest    *Running  `json:"oldest,omitempty"`     // the job that it has been at for longest
 	Direct    string    `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
 	DirectPin []byte    `json:"direct_pin,omitempty"` // SHA-256 of the certificate that it shows there; empty where no TLS is spoken
 	Now       time.Time `json:"now,omitzero"`         // when it said so, by its own clock
+}
+
+// Suspension is a kind of data set whose jobs a worker leaves to others for now, and why.
+type Suspension struct {
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
 }
 
 // Running is a job that is being materialized, or whose result is being stored.

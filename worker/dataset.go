@@ -65,7 +65,27 @@ func (o *opened) open(ctx context.Context) (kind.Instance, func(), error) {
 		return inst, release, err
 	}
 	defer release()
-	return nil, nil, &otherDataError{o.kind.Name, inst.Origin.Differences(o.describe(ctx, o.origin))}
+	return nil, nil, o.otherData(ctx, inst)
+}
+
+// check opens the data set anew, to see whether that can be done here and gives what the run was begun on.
+func (o *opened) check(ctx context.Context) error {
+	inst, release, err := o.kind.Reopen(ctx, o.params)
+	if err == nil {
+		defer release()
+		if o.isRuns(inst) {
+			return nil
+		}
+		err = o.otherData(ctx, inst)
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	return &machineError{o.kind.Name, err}
+}
+
+func (o *opened) otherData(ctx context.Context, inst *kind.Opened) error {
+	return &otherDataError{o.kind.Name, inst.Origin.Differences(o.describe(ctx, o.origin))}
 }
 
 func (o *opened) isRuns(inst *kind.Opened) bool {

@@ -107,7 +107,7 @@ func TestBadParamsAreOfTheMachine(t *testing.T) {
 	w, _ := start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
 	o.feed(1, 1)
 	natstest.Eventually(t, "the worker says so", func() bool {
-		return strings.HasPrefix(w.Status().Suspended[o.kind()], "cannot open plain: ")
+		return strings.HasPrefix(reasonOf(w, o.kind()), "cannot open plain: ")
 	})
 	natstest.Eventually(t, "the job is handed back", func() bool { n, _ := w.held.counts(); return n == 0 })
 	if st := w.Status(); st.Failed != 0 || o.queued() != 1 || !strings.Contains(st.LastError, "unknown") {

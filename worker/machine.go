@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/kind"
 )
 
 // otherDataError says that this machine has other parameters or data than those that the run was begun on. A batch that
@@ -77,6 +78,7 @@ func ofMachine(err error) bool {
 		return false
 	}
 	for _, cause := range []error{
+		kind.ErrUnopened,
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
 		syscall.ESTALE, syscall.ENOTCONN, syscall.ENODEV, syscall.EHOSTDOWN,
 	} {

@@ -24,8 +24,8 @@ func (w *Worker) Status() schema.WorkerStatus {
 	}
 	w.tally.figures(&s)
 	reasons, missing := w.away.reasons(w.lanes.all())
-	for _, reason := range reasons {
-		s.LastError = reason // as long as it lasts
+	if len(reasons) > 0 {
+		s.LastError = reasons[0].Reason // as long as it lasts
 	}
 	s.Suspended = reasons
 	s.Kinds = slices.DeleteFunc(w.tokens(), func(token string) bool { return missing[token] })
@@ -47,6 +47,10 @@ func (w *Worker) tokens() []string { return slices.Sorted(maps.Keys(w.kinds)) }
 func (w *Worker) snapshot() *snapshot {
 	s := &snapshot{WorkerStatus: w.Status(), outstanding: w.gate.bytes()}
 	s.held, _ = w.held.counts()
+	s.datasets = make(map[string]string, len(w.kinds))
+	for token, k := range w.kinds {
+		s.datasets[token] = k.Name
+	}
 	_, _, s.lost = w.slots.load()
 	w.shelf.counts(s)
 	return s

@@ -3,9 +3,12 @@ package worker
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
@@ -53,10 +56,7 @@ func (s *suspended) reopen(l *lane) {
 			s.remove(l)
 			return // the lane is closed
 		}
-		_, err := l.data.acquire(l.ctx)
-		if err == nil {
-			l.data.done()
-		}
+		err := l.data.check(l.ctx)
 		if cause := (*machineError)(nil); errors.As(err, &cause) {
 			s.mu.Lock()
 			s.lanes[l] = cause
@@ -80,9 +80,9 @@ func (s *suspended) remove(l *lane) {
 	delete(s.lanes, l)
 }
 
-// reasons says by kind token why lanes in open are suspended, and which of those kinds are not served at all: those
+// reasons says why lanes in open are suspended, once for each kind, and which of those kinds are not served at all: those
 // without a lane that is.
-func (s *suspended) reasons(open []*lane) (reasons map[string]string, missing map[string]bool) {
+func (s *suspended) reasons(open []*lane) (reasons []schema.Suspension, missing map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.lanes) == 0 {
@@ -92,10 +92,14 @@ func (s *suspended) reasons(open []*lane) (reasons map[string]string, missing ma
 	for _, l := range open {
 		serves[l.token] = serves[l.token] || s.lanes[l] == nil
 	}
-	reasons, missing = make(map[string]string), make(map[string]bool)
+	byKind := make(map[string]string)
+	missing = make(map[string]bool)
 	for l, cause := range s.lanes {
-		reasons[l.token] = max(reasons[l.token], clip(cause.Error(), maxReason))
+		byKind[l.token] = max(byKind[l.token], clip(cause.Error(), maxReason))
 		missing[l.token] = !serves[l.token]
+	}
+	for _, token := range slices.Sorted(maps.Keys(byKind)) {
+		reasons = append(reasons, schema.Suspension{Kind: token, Reason: byKind[token]})
 	}
 	return reasons, missing
 }

@@ -159,6 +159,16 @@ func TestOfMachine(t *testing.T) {
 	}
 }
 
+// reasonOf is why a worker does not serve a kind.
+func reasonOf(w *Worker, kind string) string {
+	for _, s := range w.Status().Suspended {
+		if s.Kind == kind {
+			return s.Reason
+		}
+	}
+	return ""
+}
+
 func TestLacks(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -216,7 +226,7 @@ func TestMachineFaultWhileJobsRun(t *testing.T) {
 				if got := <-waits; got != n {
 					t.Fatalf("it waits for %v, want %v", got, n)
 				}
-				if text := w.Status().Suspended[o.kind()]; !strings.HasPrefix(text, "cannot open ecg: ") || w.Status().LastError != text {
+				if text := reasonOf(w, o.kind()); !strings.HasPrefix(text, "cannot open ecg: ") || w.Status().LastError != text {
 					t.Errorf("status %+v", w.Status())
 				}
 				if n < 4*time.Second {

@@ -67,6 +67,8 @@ var (
 	ErrBadParams  = errors.New("bad parameters")
 	ErrWrongState = errors.New("not a state of this data set")
 	ErrWrongData  = errors.New("the state is of other parameters or data")
+	// ErrUnopened is of an instance that finds out late, when it makes a batch, that it cannot be opened.
+	ErrUnopened = errors.New("the data set cannot be opened")
 )
 
 // PanicError is a panic in the author's code. It does not unwrap to an error that was panicked with: a panic is never

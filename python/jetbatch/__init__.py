@@ -16,7 +16,7 @@ from ._codec import pack, unpack
 from ._embedded import embedded
 from ._state import State
 from ._version import __version__
-from .dataset import Dataset, Permanent, Skip, traceparent
+from .dataset import Dataset, Fingerprint, Permanent, Skip, traceparent
 from .errors import (
     BadConfig,
     BadParams,
@@ -68,6 +68,7 @@ __all__ = [
     "Disconnected",
     "EndOfData",
     "Error",
+    "Fingerprint",
     "Forked",
     "InUse",
     "IteratorFailed",

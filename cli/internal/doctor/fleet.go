@@ -74,6 +74,10 @@ func (e *examination) workers() {
 	slots, failing := 0, 0
 	for _, w := range e.state.Workers {
 		slots += w.Slots
+		for _, s := range w.Suspended {
+			e.find(Warning, "workers", fmt.Sprintf("worker %s: %s", w.Worker, s.Reason),
+				"mend that machine: its jobs go to others, and it tries again by itself")
+		}
 		if w.Failed > 0 {
 			failing++
 		}
