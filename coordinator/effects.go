@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -186,7 +187,9 @@ func (b *batcher) open(e owner.Open) {
 	b.c.running.Go(func() {
 		inst, release, err := k.Reopen(b.c.ctx, e.Spec.Params)
 		if err != nil {
-			b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
+			if errors.Is(err, kind.ErrBadParams) || !b.handOver(e.Spec, err.Error()) {
+				b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
+			}
 			return
 		}
 		b.c.running.Go(func() { b.c.origins.describe(b.c.ctx, b.log, inst.Origin) })
@@ -223,6 +226,9 @@ func (b *batcher) compare(e owner.Compare) {
 			return compared
 		}
 		compared.Differences = d.inst.Origin.Differences(b.c.origins.described(b.c.ctx, e.From))
+		if b.isRuns(e.From) {
+			b.handOver(d.spec, "other data than the run: "+strings.Join(compared.Differences, "; "))
+		}
 		return compared
 	})
 }

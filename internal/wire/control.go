@@ -76,6 +76,14 @@ type Record struct {
 	Error   *schema.Fault `json:"error,omitempty"`   // why the phase is failed
 
 	Takeovers *Takeovers `json:"takeovers,omitempty"` // from owners that died; nil for none
+	Handed    bool       `json:"handed,omitempty"`    // to Owner, by one that could not feed it; until Owner knows
+	Unfed     []Unfed    `json:"unfed,omitempty"`     // who could not lately; the latest last
+}
+
+// Unfed is a coordinator that could not open a batcher's data set, or had other data than the run.
+type Unfed struct {
+	Coordinator string    `json:"coordinator"`
+	At          time.Time `json:"at"`
 }
 
 // Takeovers counts the owners of a batcher that died one after the other while its trainer stood still.
