@@ -17,8 +17,11 @@ const (
 	sleepName  = "bench-sleep"
 )
 
-// chunkedFrom is the size from which on a batch does not ride in its record.
-const chunkedFrom = wire.InlineLimit
+// Sizes of tensors from which on a batch is fetched from its worker, or does not ride in its record.
+const (
+	directFrom  = 32 << 10
+	chunkedFrom = wire.InlineLimit
+)
 
 func definitions() []dataset.Definition {
 	return []dataset.Definition{

@@ -39,6 +39,8 @@ var limits = []limit{
 	{"sizes", "20 MB, direct", "raw TCP", byCPUPerMB, 1.5, true, false},
 	{"sizes", "20 MB, chunked", "raw stream", byFigure, 0.9, false, false},
 	{"sizes", "1 MB, direct", "raw TCP", byFigure, 0.6, false, false},
+	{"sizes", "256 KB, direct", "raw TCP", byFigure, 0.65, false, false},
+	{"sizes", "64 KB, direct", "raw TCP", byFigure, 0.6, false, false},
 
 	{"scale", "1 slot", againstSlots, byFigure, 0.95, false, false},
 	{"scale", "4 slots", againstSlots, byFigure, 0.95, false, false},

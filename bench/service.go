@@ -73,7 +73,7 @@ type workerArg struct {
 	URL   string `json:"url"`
 	Slots int    `json:"slots"` // 0 is the worker's own choice
 
-	Chunked bool `json:"chunked"` // large batches by way of the store, never directly
+	NoDirect bool `json:"no_direct"` // large batches by way of the store, never directly
 }
 
 func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, any, error) {
@@ -82,7 +82,7 @@ func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, a
 		return nil, nil, err
 	}
 	cfg := worker.Config{Slots: arg.Slots, Logger: log}
-	if arg.Chunked {
+	if arg.NoDirect {
 		cfg.Direct = worker.DirectOff
 	}
 	w, err := worker.New(nc, cfg, definitions()...)
@@ -255,9 +255,9 @@ var errLate = errors.New("no batch came for too long")
 
 // serviceConfig is the shape of the service.
 type serviceConfig struct {
-	Workers int  // processes
-	Slots   int  // of each; 0 is the worker's own choice
-	Chunked bool // large batches by way of the store, never directly
+	Workers  int  // processes
+	Slots    int  // of each; 0 is the worker's own choice
+	NoDirect bool // large batches by way of the store, never directly
 }
 
 // service starts a broker, a coordinator, workers and a trainer, each in a process of its own.
@@ -271,7 +271,7 @@ func (b *bench) service(ctx context.Context, name string, cfg serviceConfig) (s 
 		return nil, nil, err
 	}
 	for range cfg.Workers {
-		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, Chunked: cfg.Chunked}, nil); err != nil {
+		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, NoDirect: cfg.NoDirect}, nil); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -18,7 +18,9 @@ type size struct {
 
 var sizesAll = []size{
 	{"1 KB", 1 << 10, 256, 20_000, 0},
-	{"64 KB", 64 << 10, 64, 3_000, 0},
+	{"16 KB", 16 << 10, 128, 6_000, 0},
+	{"64 KB", 64 << 10, 64, 6_000, 2_000},
+	{"256 KB", 256 << 10, 64, 3_000, 1_000},
 	{"1 MB", 1_000_000, 16, 400, 100},
 	{"20 MB", 20_000_000, 5, 30, 10},
 	{"100 MB", 100_000_000, 3, 8, 0},
@@ -38,9 +40,14 @@ func sizes(ctx context.Context, b *bench) (*Report, error) {
 
 func (b *bench) size(ctx context.Context, s size, n int, report *Report) error {
 	arg := takeArg{Name: "sizes", Warm: s.window + 1, Timed: n}
-	modes := []string{"direct", "chunked"}
+	var modes []string // a batch is fetched from its worker; or rides in its record; or is stored apart from it
+	if s.bytes >= directFrom {
+		modes = append(modes, "direct")
+	}
 	if s.bytes < chunkedFrom {
-		modes = []string{"inline"}
+		modes = append(modes, "inline")
+	} else {
+		modes = append(modes, "chunked")
 	}
 	var sides []*side
 	var entries []entry
@@ -48,7 +55,7 @@ func (b *bench) size(ctx context.Context, s size, n int, report *Report) error {
 		sides, entries = append(sides, side), append(entries, taking(side, p, arg, megabytesPerSecond))
 	}
 	for _, mode := range modes {
-		service, trainer, err := b.service(ctx, s.name+" "+mode, serviceConfig{Workers: 1, Slots: 2, Chunked: mode == "chunked"})
+		service, trainer, err := b.service(ctx, s.name+" "+mode, serviceConfig{Workers: 1, Slots: 2, NoDirect: mode != "direct"})
 		if err != nil {
 			return err
 		}
@@ -81,7 +88,7 @@ func (b *bench) size(ctx context.Context, s size, n int, report *Report) error {
 		if mode != "direct" {
 			report.Rows = append(report.Rows, row(name, "raw stream", "MB/s", samples[i], onStream))
 		}
-		if mode != "chunked" {
+		if mode == "direct" || mode == modes[0] {
 			report.Rows = append(report.Rows, row(name, "raw TCP", "MB/s", samples[i], onTCP))
 		}
 	}

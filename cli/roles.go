@@ -52,7 +52,7 @@ type workerCmd struct {
 	Slots        int           `help:"Batches materialized at a time, 16384 at most; 0, the default, is the number of CPUs."`
 	JobTimeout   time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
 	DrainTimeout time.Duration `help:"How long what runs may go on after a signal. Defaults to 30s." placeholder:"DURATION"`
-	Direct       string        `help:"Where trainers fetch batches of over 512 KiB straight from this worker; off sends them all through NATS. Defaults to a free port of the address from which NATS is reached." placeholder:"HOST:PORT"`
+	Direct       string        `help:"Where trainers fetch batches of 32 KiB or more straight from this worker; off sends them all through NATS. Defaults to a free port of the address from which NATS is reached." placeholder:"HOST:PORT"`
 	Advertise    string        `name:"direct-advertise" env:"JETBATCH_DIRECT_ADVERTISE" help:"What trainers dial, where that is not what --direct says." placeholder:"HOST:PORT"`
 	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB." placeholder:"BYTES"`
 }

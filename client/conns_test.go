@@ -67,7 +67,7 @@ func TestConnectionsOfWorkersThatWent(t *testing.T) {
 		}
 		done := serveOne(t, l, "abcd", gone)
 		res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Direct: &wire.Direct{Address: l.Addr().String()}}
-		if _, err := f.fetch(ctx, res, make([]byte, 4)); err != nil {
+		if err := fetchOne(ctx, f, res); err != nil {
 			t.Fatal(err)
 		}
 		<-done
@@ -193,7 +193,7 @@ func TestSecurityIsDecidedAtEachFetch(t *testing.T) {
 	res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Direct: &wire.Direct{Address: l.Addr().String()}}
 	fetch := func(is, isKnown bool) error {
 		secure, known = is, isKnown
-		_, err := f.fetch(t.Context(), res, make([]byte, 4))
+		err := fetchOne(t.Context(), f, res)
 		return err
 	}
 	leave := make(chan struct{})
@@ -212,7 +212,7 @@ func TestSecurityIsDecidedAtEachFetch(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	<-asked
 	go func() { <-asked; cancel() }()
-	if _, err := f.fetch(ctx, res, make([]byte, 4)); !errors.Is(err, context.Canceled) {
+	if err := fetchOne(ctx, f, res); !errors.Is(err, context.Canceled) {
 		t.Errorf("no connection to NATS that says: %v", err)
 	}
 }
@@ -273,7 +273,7 @@ func TestAConnectionIsOfUseAfterItsCheck(t *testing.T) {
 			res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Direct: &wire.Direct{Address: l.Addr().String(),
 				Pin: l.Pin}}
 			for range 3 {
-				if _, err := f.fetch(t.Context(), res, make([]byte, 4)); err != nil {
+				if err := fetchOne(t.Context(), f, res); err != nil {
 					t.Fatal(err)
 				}
 				_ = l.Close()
@@ -283,4 +283,10 @@ func TestAConnectionIsOfUseAfterItsCheck(t *testing.T) {
 			<-served
 		})
 	}
+}
+
+// fetchOne fetches one small payload.
+func fetchOne(ctx context.Context, f *fetcher, res *wire.Result) error {
+	var p pool
+	return f.fetch(ctx, []wanted{{res, p.get(int(res.Size))}}, func(int, wire.Digest) {})
 }

@@ -45,23 +45,30 @@ func newFetcher(nc *nats.Conn, off bool) *fetcher {
 	}}
 }
 
-// fetch fills buf with the payload of a result, and returns its digest.
-func (f *fetcher) fetch(ctx context.Context, res *wire.Result, buf []byte) (wire.Digest, error) {
+// wanted is a payload that a worker keeps, and where it goes.
+type wanted struct {
+	res *wire.Result
+	payload
+}
+
+// fetch fetches payloads from the worker that keeps them, one behind the other on one connection, and hands the digest
+// of each to got. It ends at the first that cannot be had.
+func (f *fetcher) fetch(ctx context.Context, run []wanted, got func(i int, digest wire.Digest)) error {
 	for {
-		to, conn, used, err := f.dial(ctx, res.Direct)
+		to, conn, used, err := f.dial(ctx, run[0].res.Direct)
 		if err != nil {
-			return wire.Digest{}, err
+			return err
 		}
-		digest, begun, err := fetchFrom(ctx, conn, res, buf)
-		if err == nil || errors.Is(err, errNotKept) {
+		n, begun, err := fetchFrom(ctx, conn, run, got)
+		if err == nil || n == len(run)-1 && errors.Is(err, errNotKept) { // nothing more comes on it
 			f.conns.put(to, conn, time.Now())
-			return digest, err
+			return err
 		}
 		_ = conn.Close() // it is of no use any more
 		if used && !begun && ctx.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			continue // the worker closed it while it was idle
 		}
-		return wire.Digest{}, err
+		return err
 	}
 }
 
@@ -90,46 +97,66 @@ func (f *fetcher) dial(ctx context.Context, d *wire.Direct) (to peer, conn net.C
 	return to, conn, false, nil
 }
 
-// fetchFrom asks for one payload on a connection and reads it. begun says that there was an answer.
+// fetchFrom asks for payloads on a connection and reads them. begun says that there was an answer.
 func fetchFrom(
-	ctx context.Context, conn net.Conn, res *wire.Result, buf []byte,
-) (digest wire.Digest, begun bool, err error) {
+	ctx context.Context, conn net.Conn, run []wanted, got func(int, wire.Digest),
+) (n int, begun bool, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // a closed connection ends, too
 	defer stop()
 	if err := extend(ctx, conn); err != nil {
-		return digest, false, err
+		return 0, false, err
 	}
-	if _, err := conn.Write(wire.AppendFetch(nil, res.Attempt)); err != nil {
-		return digest, false, err
+	var request []byte
+	for _, w := range run {
+		request = wire.AppendFetch(request, w.res.Attempt)
 	}
-	var head [wire.AnswerHead]byte
-	if _, err := io.ReadFull(conn, head[:]); err != nil {
-		return digest, false, err
+	if _, err := conn.Write(request); err != nil {
+		return 0, false, err
 	}
-	here, size, err := wire.ParseAnswer(head)
+	for i, w := range run {
+		digest, some, err := readPayload(ctx, conn, w)
+		begun = begun || some
+		if err != nil {
+			return i, begun, err
+		}
+		got(i, digest)
+	}
+	return len(run), true, nil
+}
+
+// readPayload reads one answer. begun says that something of it came.
+func readPayload(ctx context.Context, conn net.Conn, w wanted) (digest wire.Digest, begun bool, err error) {
+	buf := w.answer()
+	read, err := io.ReadAtLeast(conn, buf[:min(wire.AnswerHead+pieceSize, len(buf))], wire.AnswerHead)
+	if err != nil {
+		return digest, read > 0, err
+	}
+	here, size, err := wire.ParseAnswer([wire.AnswerHead]byte(buf))
 	switch {
 	case err != nil: // another program has that port, or stands before it
 		return digest, true, fmt.Errorf("%w: what listens there is no worker: %w", errUnreachable, err)
 	case !here:
 		return digest, true, errNotKept
-	case size != res.Size:
-		return digest, true, fmt.Errorf("batch %d: the worker has %d bytes, its record says %d", res.Seq, size, res.Size)
+	case size != w.res.Size:
+		return digest, true, fmt.Errorf("batch %d: the worker has %d bytes, its record says %d", w.res.Seq, size, w.res.Size)
 	}
 	var sum wire.Summer
-	for read, summed := 0, 0; summed < len(buf); {
+	for summed := wire.AnswerHead; ; {
+		if read == len(buf) || read-summed >= pieceSize {
+			_, _ = sum.Write(buf[summed:read]) // never fails
+			summed = read
+		}
+		if summed == len(buf) {
+			return sum.Sum(), true, nil
+		}
 		if err := extend(ctx, conn); err != nil {
 			return digest, true, err
 		}
 		n, err := conn.Read(buf[read:min(summed+pieceSize, len(buf))])
-		if read += n; read == len(buf) || read-summed == pieceSize {
-			_, _ = sum.Write(buf[summed:read]) // never fails
-			summed = read
-		}
-		if err != nil && read < len(buf) {
-			return digest, true, fmt.Errorf("batch %d: %d of %d bytes came: %w", res.Seq, read, size, err)
+		if read += n; err != nil && read < len(buf) {
+			return digest, true, fmt.Errorf("batch %d: %d of %d bytes came: %w", w.res.Seq, read-wire.AnswerHead, size, err)
 		}
 	}
-	return sum.Sum(), true, nil
 }
 
 // extend gives the worker time for another piece, unless ctx has ended.

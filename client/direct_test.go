@@ -3,6 +3,8 @@ package client
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -30,6 +32,8 @@ type keeper struct {
 	asked   []wire.Upload
 	stall   int  // so many bytes into each answer nothing more comes; 0 for never
 	alien   bool // what listens is no worker
+	small   bool // payloads are small enough to be asked for together
+	gaps    bool // every fifth payload is in the store instead, or is another than announced
 }
 
 func newKeeper(t *testing.T, o *owner) *keeper {
@@ -84,17 +88,33 @@ func (k *keeper) serve(conn net.Conn) {
 	}
 }
 
-// big is the payload of a state.
-func big(n uint64) []byte { return bytes.Repeat(content(n), 100_000) }
+// big is the payload of a state, small another one.
+func big(n uint64) []byte   { return bytes.Repeat(content(n), 100_000) }
+func small(n uint64) []byte { return bytes.Repeat(content(n), 5_000) }
 
-// make keeps a payload of several chunks. Called with the owner's mu held.
+// make keeps a payload of several chunks, or a small one. Called with the owner's mu held.
 func (k *keeper) make(o *owner, seq uint64) (*wire.Result, []byte) {
 	n := o.base + seq - 1
-	res, payload := result(seq, n, big(n))
-	res.Direct = &wire.Direct{Address: k.l.Addr().String()}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.kept[res.Attempt], k.results[res.Attempt] = payload, res
+	content := big
+	if k.small {
+		content = small
+	}
+	res, payload := result(seq, n, content(n))
+	res.Direct = &wire.Direct{Address: k.l.Addr().String()}
+	k.results[res.Attempt] = res
+	switch {
+	case k.gaps && n%10 == 3:
+		res.Chunks = uint32((len(payload) + wire.ChunkSize - 1) / wire.ChunkSize)
+		o.storeChunks(res, payload)
+	case k.gaps && n%10 == 8:
+		k.kept[res.Attempt] = make([]byte, len(payload))
+		res.Chunks = uint32((len(payload) + wire.ChunkSize - 1) / wire.ChunkSize)
+		o.storeChunks(res, payload)
+	default:
+		k.kept[res.Attempt] = payload
+	}
 	return res, payload
 }
 
@@ -130,7 +150,7 @@ func TestFetchFromWorker(t *testing.T) {
 	o := newOwner(t)
 	k := newKeeper(t, o)
 	b, _ := setup(t, o, nil)
-	takeBig(t, b, 20)
+	takeAll(t, b, 20, big)
 	natstest.Eventually(t, "fetches ahead are over, and leave their connections", func() bool {
 		n := b.r.intake.fetcher.conns.len(k.l.Addr().String())
 		return 0 < n && n <= idlePerWorker
@@ -145,7 +165,103 @@ func TestFetchFromWorker(t *testing.T) {
 	}
 }
 
+// TestSmallPayloadsOfOneWorker has payloads be asked for together, some of which that worker does not have, or has
+// wrong.
+func TestSmallPayloadsOfOneWorker(t *testing.T) {
+	t.Parallel()
+	for name, gaps := range map[string]bool{"all there": false, "some not": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			k := newKeeper(t, o)
+			k.small, k.gaps = true, gaps
+			o.locked(func() { o.window = 16 })
+			k.hear(t, false)
+			b, _ := setup(t, o, nil)
+			takeAll(t, b, 60, small)
+			b.r.line.mu.Lock()
+			defer b.r.line.mu.Unlock()
+			if c := b.r.line.tally; c.lost != 0 || gaps == (c.stored == 0) || c.direct == 0 {
+				t.Fatalf("%+v", c)
+			}
+		})
+	}
+}
+
+// TestRunOfPayloads has a worker answer once all payloads of a run are asked for.
+func TestRunOfPayloads(t *testing.T) {
+	t.Parallel()
+	const all = 5
+	for _, c := range []struct {
+		name string
+		have int // so many of the first are there
+		idle int // connections that are of use afterwards
+	}{{"all", all, 1}, {"all but the last", all - 1, 1}, {"some", 2, 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			l, err := direct.Listen("127.0.0.1:0", false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			var server sync.WaitGroup
+			server.Go(func() {
+				conn, err := l.Accept()
+				if err == nil {
+					defer func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() }() // until the reader leaves
+					_, err = io.ReadFull(conn, make([]byte, all*len(wire.AppendFetch(nil, "attempt-0"))))
+				}
+				var answers []byte
+				for i := range all {
+					if answers = wire.AppendAnswer(answers, i < c.have, 4*uint64(min(1, max(0, c.have-i)))); i < c.have {
+						answers = append(answers, fmt.Sprintf("pay%d", i)...)
+					}
+				}
+				if err == nil {
+					_, err = conn.Write(answers)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			f := &fetcher{secure: plainNATS}
+			var p pool
+			var run []wanted
+			for i := range all {
+				run = append(run, wanted{&wire.Result{
+					Seq: uint64(i + 1), Attempt: fmt.Sprintf("attempt-%d", i), Size: 4,
+					Direct: &wire.Direct{Address: l.Addr().String()},
+				}, p.get(4)})
+			}
+			var got []string
+			err = f.fetch(t.Context(), run, func(i int, digest wire.Digest) {
+				if digest != wire.Sum(run[i].bytes) {
+					t.Errorf("digest of %d is %v", i, digest)
+				}
+				got = append(got, string(run[i].bytes))
+			})
+			if want := []string{"pay0", "pay1", "pay2", "pay3", "pay4"}[:c.have]; !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			if (err != nil) != (c.have < all) || err != nil && !errors.Is(err, errNotKept) {
+				t.Error(err)
+			}
+			if n := f.conns.len(l.Addr().String()); n != c.idle {
+				t.Errorf("%d connections wait, want %d", n, c.idle)
+			}
+			f.conns.close()
+			server.Wait()
+		})
+	}
+}
+
 func takeBig(t *testing.T, b *Batcher[[]byte], n uint64) {
+	t.Helper()
+	takeAll(t, b, n, big)
+}
+
+// takeAll takes n batches from the start and compares them.
+func takeAll(t *testing.T, b *Batcher[[]byte], n uint64, want func(uint64) []byte) {
 	t.Helper()
 	var state schema.State
 	for i := range n {
@@ -153,7 +269,7 @@ func takeBig(t *testing.T, b *Batcher[[]byte], n uint64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(step.Batch, big(i)) {
+		if !bytes.Equal(step.Batch, want(i)) {
 			t.Fatalf("at %d: %d bytes, %.20q", i, len(step.Batch), step.Batch)
 		}
 		state = step.Next

@@ -11,7 +11,10 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-const fetchers = 3 // payloads fetched at a time, so that the connection is busy between small ones, too
+const (
+	fetchers = 3       // runs of payloads fetched at a time, so that the connections are busy between them, too
+	runBytes = 1 << 20 // of small payloads of one worker that are asked for at once: a round trip each would be most of the time
+)
 
 // payloads gets those payloads of one generation that are stored apart from their records.
 type payloads struct {
@@ -19,7 +22,7 @@ type payloads struct {
 	s  *session
 
 	claimNow hint          // received by claims
-	places   chan struct{} // holds one token for every payload that is being fetched
+	places   chan struct{} // holds one token for every run that is being fetched
 }
 
 // claims has payloads fetched, lowest first, as long as they fit.
@@ -30,42 +33,72 @@ func (p *payloads) claims() {
 			return
 		case p.places <- struct{}{}: // first, or a lower one could come meanwhile
 		}
-		entry, ok := p.claim()
-		for !ok {
+		run := p.claim()
+		for len(run) == 0 {
 			select {
 			case <-p.s.ctx.Done():
 				return
 			case <-p.claimNow:
 			}
-			entry, ok = p.claim()
+			run = p.claim()
 		}
 		p.in.tasks.Go(func() {
 			defer func() { <-p.places }()
-			p.complete(entry)
+			for _, entry := range p.together(run) {
+				p.complete(entry)
+			}
 		})
 	}
 }
 
-func (p *payloads) claim() (entry reorder.Entry[arrival], ok bool) {
-	p.in.line.within(p.s, func() { entry, ok = p.in.line.buf.Claim(p.in.cfg.WindowBytes) })
-	return entry, ok
+func (p *payloads) claim() (run []reorder.Entry[arrival]) {
+	p.in.line.within(p.s, func() { run = p.in.line.buf.Claim(p.in.cfg.WindowBytes, runBytes) })
+	return run
+}
+
+// together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are left.
+func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[arrival]) {
+	f := p.in.fetcher
+	if len(run) == 1 || f.off || f.avoided.has(run[0].Result.Worker, time.Now()) {
+		return run
+	}
+	wants := make([]wanted, len(run))
+	for i, entry := range run {
+		wants[i] = wanted{entry.Result, p.in.buffers.get(int(entry.Result.Size))}
+	}
+	whole := 0 // so many of the first are as they should be
+	// What is left is tried alone, which tells why.
+	_ = f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
+		if whole == i && digest == run[i].Result.Digest {
+			whole++
+			p.fill(run[i], wants[i].payload, true)
+		}
+	})
+	for _, w := range wants[whole:] {
+		w.release()
+	}
+	return run[whole:]
 }
 
 // complete fetches the payload of one record, or drops it, so that it is looked for again.
 func (p *payloads) complete(entry reorder.Entry[arrival]) {
-	res, l := entry.Result, p.in.line
+	res := entry.Result
 	got := p.in.buffers.get(int(res.Size))
-	direct, err := p.obtain(res, got.bytes)
-	if p.s.ctx.Err() != nil {
-		got.release()
+	direct, err := p.obtain(res, got)
+	if err == nil && p.s.ctx.Err() == nil {
+		p.fill(entry, got, direct)
 		return
 	}
-	if err != nil {
-		got.release()
+	got.release()
+	if p.s.ctx.Err() == nil {
 		p.replace(res, err)
-		return
 	}
-	value, kept := entry.Value, false
+}
+
+// fill puts a payload into its place.
+func (p *payloads) fill(entry reorder.Entry[arrival], got payload, direct bool) {
+	l, kept := p.in.line, false
+	value := entry.Value
 	value.payload, value.direct, value.arrived = got, direct, time.Now()
 	l.within(p.s, func() {
 		if direct {
@@ -73,7 +106,7 @@ func (p *payloads) complete(entry reorder.Entry[arrival]) {
 		} else {
 			l.tally.stored++
 		}
-		kept = l.buf.Fill(res, value)
+		kept = l.buf.Fill(entry.Result, value)
 	})
 	if !kept {
 		got.release()
@@ -82,18 +115,18 @@ func (p *payloads) complete(entry reorder.Entry[arrival]) {
 	l.changed.tell()
 }
 
-// obtain fills buf with a payload, directly from its worker or from the store.
-func (p *payloads) obtain(res *wire.Result, buf []byte) (direct bool, err error) {
+// obtain gets a payload, directly from its worker or from the store.
+func (p *payloads) obtain(res *wire.Result, to payload) (direct bool, err error) {
 	var missed error // why the worker's memory did not do
 	if res.Direct != nil {
-		if missed = p.direct(res, buf); missed == nil {
+		if missed = p.direct(res, to); missed == nil {
 			return true, nil
 		}
 	}
-	if err := p.s.store.download(p.s.ctx, res, buf); err != nil {
+	if err := p.s.store.download(p.s.ctx, res, to.bytes); err != nil {
 		return false, errors.Join(err, missed)
 	}
-	if got := wire.Sum(buf); got != res.Digest {
+	if got := wire.Sum(to.bytes); got != res.Digest {
 		return false, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
 	}
 	return false, nil
@@ -101,13 +134,14 @@ func (p *payloads) obtain(res *wire.Result, buf []byte) (direct bool, err error)
 
 // direct fetches a payload from the worker that keeps it. If that fails and the worker lives, the worker is asked to
 // store the payload; after any error the caller looks in the store next.
-func (p *payloads) direct(res *wire.Result, buf []byte) error {
+func (p *payloads) direct(res *wire.Result, to payload) error {
 	f, log := p.in.fetcher, p.in.cfg.Logger
 	var avoid time.Duration
 	if f.off {
 		avoid = mostAvoid
 	} else if !f.avoided.has(res.Worker, time.Now()) {
-		digest, err := f.fetch(p.s.ctx, res, buf)
+		var digest wire.Digest
+		err := f.fetch(p.s.ctx, []wanted{{res, to}}, func(_ int, d wire.Digest) { digest = d })
 		if err == nil && digest != res.Digest {
 			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)
 		}

@@ -250,7 +250,7 @@ func result(seq, n uint64, payload []byte) (*wire.Result, []byte) {
 // publish stores a result: chunks first, if it has any. Called with mu held, or by a test in manual mode.
 func (o *owner) publish(res *wire.Result, payload []byte) {
 	gen := o.rec.Gen
-	if len(payload) > wire.InlineLimit {
+	if len(payload) > wire.InlineLimit || res.Direct != nil {
 		res.Chunks = uint32((len(payload) + wire.ChunkSize - 1) / wire.ChunkSize)
 		if res.Direct == nil {
 			o.storeChunks(res, payload)
@@ -271,7 +271,7 @@ func (o *owner) storeChunks(res *wire.Result, payload []byte) {
 }
 
 func (o *owner) store(subject string, body []byte) {
-	if _, err := o.nc.Request(subject, body, time.Second); err != nil {
+	if _, err := o.nc.Request(subject, body, 10*time.Second); err != nil {
 		o.t.Logf("owner: %s: %v", subject, err)
 	}
 }

@@ -19,9 +19,16 @@ type payload struct {
 
 type lent struct {
 	pool *pool
-	buf  []byte
+	buf  []byte // headroom, then the payload
 	back atomic.Bool
 }
+
+// headroom is what a buffer of the pool has before the payload: room for the head of a worker's answer, so that both
+// are read at once.
+const headroom = schema.Alignment
+
+// answer is where the head of a worker's answer and the payload go. Only a payload of the pool has it.
+func (p payload) answer() []byte { return p.lent.buf[headroom-wire.AnswerHead:] }
 
 // release hands the buffer back. It is safe to call more than once and from any goroutine.
 func (p payload) release() {
@@ -43,8 +50,8 @@ func (p *pool) get(n int) payload {
 	p.mu.Lock()
 	var buf []byte
 	for i, b := range slices.Backward(p.free) {
-		if cap(b) >= n && cap(b)/2 <= n {
-			buf, p.free = b[:n], slices.Delete(p.free, i, i+1)
+		if room := cap(b) - headroom; room >= n && room/2 <= n {
+			buf, p.free = b[:headroom+n], slices.Delete(p.free, i, i+1)
 			break
 		}
 	}
@@ -53,9 +60,9 @@ func (p *pool) get(n int) payload {
 	}
 	p.mu.Unlock()
 	if buf == nil {
-		buf = schema.AlignedBuffer(n)
+		buf = schema.AlignedBuffer(headroom + n)
 	}
-	return payload{bytes: buf, lent: &lent{pool: p, buf: buf}}
+	return payload{bytes: buf[headroom:], lent: &lent{pool: p, buf: buf}}
 }
 
 func (p *pool) put(buf []byte) {

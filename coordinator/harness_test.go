@@ -380,6 +380,12 @@ func (c *cluster) stored(batcher, gen string) bool {
 func (r *reader) run(n int) {
 	r.t.Helper()
 	r.start(0)
+	r.read(n)
+}
+
+// read takes the first n batches.
+func (r *reader) read(n int) {
+	r.t.Helper()
 	r.bytes = 8
 	for i := range n {
 		r.work(1)

@@ -63,14 +63,14 @@ func TestTakeoverBehindTheTrainer(t *testing.T) {
 	c := setup(t)
 	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
 	r := c.reader("train")
-	r.run(12)
+	r.start(0)
+	begun, _ := r.record()
+	r.read(12)
 	r.waitJobs(13, 20)
 	r.work(8)
-	if rec, _ := r.record(); rec.Taken+8 >= 20 {
-		t.Fatalf("%d taken, says the record", rec.Taken)
-	}
 	gen := r.reply.Gen
 	first.kill(t)
+	c.put(c.bucket(), begun) // on a slow machine the first owner has recorded progress, which it does once a second
 
 	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
 	r.wait("the second has iterated again", func(s schema.Status) bool { return s.Owner == "second" && s.Fed == 20 })
@@ -234,9 +234,7 @@ func TestLateHead(t *testing.T) {
 	}
 	r.credit(1, late)
 	r.waitJobs(3, 9)
-	if s := r.status(); s.Reissued != 7 {
-		t.Fatalf("status: %+v", s)
-	}
+	r.wait("the stream has confirmed them", func(s schema.Status) bool { return s.Reissued == 7 })
 	for range 20 { // however often the reader says so, the store is not asked each time
 		r.credit(1, late)
 	}

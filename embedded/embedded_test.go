@@ -113,7 +113,7 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 		t.Error("a worker was killed twice")
 	}
 	natstest.Eventually(t, "nobody answers for the killed worker", func() bool {
-		_, err := svc.Conn().RequestWithContext(t.Context(), worker.StatusPrefix+".embedded-1", nil)
+		_, err := svc.Conn().RequestWithContext(t.Context(), wire.StatusPrefix+".embedded-1", nil)
 		return errors.Is(err, nats.ErrNoResponders)
 	})
 	if err := errors.Join(b.Close(), svc.Close()); err != nil {

@@ -11,10 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
-
-// claimPrefix is where workers claim names: claimPrefix.<name>.
-const claimPrefix = "jetbatch.worker-claim"
 
 // claimWait is how long a claim of a configured name waits for another worker of that name to object.
 const claimWait = 250 * time.Millisecond
@@ -67,7 +65,7 @@ func (c *claim) listen(name string) error {
 	if err != nil {
 		return fmt.Errorf("claim %s: %w", name, err)
 	}
-	claims, err := c.nc.Subscribe(claimPrefix+"."+name, c.onClaim)
+	claims, err := c.nc.Subscribe(wire.ClaimPrefix+"."+name, c.onClaim)
 	if err != nil {
 		_ = answers.Unsubscribe() // the first error is the one to report
 		return fmt.Errorf("claim %s: %w", name, err)
@@ -102,7 +100,7 @@ func (c *claim) wait(ctx context.Context) bool {
 
 func (c *claim) ask() error {
 	c.mu.Lock()
-	subject, inbox := claimPrefix+"."+c.name, c.inbox
+	subject, inbox := wire.ClaimPrefix+"."+c.name, c.inbox
 	c.asked = time.Now()
 	c.mu.Unlock()
 	return c.nc.PublishRequest(subject, inbox, []byte(c.instance))

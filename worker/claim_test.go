@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -65,7 +66,7 @@ func TestTwoWorkersOfOneName(t *testing.T) {
 		t.Fatalf("%d workers are named %v", n, names)
 	}
 	for name := range names {
-		if _, err := o.nc.RequestWithContext(t.Context(), StatusPrefix+"."+name, nil); err != nil {
+		if _, err := o.nc.RequestWithContext(t.Context(), wire.StatusPrefix+"."+name, nil); err != nil {
 			t.Errorf("status of %s: %v", name, err)
 		}
 	}
@@ -119,11 +120,11 @@ func TestNameIsNotTalkedAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, reply := range []string{"jetbatch.result.train.GEN.0.1", "other"} {
-		if err := nc.PublishRequest(claimPrefix+".w1", reply, []byte("0")); err != nil {
+		if err := nc.PublishRequest(wire.ClaimPrefix+".w1", reply, []byte("0")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	msg, err := nc.Request(claimPrefix+".w1", []byte("0"), 10*time.Second)
+	msg, err := nc.Request(wire.ClaimPrefix+".w1", []byte("0"), 10*time.Second)
 	if err != nil || len(msg.Data) == 0 || w.Status().Worker != "w1" {
 		t.Fatalf("%v %v, worker %s", msg, err, w.Status().Worker)
 	}

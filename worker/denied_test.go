@@ -110,14 +110,14 @@ func TestRepliesEndNothing(t *testing.T) {
 	for _, reply := range replies {
 		for _, subject := range []string{
 			"$SRV.PING", "$SRV.PING.jetbatch-worker", "$SRV.INFO", "$SRV.STATS", "$SRV.STATS.jetbatch-worker",
-			StatusPrefix + ".w1", wire.UploadSubject("w1"), claimPrefix + ".w1",
+			wire.StatusPrefix + ".w1", wire.UploadSubject("w1"), wire.ClaimPrefix + ".w1",
 		} {
 			if err := o.nc.PublishRequest(subject, reply, []byte(`{"attempt":"x"}`)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for _, subject := range []string{"$SRV.PING.jetbatch-worker", "$SRV.STATS", StatusPrefix + ".w1", wire.UploadSubject("w1")} {
+	for _, subject := range []string{"$SRV.PING.jetbatch-worker", "$SRV.STATS", wire.StatusPrefix + ".w1", wire.UploadSubject("w1")} {
 		if _, err := o.nc.Request(subject, []byte(`{"attempt":"x"}`), 5*time.Second); err != nil { // handled after the others
 			t.Fatalf("%s: %v", subject, err)
 		}

@@ -65,7 +65,7 @@ func TestPipe(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunInProcess(t)
 	o := newOwner(t, s, "train", "mixed")
-	length := func(n int) int { return pipeLimit / 4 * (n - 1) } // of tensors of 4 bytes, besides what describes them
+	length := func(n int) int { return keepFrom / 4 * (n - 1) } // of tensors of 4 bytes, besides what describes them
 	start(t, s, Config{}, nil, define("mixed", func(_ context.Context, n int) (schema.Batch, error) { return values(n, length(n)) }))
 	o.feed(1, 2)
 	o.waitEmpty()

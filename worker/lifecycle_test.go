@@ -266,7 +266,7 @@ func TestServiceAndTrace(t *testing.T) {
 	if got := o.stored(wire.ResultSubject(o.batcher, o.gen, 1)).Header.Get("traceparent"); got != msg.Header["traceparent"][0] {
 		t.Errorf("trace context of the result: %q", got)
 	}
-	reply, err := o.nc.RequestWithContext(t.Context(), StatusPrefix+".w1", nil)
+	reply, err := o.nc.RequestWithContext(t.Context(), wire.StatusPrefix+".w1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

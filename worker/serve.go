@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -123,8 +124,9 @@ func (r *readers) serve(conn net.Conn) {
 		r.mu.Unlock()
 		_ = conn.Close() // what went out is checked by the reader
 	}()
+	in := bufio.NewReader(conn) // a reader may ask for several at once
 	for patience := firstFetch; ; patience = readerIdle {
-		attempt, err := readFetch(conn, patience)
+		attempt, err := readFetch(conn, in, patience)
 		if err != nil {
 			return
 		}
@@ -164,12 +166,12 @@ func (r *readers) close() {
 }
 
 // readFetch reads the name of the attempt whose payload is wanted.
-func readFetch(conn net.Conn, patience time.Duration) (string, error) {
+func readFetch(conn net.Conn, in io.Reader, patience time.Duration) (string, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	var head [wire.FetchHead]byte
-	if _, err := io.ReadFull(conn, head[:]); err != nil {
+	if _, err := io.ReadFull(in, head[:]); err != nil {
 		return "", err
 	}
 	n, err := wire.ParseFetchHead(head)
@@ -177,7 +179,7 @@ func readFetch(conn net.Conn, patience time.Duration) (string, error) {
 		return "", err
 	}
 	name := make([]byte, n)
-	_, err = io.ReadFull(conn, name)
+	_, err = io.ReadFull(in, name)
 	return string(name), err
 }
 

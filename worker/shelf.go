@@ -3,14 +3,13 @@ package worker
 import (
 	"sync"
 
-	"github.com/jetbatch/jetbatch/internal/direct"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/worker/internal/shelf"
 )
 
-// pipeLimit is what InlineLimit is for readers of the same process: handing bytes to them costs one copy, and the way
-// through the server half a dozen.
-const pipeLimit = 32 << 10
+// keepFrom is the size, in bytes, of the smallest payload that is kept: the way through the server copies it half a
+// dozen times, which costs more from there on than a request of its own.
+const keepFrom = 32 << 10
 
 // keeper keeps large payloads for readers to fetch. Its lock guards the shelf and what is counted of it; it is not held
 // while a payload is sent or stored.
@@ -47,11 +46,7 @@ func (k *keeper) at() wire.Direct {
 // false for a payload that has to be stored, in its record or apart from it.
 func (k *keeper) keep(l *lane, r *wire.Result, payload *product) bool {
 	k.mu.Lock()
-	least := uint64(wire.InlineLimit)
-	if direct.IsInProcess(k.address.Address) {
-		least = pipeLimit
-	}
-	if k.address.Address == "" || r.Size <= least || k.now() < l.avoid.Load() {
+	if k.address.Address == "" || r.Size < keepFrom || k.now() < l.avoid.Load() {
 		k.mu.Unlock()
 		return false
 	}

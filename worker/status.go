@@ -13,9 +13,6 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// StatusPrefix is where a worker answers requests with its schema.WorkerStatus as JSON: StatusPrefix.<name>.
-const StatusPrefix = "jetbatch.worker-status"
-
 // Status returns how the worker stands.
 func (w *Worker) Status() schema.WorkerStatus {
 	running, slots, _ := w.slots.load()
@@ -77,7 +74,7 @@ func (w *Worker) serve() (*topology.Service, error) {
 		Name: "jetbatch-worker", Version: wire.Release, Description: "materializes jetbatch jobs",
 		Metadata:  map[string]string{"worker": w.worker()},
 		Stats:     status,
-		Endpoints: []topology.Endpoint{{Name: "status", Subject: StatusPrefix + "." + w.worker(), Answer: status}},
+		Endpoints: []topology.Endpoint{{Name: "status", Subject: wire.StatusPrefix + "." + w.worker(), Answer: status}},
 	})
 }
 

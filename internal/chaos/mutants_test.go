@@ -35,7 +35,7 @@ var mutants = []mutant.Mutant{
 	)),
 	mutant.New("credits of an earlier seat count", mutant.In(
 		"coordinator/internal/owner/credit.go",
-		"credit.Gen != o.rec.Gen || credit.Seat != o.rec.Seat || g == nil", "credit.Gen != o.rec.Gen || g == nil",
+		"c.Gen != rec.Gen || c.Seat != rec.Seat || g == nil", "c.Gen != rec.Gen || g == nil",
 	)),
 	mutant.New("a reader believes what workers publish", mutant.In(
 		"client/session.go",
@@ -47,7 +47,7 @@ var mutants = []mutant.Mutant{
 	)),
 	mutant.New("results are dropped before the record says so", mutant.In(
 		"coordinator/internal/owner/write.go",
-		"		o.record(toSave, nil,", "		o.emit(Purge{o.rec.Gen, g.purged, floor})\n		o.record(toSave, nil,",
+		"		l.record(toSave,", "		o.out.emit(Purge{rec.Gen, g.purged, g.droppable()})\n		l.record(toSave,",
 	)),
 	mutant.New("a displaced reader takes the seat back", mutant.In(
 		"coordinator/internal/owner/seat.go",
@@ -58,8 +58,8 @@ var mutants = []mutant.Mutant{
 		"func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
 	)),
 	mutant.New("a late head is not looked after", mutant.In(
-		"coordinator/internal/owner/store.go",
-		"if g == nil || now.Sub(g.looked) < g.pause {", "if g == nil || g.pause >= 0 {",
+		"coordinator/internal/owner/late.go",
+		"if now.Sub(l.looked) < l.pause {", "if l.pause >= 0 {",
 	)),
 	mutant.New("a lost store is noticed by nobody", mutant.In(
 		"client/session.go",
@@ -80,8 +80,8 @@ var mutants = []mutant.Mutant{
 		"MaxDeliver: -1, MaxAckPending: -1,", "MaxDeliver: 1, MaxAckPending: -1,",
 	)),
 	mutant.New("a payload that was lost is not made again", mutant.In(
-		"coordinator/internal/owner/store.go",
-		"	if !o.silent.IsZero() {\n		return // the reader says it again", "	if g != nil {\n		return // the reader says it again",
+		"coordinator/internal/owner/credit.go",
+		"	if !o.store.mute() { // else the reader says it again", "	if false { // else the reader says it again",
 	)),
 	mutant.New("who says that a payload was lost takes another attempt's result away", mutant.In(
 		"coordinator/store.go",

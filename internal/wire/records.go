@@ -11,9 +11,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// InlineLimit is the largest payload, in bytes, that rides in its commit record. A larger one is kept by the worker,
-// whose address the record has, or stored as chunks of ChunkSize before the record. A worker may keep smaller ones,
-// too.
+// InlineLimit is the largest payload, in bytes, that rides in its commit record where no worker keeps it. A larger one is
+// stored as chunks of ChunkSize before the record then. The record of a payload that a worker keeps has its address.
 const (
 	InlineLimit = 512 << 10
 	ChunkSize   = 512 << 10

@@ -28,13 +28,15 @@ const (
 	ResultPrefix = "jetbatch.result"
 	LivePrefix   = "jetbatch.live"
 
-	CoordinatorPrefix = "jetbatch.coordinator" // .<op> for any coordinator, .<id>.<op> for one
-	ReaderPrefix      = "jetbatch.reader"      // reader to owner: credits
-	NoticePrefix      = "jetbatch.notice"      // owner to reader: seat or phase changed
-	ReportPrefix      = "jetbatch.report"      // worker to owner: the store is full, gone, or has another result
-	LanePrefix        = "jetbatch.lane"        // owner to workers: this batcher has jobs, or none any more
-	WorkerPrefix      = "jetbatch.worker"      // worker to coordinators: alive, slots
-	UploadPrefix      = "jetbatch.upload"      // reader to one worker: store a payload that I cannot fetch
+	CoordinatorPrefix = "jetbatch.coordinator"   // .<op> for any coordinator, .<id>.<op> for one
+	ReaderPrefix      = "jetbatch.reader"        // reader to owner: credits
+	NoticePrefix      = "jetbatch.notice"        // owner to reader: seat or phase changed
+	ReportPrefix      = "jetbatch.report"        // worker to owner: the store is full, gone, or has another result
+	LanePrefix        = "jetbatch.lane"          // owner to workers: this batcher has jobs, or none any more
+	WorkerPrefix      = "jetbatch.worker"        // worker to coordinators: alive, slots
+	StatusPrefix      = "jetbatch.worker-status" // anybody to one worker: how do you stand?
+	ClaimPrefix       = "jetbatch.worker-claim"  // worker to workers: this name is mine, unless another objects
+	UploadPrefix      = "jetbatch.upload"        // reader to one worker: store a payload that I cannot fetch
 )
 
 // ErrBadName is returned for names that could not be a subject token or a part of a stream name.

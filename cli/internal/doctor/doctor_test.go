@@ -279,7 +279,7 @@ func TestFleet(t *testing.T) {
 	t.Parallel()
 	nc, js := natstest.RunInProcess(t).JetStream(quiet)
 	must(t, topology.Ensure(t.Context(), js, topology.Config{}))
-	sub, err := nc.Subscribe(worker.StatusPrefix+".w1", func(m *nats.Msg) {
+	sub, err := nc.Subscribe(wire.StatusPrefix+".w1", func(m *nats.Msg) {
 		data, _ := json.Marshal(schema.WorkerStatus{Now: time.Now().Add(-time.Minute)})
 		_ = m.Respond(data)
 	})

@@ -13,7 +13,6 @@ import (
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
-	"github.com/jetbatch/jetbatch/worker"
 )
 
 // maxClockOff is how far a clock may be from the server's before what is measured between two machines means little.
@@ -140,9 +139,9 @@ func (e *examination) clocks(ctx context.Context) {
 		return // no stream yet that would tell the time
 	}
 	e.clock("this machine", e.ahead)
-	allowed := worker.StatusPrefix + "." + probe // tried for all, since a worker would take a question that wants no answer ill
+	allowed := wire.StatusPrefix + "." + probe // tried for all, since a worker would take a question that wants no answer ill
 	for _, w := range e.state.Workers[:min(len(e.state.Workers), maxWorkerClocks)] {
-		subject := worker.StatusPrefix + "." + w.Worker
+		subject := wire.StatusPrefix + "." + w.Worker
 		asked := time.Now()
 		var said schema.WorkerStatus
 		err := e.ask(ctx, func(ctx context.Context) error {

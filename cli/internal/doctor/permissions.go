@@ -40,7 +40,7 @@ var needs = map[string]topology.Needs{
 			"$JS.ACK.jetbatch-jobs." + probe + ".1.1.1.1.0", wire.ResultPrefix + "." + probe + ".g.0.1", wire.WorkerPrefix + "." + probe,
 			wire.ReportPrefix + "." + probe,
 		},
-		Subscribe: []string{wire.LanePrefix + ".*", wire.UploadSubject(probe), "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-worker"},
+		Subscribe: []string{wire.LanePrefix + ".*", wire.UploadSubject(probe), wire.StatusPrefix + "." + probe, "$SRV.PING.jetbatch-worker"},
 	},
 	"client": {
 		Publish: []string{
@@ -54,7 +54,7 @@ var needs = map[string]topology.Needs{
 	"operator": {
 		Publish: []string{
 			"$JS.API.INFO", "$JS.API.STREAM.INFO." + probe, "$JS.API.STREAM.NAMES", "$JS.API.STREAM.MSG.GET." + probe,
-			wire.CoordinatorPrefix + ".overview", "jetbatch.worker-status." + probe, "$SRV.PING.jetbatch-coordinator", "$SRV.PING.jetbatch-worker",
+			wire.CoordinatorPrefix + ".overview", wire.StatusPrefix + "." + probe, "$SRV.PING.jetbatch-coordinator", "$SRV.PING.jetbatch-worker",
 		},
 	},
 }

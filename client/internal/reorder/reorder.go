@@ -205,25 +205,43 @@ func (b *Buffer[T]) FirstError() (*wire.Result, bool) {
 	return b.held[b.fail].Result, true
 }
 
-// Claim returns the lowest record whose payload is wanted and not claimed, and claims it, if the
-// payload fits into limit bytes with everything else that is held. The head always fits: whatever is held
-// ahead of it cannot be taken before it.
-func (b *Buffer[T]) Claim(limit int64) (Entry[T], bool) {
-	for seq := b.head; b.apart > 0 && seq <= b.top; seq++ {
+// Claim claims the lowest record whose payload is wanted and not claimed, if the payload fits into limit bytes with
+// everything else that is held, and returns it. The head always fits: whatever is held ahead of it cannot be taken
+// before it. With it come those behind it that lie at the same address, up to together bytes of payloads in all, and
+// as far as what lies elsewhere before them fits, too.
+func (b *Buffer[T]) Claim(limit, together int64) (run []Entry[T]) {
+	var elsewhere, sum int64
+	for seq := b.head; b.apart > 0 && seq <= b.top && len(run) < mostTogether; seq++ {
 		e := b.held[seq]
 		if e == nil || e.Ready || e.claimed {
 			continue
 		}
 		size := int64(e.Result.Size)
-		if seq != b.head && (size > limit || b.bytes > limit-size) {
-			return Entry[T]{}, false
+		if seq != b.head && (size > limit || b.bytes+elsewhere > limit-size) {
+			break
+		}
+		switch {
+		case len(run) == 0:
+		case size > together-sum:
+			return run
+		case !sameAddress(run[0].Result, e.Result):
+			elsewhere += size
+			continue
 		}
 		e.claimed = true
 		b.apart--
 		b.bytes += size
-		return *e, true
+		sum += size
+		run = append(run, *e)
 	}
-	return Entry[T]{}, false
+	return run
+}
+
+// mostTogether bounds the records of one Claim.
+const mostTogether = 64
+
+func sameAddress(a, b *wire.Result) bool {
+	return a.Direct != nil && b.Direct != nil && a.Direct.Address == b.Direct.Address
 }
 
 // Fill completes a claimed record and reports whether it is still wanted: the same record, claimed.

@@ -80,19 +80,26 @@ func (d *dumb) bytes() (n int64) {
 	return n
 }
 
-func (d *dumb) claim(limit int64) *wire.Result {
+func (d *dumb) claim(limit, together int64) (run []*wire.Result) {
+	var before, sum int64
 	for seq := d.head; seq < d.head+d.span; seq++ {
 		e := d.find(seq)
 		if e == nil || e.ready || e.claimed {
 			continue
 		}
-		if seq != d.head && d.bytes()+int64(e.result.Size) > limit {
-			return nil
+		size := int64(e.result.Size)
+		if seq != d.head && d.bytes()+before+size > limit || len(run) > 0 && sum+size > together {
+			return run
+		}
+		if len(run) > 0 && (run[0].Direct == nil || e.result.Direct == nil || run[0].Direct.Address != e.result.Direct.Address) {
+			before += size
+			continue
 		}
 		e.claimed = true
-		return e.result
+		sum += size
+		run = append(run, e.result)
 	}
-	return nil
+	return run
 }
 
 func (d *dumb) firstError() *wire.Result {
@@ -153,6 +160,9 @@ func TestAgainstDumb(t *testing.T) {
 				if rapid.IntRange(0, 9).Draw(t, "stray") == 0 {
 					r.Prev = []byte("elsewhere")
 				}
+				if at := rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "at"); at != "" {
+					r.Direct = &wire.Direct{Address: at}
+				}
 				ready := rapid.Bool().Draw(t, "ready")
 				if got, want := b.Add(r, 0, ready), d.add(r, ready); got != want {
 					t.Fatalf("Add(%d) = %v, want %v", r.Seq, got, want)
@@ -172,15 +182,16 @@ func TestAgainstDumb(t *testing.T) {
 			},
 			"claim": func(t *rapid.T) {
 				limit := rapid.Int64Range(0, 30).Draw(t, "limit")
-				want := d.claim(limit)
-				e, _ := b.Claim(limit)
-				got := e.Result
-				if got != want {
-					t.Fatalf("Claim(%d) = %v, want %v", limit, got, want)
+				together := rapid.Int64Range(0, 20).Draw(t, "together")
+				want := d.claim(limit, together)
+				var got []*wire.Result
+				for _, e := range b.Claim(limit, together) {
+					got = append(got, e.Result)
 				}
-				if got != nil {
-					claimed = append(claimed, got)
+				if !slices.Equal(got, want) {
+					t.Fatalf("Claim(%d, %d) = %v, want %v", limit, together, got, want)
 				}
+				claimed = append(claimed, got...)
 			},
 			"fill": func(t *rapid.T) {
 				if len(claimed) == 0 {
@@ -300,7 +311,7 @@ func play(t *testing.T, script string) string {
 			b.Reset(num(1), []byte(stateAt(num(1))), int(num(2)))
 		case "seek": // seek POSITION
 			fmt.Fprintf(&out, "> dropped %d\n", len(b.Seek(num(1), []byte(stateAt(num(1))))))
-		case "add": // add SEQ KIND [SIZE [apart]] | add SEQ stray
+		case "add": // add SEQ KIND [SIZE [apart | ADDRESS]] | add SEQ stray
 			kinds := map[string]wire.Kind{"hole": wire.KindHole, "error": wire.KindError, "end": wire.KindEnd}
 			r := record(num(1), kinds[words[2]], 0)
 			if len(words) > 3 {
@@ -308,6 +319,9 @@ func play(t *testing.T, script string) string {
 			}
 			if words[2] == "stray" {
 				r.Prev = []byte("elsewhere")
+			}
+			if len(words) > 4 && words[4] != "apart" {
+				r.Direct = &wire.Direct{Address: words[4]}
 			}
 			fmt.Fprintf(&out, "> %v\n", b.Add(r, "", len(words) < 5))
 		case "take": // take: all that the head allows
@@ -322,10 +336,16 @@ func play(t *testing.T, script string) string {
 					break
 				}
 			}
-		case "claim": // claim LIMIT
-			if e, ok := b.Claim(int64(num(1))); ok {
+		case "claim": // claim LIMIT [TOGETHER]
+			together := uint64(0)
+			if len(words) > 2 {
+				together = num(2)
+			}
+			run := b.Claim(int64(num(1)), int64(together))
+			for _, e := range run {
 				fmt.Fprintf(&out, "> fetch %d\n", e.Result.Seq)
-			} else {
+			}
+			if len(run) == 0 {
 				fmt.Fprintln(&out, "> nothing")
 			}
 		case "fill": // fill SEQ

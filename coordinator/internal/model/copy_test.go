@@ -52,6 +52,7 @@ var (
 	bytesType    = reflect.TypeFor[[]byte]()
 	setType      = reflect.TypeFor[map[uint64]bool]()
 	recordType   = reflect.TypeFor[wire.Record]()
+	configType   = reflect.TypeFor[owner.Config]()
 )
 
 func fromSchema(t reflect.Type) bool { return strings.HasSuffix(t.PkgPath(), "/jetbatch/schema") }
@@ -72,10 +73,6 @@ func split(parts []leaf, p leaf) []leaf {
 	case k == reflect.Struct:
 		for i := range p.t.NumField() {
 			f := p.t.Field(i)
-			if p.t == reflect.TypeFor[owner.Owner]() && f.Name == "asked" { // the others of this name are times
-				parts = split(parts, leaf{p.offset + f.Offset, f.Type, true, false})
-				continue
-			}
 			parts = split(parts, leaf{p.offset + f.Offset, f.Type, p.seen && !unseen[f.Name], p.shared})
 		}
 		return parts
@@ -85,7 +82,7 @@ func split(parts []leaf, p leaf) []leaf {
 		}
 		return parts
 	case k == reflect.Pointer:
-		p.shared = p.shared || fromSchema(p.t.Elem())
+		p.shared = p.shared || fromSchema(p.t.Elem()) || p.t.Elem() == configType
 	case k == reflect.Slice:
 		p.shared = p.shared || p.t == bytesType
 	case k == reflect.Map:
@@ -166,6 +163,13 @@ func (c *copier) pointer(t reflect.Type, p *unsafe.Pointer) {
 type hasher struct {
 	leaves
 	maphash.Hash
+	met []unsafe.Pointer // pointers that are in the fingerprint, since the parts of an owner point to one another
+}
+
+// begin begins a fingerprint.
+func (h *hasher) begin() {
+	h.Reset()
+	h.met = h.met[:0]
 }
 
 func (h *hasher) uint(n uint64) {
@@ -216,6 +220,11 @@ func (h *hasher) leaf(t reflect.Type, p unsafe.Pointer) {
 			h.uint(0)
 			return
 		}
+		if i := slices.Index(h.met, at); i >= 0 {
+			h.uint(uint64(2 + i))
+			return
+		}
+		h.met = append(h.met, at)
 		h.uint(1)
 		h.value(t.Elem(), at)
 	case reflect.Interface:

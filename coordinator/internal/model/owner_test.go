@@ -98,11 +98,11 @@ func (x *stepper) step(w *world, c int, e owner.Event) {
 
 func (x *stepper) hash(s *slot) {
 	h := &x.hasher
-	h.Reset()
+	h.begin()
 	h.leaf(reflect.TypeFor[*owner.Owner](), unsafe.Pointer(&s.o))
 	s.hash = h.Sum64()
 	for i := range s.pending { // in any order
-		h.Reset()
+		h.begin()
 		h.leaf(reflect.TypeFor[owner.Effect](), unsafe.Pointer(&s.pending[i]))
 		s.hash += h.Sum64()
 	}

@@ -129,7 +129,7 @@ func (x *stepper) canonical(w *world) uint64 {
 		rec                      uint64
 	}
 	h := &x.hasher
-	h.Reset()
+	h.begin()
 	h.record(&w.rec)
 	rd := &w.rd
 	p := plain{
@@ -167,7 +167,7 @@ func boolUint(b bool) uint8 {
 
 func (x *stepper) hashSlot(w *world, c int) uint64 {
 	s, h := &w.co[c], &x.hasher
-	h.Reset()
+	h.begin()
 	h.uint(s.hash)
 	named := w.rec.Owner == name(c)
 	_, _ = h.Write([]byte{boolUint(s.o != nil), s.asked, s.askedAt, s.lost, boolUint(s.doubt), boolUint(named)})

@@ -10,6 +10,9 @@ import (
 // An opened data set is the author's code, so that opening one may take for ever. The owner asks for it, answers the
 // requests that wait for it with how long it has been under way, and goes on with everything else.
 
+// openPatience is how long a request waits for a data set that is being opened, until it is told so.
+const openPatience = 2 * time.Second
+
 // data is a data set that is open, or under way.
 type data struct {
 	serial uint64
@@ -30,70 +33,87 @@ type data struct {
 	noFirst   *schema.Fault
 }
 
-// dataOf returns the data set of a spec, and asks for it to be opened unless it knows it. Its open may be false
-// yet.
-func (o *Owner) dataOf(now time.Time, spec wire.Spec, key wire.Digest) *data {
-	for _, d := range o.data {
+// datasets are the data sets that are open, or under way: one for each spec.
+type datasets struct {
+	out    *effects
+	all    []*data
+	serial uint64 // of the last one
+}
+
+// of returns the data set of a spec, and asks for it to be opened unless it is known. Its open may be false yet.
+func (s *datasets) of(now time.Time, spec wire.Spec, key wire.Digest) *data {
+	for _, d := range s.all {
 		if d.key == key {
 			return d
 		}
 	}
-	o.serial++
-	d := &data{serial: o.serial, key: key, since: now}
-	o.data = append(o.data, d)
-	o.emit(Open{d.serial, spec})
+	d := s.ask(now, spec, key)
+	s.all = append(s.all, d)
 	return d
 }
 
-// openedData ends an Open.
-func (o *Owner) openedData(now time.Time, e Opened) {
-	for _, d := range o.data {
+// ask has a data set opened.
+func (s *datasets) ask(now time.Time, spec wire.Spec, key wire.Digest) *data {
+	s.serial++
+	s.out.emit(Open{s.serial, spec})
+	return &data{serial: s.serial, key: key, since: now}
+}
+
+// opened ends an Open, and reports whether the data set is wanted still.
+func (s *datasets) opened(e Opened) bool {
+	for _, d := range s.all {
 		if d.renewal != nil && d.renewal.serial == e.Serial {
 			d = d.renewal
 		}
 		if d.serial == e.Serial {
 			d.open, d.fault, d.origin, d.verifiable = e.Fault == nil, e.Fault, e.Origin, e.Verifiable
-			o.retryAt = now
-			return
+			return true
 		}
 	}
 	if e.Fault == nil {
-		o.emit(Release{e.Serial}) // no request waits for it any more
+		s.out.emit(Release{e.Serial})
 	}
+	return false
 }
 
 // forget lets go of the data sets that keep does not name.
-func (o *Owner) forget(keep func(*data) bool) {
-	kept := o.data[:0:0]
-	for _, d := range o.data {
+func (s *datasets) forget(keep func(*data) bool) {
+	kept := s.all[:0:0]
+	for _, d := range s.all {
 		if keep(d) {
 			kept = append(kept, d)
 			continue
 		}
 		for _, old := range []*data{d, d.renewal} {
 			if old != nil && old.open { // else it is released when it has opened
-				o.emit(Release{old.serial})
+				s.out.emit(Release{old.serial})
 			}
 		}
 	}
-	o.data = kept
+	s.all = kept
 }
 
-// forgetOthers lets go of every data set but the record's.
-func (o *Owner) forgetOthers() {
-	o.forget(func(d *data) bool { return d.key == o.key })
+// keep lets go of every data set but that of a key.
+func (s *datasets) keep(key wire.Digest) {
+	s.forget(func(d *data) bool { return d.key == key })
 }
 
-// ownData is the data set of the record.
-func (o *Owner) ownData(now time.Time) *data { return o.dataOf(now, o.rec.Spec, o.key) }
+// drop lets go of one data set.
+func (s *datasets) drop(gone *data) {
+	s.forget(func(d *data) bool { return d != gone })
+}
+
+// close lets go of all.
+func (s *datasets) close() {
+	s.forget(func(*data) bool { return false })
+}
 
 // failed returns why a data set could not be opened, and forgets it: the next request tries again. Nil: it is open, or
 // under way.
-func (o *Owner) failed(d *data) *schema.Fault {
-	if d.fault == nil {
-		return nil
+func (s *datasets) failed(d *data) *schema.Fault {
+	if d.fault != nil {
+		s.drop(d)
 	}
-	o.forget(func(other *data) bool { return other != d })
 	return d.fault
 }
 
@@ -103,16 +123,16 @@ func (d *data) opening(now time.Time, spec wire.Spec) *schema.Fault {
 }
 
 // begun takes the answer to a Begin.
-func (o *Owner) begun(e Begun) {
-	for _, d := range o.data {
+func (s *datasets) begun(e Begun) {
+	for _, d := range s.all {
 		if d.serial == e.Serial {
 			d.beginning, d.first, d.noFirst = false, e.State, e.Fault
 		}
 	}
 }
 
-// firstState returns the data set's first state. Both results nil: it is asked for.
-func (o *Owner) firstState(d *data) ([]byte, *schema.Fault) {
+// first returns a data set's first state. Both results nil: it is asked for.
+func (s *datasets) first(d *data) ([]byte, *schema.Fault) {
 	switch {
 	case d.noFirst != nil:
 		fault := d.noFirst
@@ -122,7 +142,17 @@ func (o *Owner) firstState(d *data) ([]byte, *schema.Fault) {
 		return d.first, nil
 	case !d.beginning:
 		d.beginning = true
-		o.emit(Begin{d.serial})
+		s.out.emit(Begin{d.serial})
 	}
 	return nil, nil
+}
+
+// slow returns for how long a data set has been under way, if one has been for longer than a request waits.
+func (s *datasets) slow(now time.Time) time.Duration {
+	for _, d := range s.all {
+		if since := now.Sub(d.since); !d.open && d.fault == nil && since > openPatience {
+			return since
+		}
+	}
+	return 0
 }

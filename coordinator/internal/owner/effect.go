@@ -179,3 +179,11 @@ func (ReplySeat) effect()    {}
 func (ReplyStop) effect()    {}
 func (ReplyCredit) effect()  {}
 func (Log) effect()          {}
+
+// effects are those of the Step under way, in their order.
+type effects []Effect
+
+func (out *effects) emit(e Effect) { *out = append(*out, e) }
+
+func (out *effects) info(text string, args ...any) { out.emit(Log{Text: text, Args: args}) }
+func (out *effects) warn(text string, args ...any) { out.emit(Log{Warn: true, Text: text, Args: args}) }

@@ -9,280 +9,289 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// generation is the running generation of a batcher.
+// sweepEvery is how often results are looked for that came after they were dropped.
+const sweepEvery = 30 * time.Second
+
+// generation is the running generation of a batcher, which is the record's.
 type generation struct {
-	*window.Window
-	saved   uint64    // taken, as the record has it
-	moved   time.Time // when the trainer came further last
-	looked  time.Time // of the last repair
-	pause   time.Duration
-	done    map[uint64]bool // results that were there at the takeover
-	settled bool            // everything that was fed before a takeover is in the window again
-	ended   bool            // nothing more is fed, not even from a Next that returns late
-	unsaid  *wire.Verdict   // the verdict until record and store have it
-	telling bool            // a StoreVerdict is under way
-	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
-	purged  uint64          // results up to here are dropped from the store
-	shrunk  int             // bound on the window after the store was full; 0 for none
-	roomed  time.Time       // when it was shrunk last
-	backup  uint64          // the sequence number whose job a second worker may have; 0 for none
-	swept   time.Time       // when results that came after they were dropped were last looked for
-	lost    map[uint64]bool // sequence numbers that a Remove is under way for
-	cancels int             // under way: until they end, a job that is published again could be deleted at once
-	relook  bool            // what was found missing during a Cancel is looked for again
+	jobs
+	cfg    *Config
+	ledger *ledger
+	ending *ending
+	fleet  *Fleet
+	count  *Counters
 
-	// The iterator: whether it owes jobs, since when it has been watched, and how much of the time since then counts.
-	busy    bool
-	watched time.Time
-	owing   time.Duration
+	iterator iterator
+	late     lateness
+	room     room
+	swept    time.Time // when results that came after they were dropped were last looked for
+
+	// Progress.
+	saved  uint64 // taken, as the record has it
+	purged uint64 // results up to here are dropped from the store
+	save   bool   // progress is to be recorded
+	saveTo uint64 // the floor that it is to have at least; 0 for none
+
+	// The end of the sequence.
+	settled bool          // everything that was fed before a takeover is in the window again
+	ended   bool          // nothing more is fed, not even from a Next that returns late
+	unsaid  *wire.Verdict // the verdict until record and store have it
+	telling bool          // a StoreVerdict is under way
 }
 
-// making is a generation that takes the place of one whose store was lost.
-type making struct {
-	stage  stage
-	lost   string // the generation before
-	gen    string
-	chosen bool // it is made already
+// resize sets the window to what workers and batch size allow, and feeds what that opens.
+func (g *generation) resize(now time.Time) {
+	limit := windowLimit(g.ledger.rec.Settings, g.fleet.Slots, g.reader.batchBytes())
+	g.SetLimit(g.room.within(now, limit))
+	g.pay()
+	g.demand(now)
 }
 
-type stage uint8
-
-const (
-	readying  stage = iota // a Ready is under way
-	choosing               // a Make of several is under way, before the record
-	recording              // the record is to be changed, or its change is under way
-	storing                // a Make is under way, after the record
-)
-
-// beginIn turns a record into that of a new generation. The first taken positions after state are the trainer's
-// already.
-func beginIn(now time.Time, r *wire.Record, gen string, state []byte, taken uint64) {
-	r.Gen, r.Phase, r.Since = gen, schema.PhaseRunning, now
-	r.Floor, r.FloorState, r.Taken, r.Position = 0, state, taken, taken+1
-	r.Verdict, r.Error = nil, nil
-}
-
-// beginRecorded goes on when the generation that a request begins is in the record. The record comes first: a
-// generation that it names and that has no store is found out and begun again, a store that it does not name is
-// collected.
-func (o *Owner) beginRecorded(now time.Time, a *asking) {
-	o.discard(a.before)
-	o.count.Generations++
-	a.making = true
-	o.emit(Make{Gens: []string{o.rec.Gen}})
-}
-
-// readied goes on when a generation can be made now, or says why it cannot.
-func (o *Owner) readied(now time.Time, reason string) {
-	switch a, m := o.asking, o.making; {
-	case m != nil && m.stage == readying && reason != "":
-		o.unmake(now, reason)
-	case m != nil && m.stage == readying && o.cfg.Candidates > 1:
-		m.stage, m.chosen = choosing, true
-		gens := make([]string, o.cfg.Candidates)
-		for i := range gens {
-			gens[i] = o.cfg.NewGen()
-		}
-		o.emit(Make{Gens: gens, Patient: o.unmade >= 3})
-	case m != nil && m.stage == readying:
-		m.stage, m.gen = recording, o.cfg.NewGen()
-	case a != nil && a.readying:
-		a.readying, a.ready = false, reason == ""
-		if reason != "" {
-			o.finish(a, unavailable("generation of batcher %s: %s", o.rec.Batcher, reason))
-		}
+// demand asks the iterator for what the window has room for. It stops when the trainer is too far ahead of the record,
+// which is saved four times as often: what cannot be recorded as taken cannot be dropped either.
+func (g *generation) demand(now time.Time) {
+	if g.iterator.busy || g.Taken() > g.saved+g.unrecorded() {
+		return
+	}
+	if n := g.Want(); n > 0 {
+		g.iterator.asked(now)
+		g.out.emit(Demand{g.StateAfter(g.Fed()), n, g.Room()})
 	}
 }
 
-// made goes on when a generation has its store.
-func (o *Owner) made(now time.Time, e Made) {
-	a, m := o.asking, o.making
+// produced feeds what the iterator made.
+func (g *generation) produced(now time.Time, p Produced) {
+	g.iterator.answered(now, p.Last)
+	if g.ended {
+		return // of a Next that came back too late, or of what followed a job that is too large
+	}
+	g.settled = g.settled || p.Last
+	length, limit := g.reader.runs.length(g.Limit(), g.fleet.Slots), g.cfg.MaxPayload()
+	if limit < 2*runBytes {
+		length = 1
+	}
+	var together run
+	for _, it := range p.Items {
+		if v := g.ledger.rec.Verdict; v != nil && v.Seq == g.Fed()+1 {
+			g.send(&together)
+			g.verdict(v.Fault) // given by the owner before, and final
+			return
+		}
+		tooLarge, published := g.feed(it, &together, length, limit)
+		if tooLarge > 0 {
+			g.send(&together)
+			g.verdict(&schema.Fault{Code: schema.CodeJobTooLarge, Message: fmt.Sprintf(
+				"job: %d bytes encoded; the server takes messages of at most %d", tooLarge, limit)})
+			return
+		}
+		if published {
+			g.count.Fed++
+		}
+	}
+	g.send(&together)
+	if p.Ended {
+		g.verdict(p.Fault)
+		return
+	}
+	// An owner that took over may have heard how far the trainer is before the iterator came there.
+	if last := &g.reader.last; last.Gen == g.gen && last.Seat == g.ledger.rec.Seat {
+		g.advance(now, last.Taken)
+	}
+	g.demand(now)
+}
+
+// watchIterator ends the run when Next has not come back for longer than Stall.
+func (g *generation) watchIterator(now time.Time) {
+	if g.ended {
+		return
+	}
+	if owing := g.iterator.owes(now); owing > g.cfg.Stall {
+		g.verdict(&schema.Fault{Code: schema.CodeIteratorStalled, Message: "Next has not returned for " + owing.Round(time.Second).String()})
+	}
+}
+
+// verdict ends the sequence behind what is fed: with a fault, or nil for the end of the data. The record says so first,
+// then a result at its place; readers believe only what both say.
+func (g *generation) verdict(fault *schema.Fault) {
+	g.End()
+	g.ended, g.settled = true, true
+	seq := g.Fed() + 1
+	if fault != nil {
+		said := *fault
+		said.Seq, said.Gen, said.Worker, said.Attempts = seq, g.gen, g.cfg.Name, 1
+		fault = &said
+	}
+	before := g.ledger.rec.Verdict
+	given := before != nil && before.Seq == seq // so the result at its place is its own
+	if seq <= g.Taken() || g.done[seq] && !given {
+		// The owner before came further from the same state, so there is no place for the verdict in the sequence.
+		if fault == nil {
+			fault = &schema.Fault{Code: schema.CodeIterator, Seq: seq, Gen: g.gen, Worker: g.cfg.Name, Attempts: 1, Message: fmt.Sprintf(
+				"the data ended before batch %d, which was there when the same states were iterated before: Next must be a pure function", seq)}
+		}
+		g.ending.fail(g.gen, fault)
+		return
+	}
+	g.unsaid = &wire.Verdict{Seq: seq, Fault: fault}
+	g.conclude()
+}
+
+// conclude stores the verdict as a result once the record has it; what fails is tried again every beat.
+func (g *generation) conclude() {
+	if v := g.ledger.rec.Verdict; g.unsaid != nil && v != nil && v.Seq == g.unsaid.Seq {
+		g.storeVerdict()
+	}
+}
+
+// storeVerdict stores the record's verdict as a result.
+func (g *generation) storeVerdict() {
+	if g.telling {
+		return
+	}
+	g.telling = true
+	v := g.ledger.rec.Verdict
+	res := &wire.Result{Seq: v.Seq, Kind: wire.KindEnd, Prev: g.StateAfter(v.Seq - 1), Worker: g.cfg.Name, Fault: v.Fault, Deliveries: 1}
+	if v.Fault != nil {
+		res.Kind = wire.KindError
+	}
+	g.out.emit(StoreVerdict{g.gen, res})
+}
+
+func (g *generation) verdictStored(e VerdictStored) {
+	g.telling = false
 	switch {
-	case m != nil && m.stage == choosing:
-		if e.Reason != "" {
-			o.unmade++
-			o.unmake(now, e.Reason)
-			return
-		}
-		o.unmade = 0
-		m.stage, m.gen = recording, e.Gen
-	case m != nil && m.stage == storing:
-		if e.Reason != "" {
-			o.unmake(now, e.Reason)
-			return
-		}
-		o.startNew(now)
-	case a != nil && a.making:
-		a.making = false
-		if e.Reason != "" { // the record has it: resume finds that it has no store
-			o.resumes, o.retryAt = true, now.Add(retryPause)
-			o.finish(a, unavailable("generation of batcher %s: %s", o.rec.Batcher, e.Reason))
-			return
-		}
-		o.info("generation begun", "gen", o.rec.Gen, "seat", o.rec.Seat)
-		if a.changed != "" {
-			o.warn("begun from a state of other parameters or data, as the trainer accepts",
-				"gen", o.rec.Gen, "changed", a.changed)
-		}
-		o.start(now, window.New(0, o.rec.FloorState, 0))
-		o.gen.settled = true
-		o.give(now, a, o.seatReply(false, a.warnings(o.ownData(now))...))
+	case e.Reason != "":
+		g.out.warn("end of the sequence not published yet", "seq", e.Seq, "error", e.Reason)
+	case g.unsaid != nil && g.unsaid.Seq == e.Seq:
+		g.unsaid = nil
 	}
 }
 
-// remakeAll begins a new generation for the same reader, because the store of the last one is lost. Where a server may
-// just have died, several generations are made at once and before the record: one of them is whole at once, while a
-// cluster goes on giving streams to a dead server for some seconds.
-func (o *Owner) remakeAll(now time.Time) {
-	if o.rec.Phase != schema.PhaseRunning {
-		o.resumes = false // a finished run needs no store
-		return
+// reissue publishes again what is missing, the verdict among it. It reports false when that is to wait for a Cancel.
+func (g *generation) reissue(done, queued map[uint64]bool) bool {
+	if !g.jobs.reissue(done, queued) {
+		return false
 	}
-	if o.making != nil || o.asking != nil {
-		return // a request may begin another generation, else the loss is found again
+	if v := g.ledger.rec.Verdict; v != nil && g.Want() == 0 && v.Seq == g.Fed()+1 && !done[v.Seq] {
+		g.storeVerdict()
 	}
-	d := o.ownData(now)
-	if !d.open {
-		return
-	}
-	if !d.isOf(o.rec.Origin) { // it was opened anew since the run began, and what was fed cannot be fed again from it
-		o.halt()
-		o.resumes = true
-		return
-	}
-	o.making = &making{lost: o.rec.Gen}
-	o.emit(Ready{})
+	return true
 }
 
-// makeOn records a generation that takes the place of a lost one, once nothing else is being recorded.
-func (o *Owner) makeOn(now time.Time) {
-	m := o.making
-	if o.over || m == nil || m.stage != recording || o.writing != nil {
-		return
+// advance notes how far the trainer has come, and reports whether that is news.
+func (g *generation) advance(now time.Time, taken uint64) bool {
+	before := g.Taken()
+	if !g.Credit(taken) {
+		return false
 	}
-	// After a takeover only the floor's state is known: positions up to the trainer's are iterated, and not made again.
-	state, taken := o.rec.FloorState, o.rec.Taken-o.rec.Floor
-	if g := o.gen; g != nil && g.Taken() <= g.Fed() {
-		state, taken = g.StateAfter(g.Taken()), 0
-	}
-	o.record(toBeginNew, nil, func(r *wire.Record) { beginIn(now, r, m.gen, state, taken) })
+	g.count.Taken += g.Taken() - before
+	g.late.advanced(now)
+	return true
 }
 
-// newRecorded goes on when the new generation is in the record.
-func (o *Owner) newRecorded(now time.Time) {
-	m := o.making
-	o.discard(m.lost)
-	o.count.Generations++
-	if m.chosen {
-		o.startNew(now)
-		return
+// unrecorded is how far the trainer may be ahead of the record: a window, and at least a block where batches are
+// dropped by blocks.
+func (g *generation) unrecorded() uint64 {
+	n := g.Limit()
+	if g.reader.small() {
+		n = max(n, wire.BlockSize)
 	}
-	m.stage = storing
-	o.emit(Make{Gens: []string{m.gen}})
+	return uint64(n)
 }
 
-func (o *Owner) startNew(now time.Time) {
-	lost := o.making.lost
-	o.making, o.hindered = nil, ""
-	o.restarts++
-	o.warn("results were lost; generation begun again", "lost", lost, "gen", o.rec.Gen)
-	o.start(now, window.New(0, o.rec.FloorState, o.rec.Taken))
-	o.gen.settled = o.rec.Taken == 0
-	o.notify()
+// droppable is the floor that may be recorded.
+func (g *generation) droppable() uint64 {
+	floor := g.Droppable(retained(g.ledger.rec.Settings, g.Limit(), g.reader.batchBytes()))
+	if g.reader.small() {
+		whole := (floor + 1) / wire.BlockSize * wire.BlockSize
+		floor = max(g.Floor(), max(whole, 1)-1)
+	}
+	return floor
 }
 
-// unmake gives a new generation up for now; it is tried again.
-func (o *Owner) unmake(now time.Time, reason string) {
-	m := o.making
-	o.making = nil
-	o.resumes = o.gen == nil
-	if m != nil && m.chosen && m.gen != "" && m.gen != o.rec.Gen {
-		o.emit(Discard{m.gen})
-	}
-	o.retryAt = now.Add(retryPause)
-	if o.hindered != reason {
-		o.hindered = reason
-		o.warn("lost generation not begun again yet", "gen", o.rec.Gen, "error", reason)
+// progress is the change of the record that says how far the trainer is.
+func (g *generation) progress() func(*wire.Record) {
+	floor := max(g.droppable(), min(g.saveTo, g.Taken()))
+	g.save, g.saveTo = false, 0
+	return func(r *wire.Record) {
+		r.Taken, r.Floor, r.FloorState = g.Taken(), floor, g.StateAfter(floor)
+		r.BatchBytes = g.reader.batchBytes()
 	}
 }
 
-// retry takes up what could not be begun or resumed.
-func (o *Owner) retry(now time.Time) {
-	switch {
-	case o.gen != nil && o.forsaken != "" && o.forsaken == o.rec.Gen:
-		o.look(now, ForLast)
-	case o.resumes && o.making == nil && o.asking == nil && o.writing == nil:
-		o.resume(now)
+// progressed goes on when progress is in the record: results below the new floor are dropped. The record comes first,
+// because a successor must find everything above the floor that it reads. It reports whether anything was dropped.
+func (g *generation) progressed() (dropped bool) {
+	floor := g.ledger.rec.Floor
+	g.saved = g.ledger.rec.Taken
+	g.drop(floor)
+	if dropped = g.purged < floor; dropped {
+		g.out.emit(Purge{g.gen, g.purged, floor})
 	}
+	g.purged = floor
+	return dropped
 }
 
-// Bounds of the pause between two tries to open the data set of a run that was taken over.
-const (
-	openPauseMin = time.Second
-	openPauseMax = 10 * time.Second
-)
-
-// resume goes on from the record: after a takeover, or after a generation that could not be set up. It feeds again from
-// the floor; publishing a job that is there changes nothing.
-func (o *Owner) resume(now time.Time) {
-	if version := o.cfg.Kinds[o.rec.Spec.Dataset]; o.rec.Spec.Version != version {
-		o.fail(o.anotherVersion(version))
-		return
-	}
-	d := o.ownData(now)
-	if fault := o.failed(d); fault != nil {
-		o.notHere(now, fmt.Sprintf("coordinator %s cannot open data set %s: %s",
-			o.cfg.Name, o.rec.Spec.Dataset, fault.Message))
-		return
-	}
-	if !d.open {
-		return
-	}
-	if !d.isOf(o.rec.Origin) {
-		o.standBack(now, d)
-		return
-	}
-	if o.openPause > 0 {
-		o.openPause, o.trouble = 0, ""
-	}
-	if o.forsaken == o.rec.Gen {
-		o.look(now, ForLast)
-		return
-	}
-	o.look(now, ForResume)
+// seek makes a position that is held the head, when the record says so. Nothing that it skips over is waited for.
+func (g *generation) seek(position uint64) {
+	g.saved = position - 1
+	g.cancel(g.Seek(position))
+	g.backup = 0
+	g.late.atOnce()
 }
 
-// notHere waits with a run that this machine cannot feed. That says nothing about the run, so it is no verdict.
-func (o *Owner) notHere(now time.Time, trouble string) {
-	o.openPause = min(max(2*o.openPause, openPauseMin), openPauseMax)
-	o.retryAt = now.Add(o.openPause)
-	o.trouble = trouble
-	o.warn("run not resumed", "dataset", o.rec.Spec.Dataset, "error", trouble, "again", o.openPause.String())
-	o.notify()
+// crowded begins to make room when the server refuses a job or a result for lack of it, and reports whether the store is
+// to be looked at for that.
+func (g *generation) crowded(now time.Time) bool {
+	if !g.room.crowded(now) {
+		return false
+	}
+	if floor := min(g.Taken(), g.Fed()); floor > g.Floor() {
+		g.save, g.saveTo = true, floor
+	}
+	return true
 }
 
-// anotherVersion is why a run of an earlier version of its data set does not go on: its states mean something else.
-func (o *Owner) anotherVersion(version uint32) *schema.Fault {
-	return &schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
-		"data set %s is at version %d now, the run was at %d; start again", o.rec.Spec.Dataset, version, o.rec.Spec.Version)}
-}
-
-// resumeFrom feeds the record's generation again, whose stored results are done.
-func (o *Owner) resumeFrom(now time.Time, done map[uint64]bool) {
-	if d := o.ownData(now); !o.resumes || o.making != nil || !d.open || !d.isOf(o.rec.Origin) {
+// makeRoom drops the highest results and halves the window, unless the trainer makes room by taking: no bound may be
+// held by other sequence numbers alone.
+func (g *generation) makeRoom(done map[uint64]bool) {
+	if done[g.Taken()+1] {
 		return
 	}
-	w := window.New(o.rec.Floor, o.rec.FloorState, o.rec.Taken)
-	w.FedBefore(fedBefore(o.rec.Taken, done))
-	o.start(now, w)
-	o.gen.done = done
+	dropped := g.shrink(g.room.halve(g.Limit()), done)
+	g.out.warn("the server's store is full; window halved", "window", g.Limit(), "dropped", dropped)
+}
+
+// sweepDue reports whether results are to be looked for that workers stored below the floor. No reader wants them, but a
+// store that keeps them is not bounded.
+func (g *generation) sweepDue(now time.Time) bool {
+	if g.Floor() == 0 || now.Sub(g.swept) < sweepEvery {
+		return false
+	}
+	g.swept = now
+	return true
+}
+
+// waits reports whether the trainer has waited for a beat for something that is fed.
+func (g *generation) waits(now time.Time) bool {
+	return g.Fed() != g.Taken() && now.Sub(g.late.moved) >= Beat
+}
+
+// resumed takes the results that were stored before a takeover.
+func (g *generation) resumed(done map[uint64]bool) {
+	g.done = done
 	for seq := range done {
-		if seq <= o.rec.Floor { // dropped by the record, and not by the store
-			o.gen.purged = min(o.gen.purged, seq-1)
+		if seq <= g.Floor() { // dropped by the record, and not by the store
+			g.purged = min(g.purged, seq-1)
 		}
 	}
-	o.info("generation resumed", "gen", o.rec.Gen, "taken", o.rec.Taken, "floor", o.rec.Floor, "results", len(done))
-	o.notify() // a reader that waits for an owner need not wait longer
+}
+
+// newWindow is the window of a generation after a takeover, whose stored results are done.
+func newWindow(rec *wire.Record, done map[uint64]bool) *window.Window {
+	w := window.New(rec.Floor, rec.FloorState, rec.Taken)
+	w.FedBefore(fedBefore(rec.Taken, done))
+	return w
 }
 
 // fedBefore is how far jobs were out before a takeover, as results show: the trainer may be anywhere up to there, since
@@ -296,41 +305,4 @@ func fedBefore(taken uint64, done map[uint64]bool) uint64 {
 		}
 	}
 	return furthest
-}
-
-// start feeds the record's generation from the window on. Its data set is open.
-func (o *Owner) start(now time.Time, w *window.Window) {
-	o.silent, o.forsaken, o.looking = time.Time{}, "", [purposes]bool{}
-	o.resumes, o.finished, o.save, o.saveTo = false, false, false, 0
-	o.gen = &generation{Window: w, saved: o.rec.Taken, purged: o.rec.Floor, moved: now, lost: make(map[uint64]bool)}
-	o.emit(Feed{o.rec.Gen, o.ownData(now).serial})
-	o.announce()
-	o.resize(now)
-}
-
-// halt stops feeding.
-func (o *Owner) halt() {
-	if o.gen != nil {
-		o.gen = nil
-		o.emit(Halt{})
-	}
-}
-
-// discard ends a generation that the record does not name any more, or that failed. Workers are told, so that its jobs
-// end and keep no slot.
-func (o *Owner) discard(gen string) {
-	o.halt()
-	o.resumes = false
-	o.silent, o.forsaken, o.looking = time.Time{}, "", [purposes]bool{}
-	if gen != "" {
-		o.emit(Announce{wire.Lane{Batcher: o.rec.Batcher, Gen: gen, Kind: o.KindToken(), Over: true}})
-		o.emit(Discard{gen})
-	}
-}
-
-// announce tells workers that there are jobs to pull.
-func (o *Owner) announce() {
-	if o.gen != nil {
-		o.emit(Announce{wire.Lane{Batcher: o.rec.Batcher, Gen: o.rec.Gen, Kind: o.KindToken(), Floor: o.rec.Floor}})
-	}
 }

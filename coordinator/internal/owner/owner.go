@@ -5,8 +5,17 @@
 // Step never waits. An effect that takes time ends in an event, and at most one change of the record is under way;
 // requests wait for it here, in order. What was promised in an answer is in the record before the answer goes out.
 //
-// Files: owner.go the events and their order; write.go the record; seat.go requests; data.go opened data sets;
-// generation.go generations and what is fed; credit.go progress; store.go a store that is late, silent, full or gone.
+// Owner is the conductor: it takes events to its parts and decides what is recorded next. The parts know only those
+// below them:
+//
+//	Owner
+//	  seats        what becomes of a request            recovery   a run that is resumed, or begun again
+//	  requests     those that wait                      feeder     the record's generation, in memory or not
+//	  answers      that are confirmed first             generation what is fed, taken, dropped; how it ends
+//	                                                    jobs       which are out; iterator, lateness, room
+//	  reader       as last heard                        watch      over the store of results
+//	  ledger       the record and its change            ending     of a run, until it is recorded
+//	                                                    datasets   opened, or under way
 package owner
 
 import (
@@ -17,20 +26,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Times of the owner. Those of the store are in store.go.
-const (
-	// Beat is how often the owner says that there are jobs, and looks after what is late.
-	Beat = time.Second
-	// retryPause is between two tries to begin or to resume a generation.
-	retryPause = 100 * time.Millisecond
-	// savePause is how long progress is not recorded after a server did not answer.
-	savePause = 4 * time.Second
-	// openPatience is how long a request waits for a data set that is being opened, until it is told so.
-	openPatience = 2 * time.Second
-)
-
-// maxQueued is how many requests may wait; one more is told to ask again.
-const maxQueued = 64
+// Beat is how often the owner says that there are jobs, and looks after what is late.
+const Beat = time.Second
 
 // Config is what an owner knows of its surroundings. It does not change.
 type Config struct {
@@ -46,184 +43,162 @@ type Config struct {
 
 // Owner is what the owner of a batcher has in memory. It is not safe for concurrent use.
 type Owner struct {
-	cfg Config
-	out []Effect // of the Step under way
+	cfg *Config
+	out *effects // of the Step under way
 
-	rec  wire.Record // as stored last
-	key  wire.Digest // of its Spec
-	rev  uint64
-	over bool // deposed or collected: nothing more is done
+	ledger   *ledger
+	ending   *ending
+	data     *datasets
+	reader   *reader
+	store    *watch
+	feeder   *feeder
+	recovery *recovery
+	requests *requests
+	seats    *seats
 
-	unwanted bool // no reader was ever seated, and the first request was refused: the record is to be deleted
-
-	// The record: the change under way, and those that wait.
-	writing  *change
-	failing  *failure // to be recorded
-	damaged  bool     // it is to be written anew as it was
-	finished bool     // the trainer has everything up to the end of the data
-	told     []Token  // credits that are answered when the end of the run is recorded
-	save     bool     // progress is to be recorded
-	saveTo   uint64   // the floor that it is to have at least; 0 for none
-	unsaved  time.Time
-	trouble  string    // why the record could not be changed last; empty when it could
-	writeAt  time.Time // until then nothing is recorded in the background
-
-	// Requests: the one being carried out and those that wait; answers that must not go out unless this coordinator
-	// owns the batcher still.
-	asked      []*asking
-	asking     *asking
-	doubtful   []Effect // answers to be confirmed by the Confirm after the one under way
-	confirming []Effect // answers to be confirmed by the one under way; nil for none under way
-
-	data   []*data // opened data sets, or under way
-	serial uint64  // of the last one
-
-	gen       *generation // nil unless the phase is running or done and the generation is set up
-	resumes   bool        // the record's generation is not in memory yet, and is to be
-	making    *making     // a generation that is being set up without a request
-	retryAt   time.Time   // of what could not be begun or resumed
-	restarts  int         // generations begun because a store was lost
-	unmade    int         // tries in a row to make one that came to nothing
-	hindered  string      // why a lost generation could not be begun again
-	openPause time.Duration
-
-	// The reader, as last heard.
-	heard     time.Time
-	last      wire.Credit
-	lateSince time.Time
-	trace     string
-	rate      rate
-	need      need
-	runs      runs
-
-	// The store of results.
-	looking  [purposes]bool // Looks under way, at the record's generation
-	probing  bool
-	silent   time.Time // since when it has not answered; zero when it has
-	forsaken string    // the generation whose store was silent for too long
-
-	workers, slots int // that serve the data set
-	beatAt         time.Time
-	backups        uint64
-	count          Counters
-}
-
-// Counters counts what an owner did, for metrics.
-type Counters struct {
-	Taken       uint64 // positions that the trainer moved past
-	Fed         uint64 // jobs published for the first time
-	Generations uint64 // begun
-	Held        uint64 // seats at a state that was held
-	Timing      schema.Timing
-	Bytes       int64
-
-	reader    string // whose sums these are, as last heard
-	total     schema.Timing
-	totalSize int64
+	fleet   *Fleet    // that serves the data set
+	beatAt  time.Time // of the next beat
+	backups uint64
+	count   *Counters
+	over    bool // deposed or collected: nothing more is done
 }
 
 // New returns the owner of the batcher whose record, at a revision, names this coordinator; key is that of its Spec.
 // Its first Tick resumes the run, if there is one.
 func New(now time.Time, cfg Config, rec wire.Record, revision uint64, key wire.Digest) *Owner {
-	resumes := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
-	return &Owner{cfg: cfg, rec: rec, rev: revision, key: key, heard: now, retryAt: now, beatAt: now.Add(Beat), resumes: resumes}
+	o := &Owner{
+		cfg: &cfg, out: new(effects), ending: new(ending), fleet: new(Fleet), count: new(Counters), beatAt: now.Add(Beat),
+	}
+	o.ledger = &ledger{out: o.out, rec: rec, rev: revision, key: key}
+	o.data = &datasets{out: o.out}
+	o.reader = &reader{ledger: o.ledger, heard: now}
+	o.store = &watch{out: o.out, ledger: o.ledger}
+	o.feeder = &feeder{
+		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, store: o.store,
+		fleet: o.fleet, count: o.count, resumes: rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone,
+	}
+	o.recovery = &recovery{
+		cfg: o.cfg, out: o.out, ledger: o.ledger, data: o.data, store: o.store, feeder: o.feeder, count: o.count,
+		retryAt: now,
+	}
+	o.requests = &requests{out: o.out, answers: &answers{out: o.out}}
+	o.seats = &seats{
+		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, feeder: o.feeder,
+		recovery: o.recovery, requests: o.requests, count: o.count,
+	}
+	return o
 }
 
 // Step takes an event and returns what is to be done; the slice is good until the next Step.
 func (o *Owner) Step(now time.Time, e Event) []Effect {
-	o.out = o.out[:0]
+	*o.out = (*o.out)[:0]
 	if o.over {
 		o.refuseLate(e)
-		return o.out
+		return *o.out
 	}
 	switch e := e.(type) {
 	case Tick:
 	case Fleet:
-		o.workers, o.slots = e.Workers, e.Slots
-		o.announce()
-		o.resize(now)
+		*o.fleet = e
+		o.feeder.announce()
+		o.feeder.resize(now)
 	case SeatAsked:
-		o.ask(&asking{token: e.Token, seat: e.Request, key: e.Key, asked: now})
+		o.requests.add(&asking{token: e.Token, seat: e.Request, key: e.Key, asked: now}, o.ledger.rec.Batcher)
 	case StopAsked:
-		o.ask(&asking{token: e.Token, stop: e.Request, asked: now})
+		o.askedToStop(now, e)
 	case Credited:
 		o.credited(now, e)
 	case Reported:
 		o.reported(now, e.Report)
 	case Produced:
-		o.produced(now, e)
+		if g := o.feeder.of(e.Gen); g != nil {
+			g.produced(now, e)
+		}
 	case Crowded:
 		o.crowded(now)
 	case Reconnected:
-		o.beatAt = now
-		o.repairNow(now)
+		o.reconnected(now)
 	case Deposed:
 		o.depose(e.Owner)
 	case Damaged:
-		o.damaged = true
+		o.ledger.damaged = true
 	case Recorded:
 		o.recorded(now, e)
 	case Retired:
 		o.retired(now, e)
 	case Confirmed:
-		o.confirmed(e)
+		if o.requests.answers.confirmed(o.cfg.Name, o.ledger.rec.Batcher, e) {
+			o.depose(e.Owner)
+		}
 	case Opened:
-		o.openedData(now, e)
+		if o.data.opened(e) {
+			o.recovery.retryAt = now
+		}
 	case Compared:
-		o.compared(now, e)
+		if o.data.compared(e) {
+			o.recovery.retryAt = now
+		}
 	case Begun:
-		o.begun(e)
+		o.data.begun(e)
 	case Readied:
-		o.readied(now, e.Reason)
+		if o.recovery.making != nil {
+			o.recovery.readied(now, e.Reason)
+		} else {
+			o.seats.readied(e.Reason)
+		}
 	case Made:
-		o.made(now, e)
+		if o.recovery.making != nil {
+			o.recovery.made(now, e)
+		} else {
+			o.seats.made(now, e.Reason)
+		}
 	case Looked:
 		o.looked(now, e)
 	case Probed:
-		o.probed(now, e)
+		if o.store.probed(e) && o.feeder.gen != nil {
+			o.feeder.lookForMissing()
+		}
 	case Removed:
-		o.removed(e)
+		if g := o.feeder.of(e.Gen); g != nil {
+			g.removed(e.Removed)
+		}
 	case Cancelled:
-		o.cancelled(now, e)
+		if g := o.feeder.of(e.Gen); g != nil && g.cancelled() {
+			o.feeder.lookForMissing() // what was missing before may be there by now
+		}
 	case VerdictStored:
-		o.verdictStored(e)
+		if g := o.feeder.of(e.Gen); g != nil {
+			g.verdictStored(e)
+		}
 	default:
 		panic(fmt.Sprintf("owner: unknown event %T", e))
 	}
 	o.goOn(now)
-	return o.out
+	return *o.out
 }
 
 // goOn does what has become possible or due.
 func (o *Owner) goOn(now time.Time) {
-	if !o.over && !now.Before(o.beatAt) {
+	if o.over {
+		return
+	}
+	if !now.Before(o.beatAt) {
 		o.beatAt = now.Add(Beat)
 		o.beat(now)
 	}
-	if !o.over && !now.Before(o.retryAt) {
-		o.retryAt = now.Add(retryPause)
-		o.retry(now)
-	}
-	o.makeOn(now)
-	o.carryOn(now)
+	o.recovery.retry(now, o.requests.asking != nil)
+	o.recovery.record(now)
+	o.seats.carryOn(now)
 	o.write(now)
 }
 
 // Due is when the next Tick is wanted at the latest.
 func (o *Owner) Due() time.Time {
 	due := o.beatAt
-	sooner := func(t time.Time) {
-		if t.Before(due) {
+	for _, t := range []time.Time{o.recovery.due(), o.seats.due()} {
+		if !t.IsZero() && t.Before(due) {
 			due = t
 		}
-	}
-	if o.resumes || o.forsaken != "" && o.forsaken == o.rec.Gen {
-		sooner(o.retryAt)
-	}
-	if a := o.asking; a != nil && !a.patience.IsZero() {
-		sooner(a.patience)
-	} else if a == nil && len(o.asked) > 0 && o.resumes {
-		sooner(o.asked[0].asked.Add(openPatience))
 	}
 	return due
 }
@@ -232,46 +207,54 @@ func (o *Owner) Due() time.Time {
 func (o *Owner) Over() bool { return o.over }
 
 // KindToken is the subject token of the batcher's data set.
-func (o *Owner) KindToken() string { return wire.KindToken(o.rec.Spec.Dataset, o.rec.Spec.Version) }
-
-// Batcher is the batcher's name.
-func (o *Owner) Batcher() string { return o.rec.Batcher }
+func (o *Owner) KindToken() string { return o.ledger.kindToken() }
 
 // Gen names the generation in the record; empty for none.
-func (o *Owner) Gen() string { return o.rec.Gen }
-
-func (o *Owner) emit(e Effect) { o.out = append(o.out, e) }
-
-func (o *Owner) info(text string, args ...any) { o.emit(Log{Text: text, Args: args}) }
-func (o *Owner) warn(text string, args ...any) { o.emit(Log{Warn: true, Text: text, Args: args}) }
+func (o *Owner) Gen() string { return o.ledger.rec.Gen }
 
 // beat does what is due every second.
 func (o *Owner) beat(now time.Time) {
-	if now.Sub(o.heard) > IdleTimeout(o.rec.Settings) {
+	if now.Sub(o.reader.heard) > IdleTimeout(o.ledger.rec.Settings) {
 		o.retire()
 		return
 	}
-	g := o.gen
+	g := o.feeder.gen
 	if g == nil {
 		return
 	}
-	o.feel(now)
-	if !o.silent.IsZero() {
-		o.look(now, ForRepair)
+	if g.waits(now) {
+		o.store.feel()
 	}
-	o.announce()
+	if o.store.mute() {
+		o.feeder.lookForMissing()
+	}
+	o.feeder.announce()
 	if g.Taken() != g.saved {
-		o.save = true
+		g.save = true
 	}
-	o.sweep(now)
-	o.watchIterator(now)
-	o.conclude()
-	o.resize(now)
+	if !o.store.mute() && g.sweepDue(now) {
+		o.store.look(ForSweep)
+	}
+	g.watchIterator(now)
+	g.conclude()
+	g.resize(now)
 }
 
-// held reports whether a live reader holds the seat.
-func (o *Owner) held(now time.Time) bool {
-	return o.rec.Reader != "" && now.Sub(o.heard) < o.cfg.ReaderLease
+// askedToStop takes a request to stop. A reader that stops or leaves says once more how far it came.
+func (o *Owner) askedToStop(now time.Time, e StopAsked) {
+	added := o.requests.add(&asking{token: e.Token, stop: e.Request, asked: now}, o.ledger.rec.Batcher)
+	if added && e.Request.Last != nil && e.Request.Reader == o.ledger.rec.Reader {
+		o.credit(now, e.Request.Last)
+	}
+}
+
+// reconnected looks at once after what may have been lost with the connection.
+func (o *Owner) reconnected(now time.Time) {
+	o.beatAt = now
+	if g := o.feeder.gen; g != nil {
+		g.late.atOnce()
+		o.feeder.repair(now)
+	}
 }
 
 // depose ends the owner because the record names another.
@@ -279,50 +262,28 @@ func (o *Owner) depose(owner string) {
 	if owner == o.cfg.Name || o.over {
 		return
 	}
-	o.info("batcher is another's now", "owner", owner)
+	o.out.info("batcher is another's now", "owner", owner)
 	o.end()
 }
 
 // end lets go of everything in memory. Nothing stored is touched.
 func (o *Owner) end() {
 	o.over = true
-	o.halt()
-	o.forget(func(*data) bool { return false })
-	waiting := o.asked
-	if o.asking != nil {
-		waiting = append(waiting, o.asking)
-	}
-	for _, a := range waiting {
-		o.answer(a, changingHands)
-	}
-	for _, reply := range append(o.confirming, o.doubtful...) {
-		switch r := reply.(type) {
-		case ReplySeat:
-			o.emit(ReplySeat{r.Token, wire.SeatReply{Fault: changingHands}})
-		case ReplyStop:
-			o.emit(ReplyStop{r.Token, wire.StopReply{Fault: changingHands}})
-		}
-	}
-	o.asked, o.asking, o.doubtful, o.confirming = nil, nil, nil, nil
+	o.feeder.halt()
+	o.data.close()
+	o.requests.handOver()
 }
-
-// changingHands is answered to requests that a coordinator cannot carry out any more.
-var changingHands = &schema.Fault{Code: schema.CodeUnavailable, Message: "the batcher is changing hands"}
 
 // refuseLate answers what still comes when the owner is over.
 func (o *Owner) refuseLate(e Event) {
 	switch e := e.(type) {
 	case SeatAsked:
-		o.emit(ReplySeat{e.Token, wire.SeatReply{Fault: changingHands}})
+		o.out.emit(ReplySeat{e.Token, wire.SeatReply{Fault: changingHands}})
 	case StopAsked:
-		o.emit(ReplyStop{e.Token, wire.StopReply{Fault: changingHands}})
+		o.out.emit(ReplyStop{e.Token, wire.StopReply{Fault: changingHands}})
 	case Opened:
 		if e.Fault == nil {
-			o.emit(Release{e.Serial})
+			o.out.emit(Release{e.Serial})
 		}
 	}
-}
-
-func unavailable(format string, args ...any) *schema.Fault {
-	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(format, args...)}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -139,7 +140,11 @@ func (s *script) run(command string) ([]Effect, error) {
 	if err != nil {
 		return nil, err
 	}
+	before, key := s.o.ledger.rec, s.o.ledger.key
 	effects := s.o.Step(s.now, e)
+	if done, is := e.(Recorded); (!is || done.Outcome != Done) && (s.o.ledger.key != key || !reflect.DeepEqual(s.o.ledger.rec, before)) {
+		return nil, fmt.Errorf("the owner believes %+v, which is not recorded", s.o.ledger.rec)
+	}
 	for _, e := range effects {
 		switch e := e.(type) {
 		case Demand:
@@ -164,6 +169,9 @@ func (s *script) begin(w words) {
 		rec.Phase, rec.Gen, rec.Seat, rec.Reader, rec.Request = schema.PhaseRunning, "G0", 2, "r1", "1"
 		rec.Floor, rec.Taken, rec.BatchBytes = w.uint("floor"), w.uint("taken"), 1<<20
 		rec.FloorState, rec.Position, rec.Origin = state(rec.Floor), 1, w.named["origin"]
+		if version := w.uint("version"); version > 0 {
+			rec.Spec.Version = uint32(version)
+		}
 	}
 	candidates := 1
 	if w.has("cluster") {
@@ -195,7 +203,7 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "seat":
 		req := &wire.SeatRequest{
 			Batcher: "train", Reader: reader, Request: request, Mode: wire.Mode(first), TakeOver: w.has("takeover"),
-			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.rec.Settings,
+			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.ledger.rec.Settings,
 		}
 		if p := w.named["params"]; p != "" {
 			req.Spec.Params = []byte(p)
@@ -238,15 +246,15 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "looked":
 		return s.looked(first, w)
 	case "probed":
-		return Probed{Gen: s.o.rec.Gen, Alive: w.has("alive"), Asked: s.now}, nil
+		return Probed{Gen: s.o.ledger.rec.Gen, Alive: w.has("alive"), Asked: s.now}, nil
 	case "removed":
-		return Removed{Gen: s.o.rec.Gen, Removed: []wire.Lost{{Seq: w.uint("seq"), Attempt: "a"}}}, nil
+		return Removed{Gen: s.o.ledger.rec.Gen, Removed: []wire.Lost{{Seq: w.uint("seq"), Attempt: "a"}}}, nil
 	case "verdict":
-		return VerdictStored{Gen: s.o.rec.Gen, Seq: w.uint("seq"), Reason: w.named["reason"]}, nil
+		return VerdictStored{Gen: s.o.ledger.rec.Gen, Seq: w.uint("seq"), Reason: w.named["reason"]}, nil
 	case "cancelled":
-		return Cancelled{s.o.rec.Gen}, nil
+		return Cancelled{s.o.ledger.rec.Gen}, nil
 	case "report":
-		return Reported{&wire.Report{Gen: s.o.rec.Gen, Fault: &schema.Fault{Code: first, Message: "said a worker"}}}, nil
+		return Reported{&wire.Report{Gen: s.o.ledger.rec.Gen, Fault: &schema.Fault{Code: first, Message: "said a worker"}}}, nil
 	case "crowded":
 		return Crowded{}, nil
 	case "reconnected":
@@ -270,7 +278,7 @@ func outcomeOf(word string) (Outcome, error) {
 
 func (s *script) credit(w words) Event {
 	c := &wire.Credit{
-		Gen: s.o.rec.Gen, Seat: s.o.rec.Seat, Reader: s.o.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
+		Gen: s.o.ledger.rec.Gen, Seat: s.o.ledger.rec.Seat, Reader: s.o.ledger.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
 		Late: w.has("late"), Straggles: w.has("straggles"),
 	}
 	if gen := w.named["gen"]; gen != "" {
@@ -306,7 +314,7 @@ func (s *script) produced(count string, w words) (Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := Produced{Gen: s.o.rec.Gen, Ended: w.has("end") || w.has("fault")}
+	p := Produced{Gen: s.o.ledger.rec.Gen, Ended: w.has("end") || w.has("fault")}
 	for range n {
 		from++
 		p.Items = append(p.Items, Item{Job: []byte("job"), Next: state(from)})
@@ -332,7 +340,7 @@ func (s *script) opened(name, serial string, w words) (Event, error) {
 }
 
 func (s *script) looked(store string, w words) (Event, error) {
-	e := Looked{Gen: s.o.rec.Gen, For: s.purged.For, Asked: s.now, Connected: true}
+	e := Looked{Gen: s.o.ledger.rec.Gen, For: s.purged.For, Asked: s.now, Connected: true}
 	for i, name := range []string{"there", "lost", "silent", "absent", "unsure"} {
 		if name != store {
 			continue
@@ -341,15 +349,21 @@ func (s *script) looked(store string, w words) (Event, error) {
 		if e.Store >= StoreSilent {
 			e.Reason = "no answer"
 		}
-		e.Done = map[uint64]bool{}
-		for _, seq := range strings.Split(w.named["done"], ",") {
-			if n, err := strconv.ParseUint(seq, 10, 64); err == nil {
-				e.Done[n] = true
-			}
-		}
+		e.Done, e.Queued = w.set("done"), w.set("queued")
 		return e, nil
 	}
 	return nil, errWords
+}
+
+// set is the sequence numbers of a list such as done=1,2.
+func (w words) set(name string) map[uint64]bool {
+	seqs := make(map[uint64]bool)
+	for _, seq := range strings.Split(w.named[name], ",") {
+		if n, err := strconv.ParseUint(seq, 10, 64); err == nil {
+			seqs[n] = true
+		}
+	}
+	return seqs
 }
 
 // show is an effect as scripts have it; empty for those that only speak to people.
@@ -362,6 +376,9 @@ func (s *script) show(e Effect) string {
 		say("record at %d: %s gen=%s seat=%d reader=%s request=%s taken=%d floor=%d/%s", e.Revision, r.Phase, r.Gen, r.Seat, r.Reader, r.Request, r.Taken, r.Floor, r.FloorState)
 		if r.Origin != "" {
 			say(" origin=%s", r.Origin)
+		}
+		if r.Spec.Version != 1 {
+			say(" version=%d", r.Spec.Version)
 		}
 		if r.Accepted != "" {
 			say(" accepted=%s", r.Accepted)
@@ -418,6 +435,9 @@ func (s *script) show(e Effect) string {
 		say("announce %s", e.Lane.Gen)
 		if e.Lane.Over {
 			say(" over")
+		}
+		if kind, _, _ := strings.Cut(e.Lane.Kind, "-w"); kind != "count-v1" {
+			say(" as %s", kind)
 		}
 	case Notify:
 		say("notify %s seat %d %s", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)

@@ -1,0 +1,139 @@
+package owner
+
+import (
+	"time"
+
+	"github.com/jetbatch/jetbatch/coordinator/internal/window"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// feeder has the record's generation in memory, or knows that it is to be taken up.
+type feeder struct {
+	cfg    *Config
+	out    *effects
+	ledger *ledger
+	ending *ending
+	data   *datasets
+	reader *reader
+	store  *watch
+	fleet  *Fleet
+	count  *Counters
+
+	gen     *generation // nil unless the phase is running or done and the generation is set up
+	resumes bool        // the record's generation is not in memory yet, and is to be
+	trouble string      // why it cannot be taken up on this machine; empty when it can
+}
+
+// start feeds the record's generation from the window on. Its data set is open.
+func (f *feeder) start(now time.Time, w *window.Window) {
+	rec := &f.ledger.rec
+	f.store.reset()
+	f.resumes, f.ending.finished = false, false
+	f.gen = &generation{
+		jobs: jobs{Window: w, out: f.out, reader: f.reader, gen: rec.Gen, lost: make(map[uint64]bool)},
+		cfg:  f.cfg, ledger: f.ledger, ending: f.ending, fleet: f.fleet, count: f.count,
+		late: lateness{moved: now}, saved: rec.Taken, purged: rec.Floor,
+	}
+	f.out.emit(Feed{rec.Gen, f.ownData(now).serial})
+	f.announce()
+	f.gen.resize(now)
+}
+
+// of returns the generation in memory if it has this name; nil if not.
+func (f *feeder) of(gen string) *generation {
+	if f.gen == nil || f.gen.gen != gen {
+		return nil
+	}
+	return f.gen
+}
+
+// ownData is the data set of the record.
+func (f *feeder) ownData(now time.Time) *data {
+	return f.data.of(now, f.ledger.rec.Spec, f.ledger.key)
+}
+
+// halt stops feeding.
+func (f *feeder) halt() {
+	if f.gen != nil {
+		f.gen = nil
+		f.out.emit(Halt{})
+	}
+}
+
+// discard ends a generation that the record does not name any more, or that failed. Workers are told, so that its jobs
+// end and keep no slot.
+func (f *feeder) discard(l lane) {
+	f.halt()
+	f.resumes = false
+	f.store.reset()
+	if l.gen != "" {
+		f.out.emit(Announce{wire.Lane{Batcher: f.ledger.rec.Batcher, Gen: l.gen, Kind: l.kind, Over: true}})
+		f.out.emit(Discard{l.gen})
+	}
+}
+
+// announce tells workers that there are jobs to pull.
+func (f *feeder) announce() {
+	if f.gen != nil {
+		f.out.emit(Announce{wire.Lane{
+			Batcher: f.ledger.rec.Batcher, Gen: f.gen.gen, Kind: f.ledger.kindToken(), Floor: f.ledger.rec.Floor,
+		}})
+	}
+}
+
+// resize sets the window to what workers and batch size allow.
+func (f *feeder) resize(now time.Time) {
+	if f.gen != nil {
+		f.gen.resize(now)
+	}
+}
+
+// repair looks after a late head: a job without a result is published again, which changes nothing while it is queued.
+func (f *feeder) repair(now time.Time) {
+	if f.gen != nil && f.gen.late.due(now) {
+		f.lookForMissing()
+	}
+}
+
+// lookForMissing looks for jobs without a result.
+func (f *feeder) lookForMissing() {
+	if f.store.look(ForRepair) && f.gen != nil {
+		f.gen.listed = f.gen.Fed()
+	}
+}
+
+// blocked is why the record's run is not fed; empty when nothing is known to be in its way.
+func (f *feeder) blocked() string {
+	if f.trouble != "" {
+		return f.trouble
+	}
+	return f.ledger.trouble
+}
+
+// standing says how things stand.
+func (f *feeder) standing() wire.CreditReply {
+	rec := &f.ledger.rec
+	r := wire.CreditReply{
+		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Phase: rec.Phase, Workers: f.fleet.Workers, Error: rec.Error,
+		Trouble: f.blocked(),
+	}
+	if f.gen != nil {
+		r.Window = f.gen.Limit()
+	}
+	return r
+}
+
+// notify tells the reader how things stand.
+func (f *feeder) notify() { f.out.emit(Notify{f.standing()}) }
+
+// taken is the sequence number that the trainer has come to.
+func (f *feeder) taken() uint64 {
+	if f.gen == nil {
+		return f.ledger.rec.Taken
+	}
+	return f.gen.Taken()
+}
+
+// failRun ends the record's run with an error.
+func (f *feeder) failRun(fault *schema.Fault) { f.ending.fail(f.ledger.rec.Gen, fault) }

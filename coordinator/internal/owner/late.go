@@ -1,0 +1,32 @@
+package owner
+
+import "time"
+
+// Bounds of the pause between two looks at a late head.
+const (
+	repairMin = 500 * time.Millisecond
+	repairMax = 10 * time.Second
+)
+
+// lateness says when a head is late, and when it is looked after. Looks at the same head grow rarer.
+type lateness struct {
+	moved  time.Time // when the trainer came further last
+	looked time.Time // of the last repair
+	pause  time.Duration
+}
+
+// advanced notes that the trainer came further.
+func (l *lateness) advanced(now time.Time) { l.moved, l.pause = now, 0 }
+
+// atOnce has the next look not wait.
+func (l *lateness) atOnce() { l.looked, l.pause = time.Time{}, 0 }
+
+// due reports whether a late head is to be looked after now, and begins the pause after that.
+func (l *lateness) due(now time.Time) bool {
+	if now.Sub(l.looked) < l.pause {
+		return false
+	}
+	l.pause = min(max(2*l.pause, repairMin), repairMax)
+	l.looked = now
+	return true
+}

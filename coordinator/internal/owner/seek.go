@@ -1,0 +1,208 @@
+package owner
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jetbatch/jetbatch/coordinator/internal/window"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// seek seats the reader at a state: where it is held, or in a new generation.
+func (s *seats) seek(now time.Time, a *asking) {
+	req, rec := a.seat, &s.ledger.rec
+	spec, settings, key := rec.Spec, rec.Settings, s.ledger.key
+	if rec.Seat == 0 { // nobody was seated yet, so the record was made for the one who asks
+		spec = wire.Spec{Dataset: req.Spec.Dataset, Version: s.cfg.Kinds[req.Spec.Dataset], Params: req.Spec.Params}
+		settings, key = req.Settings, a.key
+	}
+	if version := s.cfg.Kinds[spec.Dataset]; version != spec.Version {
+		if req.Mode != wire.ModeStart {
+			s.requests.finish(anotherVersion(rec, version))
+			return
+		}
+		spec.Version, key = version, a.key // the run that is under way is over, and begun again as the data set is now
+	}
+	d := s.openFor(now, a, spec, key)
+	if d == nil {
+		return
+	}
+	state, fault, waits := s.stateOf(now, a, spec, key)
+	if waits {
+		return
+	}
+	if fault != nil {
+		s.requests.finish(fault)
+		return
+	}
+	if s.refusesOrigin(a, d) {
+		return
+	}
+	if g := s.feeder.gen; g != nil && req.Mode == wire.ModeSeek {
+		switch {
+		case s.feeder.store.mute():
+			s.requests.finish(unavailable("the store of results does not answer"))
+			return
+		case !g.settled:
+			s.requests.finish(unavailable("the run was taken over and is being iterated again from %d", g.Floor()))
+			return
+		}
+		if position, ok := g.Find(state); ok {
+			a.position = position
+			s.ledger.record(toSeek, func(r *wire.Record) {
+				seatIn(now, a, r)
+				r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
+			})
+			return
+		}
+	}
+	if !a.ready {
+		if !a.readying {
+			a.readying = true
+			s.out.emit(Ready{})
+		}
+		return
+	}
+	gen := s.cfg.NewGen()
+	a.before = s.ledger.lane()
+	s.ledger.recordSpec(toBegin, key, func(r *wire.Record) {
+		r.Spec, r.Settings = spec, settings
+		beginIn(now, r, gen, state, 0)
+		r.Origin, r.Accepted = d.origin, a.changed
+		seatIn(now, a, r)
+	})
+}
+
+// begun goes on when the generation that a request begins is in the record. The record comes first: a generation that it
+// names and that has no store is found out and begun again, a store that it does not name is collected.
+func (s *seats) begun(a *asking) {
+	s.feeder.discard(a.before)
+	s.count.Generations++
+	a.making = true
+	s.out.emit(Make{Gens: []string{s.ledger.rec.Gen}})
+}
+
+// readied goes on when a generation can be made now, or says why it cannot.
+func (s *seats) readied(reason string) {
+	a := s.requests.asking
+	if a == nil || !a.readying {
+		return
+	}
+	a.readying, a.ready = false, reason == ""
+	if reason != "" {
+		s.requests.finish(unavailable("generation of batcher %s: %s", s.ledger.rec.Batcher, reason))
+	}
+}
+
+// made goes on when the generation has its store.
+func (s *seats) made(now time.Time, reason string) {
+	a, rec := s.requests.asking, &s.ledger.rec
+	if a == nil || !a.making {
+		return
+	}
+	a.making = false
+	if reason != "" { // the record has it: resume finds that it has no store
+		s.feeder.resumes = true
+		s.recovery.later(now)
+		s.requests.finish(unavailable("generation of batcher %s: %s", rec.Batcher, reason))
+		return
+	}
+	s.out.info("generation begun", "gen", rec.Gen, "seat", rec.Seat)
+	if a.changed != "" {
+		s.out.warn("begun from a state of other parameters or data, as the trainer accepts",
+			"gen", rec.Gen, "changed", a.changed)
+	}
+	s.feeder.start(now, window.New(0, rec.FloorState, 0))
+	s.feeder.gen.settled = true
+	s.give(now, a, s.reply(false, a.warnings(s.feeder.ownData(now))...))
+}
+
+// seatIn gives a reader the seat.
+func seatIn(now time.Time, a *asking, r *wire.Record) {
+	r.Request, r.Reader, r.Since = a.seat.Request, a.seat.Reader, now
+	r.Seat++
+}
+
+// sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for.
+func (s *seats) sought(now time.Time, a *asking) {
+	rec := &s.ledger.rec
+	g := s.feeder.gen
+	s.ending.finished = false
+	g.seek(a.position)
+	s.count.Held++
+	s.out.info("seated at a held state", "gen", rec.Gen, "seat", rec.Seat, "seq", a.position)
+	s.give(now, a, s.reply(true, a.warnings(s.feeder.ownData(now))...))
+	s.feeder.repair(now) // what was skipped over before may be wanted now, and the store may be lost
+	g.demand(now)
+}
+
+// stateOf returns the state that a request asks for, or the data set's first one. It reports true when the request waits
+// for that, or was answered.
+func (s *seats) stateOf(
+	now time.Time, a *asking, spec wire.Spec, key wire.Digest,
+) (state []byte, fault *schema.Fault, waits bool) {
+	at := a.seat.State
+	if at.IsZero() {
+		d := s.openFor(now, a, spec, key)
+		if d == nil {
+			return nil, nil, true
+		}
+		state, fault := s.data.first(d)
+		return state, fault, state == nil && fault == nil
+	}
+	if at.Dataset != "" && (at.Dataset != spec.Dataset || at.Version != spec.Version) {
+		return nil, &schema.Fault{Code: schema.CodeWrongState, Message: fmt.Sprintf(
+			"the state is of data set %s version %d, the batcher's is %s version %d", at.Dataset, at.Version, spec.Dataset, spec.Version)}, false
+	}
+	if len(at.Data) > schema.MaxState {
+		return nil, &schema.Fault{Code: schema.CodeStateTooLarge, Message: fmt.Sprintf("state of %d bytes; at most %d", len(at.Data), schema.MaxState)}, false
+	}
+	return at.Data, nil, false
+}
+
+func (s *seats) reply(held bool, warnings ...string) wire.SeatReply {
+	rec := &s.ledger.rec
+	r := wire.SeatReply{Gen: rec.Gen, Seat: rec.Seat, Position: rec.Position, Phase: rec.Phase, Held: held, Warnings: warnings}
+	if s.feeder.gen != nil {
+		r.Window = s.feeder.gen.Limit()
+		spec := rec.Spec
+		r.State = schema.State{
+			Dataset: spec.Dataset, Version: spec.Version, Origin: rec.Origin, Data: s.feeder.gen.StateAfter(rec.Position - 1),
+		}
+	}
+	return r
+}
+
+// refusesOrigin holds the origin of the state that a request asks for against that of the data set. It reports true when
+// the request was refused, or while it waits to know why.
+func (s *seats) refusesOrigin(a *asking, d *data) bool {
+	at := a.seat.State
+	if a.changed = ""; at.IsZero() || d.isOf(at.Origin) {
+		return false
+	}
+	differences := s.data.differences(d, at.Origin)
+	if len(differences) == 0 {
+		return true
+	}
+	a.changed = strings.Join(differences, "; ")
+	if a.seat.AcceptChange {
+		return false
+	}
+	s.requests.confirm(ReplySeat{a.token, wire.SeatReply{Differences: differences, Fault: &schema.Fault{
+		Code: schema.CodeWrongData, Message: fmt.Sprintf("the state is of other parameters or data: %s", a.changed),
+	}}})
+	return true
+}
+
+// warnings are what the reader should know of the state that it is seated at.
+func (a *asking) warnings(d *data) []string {
+	switch s := a.seat.State; {
+	case a.changed != "":
+		return []string{"the state is of other parameters or data, which was accepted: " + a.changed}
+	case s.Dataset != "" && s.Origin == "" && d.origin != "":
+		return []string{"the state does not say which parameters and data it is of, so that they were not checked"}
+	}
+	return nil
+}
