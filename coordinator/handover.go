@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -82,10 +83,13 @@ func unfed(list []wire.Unfed, name string, now time.Time) []wire.Unfed {
 	return list[max(0, len(list)-maxUnfed):]
 }
 
-// substitute returns a living coordinator that has a kind of data set and is not among those that could not feed the
+// substitute returns a coordinator that answers, has a kind of data set, and is not among those that could not feed the
 // batcher lately; empty for none. Coordinators take turns: the first is the next by name.
 func (c *Coordinator) substitute(ctx context.Context, token string, not []wire.Unfed) string {
-	names := c.leases.live()
+	names, err := c.records.names(ctx, topology.CoordinatorKey(""))
+	if err != nil {
+		return ""
+	}
 	slices.Sort(names)
 	next, _ := slices.BinarySearch(names, c.cfg.Name)
 	for _, name := range append(slices.Clone(names[next:]), names[:next]...) {

@@ -62,18 +62,6 @@ func (l *leases) state(id string) leaseState {
 	return leaseUnknown
 }
 
-// live lists the other coordinators that are known to live.
-func (l *leases) live() (ids []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, s := range l.seen {
-		if s.moved && s.stood+min(time.Since(l.at), 2*beat) <= l.lease/2 {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
 // gone reports whether an owner that a record named at a moment is dead now. An owner has its lease before its first
 // batcher, so one whose lease was not listed after that moment has given it up.
 func (l *leases) gone(id string, named time.Time) bool {
