@@ -68,6 +68,8 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		b.open(e)
 	case owner.Compare:
 		b.compare(e)
+	case owner.Rebase:
+		b.rebase(e)
 	case owner.Release:
 		b.release(e.Serial)
 	case owner.Begin:
@@ -230,6 +232,28 @@ func (b *batcher) compare(e owner.Compare) {
 			b.handOver(d.spec, "other data than the run: "+strings.Join(compared.Differences, "; "))
 		}
 		return compared
+	})
+}
+
+// rebase asks for the place of a state on other data. The author's code is pure and does no I/O, as Next.
+func (b *batcher) rebase(e owner.Rebase) {
+	d := b.opened[e.Serial]
+	b.spawn(func() owner.Event {
+		if d == nil { // it was let go of meanwhile
+			return owner.Rebased{Serial: e.Serial, Refusal: "the data set is not open any more"}
+		}
+		r, ok := d.inst.Instance.(kind.Rebaser)
+		if !ok {
+			return owner.Rebased{Serial: e.Serial, Unsaid: true}
+		}
+		state, err := r.Rebase(e.State, b.c.origins.described(b.c.ctx, e.From))
+		switch {
+		case errors.Is(err, kind.ErrNoRebase):
+			return owner.Rebased{Serial: e.Serial, Unsaid: true}
+		case err != nil:
+			return owner.Rebased{Serial: e.Serial, Refusal: err.Error()}
+		}
+		return owner.Rebased{Serial: e.Serial, State: state}
 	})
 }
 

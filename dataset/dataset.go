@@ -73,6 +73,22 @@ type Part struct {
 	Value string
 }
 
+// Rebaser is optional: whether, and where, a position still means something on other parameters or data than it is of.
+// It is asked when a trainer accepts such a change ([github.com/jetbatch/jetbatch/client.Config] AcceptChange); without
+// it the position is taken as it is, and the trainer is warned of that.
+type Rebaser[S any] interface {
+	// Rebase returns the state to go on from on the data that is opened, in the place of state, which is of was. An
+	// error says why none does. It is a pure function and does no I/O.
+	Rebase(state S, was Origin) (S, error)
+}
+
+// Origin describes the parameters and data that a state is of, as far as anybody knows: [Fingerprint]. Values of
+// parameters are JSON. It is empty if the state is too old.
+type Origin struct {
+	Params []Part
+	Parts  []Part
+}
+
 // Funcs makes a Dataset of two functions.
 type Funcs[S, J, B any] struct {
 	NextFunc        func(S) (J, S, error)

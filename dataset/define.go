@@ -220,6 +220,35 @@ func fingerprintOf(p Fingerprint) kind.Fingerprint {
 	return print
 }
 
+func (i *instance[S, J, B]) Rebase(state []byte, was *kind.Origin) (rebased []byte, err error) {
+	defer kind.Recover(&err)
+	r, ok := any(i.ds).(Rebaser[S])
+	if !ok {
+		return nil, kind.ErrNoRebase
+	}
+	var s S
+	if err := msgp.Unmarshal(state, &s); err != nil {
+		return nil, fmt.Errorf("%w: %w", kind.ErrWrongState, err)
+	}
+	var origin Origin
+	if was != nil {
+		origin = Origin{partsOf(was.Params), partsOf(was.Parts)}
+	}
+	if s, err = r.Rebase(s, origin); err != nil {
+		return nil, err
+	}
+	st, err := schema.NewState(s)
+	return st.Data, err
+}
+
+func partsOf(parts []kind.Part) []Part {
+	list := make([]Part, len(parts))
+	for i, p := range parts {
+		list[i] = Part(p)
+	}
+	return list
+}
+
 func (i *instance[S, J, B]) Close() (err error) {
 	defer kind.Recover(&err)
 	if c, ok := i.ds.(io.Closer); ok {

@@ -101,6 +101,15 @@ type (
 		Differences []string
 	}
 
+	// Rebased says where a state of another origin goes on. Refusal says why it does not; Unsaid, that the data set does
+	// not know, so that the state is taken as it is.
+	Rebased struct {
+		Serial  uint64
+		State   []byte
+		Refusal string
+		Unsaid  bool
+	}
+
 	// Begun is the data set's first state, or why there is none.
 	Begun struct {
 		Serial uint64
@@ -212,6 +221,7 @@ func (Retired) event()       {}
 func (Confirmed) event()     {}
 func (Opened) event()        {}
 func (Compared) event()      {}
+func (Rebased) event()       {}
 func (Begun) event()         {}
 func (Readied) event()       {}
 func (Made) event()          {}
