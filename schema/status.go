@@ -35,6 +35,7 @@ type Status struct {
 	ByteRate   float64       `json:"byte_rate"`        // payload bytes taken per second, lately
 	Waiting    string        `json:"waiting,omitempty"`
 	Accepted   string        `json:"accepted_change,omitempty"` // how the data differ from those of the state that the run began from
+	Data       string        `json:"data,omitempty"`            // what the data set says of its data: "kept 93 of 100 recordings: 4 without labels, 3 shorter than 10s"
 	Timing     Timing        `json:"timing"`                    // summed over the batches that the reader took
 	Desired    int           `json:"desired_workers"`           // workers, like those that there are, that would keep the trainer from waiting for them
 	IdleFor    time.Duration `json:"idle_for,omitempty"`        // since the reader was last heard, when there is none

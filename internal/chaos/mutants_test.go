@@ -91,6 +91,18 @@ var mutants = []mutant.Mutant{
 		"client/fetch.go",
 		"		if err == nil && digest != res.Digest {", "		if false && digest != res.Digest {",
 	)),
+	mutant.New("a machine's fault is judged as the job's", mutant.In(
+		"worker/internal/judge/judge.go",
+		"	case OfMachine:\n		return Return", "	case OfMachine:\n		return CommitFault",
+	)),
+	mutant.New("nobody notices a stale copy", mutant.In(
+		"worker/dataset.go",
+		"return o.origin == \"\" || ", "return o.origin != \"\" || ",
+	)),
+	mutant.New("a suspended lane never comes back", mutant.In(
+		"worker/suspend.go",
+		"		s.puller.start(l)\n", "",
+	)),
 	mutant.New("the collector deletes what the record names", mutant.In(
 		"coordinator/collector.go",
 		"case rec.Gen == g.gen || rec.Wire", "case rec.Wire",

@@ -102,6 +102,9 @@ func (e *examination) workers() {
 // batcher looks at how one of them runs.
 func (e *examination) batcher(b schema.Status) {
 	name := "batcher " + b.Batcher
+	if b.Data != "" {
+		e.find(OK, "batchers", fmt.Sprintf("%s: %s", name, b.Data), "")
+	}
 	switch {
 	case b.Error != nil:
 		e.find(Warning, "batchers", name+" "+fleet.Failure(b.Error), "docs/OPERATIONS.md, Symptoms; then start it again from its last state")
