@@ -35,14 +35,11 @@ func (l *line) straggles(now time.Time) bool {
 	return l.run.err() == nil && l.late.straggles(&l.buf, now)
 }
 
-// displaced reports whether an answer or a notice says that another reader has the seat. A number below this seat's
-// comes from a deposed owner, and says nothing.
-func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {
-	if said.Seat < s.number || said.Reader == id {
-		return false
-	}
+// displaced reports whether an answer or a notice says that another reader has the seat. Its callers have seen that the
+// number is not below this seat's, as a deposed owner's is.
+func displaced(id string, begun bool, said *wire.CreditReply) bool {
 	// A seat without a reader was taken over by one that has left since: a lease that runs out leaves the seat ours.
-	return said.Reader != "" || begun
+	return said.Reader != id && (said.Reader != "" || begun)
 }
 
 // judge compares the answer to a credit with how things stand here, and returns a warning if there is one to log.
@@ -60,7 +57,7 @@ func (l *line) judge(sent *wire.Credit, said *wire.CreditReply, now time.Time) (
 		// finds out which.
 		l.run.suspect(fmt.Sprintf("an owner speaks of seat %d, which is before ours", said.Seat), life.Moved)
 		return ""
-	case l.seat.displaced(l.id, begun, said):
+	case displaced(l.id, begun, said):
 		l.run.end(l.run.errSuperseded(said.Reader))
 		return ""
 	case !begun:
@@ -103,7 +100,7 @@ func (l *line) fence(said *wire.CreditReply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, begun, _ := l.run.status()
-	if said.Seat > l.seat.number && l.seat.displaced(l.id, begun, said) {
+	if said.Seat > l.seat.number && displaced(l.id, begun, said) {
 		l.run.end(l.run.errSuperseded(said.Reader))
 	}
 }

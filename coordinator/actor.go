@@ -48,10 +48,10 @@ type opened struct {
 	users   atomic.Int32 // the owner, and feeds whose Next may outlast it
 }
 
-func (d *opened) hold() { d.users.Add(1) }
+func (d *opened) acquire() { d.users.Add(1) }
 
-// drop ends a use; the last releases the instance.
-func (d *opened) drop() {
+// leave ends a use; the last releases the instance.
+func (d *opened) leave() {
 	if d.users.Add(-1) == 0 {
 		d.release()
 	}
@@ -122,7 +122,7 @@ func await[R any](b *batcher, f func(answer func(R))) (R, *schema.Fault) {
 
 // run is the actor.
 func (b *batcher) run() {
-	defer b.c.drop(b)
+	defer b.c.disown(b)
 	defer close(b.gone)
 	defer b.end()
 	tick := time.NewTicker(beat)
@@ -182,7 +182,7 @@ func (b *batcher) beat() {
 		}
 	}
 	if b.feed != nil {
-		b.unstored.look(b.feed)
+		b.unstored.observe(b.feed)
 	}
 	if b.fleet() != b.workers {
 		b.countFleet()

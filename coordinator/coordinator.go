@@ -26,12 +26,12 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// callTimeout bounds one call to JetStream, or a few; recordTimeout one change of a record, so that a client that waits
-// for it hears within its own patience that the record is not stored.
 const (
-	callTimeout   = 5 * time.Second
-	createTimeout = 3 * time.Second
-	recordTimeout = time.Second
+	// callTimeout bounds one call to JetStream, or a few.
+	callTimeout = 5 * time.Second
+	// askTimeout bounds one question to a server that may be silent: a change of a record, so that a client that waits
+	// hears within its own patience that it is not stored, or a look at a store.
+	askTimeout = time.Second
 )
 
 // Coordinator feeds any number of batchers. Its methods are safe for concurrent use.
@@ -375,8 +375,8 @@ func (c *Coordinator) spawn(f func()) bool {
 	return !c.closed
 }
 
-// drop forgets an actor that ended.
-func (c *Coordinator) drop(b *batcher) {
+// disown forgets an actor that ended.
+func (c *Coordinator) disown(b *batcher) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.owned[b.name] == b {

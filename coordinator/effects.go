@@ -72,8 +72,8 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		b.rebase(e)
 	case owner.Release:
 		b.release(e.Serial)
-	case owner.Begin:
-		b.begin(e)
+	case owner.FirstState:
+		b.firstState(e)
 	case owner.Ready:
 		b.spawn(func() owner.Event { return owner.Readied{Reason: reason(b.c.canMake())} })
 	case owner.Make:
@@ -138,7 +138,7 @@ func (b *batcher) publish(prefix string, v any) {
 
 // saveRecord stores a batcher's record.
 func (c *Coordinator) saveRecord(e owner.Record) owner.Event {
-	ctx, cancel := c.call(recordTimeout)
+	ctx, cancel := c.call(askTimeout)
 	defer cancel()
 	rev, err := c.records.save(ctx, e.Record, e.Revision)
 	done := owner.Recorded{Revision: rev}
@@ -157,7 +157,7 @@ func (c *Coordinator) deleteRecord(name string, e owner.Retire) owner.Event {
 
 // confirmRecord finds out who owns a batcher.
 func (c *Coordinator) confirmRecord(name string) owner.Event {
-	ctx, cancel := c.call(recordTimeout)
+	ctx, cancel := c.call(askTimeout)
 	defer cancel()
 	rec, _, err := c.records.read(ctx, name)
 	var damaged *damagedError
@@ -199,7 +199,7 @@ func (b *batcher) open(e owner.Open) {
 		b.post(func() {
 			defer close(taken)
 			d := &opened{spec: e.Spec, inst: inst, release: release}
-			d.hold()
+			d.acquire()
 			b.opened[e.Serial] = d
 			b.step(owner.Opened{Serial: e.Serial, Origin: inst.Origin.Digest, Verifiable: inst.Origin.Data != ""})
 		})
@@ -214,7 +214,7 @@ func (b *batcher) open(e owner.Open) {
 func (b *batcher) release(serial uint64) {
 	if d := b.opened[serial]; d != nil {
 		delete(b.opened, serial)
-		d.drop()
+		d.leave()
 	}
 }
 
@@ -257,17 +257,17 @@ func (b *batcher) rebase(e owner.Rebase) {
 	})
 }
 
-// begin asks for a data set's first state. A Start that does not return within the time for Next leaves its goroutine
+// firstState asks for a data set's first state. A Start that does not return within the time for Next leaves its goroutine
 // behind.
-func (b *batcher) begin(e owner.Begin) {
+func (b *batcher) firstState(e owner.FirstState) {
 	d := b.opened[e.Serial]
 	if d == nil {
 		return // it was let go of meanwhile
 	}
-	done := make(chan owner.Begun, 1)
+	done := make(chan owner.FirstKnown, 1)
 	go func() {
 		state, err := d.inst.Start()
-		done <- owner.Begun{Serial: e.Serial, State: state, Fault: startFault(err)}
+		done <- owner.FirstKnown{Serial: e.Serial, State: state, Fault: startFault(err)}
 	}()
 	b.spawn(func() owner.Event {
 		limit := time.NewTimer(b.c.cfg.Stall)
@@ -276,9 +276,9 @@ func (b *batcher) begin(e owner.Begin) {
 		case begun := <-done:
 			return begun
 		case <-limit.C:
-			return owner.Begun{Serial: e.Serial, Fault: iteratorFault(errStalled)}
+			return owner.FirstKnown{Serial: e.Serial, Fault: iteratorFault(errStalled)}
 		case <-b.c.ctx.Done():
-			return owner.Begun{Serial: e.Serial, Fault: errGone}
+			return owner.FirstKnown{Serial: e.Serial, Fault: errGone}
 		}
 	})
 }
@@ -286,9 +286,9 @@ func (b *batcher) begin(e owner.Begin) {
 // start feeds a generation.
 func (b *batcher) start(e owner.Feed) {
 	d := b.opened[e.Serial]
-	d.hold() // the owner may let go of the data set while Next of the generation before still runs
+	d.acquire() // the owner may let go of the data set while Next of the generation before still runs
 	var err error
-	b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), d.inst, d.drop, feedOf{
+	b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), d.inst, d.leave, feedOf{
 		gen: e.Gen, dataset: d.spec.Dataset,
 		subject: wire.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
 	})
@@ -310,9 +310,9 @@ func (b *batcher) halt() {
 // A cluster that lost a server a moment ago goes on giving that one streams, and consumers to lead, until it has said
 // nothing for 3 s: of several generations one is whole at once, or one of the next.
 func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
-	limit := createTimeout
+	limit := 3 * askTimeout
 	if len(e.Gens) > 1 && !e.Patient {
-		limit = lookTimeout
+		limit = askTimeout
 	}
 	ctx, cancel := b.c.call(limit)
 	defer cancel()

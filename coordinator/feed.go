@@ -23,9 +23,6 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// republishAfter is how long the confirmation of a job may take before the job is published again.
-const republishAfter = time.Second
-
 // produced is what the iterator made since it was last collected.
 type produced struct {
 	items []owner.Item
@@ -321,7 +318,7 @@ func (f *feed) republish(taken uint64, job func(seq uint64) ([]byte, bool)) {
 	for seq, p := range f.unconfirmed {
 		if seq+uint64(p.n)-1 <= taken {
 			delete(f.unconfirmed, seq)
-		} else if time.Since(p.at) > republishAfter {
+		} else if time.Since(p.at) > beat { // its confirmation takes too long
 			late[seq] = p
 		}
 	}

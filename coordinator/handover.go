@@ -68,7 +68,7 @@ func (b *batcher) handOver(spec wire.Spec, why string) bool {
 
 // isRuns reports whether an origin is that of the run that the record names, which is to be resumed here.
 func (b *batcher) isRuns(origin string) bool {
-	ctx, cancel := b.c.call(recordTimeout)
+	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	rec, _, _, err := b.c.records.readSized(ctx, b.name)
 	return err == nil && rec.Origin == origin && rec.Phase == schema.PhaseRunning

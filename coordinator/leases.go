@@ -158,7 +158,7 @@ func (c *Coordinator) judges(ctx context.Context) {
 // renew writes this coordinator's lease. After a pause in which others may have thought it dead, its own records are
 // read at once.
 func (c *Coordinator) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	_, err := c.kv.Put(ctx, topology.CoordinatorKey(c.cfg.Name), strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
 	if err != nil {
@@ -183,7 +183,7 @@ func (c *Coordinator) resign() {
 
 // judge looks at all leases once.
 func (c *Coordinator) judge(ctx context.Context) error {
-	listing, cancel := context.WithTimeout(ctx, recordTimeout) // without a leader the answer never comes
+	listing, cancel := context.WithTimeout(ctx, askTimeout) // without a leader the answer never comes
 	defer cancel()
 	listed := time.Now()
 	ids, err := c.records.names(listing, topology.CoordinatorKey(""))
@@ -193,7 +193,7 @@ func (c *Coordinator) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithTimeout(ctx, 2*recordTimeout)
+	ctx, stop := context.WithTimeout(ctx, 2*askTimeout)
 	defer stop()
 	slices.Sort(ids)
 	var mu sync.Mutex

@@ -39,8 +39,8 @@ type unstored struct {
 	n      int
 }
 
-// look is called every beat.
-func (u *unstored) look(f *feed) {
+// observe is called every beat.
+func (u *unstored) observe(f *feed) {
 	_, now := f.waiting()
 	u.n = 0
 	for _, seq := range now {

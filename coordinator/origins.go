@@ -69,7 +69,7 @@ func (o *origins) described(ctx context.Context, digest string) *kind.Origin {
 	if wire.CheckName("origin", digest) != nil {
 		return nil // it is no key
 	}
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	entry, err := o.records.kv.Get(ctx, topology.OriginKey(digest))
 	if err != nil || len(entry.Value()) > maxDescription {

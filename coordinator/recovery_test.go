@@ -70,7 +70,8 @@ func TestTakeoverBehindTheTrainer(t *testing.T) {
 	r.work(8)
 	gen := r.reply.Gen
 	first.kill(t)
-	c.put(c.bucket(), begun) // on a slow machine the first owner has recorded progress, which it does once a second
+	begun.BatchBytes = r.bytes // else its window is that of batches of unknown size
+	c.put(c.bucket(), begun)   // on a slow machine the first owner has recorded progress, which it does once a second
 
 	c.coordinate(coordinator.Config{Name: "second", Lease: lease}, new(hooks))
 	r.wait("the second has iterated again", func(s schema.Status) bool { return s.Owner == "second" && s.Fed == 20 })

@@ -14,16 +14,13 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// lookTimeout bounds one question to a store that may be silent.
-const lookTimeout = time.Second
-
 // errAbsent says that no server has the store, and that none could say whether it still exists.
 var errAbsent = errors.New("no server has the store of results")
 
 // canMake reports why no generation can be made now: JetStream has no leader to make streams, or the job stream none to
 // take jobs. A server that was restarted has lost the job stream together with the results, so it is made again.
 func (c *Coordinator) canMake() error {
-	ctx, cancel := c.call(lookTimeout / 2)
+	ctx, cancel := c.call(askTimeout / 2)
 	defer cancel()
 	if err := c.answering(ctx); err != nil {
 		return err
@@ -37,7 +34,7 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 	if e.For == owner.ForLast {
 		return b.lookLast(l)
 	}
-	ctx, cancel := b.c.call(lookTimeout)
+	ctx, cancel := b.c.call(askTimeout)
 	defer cancel()
 	lost, err := b.inspect(ctx, e.Gen)
 	l.Connected = b.c.nc.IsConnected()
@@ -52,7 +49,7 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 		l.Store = owner.StoreLost
 		return l
 	}
-	ctx, cancel = b.c.call(2 * lookTimeout)
+	ctx, cancel = b.c.call(2 * askTimeout)
 	defer cancel()
 	err = b.c.ensure(ctx)
 	if err == nil { // the owner before may have died between the store and the consumer
@@ -77,7 +74,7 @@ func (b *batcher) lookLast(l owner.Looked) owner.Event {
 		l.Store, l.Reason = owner.StoreUnsure, err.Error()
 		return l
 	}
-	ctx, cancel := b.c.call(lookTimeout / 4)
+	ctx, cancel := b.c.call(askTimeout / 4)
 	defer cancel()
 	if b.reach(ctx, l.Gen) != nil {
 		l.Store = owner.StoreLost
@@ -87,7 +84,7 @@ func (b *batcher) lookLast(l owner.Looked) owner.Event {
 
 // probe asks a store for a sign of life.
 func (b *batcher) probe(e owner.Probe) owner.Event {
-	ctx, cancel := b.c.call(lookTimeout / 2)
+	ctx, cancel := b.c.call(askTimeout / 2)
 	defer cancel()
 	asked := time.Now()
 	return owner.Probed{Gen: e.Gen, Alive: b.reach(ctx, e.Gen) == nil, Asked: asked}
@@ -124,7 +121,7 @@ func (b *batcher) reach(ctx context.Context, gen string) error {
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout/4)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout/4)
 	defer cancel()
 	if _, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, gen)); err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil // there is somebody who knows
@@ -206,7 +203,7 @@ func (b *batcher) purgeSubject(gen, filter string) error {
 // remove deletes the results of lost attempts, and of no other.
 func (b *batcher) remove(e owner.Remove) owner.Event {
 	removed := owner.Removed{Gen: e.Gen}
-	ctx, cancel := b.c.call(2 * lookTimeout)
+	ctx, cancel := b.c.call(2 * askTimeout)
 	defer cancel()
 	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, e.Gen))
 	if err != nil {

@@ -299,10 +299,19 @@ func TestSupersededGenerationIsCutOff(t *testing.T) {
 		return values(n, 1)
 	}))
 	o.feed(1, 1)
-	<-started
+	select {
+	case <-started:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the job was not started")
+	}
 	o.begin()
-	if err := <-causes; !errors.Is(err, errOver) {
-		t.Fatalf("cancelled with cause %v", err)
+	select {
+	case err := <-causes:
+		if !errors.Is(err, errOver) {
+			t.Fatalf("cancelled with cause %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a job of the generation before runs on: its context has not ended")
 	}
 	o.feed(1, 3)
 	o.waitEmpty()

@@ -81,7 +81,7 @@ var mutants = []mutant.Mutant{
 	)),
 	mutant.New("a payload that was lost is not made again", mutant.In(
 		"coordinator/internal/owner/credit.go",
-		"	if !o.store.mute() { // else the reader says it again", "	if false { // else the reader says it again",
+		"	if !o.store.isSilent() { // else the reader says it again", "	if false { // else the reader says it again",
 	)),
 	mutant.New("who says that a payload was lost takes another attempt's result away", mutant.In(
 		"coordinator/store.go",

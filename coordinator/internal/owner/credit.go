@@ -55,8 +55,8 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 		g.save = true
 	}
 	o.backUp(g, c)
-	if !o.store.mute() { // else the reader says it again
-		g.remake(c.Lost)
+	if !o.store.isSilent() { // else the reader says it again
+		g.redo(c.Lost)
 	}
 	if c.Late {
 		o.feeder.repair(now)
@@ -83,7 +83,7 @@ func (o *Owner) reported(now time.Time, report *wire.Report) {
 	case schema.CodeStoreFull:
 		o.crowded(now)
 	case schema.CodeStoreGone:
-		if !o.store.mute() { // else it is looked for anyway
+		if !o.store.isSilent() { // else it is looked for anyway
 			o.feeder.lookForMissing()
 		}
 	}

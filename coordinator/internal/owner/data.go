@@ -76,8 +76,8 @@ func (s *datasets) opened(e Opened) bool {
 	return false
 }
 
-// forget lets go of the data sets that keep does not name.
-func (s *datasets) forget(keep func(*data) bool) {
+// retain releases the data sets that keep does not name.
+func (s *datasets) retain(keep func(*data) bool) {
 	kept := s.all[:0:0]
 	for _, d := range s.all {
 		if keep(d) {
@@ -93,26 +93,26 @@ func (s *datasets) forget(keep func(*data) bool) {
 	s.all = kept
 }
 
-// keep lets go of every data set but that of a key.
-func (s *datasets) keep(key wire.Digest) {
-	s.forget(func(d *data) bool { return d.key == key })
+// releaseOthers releases every data set but that of a key.
+func (s *datasets) releaseOthers(key wire.Digest) {
+	s.retain(func(d *data) bool { return d.key == key })
 }
 
-// drop lets go of one data set.
-func (s *datasets) drop(gone *data) {
-	s.forget(func(d *data) bool { return d != gone })
+// release gives up one data set.
+func (s *datasets) release(gone *data) {
+	s.retain(func(d *data) bool { return d != gone })
 }
 
-// close lets go of all.
-func (s *datasets) close() {
-	s.forget(func(*data) bool { return false })
+// releaseAll gives up all.
+func (s *datasets) releaseAll() {
+	s.retain(func(*data) bool { return false })
 }
 
 // failed returns why a data set could not be opened, and forgets it: the next request tries again. Nil: it is open, or
 // under way.
 func (s *datasets) failed(d *data) *schema.Fault {
 	if d.fault != nil {
-		s.drop(d)
+		s.release(d)
 	}
 	return d.fault
 }
@@ -122,8 +122,8 @@ func (d *data) opening(now time.Time, spec wire.Spec) *schema.Fault {
 	return unavailable("data set %s is being opened since %v", spec.Dataset, now.Sub(d.since).Round(100*time.Millisecond))
 }
 
-// begun takes the answer to a Begin.
-func (s *datasets) begun(e Begun) {
+// firstKnown takes the answer to a FirstState.
+func (s *datasets) firstKnown(e FirstKnown) {
 	for _, d := range s.all {
 		if d.serial == e.Serial {
 			d.beginning, d.first, d.noFirst = false, e.State, e.Fault
@@ -142,7 +142,7 @@ func (s *datasets) first(d *data) ([]byte, *schema.Fault) {
 		return d.first, nil
 	case !d.beginning:
 		d.beginning = true
-		s.out.emit(Begin{d.serial})
+		s.out.emit(FirstState{d.serial})
 	}
 	return nil, nil
 }

@@ -44,8 +44,8 @@ type (
 	// Release gives up what was opened under a serial number.
 	Release struct{ Serial uint64 }
 
-	// Begin asks an opened data set for its first state, and ends in Begun.
-	Begin struct{ Serial uint64 }
+	// FirstState asks an opened data set for its first state, and ends in FirstKnown.
+	FirstState struct{ Serial uint64 }
 
 	// Ready finds out whether a generation can be made now, makes the job stream again where it is missing, and ends in
 	// Readied.
@@ -165,7 +165,7 @@ func (Open) effect()         {}
 func (Compare) effect()      {}
 func (Rebase) effect()       {}
 func (Release) effect()      {}
-func (Begin) effect()        {}
+func (FirstState) effect()   {}
 func (Ready) effect()        {}
 func (Make) effect()         {}
 func (Discard) effect()      {}

@@ -110,8 +110,8 @@ type (
 		Unsaid  bool
 	}
 
-	// Begun is the data set's first state, or why there is none.
-	Begun struct {
+	// FirstKnown is the data set's first state, or why there is none.
+	FirstKnown struct {
 		Serial uint64
 		State  []byte
 		Fault  *schema.Fault
@@ -222,7 +222,7 @@ func (Confirmed) event()     {}
 func (Opened) event()        {}
 func (Compared) event()      {}
 func (Rebased) event()       {}
-func (Begun) event()         {}
+func (FirstKnown) event()    {}
 func (Readied) event()       {}
 func (Made) event()          {}
 func (Looked) event()        {}

@@ -150,9 +150,9 @@ func (j *jobs) cancelBackup() {
 	}
 }
 
-// remake has the batches made again whose payloads were lost with their workers. The commit record goes first, and only
+// redo has the batches made again whose payloads were lost with their workers. The commit record goes first, and only
 // that of the lost attempt: another attempt's may have taken its place since.
-func (j *jobs) remake(lost []wire.Lost) {
+func (j *jobs) redo(lost []wire.Lost) {
 	var remove []wire.Lost
 	for _, l := range lost {
 		if _, ok := j.Entry(l.Seq); ok && l.Seq > j.Taken() && !j.lost[l.Seq] {

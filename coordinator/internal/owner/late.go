@@ -2,12 +2,6 @@ package owner
 
 import "time"
 
-// Bounds of the pause between two looks at a late head.
-const (
-	repairMin = 500 * time.Millisecond
-	repairMax = 10 * time.Second
-)
-
 // lateness says when a head is late, and when it is looked after. Looks at the same head grow rarer.
 type lateness struct {
 	moved  time.Time // when the trainer came further last
@@ -26,7 +20,7 @@ func (l *lateness) due(now time.Time) bool {
 	if now.Sub(l.looked) < l.pause {
 		return false
 	}
-	l.pause = min(max(2*l.pause, repairMin), repairMax)
+	l.pause = min(max(2*l.pause, Beat/2), longestPause)
 	l.looked = now
 	return true
 }

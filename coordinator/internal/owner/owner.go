@@ -29,6 +29,9 @@ import (
 // Beat is how often the owner says that there are jobs, and looks after what is late.
 const Beat = time.Second
 
+// longestPause is between two tries of what goes on failing, or goes on being late.
+const longestPause = 10 * time.Second
+
 // Config is what an owner knows of its surroundings. It does not change.
 type Config struct {
 	Name        string            // of the coordinator
@@ -142,8 +145,8 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 		if a := o.requests.asking; a != nil && a.rebasing == e.Serial {
 			a.rebasing, a.rebased = 0, &e
 		}
-	case Begun:
-		o.data.begun(e)
+	case FirstKnown:
+		o.data.firstKnown(e)
 	case Readied:
 		if o.recovery.making != nil {
 			o.recovery.readied(now, e.Reason)
@@ -229,14 +232,14 @@ func (o *Owner) beat(now time.Time) {
 	if g.waits(now) {
 		o.store.feel()
 	}
-	if o.store.mute() {
+	if o.store.isSilent() {
 		o.feeder.lookForMissing()
 	}
 	o.feeder.announce()
 	if g.Taken() != g.saved {
 		g.save = true
 	}
-	if !o.store.mute() && g.sweepDue(now) {
+	if !o.store.isSilent() && g.sweepDue(now) {
 		o.store.look(ForSweep)
 	}
 	g.watchIterator(now)
@@ -274,7 +277,7 @@ func (o *Owner) depose(owner string) {
 func (o *Owner) end() {
 	o.over = true
 	o.feeder.halt()
-	o.data.close()
+	o.data.releaseAll()
 	o.requests.handOver()
 }
 

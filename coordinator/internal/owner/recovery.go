@@ -11,14 +11,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Times of a recovery.
-const (
-	// retryPause is between two tries to begin or to resume a generation.
-	retryPause = 100 * time.Millisecond
-	// Bounds of the pause between two tries to open the data set of a run that was taken over.
-	openPauseMin = time.Second
-	openPauseMax = 10 * time.Second
-)
+// retryPause is between two tries to begin or to resume a generation.
+const retryPause = 100 * time.Millisecond
 
 // recovery brings the record's run back into memory: by resuming it after a takeover, or by a new generation in the
 // place of one whose store was lost.
@@ -33,10 +27,10 @@ type recovery struct {
 
 	making    *making // a generation that takes the place of a lost one; nil for none
 	retryAt   time.Time
-	restarts  int    // generations begun because a store was lost
-	unmade    int    // tries in a row to make one that came to nothing
-	hindered  string // why a lost generation could not be begun again
-	openPause time.Duration
+	restarts  int           // generations begun because a store was lost
+	unmade    int           // tries in a row to make one that came to nothing
+	hindered  string        // why a lost generation could not be begun again
+	openPause time.Duration // between two tries to open the data set of a run that was taken over
 }
 
 // making is a generation that takes the place of one whose store was lost.
@@ -63,7 +57,7 @@ func (r *recovery) retry(now time.Time, asking bool) {
 	}
 	r.retryAt = now.Add(retryPause)
 	switch {
-	case r.feeder.gen != nil && r.store.gaveUp():
+	case r.feeder.gen != nil && r.store.isForsaken():
 		r.store.look(ForLast)
 	case r.feeder.resumes && r.making == nil && !asking && r.ledger.writing == nil:
 		r.resume(now)
@@ -72,7 +66,7 @@ func (r *recovery) retry(now time.Time, asking bool) {
 
 // due is when retry is wanted; zero for not.
 func (r *recovery) due() time.Time {
-	if r.feeder.resumes || r.store.gaveUp() {
+	if r.feeder.resumes || r.store.isForsaken() {
 		return r.retryAt
 	}
 	return time.Time{}
@@ -99,7 +93,7 @@ func (r *recovery) resume(now time.Time) {
 		return
 	}
 	r.openPause, r.feeder.trouble = 0, ""
-	if r.store.gaveUp() {
+	if r.store.isForsaken() {
 		r.store.look(ForLast)
 		return
 	}
@@ -108,7 +102,7 @@ func (r *recovery) resume(now time.Time) {
 
 // notHere waits with a run that this machine cannot feed. That says nothing about the run, so it is no verdict.
 func (r *recovery) notHere(now time.Time, trouble string) {
-	r.openPause = min(max(2*r.openPause, openPauseMin), openPauseMax)
+	r.openPause = min(max(2*r.openPause, Beat), longestPause)
 	r.retryAt = now.Add(r.openPause)
 	r.feeder.trouble = trouble
 	r.out.warn("run not resumed", "dataset", r.ledger.rec.Spec.Dataset, "error", trouble, "again", r.openPause.String())
@@ -122,7 +116,7 @@ func (r *recovery) standBack(now time.Time, d *data) {
 	if len(differences) == 0 {
 		return // it is being found out
 	}
-	r.data.drop(d)
+	r.data.release(d)
 	r.notHere(now, fmt.Sprintf("coordinator %s has other data than the run: %s", r.cfg.Name, strings.Join(differences, "; ")))
 }
 

@@ -70,8 +70,8 @@ func (r *requests) answer(a *asking, fault *schema.Fault) {
 	}
 }
 
-// finish ends the request under way with a fault, which is confirmed first unless it only says to ask again.
-func (r *requests) finish(fault *schema.Fault) {
+// refuse ends the request under way with a fault, which is confirmed first unless it only says to ask again.
+func (r *requests) refuse(fault *schema.Fault) {
 	a := r.asking
 	r.asking = nil
 	switch {

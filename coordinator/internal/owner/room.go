@@ -2,9 +2,6 @@ package owner
 
 import "time"
 
-// regrow is after how long a window that a full store has halved is doubled again.
-const regrow = 10 * time.Second
-
 // room bounds the window after the store was full.
 type room struct {
 	shrunk int       // the bound; 0 for none
@@ -13,7 +10,7 @@ type room struct {
 
 // crowded reports whether room is to be made now. Of many reports at once one counts.
 func (r *room) crowded(now time.Time) bool {
-	if now.Sub(r.at) < repairMin {
+	if now.Sub(r.at) < Beat/2 {
 		return false
 	}
 	r.at = now
@@ -31,7 +28,7 @@ func (r *room) within(now time.Time, limit int) int {
 	if r.shrunk == 0 {
 		return limit
 	}
-	if now.Sub(r.at) > regrow {
+	if now.Sub(r.at) > longestPause {
 		r.shrunk, r.at = 2*r.shrunk, now
 	}
 	if r.shrunk < limit {

@@ -339,7 +339,7 @@ func (s *script) opened(name, serial string, w words) (Event, error) {
 	if name == "opened" {
 		return Opened{Serial: n, Fault: fault, Origin: w.named["origin"], Verifiable: w.named["origin"] != ""}, err
 	}
-	return Begun{n, []byte(w.named["state"]), fault}, err
+	return FirstKnown{n, []byte(w.named["state"]), fault}, err
 }
 
 func (s *script) looked(store string, w words) (Event, error) {
@@ -402,7 +402,7 @@ func (s *script) show(e Effect) string {
 		say("rebase %s of %s on #%d", e.State, e.From, e.Serial)
 	case Release:
 		say("release #%d", e.Serial)
-	case Begin:
+	case FirstState:
 		say("begin #%d", e.Serial)
 	case Make:
 		say("make %s", strings.Join(e.Gens, " "))

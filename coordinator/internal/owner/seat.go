@@ -90,7 +90,7 @@ func (s *seats) repeat(a *asking, reply wire.SeatReply) { s.requests.end(ReplySe
 
 // refuse ends the request under way with a fault.
 func (s *seats) refuse(code, format string, args ...any) {
-	s.requests.finish(&schema.Fault{Code: code, Message: fmt.Sprintf(format, args...)})
+	s.requests.refuse(&schema.Fault{Code: code, Message: fmt.Sprintf(format, args...)})
 }
 
 // seat goes on with a request for the seat.
@@ -139,7 +139,7 @@ func (s *seats) repeated(now time.Time, a *asking) bool {
 	case req.Mode == wire.ModeOpen:
 		s.repeat(a, r)
 	case s.feeder.gen != nil && len(r.State.Data) == 0: // after a takeover, until the run has been iterated again so far
-		s.requests.finish(unavailable("the run was taken over and is being iterated again from %d", s.feeder.gen.Floor()))
+		s.requests.refuse(unavailable("the run was taken over and is being iterated again from %d", s.feeder.gen.Floor()))
 	case s.feeder.gen != nil:
 		state, fault, waits := s.stateOf(now, a, rec.Spec, s.ledger.key)
 		if waits {
@@ -150,7 +150,7 @@ func (s *seats) repeated(now time.Time, a *asking) bool {
 		}
 		s.repeat(a, r)
 	case rec.Phase == schema.PhaseFailed:
-		s.requests.finish(rec.Error)
+		s.requests.refuse(rec.Error)
 	case rec.Phase == schema.PhaseClosed:
 		s.refuse(schema.CodeStopped, "batcher %s was stopped after this request", rec.Batcher)
 	default:
@@ -165,13 +165,13 @@ func (s *seats) openFor(now time.Time, a *asking, spec wire.Spec, key wire.Diges
 	switch fault := s.data.failed(d); {
 	case fault != nil:
 		s.ledger.unwanted = s.ledger.rec.Seat == 0 // the record was made for this request, and for nothing else
-		s.requests.finish(fault)
+		s.requests.refuse(fault)
 		return nil
 	case d.open:
 		a.patience = time.Time{}
 		return d
 	case now.Sub(a.asked) >= openPatience:
-		s.requests.finish(d.opening(now, spec))
+		s.requests.refuse(d.opening(now, spec))
 	default:
 		a.patience = a.asked.Add(openPatience)
 	}
@@ -243,7 +243,7 @@ func (s *seats) sat(now time.Time, a *asking) {
 		}
 		s.feeder.discard(a.before)
 	}
-	s.data.keep(s.ledger.key)
+	s.data.releaseOthers(s.ledger.key)
 	s.feeder.resize(now)
 	s.give(now, a, s.reply(false, warnings...))
 }
@@ -254,10 +254,10 @@ func (s *seats) asksForData(now time.Time, a *asking, d *data, spec wire.Spec) b
 	kept, fault := s.data.renew(now, a.asked, d, spec)
 	switch {
 	case fault != nil: // what was opened before is of no use to a trainer that begins now
-		s.requests.finish(fault)
+		s.requests.refuse(fault)
 		return true
 	case kept == nil && now.Sub(a.asked) >= openPatience:
-		s.requests.finish(d.renewal.opening(now, spec))
+		s.requests.refuse(d.renewal.opening(now, spec))
 		return true
 	case kept == nil:
 		a.patience = a.asked.Add(openPatience)

@@ -20,7 +20,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 	}
 	if version := s.cfg.Kinds[spec.Dataset]; version != spec.Version {
 		if req.Mode != wire.ModeStart {
-			s.requests.finish(anotherVersion(rec, version))
+			s.requests.refuse(anotherVersion(rec, version))
 			return
 		}
 		spec.Version, key = version, a.key // the run that is under way is over, and begun again as the data set is now
@@ -34,7 +34,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 		return
 	}
 	if fault != nil {
-		s.requests.finish(fault)
+		s.requests.refuse(fault)
 		return
 	}
 	if s.refusesOrigin(a, d) {
@@ -45,11 +45,11 @@ func (s *seats) seek(now time.Time, a *asking) {
 	}
 	if g := s.feeder.gen; g != nil && req.Mode == wire.ModeSeek {
 		switch {
-		case s.feeder.store.mute():
-			s.requests.finish(unavailable("the store of results does not answer"))
+		case s.feeder.store.isSilent():
+			s.requests.refuse(unavailable("the store of results does not answer"))
 			return
 		case !g.settled:
-			s.requests.finish(unavailable("the run was taken over and is being iterated again from %d", g.Floor()))
+			s.requests.refuse(unavailable("the run was taken over and is being iterated again from %d", g.Floor()))
 			return
 		}
 		if position, ok := g.Find(state); ok {
@@ -95,7 +95,7 @@ func (s *seats) readied(reason string) {
 	}
 	a.readying, a.ready = false, reason == ""
 	if reason != "" {
-		s.requests.finish(unavailable("generation of batcher %s: %s", s.ledger.rec.Batcher, reason))
+		s.requests.refuse(unavailable("generation of batcher %s: %s", s.ledger.rec.Batcher, reason))
 	}
 }
 
@@ -109,7 +109,7 @@ func (s *seats) made(now time.Time, reason string) {
 	if reason != "" { // the record has it: resume finds that it has no store
 		s.feeder.resumes = true
 		s.recovery.later(now)
-		s.requests.finish(unavailable("generation of batcher %s: %s", rec.Batcher, reason))
+		s.requests.refuse(unavailable("generation of batcher %s: %s", rec.Batcher, reason))
 		return
 	}
 	s.out.info("generation begun", "gen", rec.Gen, "seat", rec.Seat)

@@ -7,11 +7,8 @@ import "time"
 // patience with it is forsaken, and lost if it does not answer while the bucket and JetStream do. A wrong guess costs
 // work and nothing else.
 
-// Patience with a store.
-const (
-	storePatience  = 3 * time.Second // with one that is silent: its server may be paused, or far away
-	absentPatience = time.Second     // with one whose server is not there, as every other server says
-)
+// storePatience is for how long a store may be silent: its server may be paused, or far away.
+const storePatience = 3 * time.Second
 
 // watch is the watch over the store of results of the record's generation.
 type watch struct {
@@ -29,17 +26,17 @@ func (w *watch) reset() {
 	w.silent, w.forsaken, w.looking = time.Time{}, "", [purposes]bool{}
 }
 
-// mute reports whether the store is known not to answer.
-func (w *watch) mute() bool { return !w.silent.IsZero() }
+// isSilent reports whether the store is known not to answer.
+func (w *watch) isSilent() bool { return !w.silent.IsZero() }
 
-// gaveUp reports whether the store was silent for too long.
-func (w *watch) gaveUp() bool { return w.forsaken != "" && w.forsaken == w.ledger.rec.Gen }
+// isForsaken reports whether the store was silent for too long.
+func (w *watch) isForsaken() bool { return w.forsaken != "" && w.forsaken == w.ledger.rec.Gen }
 
 // look has the store looked at, and reports whether that begins now: a Look for the same may be under way, and a store
-// that was given up is looked at for the last time only.
+// that is forsaken is looked at for the last time only.
 func (w *watch) look(purpose Purpose) bool {
 	asked := purpose
-	if purpose == ForRepair && w.gaveUp() {
+	if purpose == ForRepair && w.isForsaken() {
 		purpose = ForLast
 	}
 	if w.looking[purpose] {
@@ -59,12 +56,12 @@ func (w *watch) looked(now time.Time, e Looked) {
 	case StoreLost:
 		w.silent = time.Time{}
 	case StoreSilent, StoreAbsent:
-		w.mark(e.Asked)
+		w.mute(e.Asked)
 		patience := storePatience
-		if e.Store == StoreAbsent {
-			patience = absentPatience
+		if e.Store == StoreAbsent { // its server is not there, as every other server says
+			patience = Beat
 		}
-		if e.Connected && now.Sub(w.silent) > patience && !w.gaveUp() {
+		if e.Connected && now.Sub(w.silent) > patience && !w.isForsaken() {
 			w.forsaken = e.Gen
 			w.look(ForLast)
 		}
@@ -77,8 +74,8 @@ func (w *watch) looked(now time.Time, e Looked) {
 	}
 }
 
-// mark notes that the store did not answer what it was asked at that moment.
-func (w *watch) mark(asked time.Time) {
+// mute notes that the store did not answer what it was asked at that moment.
+func (w *watch) mute(asked time.Time) {
 	if w.silent.IsZero() {
 		w.silent = asked
 	}
@@ -87,7 +84,7 @@ func (w *watch) mark(asked time.Time) {
 // feel asks a store that is not known to be silent for a sign of life: the reader or worker that would report its
 // silence may be cut off by the same fault.
 func (w *watch) feel() {
-	if !w.probing && !w.mute() {
+	if !w.probing && !w.isSilent() {
 		w.probing = true
 		w.out.emit(Probe{w.ledger.rec.Gen})
 	}
@@ -99,6 +96,6 @@ func (w *watch) probed(e Probed) bool {
 	if e.Gen != w.ledger.rec.Gen || e.Alive {
 		return false
 	}
-	w.mark(e.Asked)
+	w.mute(e.Asked)
 	return true
 }

@@ -55,7 +55,7 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	reason := unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason)
 	switch c.aim {
 	case toSit, toSeek, toBegin, toStop:
-		o.requests.finish(reason)
+		o.requests.refuse(reason)
 	case toBeginNew:
 		o.recovery.notRecorded(now, e.Outcome, reason.Message)
 	default:
