@@ -54,8 +54,8 @@ var mutants = []mutant.Mutant{
 		"	case !same && req.Mode != wire.ModeOpen:", "	case false:",
 	), mutant.In(
 		"client/credit.go",
-		"func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {\n",
-		"func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
+		"func displaced(id string, begun bool, said *wire.CreditReply) bool {\n",
+		"func displaced(id string, begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
 	)),
 	mutant.New("a late head is not looked after", mutant.In(
 		"coordinator/internal/owner/late.go",
