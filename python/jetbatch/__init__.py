@@ -35,6 +35,7 @@ from .errors import (
     IteratorFailed,
     IteratorStalled,
     JobError,
+    JobTimeout,
     JobTooLarge,
     MaterializeFailed,
     MemoryFull,
@@ -50,6 +51,7 @@ from .errors import (
     Unavailable,
     UnknownDataset,
     VersionMismatch,
+    WrongData,
     WrongState,
 )
 
@@ -74,6 +76,7 @@ __all__ = [
     "IteratorFailed",
     "IteratorStalled",
     "JobError",
+    "JobTimeout",
     "JobTooLarge",
     "MaterializeFailed",
     "MemoryFull",
@@ -95,6 +98,7 @@ __all__ = [
     "Unavailable",
     "UnknownDataset",
     "VersionMismatch",
+    "WrongData",
     "WrongState",
     "__version__",
     "connect",

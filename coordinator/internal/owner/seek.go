@@ -2,6 +2,7 @@ package owner
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -190,7 +191,6 @@ func (s *seats) refusesOrigin(a *asking, d *data) bool {
 		return true
 	}
 	a.changed = strings.Join(differences, "; ")
-	why := a.changed
 	if a.seat.AcceptChange {
 		switch {
 		case a.rebased == nil && a.rebasing == 0:
@@ -202,10 +202,10 @@ func (s *seats) refusesOrigin(a *asking, d *data) bool {
 		case a.rebased.Refusal == "":
 			return false
 		}
-		why += "; the data set says that the state means nothing there: " + a.rebased.Refusal
+		differences = append(slices.Clone(differences), "the state means nothing there: "+a.rebased.Refusal)
 	}
 	s.requests.confirm(ReplySeat{a.token, wire.SeatReply{Differences: differences, Fault: &schema.Fault{
-		Code: schema.CodeWrongData, Message: "the state is of other parameters or data: " + why,
+		Code: schema.CodeWrongData, Message: "the state is of other parameters or data: " + strings.Join(differences, "; "),
 	}}})
 	return true
 }
