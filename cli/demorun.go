@@ -110,6 +110,9 @@ func (d *demo) leg(ctx context.Context, label, path string, upto, workers int, d
 	}
 	status, err := b.Status(ctx)
 	if err == nil {
+		if len(d.gens) == 0 && status.Data != "" {
+			d.story.say("data      %s", status.Data)
+		}
 		d.gens[status.Gen] = true
 		err = errors.Join(saveState(path, state), b.Stop(ctx))
 	}

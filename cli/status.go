@@ -185,6 +185,11 @@ func writeTable(w io.Writer, s fleet.Status) error {
 			fmt.Fprintf(t, "\naccepted change of %s: %s\n", legible.Line(b.Batcher), oneLine(b.Accepted, 200))
 		}
 	}
+	for _, b := range s.Batchers {
+		if b.Data != "" {
+			fmt.Fprintf(t, "\ndata of %s: %s\n", legible.Line(b.Batcher), oneLine(b.Data, 300))
+		}
+	}
 	// In full, since what matters may stand at the end: a file's name.
 	for _, b := range s.Batchers {
 		if b.Error != nil {

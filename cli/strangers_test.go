@@ -112,13 +112,7 @@ func strangersSay(t *testing.T, nc *nats.Conn) {
 			t.Fatal(err)
 		}
 	}
-	js, err := jetstream.New(nc)
-	if err == nil {
-		err = topology.Ensure(t.Context(), js, topology.Config{})
-	}
-	if err == nil {
-		_, err = js.Publish(t.Context(), wire.EventPrefix+".batcher.a", filled[wire.Event](t))
-	}
+	_, err = js.Publish(t.Context(), wire.EventPrefix+".batcher.a", filled[wire.Event](t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -61,7 +62,8 @@ type takeReport struct {
 	Identical   *bool        `json:"identical,omitempty"` // with --verify
 	End         string       `json:"end"`
 	Error       string       `json:"error,omitempty"`
-	State       schema.State `json:"state"` // where to go on
+	Data        string       `json:"data,omitempty"` // what the data set says of its data
+	State       schema.State `json:"state"`          // where to go on
 	Timing      timingReport `json:"timing"`
 }
 
@@ -126,7 +128,12 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		return interrupted(ctx, err)
 	}
 	o.watch(always{})
-	err = t.run(ctx, b)
+	if err == nil {
+		err = t.data(ctx, b)
+	}
+	if err == nil {
+		err = t.run(ctx, b)
+	}
 	if c.Stop {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
@@ -151,8 +158,18 @@ type taking struct {
 
 	state schema.State // where to go on
 	saved int          // batches at the last saving
+	about string       // what the data set says of its data
 	end   string
 	tally
+}
+
+// data asks what the data set says of its data, so that the summary can tell what was left out.
+func (t *taking) data(ctx context.Context, b *client.Batcher[[]byte]) error {
+	asking, cancel := t.cmd.patience(ctx)
+	defer cancel()
+	s, err := b.Status(asking)
+	t.about = s.Data
+	return interrupted(ctx, err)
 }
 
 // run takes until all that were asked for are here, the data ends, or something fails. The state is saved in any case.
@@ -233,7 +250,7 @@ func pause(ctx context.Context, d time.Duration) error {
 func (t *taking) report(failure error) error {
 	r := takeReport{
 		Batches: t.batches, Bytes: t.bytes, Seconds: t.elapsed.Seconds(), BatchesPerS: rate(float64(t.batches), t.elapsed),
-		MBPerS: rate(megabytes(t.bytes), t.elapsed), Redelivered: t.redelivered, End: t.end, State: t.state, Timing: t.timingReport(),
+		MBPerS: rate(megabytes(t.bytes), t.elapsed), Redelivered: t.redelivered, End: t.end, Data: t.about, State: t.state, Timing: t.timingReport(),
 	}
 	if failure != nil {
 		r.Error = failure.Error()
@@ -251,6 +268,9 @@ func (t *taking) report(failure error) error {
 func (t *taking) print(r takeReport) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "took %d batches, %.1f MB, in %.1f s: %s\n", r.Batches, megabytes(r.Bytes), r.Seconds, pace(t.batches, t.bytes, t.elapsed))
+	if r.Data != "" {
+		fmt.Fprintf(&b, "data: %s\n", legible.Line(r.Data))
+	}
 	switch r.End {
 	case endData:
 		b.WriteString("the data ended\n")

@@ -344,6 +344,11 @@ func (b *batcher) takeApart(m *nats.Msg, report *wire.Report) {
 func (b *batcher) status() schema.Status {
 	s := b.owner.Status(time.Now())
 	s.Reissued = b.reissued
+	for _, d := range b.opened {
+		if d.spec.Dataset == s.Dataset && d.inst.Origin.Summary != "" {
+			s.Data = d.inst.Origin.Summary
+		}
+	}
 	if b.feed == nil {
 		return s
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -39,6 +40,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.ReplyCredit:
 		b.answer(e.Token, e.Reply)
 	case owner.Announce:
+		e.Lane.Workers, _ = b.c.fleet.serving(e.Lane.Kind)
 		b.publish(wire.LanePrefix, e.Lane)
 	case owner.Notify:
 		b.publish(wire.NoticePrefix, e.Reply)
@@ -66,6 +68,8 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		b.open(e)
 	case owner.Compare:
 		b.compare(e)
+	case owner.Rebase:
+		b.rebase(e)
 	case owner.Release:
 		b.release(e.Serial)
 	case owner.FirstState:
@@ -209,7 +213,9 @@ func (b *batcher) open(e owner.Open) {
 	b.c.running.Go(func() {
 		inst, release, err := k.Reopen(b.c.ctx, e.Spec.Params)
 		if err != nil {
-			b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
+			if errors.Is(err, kind.ErrBadParams) || !b.handOver(e.Spec, err.Error()) {
+				b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
+			}
 			return
 		}
 		b.c.running.Go(func() { b.c.origins.describe(b.c.ctx, b.log, inst.Origin) })
@@ -246,7 +252,32 @@ func (b *batcher) compare(e owner.Compare) {
 			return compared
 		}
 		compared.Differences = d.inst.Origin.Differences(b.c.origins.described(b.c.ctx, e.From))
+		if b.isRuns(e.From) {
+			b.handOver(d.spec, "other data than the run: "+strings.Join(compared.Differences, "; "))
+		}
 		return compared
+	})
+}
+
+// rebase asks for the place of a state on other data. The author's code is pure and does no I/O, as Next.
+func (b *batcher) rebase(e owner.Rebase) {
+	d := b.opened[e.Serial]
+	b.spawn(func() owner.Event {
+		if d == nil { // it was let go of meanwhile
+			return owner.Rebased{Serial: e.Serial, Refusal: "the data set is not open any more"}
+		}
+		r, ok := d.inst.Instance.(kind.Rebaser)
+		if !ok {
+			return owner.Rebased{Serial: e.Serial, Unsaid: true}
+		}
+		state, err := r.Rebase(e.State, b.c.origins.described(b.c.ctx, e.From))
+		switch {
+		case errors.Is(err, kind.ErrNoRebase):
+			return owner.Rebased{Serial: e.Serial, Unsaid: true}
+		case err != nil:
+			return owner.Rebased{Serial: e.Serial, Refusal: err.Error()}
+		}
+		return owner.Rebased{Serial: e.Serial, State: state}
 	})
 }
 

@@ -121,6 +121,7 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		len(beat.Spent) > maxServed,
 		slices.ContainsFunc(beat.Spent, func(s schema.Spent) bool { return len(s.Kind) > maxAddress }),
 		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
+		len(beat.Suspended) > maxServed,
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false
 	}

@@ -73,7 +73,7 @@ func fitting(o wire.Overview, limit int64) wire.Overview {
 		return o
 	}
 	for i := range o.Workers {
-		o.Workers[i].LastError = ""
+		o.Workers[i].LastError, o.Workers[i].Suspended = "", nil
 	}
 	for len(o.Workers) > 0 && size() > limit {
 		o.Workers = o.Workers[:len(o.Workers)/2]

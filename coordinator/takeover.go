@@ -196,9 +196,9 @@ func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64)
 	if b := c.owner(rec.Batcher); b != nil {
 		return b, nil
 	}
-	dead := rec.Owner
-	rec.Owner = c.cfg.Name
-	died := dead == c.cfg.Name || c.leases.state(dead) == leaseDead // or it resigned
+	dead, handed := rec.Owner, rec.Handed
+	rec.Owner, rec.Handed = c.cfg.Name, false
+	died := !handed && (dead == c.cfg.Name || c.leases.state(dead) == leaseDead) // or it resigned
 	poisoned := countTakeover(&rec, died, time.Now())
 	rev, err := c.records.update(ctx, rec, rev)
 	if errors.Is(err, errConflict) {

@@ -15,7 +15,8 @@ import (
 
 // Bytes is an opened data set that is known by its bytes alone, such as one in another process or another language.
 // States and jobs are canonical msgpack, as docs/BRIDGE.md describes it; a batch is the payload of a [schema.Batch]. Its
-// methods are called from several goroutines, and their errors are those of [Iterator], [Materializer] and [Starter].
+// methods are called from several goroutines, and their errors are those of [Iterator], [Materializer] and [Starter]. It
+// may be a [Fingerprinter].
 type Bytes interface {
 	// Start returns the first state, or an error that wraps ErrNoStart.
 	Start() (state []byte, err error)
@@ -29,7 +30,13 @@ type Bytes interface {
 
 // DefineBytes is [Define] for a data set that is known by its bytes alone.
 func DefineBytes(name string, version uint32, open func(ctx context.Context, params json.RawMessage) (Bytes, error)) Definition {
-	openKind := func(ctx context.Context, params json.RawMessage) (kind.Instance, error) { return open(ctx, params) }
+	openKind := func(ctx context.Context, params json.RawMessage) (kind.Instance, error) {
+		set, err := open(ctx, params)
+		if err != nil {
+			return nil, err
+		}
+		return bytesInstance{set}, nil
+	}
 	openLoop := func(ctx context.Context, params json.RawMessage) (anyLoop, error) {
 		set, err := open(ctx, params)
 		if err != nil {
@@ -44,10 +51,29 @@ func DefineBytes(name string, version uint32, open func(ctx context.Context, par
 	}
 }
 
+// bytesInstance is a data set of bytes as coordinators and workers see it.
+type bytesInstance struct{ Bytes }
+
+func (i bytesInstance) Fingerprint(ctx context.Context) (kind.Fingerprint, error) {
+	f, ok := i.Bytes.(Fingerprinter)
+	if !ok {
+		return kind.Fingerprint{}, nil
+	}
+	p, err := f.Fingerprint(ctx)
+	return fingerprintOf(p), err
+}
+
 // decoded is a data set of bytes as the reference loop wants it.
 type decoded struct{ Bytes }
 
 func (d decoded) Start() (msgpack.RawMessage, error) { return d.Bytes.Start() }
+
+func (d decoded) Fingerprint(ctx context.Context) (Fingerprint, error) {
+	if f, ok := d.Bytes.(Fingerprinter); ok {
+		return f.Fingerprint(ctx)
+	}
+	return Fingerprint{}, nil
+}
 
 func (d decoded) Next(state msgpack.RawMessage) (job, next msgpack.RawMessage, err error) {
 	return d.Bytes.Next(state)

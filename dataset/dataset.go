@@ -60,6 +60,9 @@ type Fingerprint struct {
 	// Parts are in an order that does not change, such as "recordings": "93" or "signals": the digest of a table. The
 	// first 64 are kept, with 256 bytes of each name and value.
 	Parts []Part
+	// Summary is a line about the data for people, such as "kept 93 of 100 recordings: 4 without labels, 3 shorter than
+	// 10s". It is shown in the status and is no part of the origin; 256 bytes of it are kept.
+	Summary string
 	// Ignore names parameters, as their JSON has them, that change neither order nor content: where the data lies, say.
 	Ignore []string
 }
@@ -68,6 +71,22 @@ type Fingerprint struct {
 type Part struct {
 	Name  string
 	Value string
+}
+
+// Rebaser is optional: whether, and where, a position still means something on other parameters or data than it is of.
+// It is asked when a trainer accepts such a change ([github.com/jetbatch/jetbatch/client.Config] AcceptChange); without
+// it the position is taken as it is, and the trainer is warned of that.
+type Rebaser[S any] interface {
+	// Rebase returns the state to go on from on the data that is opened, in the place of state, which is of was. An
+	// error says why none does. It is a pure function and does no I/O.
+	Rebase(state S, was Origin) (S, error)
+}
+
+// Origin describes the parameters and data that a state is of, as far as anybody knows: [Fingerprint]. Values of
+// parameters are JSON. It is empty if the state is too old.
+type Origin struct {
+	Params []Part
+	Parts  []Part
 }
 
 // Funcs makes a Dataset of two functions.

@@ -209,11 +209,44 @@ func (i *instance[S, J, B]) Fingerprint(ctx context.Context) (print kind.Fingerp
 	if err != nil {
 		return kind.Fingerprint{}, err
 	}
-	print = kind.Fingerprint{Digest: p.Digest, Ignore: p.Ignore}
+	return fingerprintOf(p), nil
+}
+
+func fingerprintOf(p Fingerprint) kind.Fingerprint {
+	print := kind.Fingerprint{Digest: p.Digest, Ignore: p.Ignore, Summary: p.Summary}
 	for _, part := range p.Parts {
 		print.Parts = append(print.Parts, kind.Part(part))
 	}
-	return print, nil
+	return print
+}
+
+func (i *instance[S, J, B]) Rebase(state []byte, was *kind.Origin) (rebased []byte, err error) {
+	defer kind.Recover(&err)
+	r, ok := any(i.ds).(Rebaser[S])
+	if !ok {
+		return nil, kind.ErrNoRebase
+	}
+	var s S
+	if err := msgp.Unmarshal(state, &s); err != nil {
+		return nil, fmt.Errorf("%w: %w", kind.ErrWrongState, err)
+	}
+	var origin Origin
+	if was != nil {
+		origin = Origin{partsOf(was.Params), partsOf(was.Parts)}
+	}
+	if s, err = r.Rebase(s, origin); err != nil {
+		return nil, err
+	}
+	st, err := schema.NewState(s)
+	return st.Data, err
+}
+
+func partsOf(parts []kind.Part) []Part {
+	list := make([]Part, len(parts))
+	for i, p := range parts {
+		list[i] = Part(p)
+	}
+	return list
 }
 
 func (i *instance[S, J, B]) Close() (err error) {

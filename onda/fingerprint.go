@@ -69,6 +69,7 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{
 			"dir", "allow_links", "allow_urls", "files", "cache_dir", "cache_bytes",
 		},
+		Summary: d.report.String(),
 	}, nil
 }
 

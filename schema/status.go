@@ -35,6 +35,7 @@ type Status struct {
 	ByteRate   float64       `json:"byte_rate"`        // payload bytes taken per second, lately
 	Waiting    string        `json:"waiting,omitempty"`
 	Accepted   string        `json:"accepted_change,omitempty"` // how the data differ from those of the state that the run began from
+	Data       string        `json:"data,omitempty"`            // what the data set says of its data: "kept 93 of 100 recordings: 4 without labels, 3 shorter than 10s"
 	Timing     Timing        `json:"timing"`                    // summed over the batches that the reader took
 	Desired    int           `json:"desired_workers"`           // workers, like those that there are, that would keep the trainer from waiting for them
 	IdleFor    time.Duration `json:"idle_for,omitempty"`        // since the reader was last heard, when there is none
@@ -45,20 +46,29 @@ type Status struct {
 
 // WorkerStatus is a worker's heartbeat, sent every second and at once when it joins or leaves.
 type WorkerStatus struct {
-	Worker    string    `json:"worker"`
-	Kinds     []string  `json:"kinds"` // that it serves, each a data set, its version and that of the wire: onda-v1-w2
-	Slots     int       `json:"slots"` // concurrent materializations; 0 while it drains
-	Running   int       `json:"running"`
-	Done      uint64    `json:"done"`
-	Failed    uint64    `json:"failed"`
-	Retried   uint64    `json:"retried"`
-	Leaving   bool      `json:"leaving,omitempty"`
-	LastError string    `json:"last_error,omitempty"`
-	Oldest    *Running  `json:"oldest,omitempty"`     // the job that it has been at for longest
-	Direct    string    `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
-	DirectPin []byte    `json:"direct_pin,omitempty"` // SHA-256 of the certificate that it shows there; empty where no TLS is spoken
-	Now       time.Time `json:"now,omitzero"`         // when it said so, by its own clock
-	Spent     []Spent   `json:"spent,omitempty"`      // where the time of its jobs went, by kind
+	Worker    string   `json:"worker"`
+	Kinds     []string `json:"kinds"` // that it serves, each a data set, its version and that of the wire: onda-v1-w2
+	Slots     int      `json:"slots"` // concurrent materializations; 0 while it drains
+	Running   int      `json:"running"`
+	Done      uint64   `json:"done"`
+	Failed    uint64   `json:"failed"`
+	Retried   uint64   `json:"retried"`
+	Leaving   bool     `json:"leaving,omitempty"`
+	LastError string   `json:"last_error,omitempty"`
+	// Suspended says why jobs of kinds are left to other workers for now, such as "cannot open ecg: no such folder
+	// /data". A kind that is served for some batchers, and not for others, is among Kinds, too.
+	Suspended []Suspension `json:"suspended,omitempty"`
+	Oldest    *Running     `json:"oldest,omitempty"`     // the job that it has been at for longest
+	Direct    string       `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
+	DirectPin []byte       `json:"direct_pin,omitempty"` // SHA-256 of the certificate that it shows there; empty where no TLS is spoken
+	Now       time.Time    `json:"now,omitzero"`         // when it said so, by its own clock
+	Spent     []Spent      `json:"spent,omitempty"`      // where the time of its jobs went, by kind
+}
+
+// Suspension is a kind of data set whose jobs a worker leaves to others for now, and why.
+type Suspension struct {
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
 }
 
 // Spent is the time that a worker has spent on the jobs of one kind since it began: the sum, and of how many jobs.

@@ -217,11 +217,8 @@ func (c *committer) fault(j *job, attempts int, err error) *schema.Fault {
 		f.Stack = clip(string(panicked.Stack), maxStack)
 	}
 	var convicted *convictedError
-	switch {
-	case errors.As(err, &convicted):
+	if errors.As(err, &convicted) {
 		f.Code = convicted.code
-	case errors.Is(err, kind.ErrBadParams):
-		f.Code = schema.CodeBadParams
 	}
 	return f
 }

@@ -3,12 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/jetbatch/jetbatch/internal/kind"
 )
@@ -28,8 +23,7 @@ type opened struct {
 	closed  bool
 }
 
-// acquire returns the instance; done must be called when err is nil. It returns a *machineError when the reason may be
-// this machine's.
+// acquire returns the instance; done must be called when err is nil. An opening that failed is a *machineError.
 func (o *opened) acquire(ctx context.Context) (kind.Instance, error) {
 	o.mu.Lock()
 	had := o.inst
@@ -41,11 +35,11 @@ func (o *opened) acquire(ctx context.Context) (kind.Instance, error) {
 		return had, nil
 	}
 	inst, release, err := o.open(ctx)
+	if ctx.Err() != nil && err != nil {
+		return nil, err // it was not waited for
+	}
 	if err != nil {
-		if ofMachine(err) {
-			err = &machineError{o.kind.Name, err}
-		}
-		return nil, err
+		return nil, &machineError{o.kind.Name, err} // the coordinator has opened it
 	}
 	o.mu.Lock()
 	o.users++
@@ -71,7 +65,27 @@ func (o *opened) open(ctx context.Context) (kind.Instance, func(), error) {
 		return inst, release, err
 	}
 	defer release()
-	return nil, nil, &otherDataError{o.kind.Name, inst.Origin.Differences(o.describe(ctx, o.origin))}
+	return nil, nil, o.otherData(ctx, inst)
+}
+
+// check opens the data set anew, to see whether that can be done here and gives what the run was begun on.
+func (o *opened) check(ctx context.Context) error {
+	inst, release, err := o.kind.Reopen(ctx, o.params)
+	if err == nil {
+		defer release()
+		if o.isRuns(inst) {
+			return nil
+		}
+		err = o.otherData(ctx, inst)
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	return &machineError{o.kind.Name, err}
+}
+
+func (o *opened) otherData(ctx context.Context, inst *kind.Opened) error {
+	return &otherDataError{o.kind.Name, inst.Origin.Differences(o.describe(ctx, o.origin))}
 }
 
 func (o *opened) isRuns(inst *kind.Opened) bool {
@@ -98,53 +112,4 @@ func (o *opened) finish() {
 	}
 	o.mu.Unlock()
 	release()
-}
-
-// otherDataError says that this machine has other parameters or data than those that the run was begun on. A batch that it
-// made would be of another sequence.
-type otherDataError struct {
-	dataset     string
-	differences []string // from the run's
-}
-
-func (e *otherDataError) Error() string {
-	return fmt.Sprintf("has other data of %s than the run: %s", e.dataset, strings.Join(e.differences, "; "))
-}
-
-// machineError is an opening of a data set that failed for a reason of this machine, and so says nothing of the job.
-type machineError struct {
-	dataset string
-	cause   error
-}
-
-func (e *machineError) Error() string {
-	var other *otherDataError
-	if errors.As(e.cause, &other) {
-		return other.Error()
-	}
-	var path *fs.PathError
-	if errors.As(e.cause, &path) {
-		return fmt.Sprintf("cannot open %s: %s: %v", e.dataset, path.Path, path.Err)
-	}
-	return fmt.Sprintf("cannot open %s: %v", e.dataset, e.cause)
-}
-
-func (e *machineError) Unwrap() error { return e.cause }
-
-// ofMachine reports whether an opening failed for want of something that another machine may have: a mount, a
-// permission, space, memory or descriptors. The coordinator has opened the same data set.
-func ofMachine(err error) bool {
-	var other *otherDataError
-	if errors.As(err, &other) {
-		return true
-	}
-	for _, cause := range []error{
-		fs.ErrNotExist, fs.ErrPermission, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE,
-		syscall.ENOMEM, syscall.EIO, syscall.ESTALE, syscall.ENOTCONN,
-	} {
-		if errors.Is(err, cause) {
-			return true
-		}
-	}
-	return false
 }

@@ -65,6 +65,7 @@ type job struct {
 	attempt string // name of its execution
 	marker  string // subject of the start marker of a suspect
 	aside   bool   // it was set aside to run alone
+	failed  int64  // when its code failed first
 
 	// Under held.mu.
 	index    int   // in held.list; -1 when no longer held

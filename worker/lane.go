@@ -27,6 +27,9 @@ type lane struct {
 	broken atomic.Bool  // the consumer answered with an error: ask again at the next tick
 	heard  atomic.Int64 // when the consumer last said anything
 	avoid  atomic.Int64 // until when payloads are stored, because the reader cannot fetch them
+	faults atomic.Int32 // tries in a row to serve it that came to nothing
+
+	failures failures // jobs that failed here
 
 	mu     sync.Mutex
 	sub    *nats.Subscription // nil before the first, and after close

@@ -113,6 +113,7 @@ func (s *lanes) onHint(msg *nats.Msg) {
 		}
 	case known:
 		l.announced(now, judge.LookAfter)
+		l.failures.company(now, hint.Workers)
 		if l.broken.Load() { // the record was read before there was a consumer, and now there is one
 			s.puller.renew(l)
 			s.puller.ask(s.slots.asks())

@@ -156,6 +156,43 @@ func (m *marks) publish(ctx context.Context, l *lane, subject string, data []byt
 	}
 }
 
+// failureMark is what is stored of an execution whose error another worker is to confirm.
+type failureMark struct {
+	Worker string `json:"worker"`
+	Text   string `json:"text"`
+}
+
+// maxFailureMarks is how many failures of one job are marked: the second by another worker is a verdict. Two may fail at
+// once.
+const maxFailureMarks = 2
+
+// failure stores that a job failed here, unless it failed on another worker before, whose mark is returned.
+func (m *marks) failure(ctx context.Context, j *job, text string) (other *failureMark, v verdict, err error) {
+	mine := failureMark{m.worker(), clip(text, maxMarked)}
+	for k := 1; k <= maxFailureMarks; k++ {
+		data, err := m.store.message(ctx, j.lane.store, wire.FailureSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		if err == errNotStored {
+			break
+		}
+		if err != nil {
+			return nil, passing, err
+		}
+		var mark failureMark
+		if json.Unmarshal(data, &mark) == nil && mark.Worker != mine.Worker {
+			return &mark, stored, nil
+		}
+	}
+	data, err := json.Marshal(mine)
+	if err != nil {
+		return nil, passing, err
+	}
+	_, v, err = m.put(ctx, j, wire.FailureSubject, maxFailureMarks, data)
+	return nil, v, err
+}
+
+// maxMarked bounds the text of a mark, in bytes.
+const maxMarked = 1 << 10
+
 // names lists workers, each once.
 func names(history []timeoutMark) string {
 	var list []string

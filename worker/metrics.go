@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 type snapshot struct {
 	schema.WorkerStatus
 	held, lost, outstanding int
+	datasets                map[string]string // names, by kind token
 	keptBytes               int64
 	fetched, fetchedBytes   uint64
 	unfetched               uint64
@@ -36,6 +38,18 @@ func newMeters(worker string, t *tally, now func() *snapshot) *meters {
 	m.worker.Gauge("jetbatch_worker_running_jobs", "Jobs that run.", func(s *snapshot) float64 { return float64(s.Running) })
 	m.worker.Gauge("jetbatch_worker_held_jobs", "Jobs that were delivered and are neither finished nor handed back.", func(s *snapshot) float64 { return float64(s.held) })
 	m.worker.Gauge("jetbatch_worker_lost_slots", "Slots whose job ignores its deadline.", func(s *snapshot) float64 { return float64(s.lost) })
+	m.worker.GaugeBy("jetbatch_worker_suspended", "1 for a data set whose jobs are left to other workers, since it cannot be opened or read here, or has other data here.", "dataset", func(s *snapshot, say func(float64, ...string)) {
+		suspended := make(map[string]float64)
+		for token, name := range s.datasets {
+			suspended[name] += 0
+			if slices.ContainsFunc(s.Suspended, func(x schema.Suspension) bool { return x.Kind == token }) {
+				suspended[name] = 1
+			}
+		}
+		for name, n := range suspended {
+			say(n, name)
+		}
+	})
 	m.worker.Gauge("jetbatch_worker_unstored_bytes", "Records on their way into the store.", func(s *snapshot) float64 { return float64(s.outstanding) })
 	m.worker.Gauge("jetbatch_worker_kept_bytes", "Payloads in the worker's memory, for trainers to fetch or go back to.", func(s *snapshot) float64 { return float64(s.keptBytes) })
 	m.worker.Counter("jetbatch_worker_fetched_payloads_total", "Payloads that trainers fetched from the worker.", func(s *snapshot) float64 { return float64(s.fetched) })

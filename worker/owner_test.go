@@ -61,6 +61,7 @@ type owner struct {
 	mu    sync.Mutex
 	quiet bool // nothing is announced
 	floor uint64
+	alive int    // workers that it says it knows of
 	gen   string // written under mu by the test's goroutine, which reads it without
 }
 
@@ -149,12 +150,19 @@ func (o *owner) recordOf(gen string, phase schema.Phase) {
 
 func (o *owner) announce() {
 	o.mu.Lock()
-	lane := wire.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor}
+	lane := wire.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor, Workers: o.alive}
 	quiet := o.quiet
 	o.mu.Unlock()
 	if !quiet {
 		o.hint(lane)
 	}
+}
+
+// company says how many workers it knows of.
+func (o *owner) company(workers int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.alive = workers
 }
 
 // silence ends announcements.

@@ -115,6 +115,13 @@ func (p *puller) deliver(d *delivery, more bool) {
 		p.decline(d)
 		return
 	}
+	if d.deliveries > 1 {
+		if delay, declines := d.lane.failures.declines(d, p.now()); declines {
+			p.slots.expired(d.lane, 1) // as for a backup
+			p.held.answer(d, nak(delay))
+			return
+		}
+	}
 	if d.deliveries > 1 && d.open > 1 && !p.bell.draining.Load() {
 		// The worker that had the run did not end all of it. One of its jobs may be at fault, or slow: from here on,
 		// each job is on its own.

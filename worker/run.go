@@ -85,6 +85,9 @@ func (x *executor) run(j *job) bool {
 		e.Cut = judge.Deadline // the code knows its deadline, and returned by the clock
 		x.markTimeout(j)
 	}
+	if e.Cut == judge.NotCut && !e.Lost && e.Failure == judge.OfJob && !final(err) {
+		e.Failure, err = x.weigh(ctx, j, err)
+	}
 	var ofMachine *machineError
 	if e.Cut == judge.NotCut && errors.As(err, &ofMachine) {
 		x.suspend.suspend(j.lane, ofMachine) // before the job is back in the queue
@@ -92,6 +95,12 @@ func (x *executor) run(j *job) bool {
 	}
 	action := judge.Decide(e)
 	if action == judge.Commit {
+		if j.deliveries > 1 {
+			j.lane.failures.forget(j.seq)
+		}
+		if j.lane.faults.Load() > 0 {
+			j.lane.faults.Store(0)
+		}
 		x.commits.commit(j, r, payload)
 		return true
 	}
@@ -108,6 +117,9 @@ func (x *executor) run(j *job) bool {
 		x.held.giveBack(j, 0)
 	case judge.ReturnLater:
 		x.held.giveBack(j, passingDelay)
+	case judge.PassOn:
+		x.marks.unmark(j)
+		x.held.giveBack(j, 0) // declined where it comes here again
 	case judge.ReturnFar:
 		x.log.Error("job handed back", j.at("subject", j.subject, "error", err)...)
 		x.tally.trouble(err.Error())
@@ -208,6 +220,9 @@ func (x *executor) result(j *job) *wire.Result {
 func (x *executor) materialize(ctx context.Context, j *job, payload *product) (attempts int, err error) {
 	for attempts = 1; ; attempts++ {
 		err = x.attempt(ctx, j, payload)
+		if err != nil && attempts == 1 {
+			j.failed = x.now()
+		}
 		if err == nil || ctx.Err() != nil || attempts >= x.tries || !retryable(err) {
 			return attempts, err
 		}
@@ -226,6 +241,9 @@ func (x *executor) attempt(ctx context.Context, j *job, payload *product) error 
 	}
 	defer j.lane.data.done()
 	payload.pieces, payload.scratch, err = inst.Materialize(ctx, j.work.Body, payload.scratch)
+	if err != nil && ctx.Err() == nil && ofMachine(err) {
+		err = &machineError{j.lane.data.kind.Name, err}
+	}
 	return err
 }
 
@@ -236,9 +254,6 @@ func retryable(err error) bool {
 	}
 	if _, skip := dataset.SkipReason(err); skip {
 		return false // not a failure
-	}
-	if errors.Is(err, kind.ErrBadParams) {
-		return false // the same parameters come again
 	}
 	var ofMachine *machineError
 	if errors.As(err, &ofMachine) {

@@ -21,10 +21,11 @@ func (w *Worker) Status() schema.WorkerStatus {
 	}
 	w.tally.figures(&s)
 	s.Spent = w.tally.spent(w.kinds)
-	trouble, missing := w.away.trouble(w.lanes.all())
-	if trouble != "" {
-		s.LastError = clip(trouble, 256) // as long as it lasts
+	reasons, missing := w.away.reasons(w.lanes.all())
+	if len(reasons) > 0 {
+		s.LastError = reasons[0].Reason // as long as it lasts
 	}
+	s.Suspended = reasons
 	s.Kinds = slices.DeleteFunc(w.tokens(), func(token string) bool { return missing[token] })
 	if j, ran := w.held.oldest(); j != nil && j.work != nil {
 		s.Oldest = &schema.Running{Batcher: j.lane.batcher, Seq: j.seq, For: ran}
@@ -44,6 +45,10 @@ func (w *Worker) tokens() []string { return slices.Sorted(maps.Keys(w.kinds)) }
 func (w *Worker) snapshot() *snapshot {
 	s := &snapshot{WorkerStatus: w.Status(), outstanding: w.gate.bytes()}
 	s.held, _ = w.held.counts()
+	s.datasets = make(map[string]string, len(w.kinds))
+	for token, k := range w.kinds {
+		s.datasets[token] = k.Name
+	}
 	_, _, s.lost = w.slots.load()
 	w.shelf.counts(s)
 	return s

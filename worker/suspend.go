@@ -3,14 +3,18 @@ package worker
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
-// suspended are the lanes whose data set cannot be opened on this machine. They pull no jobs; the worker tries to open
-// the data set by itself, ever more rarely, and serves again when it can. The lock guards the table.
+// suspended are the lanes whose data set cannot be opened, or not be read, on this machine. They pull no jobs; the worker
+// tries to open the data set by itself, ever more rarely, and serves again when it can. Until a job has succeeded the
+// waits go on growing. The lock guards the table.
 type suspended struct {
 	*life
 	puller *puller
@@ -47,15 +51,12 @@ func (s *suspended) suspend(l *lane, cause *machineError) {
 // reopen opens the data set of a lane as soon as that succeeds, and pulls again.
 func (s *suspended) reopen(l *lane) {
 	defer s.bell.ring()
-	for n := 1; ; n++ {
-		if s.sleep(l.ctx, time.Duration(judge.ReopenAfter(n))) != nil {
+	for {
+		if s.sleep(l.ctx, time.Duration(judge.ReopenAfter(int(l.faults.Add(1))))) != nil {
 			s.remove(l)
 			return // the lane is closed
 		}
-		_, err := l.data.acquire(l.ctx)
-		if err == nil {
-			l.data.done()
-		}
+		err := l.data.check(l.ctx)
 		if cause := (*machineError)(nil); errors.As(err, &cause) {
 			s.mu.Lock()
 			s.lanes[l] = cause
@@ -79,21 +80,29 @@ func (s *suspended) remove(l *lane) {
 	delete(s.lanes, l)
 }
 
-// trouble says what cannot be opened, and which kinds are not served for that reason: those without a lane in open that
-// can be.
-func (s *suspended) trouble(open []*lane) (text string, missing map[string]bool) {
+// reasons says why lanes in open are suspended, once for each kind, and which of those kinds are not served at all: those
+// without a lane that is.
+func (s *suspended) reasons(open []*lane) (reasons []schema.Suspension, missing map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.lanes) == 0 {
+		return nil, nil
+	}
 	serves := make(map[string]bool)
-	missing = make(map[string]bool)
 	for _, l := range open {
 		serves[l.token] = serves[l.token] || s.lanes[l] == nil
 	}
+	byKind := make(map[string]string)
+	missing = make(map[string]bool)
 	for l, cause := range s.lanes {
-		if !serves[l.token] {
-			missing[l.token] = true
-		}
-		text = max(text, cause.Error())
+		byKind[l.token] = max(byKind[l.token], clip(cause.Error(), maxReason))
+		missing[l.token] = !serves[l.token]
 	}
-	return text, missing
+	for _, token := range slices.Sorted(maps.Keys(byKind)) {
+		reasons = append(reasons, schema.Suspension{Kind: token, Reason: byKind[token]})
+	}
+	return reasons, missing
 }
+
+// maxReason bounds the text of a reason in a status, in bytes.
+const maxReason = 256

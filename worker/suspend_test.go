@@ -57,7 +57,7 @@ func TestMachineFaultIsNoVerdict(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.feed(1, 6)
-	want := "cannot open ecg: " + folder + ": no such file or directory"
+	want := "cannot open ecg: no such folder " + folder
 	for said := false; !said; {
 		msg, err := beats.NextMsg(10 * time.Second)
 		if err != nil {
@@ -135,16 +135,120 @@ func TestSuspendedLaneEnds(t *testing.T) {
 
 func TestOfMachine(t *testing.T) {
 	t.Parallel()
+	empty, full := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "b.lpcm"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for err, want := range map[error]bool{
-		&fs.PathError{Op: "open", Path: "/data", Err: syscall.ENOENT}: true,
-		&fs.PathError{Op: "open", Path: "/data", Err: syscall.EACCES}: true,
-		fmt.Errorf("open data set ecg: %w", syscall.EMFILE):           true,
-		syscall.ENOSPC:            true,
+		&fs.PathError{Op: "open", Path: "/no-mount/rec/a.lpcm", Err: syscall.ENOENT}:         true,
+		&fs.PathError{Op: "open", Path: "/no-mount/a.lpcm", Err: syscall.EACCES}:             true,
+		&fs.PathError{Op: "open", Path: filepath.Join(empty, "a.lpcm"), Err: syscall.ENOENT}: true,
+		&fs.PathError{Op: "open", Path: filepath.Join(full, "a.lpcm"), Err: syscall.ENOENT}:  false,
+		&fs.PathError{Op: "open", Path: filepath.Join(full, "a.lpcm"), Err: syscall.EACCES}:  false,
+		fmt.Errorf("open data set ecg: %w", syscall.EMFILE):                                  true,
+		syscall.ENOSPC: true,
+		syscall.EIO:    false, // a bad sector is a bad file
+		fs.ErrNotExist: false, // of what?
+		&fs.PathError{Op: "open", Path: "rec/a.lpcm", Err: syscall.ENOENT}: false,
 		fmt.Errorf("bad numbers"): false,
 		context.Canceled:          false,
 	} {
 		if got := ofMachine(err); got != want {
 			t.Errorf("%v: %v", err, got)
 		}
+	}
+}
+
+// reasonOf is why a worker does not serve a kind.
+func reasonOf(w *Worker, kind string) string {
+	for _, s := range w.Status().Suspended {
+		if s.Kind == kind {
+			return s.Reason
+		}
+	}
+	return ""
+}
+
+func TestLacks(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	for path, want := range map[string]string{
+		filepath.Join(folder, "data", "rec", "a.lpcm"): "no such folder " + filepath.Join(folder, "data"),
+		filepath.Join(folder, "data"):                  "no such folder " + filepath.Join(folder, "data"),
+		filepath.Join(folder, "a.lpcm"):                "no such file " + filepath.Join(folder, "a.lpcm"),
+		"rec/a.lpcm":                                   "no such file rec/a.lpcm",
+	} {
+		if got := lacks(fmt.Errorf("data: %w", &fs.PathError{Op: "open", Path: path, Err: syscall.ENOENT})); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	if got := lacks(&fs.PathError{Op: "write", Path: "/cache/x", Err: syscall.ENOSPC}); got != "/cache/x: no space left on device" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A disk that is full, or a mount that goes away, while jobs run is no verdict on them: they go to another worker, and
+// the machine comes back by itself, after waits that grow until a job has succeeded.
+func TestMachineFaultWhileJobsRun(t *testing.T) {
+	t.Parallel()
+	mount := t.TempDir()
+	for name, fault := range map[string]error{
+		"full disk":   &fs.PathError{Op: "write", Path: "/cache/x", Err: syscall.ENOSPC},
+		"descriptors": fmt.Errorf("open 7: %w", syscall.EMFILE),
+		"mount":       &fs.PathError{Op: "open", Path: filepath.Join(mount, "a.lpcm"), Err: syscall.ENOENT},
+		"permission":  &fs.PathError{Op: "open", Path: "/no-mount/a.lpcm", Err: syscall.EACCES},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.Run(t)
+			o := newOwner(t, s, "train", "ecg")
+			var bad atomic.Bool
+			bad.Store(true)
+			waits, gate := make(chan time.Duration, 100), make(chan struct{})
+			w, _ := start(t, s, Config{Name: "w1", Slots: 1}, func(w *Worker) {
+				w.away.sleep = func(ctx context.Context, d time.Duration) error {
+					waits <- d
+					select {
+					case <-gate:
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			}, define("ecg", func(_ context.Context, n int) (schema.Batch, error) {
+				if bad.Load() {
+					return nil, fault
+				}
+				return values(n, 1)
+			}))
+			o.feed(1, 3)
+			for n := time.Second; n <= 4*time.Second; n *= 2 {
+				if got := <-waits; got != n {
+					t.Fatalf("it waits for %v, want %v", got, n)
+				}
+				if text := reasonOf(w, o.kind()); !strings.HasPrefix(text, "cannot open ecg: ") || w.Status().LastError != text {
+					t.Errorf("status %+v", w.Status())
+				}
+				if n < 4*time.Second {
+					gate <- struct{}{}
+				}
+			}
+			natstest.Eventually(t, "the jobs are handed back", func() bool { n, _ := w.held.counts(); return n == 0 })
+			if st := w.Status(); o.queued() != 3 || st.Failed != 0 || st.Retried != 0 || len(st.Kinds) != 0 {
+				t.Fatalf("%d jobs are queued; status %+v", o.queued(), st)
+			}
+			bad.Store(false)
+			close(gate)
+			o.waitEmpty()
+			if r, _ := o.result(3); r.Kind != wire.KindBatch || r.Worker != "w1" {
+				t.Fatalf("result %+v", r)
+			}
+			if st := w.Status(); len(st.Suspended) != 0 || len(st.Kinds) != 1 {
+				t.Errorf("status %+v", st)
+			}
+			if n := w.lanes.all()[0].faults.Load(); n != 0 {
+				t.Errorf("%d faults in a row are remembered", n)
+			}
+		})
 	}
 }

@@ -5,6 +5,8 @@ package process
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -36,7 +38,8 @@ func died(err error) bool {
 // failure is an error in the data set's code.
 type failure struct {
 	text, stack string
-	kind        error // a sentinel that it matches; nil for none
+	code        string
+	kind        error // that it matches: a sentinel, or what the system said; nil for none
 }
 
 func (e *failure) Error() string { return e.text }
@@ -56,11 +59,19 @@ func readFault(dec *msgpack.Decoder) error {
 		Code    string `msgpack:"code"`
 		Message string `msgpack:"message"`
 		Stack   string `msgpack:"stack"`
+		Errno   int    `msgpack:"errno"`
+		Path    string `msgpack:"path"`
 	}
 	if err := dec.Decode(&f); err != nil {
 		return &brokenError{fmt.Errorf("%w: %w", bridge.ErrFrame, err)}
 	}
-	err := &failure{text: f.Message, stack: f.Stack}
+	err := &failure{text: f.Message, stack: f.Stack, code: f.Code}
+	if f.Errno > 0 {
+		err.kind = syscall.Errno(f.Errno)
+		if f.Path != "" {
+			err.kind = &fs.PathError{Op: "open", Path: f.Path, Err: err.kind}
+		}
+	}
 	switch f.Code {
 	case "skip":
 		return dataset.Skip(f.Message)

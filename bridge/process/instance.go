@@ -12,6 +12,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/jetbatch/jetbatch/bridge"
+	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -29,8 +30,50 @@ type instance struct {
 	params string
 
 	mu    sync.Mutex
+	print *dataset.Fingerprint // of the first process that opened it; nil before
 	ahead map[string]following // what follows a state
 	order []string             // the states of ahead, oldest first; some may be gone from there
+}
+
+// Fingerprint is what the first process that opened the data set says of its data.
+func (i *instance) Fingerprint(context.Context) (dataset.Fingerprint, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return *i.print, nil
+}
+
+// sees compares what a process that opened the data set says of its data with what the first said.
+func (i *instance) sees(print dataset.Fingerprint) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.print == nil {
+		i.print = &print
+	}
+	if i.print.Digest != print.Digest {
+		return errors.New("its data changed since it was opened")
+	}
+	return nil
+}
+
+// readFingerprint reads what a data set says of its data: nil for nothing.
+func readFingerprint(dec *msgpack.Decoder) (print dataset.Fingerprint, err error) {
+	var said *struct {
+		Digest  string      `msgpack:"digest"`
+		Parts   [][2]string `msgpack:"parts"`
+		Ignore  []string    `msgpack:"ignore"`
+		Summary string      `msgpack:"summary"`
+	}
+	if err := dec.Decode(&said); err != nil {
+		return print, &brokenError{fmt.Errorf("%w: fingerprint: %w", bridge.ErrFrame, err)}
+	}
+	if said == nil {
+		return print, nil
+	}
+	print = dataset.Fingerprint{Digest: said.Digest, Ignore: said.Ignore, Summary: said.Summary}
+	for _, p := range said.Parts {
+		print.Parts = append(print.Parts, dataset.Part{Name: p[0], Value: p[1]})
+	}
+	return print, nil
 }
 
 // following is a step of the iterator.

@@ -75,6 +75,8 @@ func serve(how string) error {
 			if request[3] == `"bad"` {
 				answer = fault("bad_params", "no such parameters")
 			}
+		case "fingerprint":
+			answer = fingerprint(request[2])
 		case "start":
 			answer = append(answer, []byte{0})
 		case "next":
@@ -95,6 +97,23 @@ func serve(how string) error {
 			return err
 		}
 	}
+}
+
+// fingerprint is the content of the file that the environment names, if it does.
+func fingerprint(any) []any {
+	path := os.Getenv("JETBATCH_TEST_DATA")
+	if path == "" {
+		return []any{"ok", nil}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return []any{"error", map[string]any{
+			"code": "error", "message": "FileNotFoundError", "errno": int(syscall.ENOENT), "path": path,
+		}}
+	}
+	return []any{"ok", map[string]any{
+		"digest": string(data), "parts": [][2]string{{"recordings", string(data)}}, "ignore": []string{"dir"}, "summary": "kept all",
+	}}
 }
 
 // Jobs at which something happens.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
@@ -225,7 +226,7 @@ func (s *Set) release(p *proc, useless bool) {
 	}
 }
 
-// ready opens the instance in the process.
+// ready opens the instance in the process, on the data that it was opened on first.
 func (s *Set) ready(ctx context.Context, p *proc, i *instance) error {
 	if p.opened[i.handle] {
 		return nil
@@ -233,8 +234,33 @@ func (s *Set) ready(ctx context.Context, p *proc, i *instance) error {
 	_, err := p.call(ctx, "open", i.handle, i.params)
 	if err == nil {
 		p.opened[i.handle] = true
+		err = s.look(ctx, p, i)
 	}
-	return err
+	if err == nil || broken(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", kind.ErrUnopened, err)
+}
+
+// look asks a process that has opened the instance for its fingerprint, and has it closed there if that is another than
+// before.
+func (s *Set) look(ctx context.Context, p *proc, i *instance) error {
+	dec, err := p.call(ctx, "fingerprint", i.handle)
+	var print dataset.Fingerprint
+	if err == nil {
+		print, err = readFingerprint(dec)
+	} else if f := (*failure)(nil); errors.As(err, &f) && f.code == "bad_request" {
+		err = nil // a program that knows of no fingerprints
+	}
+	if err == nil {
+		err = i.sees(print)
+	}
+	if err == nil || broken(err) {
+		return err
+	}
+	delete(p.opened, i.handle)
+	_, failed := p.call(ctx, "close", i.handle)
+	return errors.Join(err, failed)
 }
 
 func (s *Set) open(ctx context.Context, params json.RawMessage) (dataset.Bytes, error) {

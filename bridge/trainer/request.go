@@ -26,6 +26,7 @@ type openRequest struct {
 	Retain      int     `msgpack:"retain"`
 	IdleTimeout float64 `msgpack:"idle_timeout"` // seconds
 	TakeOver    bool    `msgpack:"take_over"`
+	Accept      bool    `msgpack:"accept_change"`
 	InOrder     bool    `msgpack:"in_order"`
 	Timeout     float64 `msgpack:"timeout"` // seconds, 0 for no end
 }
@@ -33,7 +34,7 @@ type openRequest struct {
 func (r *openRequest) config() client.Config {
 	cfg := client.Config{
 		Name: r.Name, Dataset: r.Dataset, Window: r.Window, WindowBytes: r.WindowBytes, Retain: r.Retain,
-		IdleTimeout: seconds(r.IdleTimeout), TakeOver: r.TakeOver,
+		IdleTimeout: seconds(r.IdleTimeout), TakeOver: r.TakeOver, AcceptChange: r.Accept,
 	}
 	if r.Params != "" {
 		cfg.Params = json.RawMessage(r.Params)

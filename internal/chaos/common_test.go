@@ -9,7 +9,17 @@ import (
 // sequenceName is the name of the data set that all tiers iterate.
 const sequenceName = "sequence"
 
-func sequenceDefinition() dataset.Definition { return testset.Define(sequenceName, nil) }
+func sequenceDefinition() dataset.Definition {
+	return testset.Define(sequenceName, &testset.Hooks{Data: rightData})
+}
+
+// rightData is what a schedule's data are; half of the schedules have a data set without a fingerprint.
+func rightData(p testset.Params) string {
+	if p.Salt%2 == 1 {
+		return ""
+	}
+	return "93"
+}
 
 // newOracle is the oracle of what all tiers iterate.
 func newOracle(p testset.Params, from schema.State) *testset.Oracle {

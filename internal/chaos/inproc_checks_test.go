@@ -338,7 +338,7 @@ func (w *world) stored(rec *wire.Record, r *wire.Result) error {
 	if err := (schema.State{Data: r.Prev}).Decode(&s); err != nil {
 		return err
 	}
-	reference, err := testset.Open(context.Background(), w.plan.Params, nil)
+	reference, err := testset.Open(context.Background(), w.plan.Params, &testset.Hooks{Data: rightData})
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ type endpoint struct {
 	name   string
 	number int    // of all there were
 	role   string // worker, coordinator or client
+	host   host   // that the role runs on
 
 	mu     sync.Mutex
 	links  map[*link]bool

@@ -22,6 +22,7 @@ type storm struct {
 	ctx context.Context
 	old []byte // a record of earlier
 
+	ailing  *rand.Rand     // of the faults of hosts
 	pending sync.WaitGroup // ends of faults
 }
 
@@ -50,6 +51,7 @@ func (s *storm) rage(ctx context.Context) {
 		case <-time.After(gap):
 		}
 		s.fault()
+		s.sicken()
 	}
 }
 

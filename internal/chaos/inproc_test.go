@@ -302,10 +302,10 @@ func (w *world) schedule(t *trainer) error {
 		return err
 	}
 	defer t.close()
-	rng := w.plan.rand(1)
+	rng, ailing := w.plan.rand(1), w.plan.rand(7)
 	for i := range storms {
 		t.calm = false
-		s := &storm{w: w, t: t, rng: rng}
+		s := &storm{w: w, t: t, rng: rng, ailing: ailing}
 		ctx, end := context.WithCancel(context.Background())
 		over := make(chan struct{})
 		go func() {

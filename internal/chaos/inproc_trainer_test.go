@@ -211,7 +211,7 @@ func (t *trainer) ahead(n int) schema.State {
 	if state.IsZero() || state.Decode(&s) != nil {
 		return state
 	}
-	set, err := testset.Open(context.Background(), t.w.plan.Params, nil)
+	set, err := testset.Open(context.Background(), t.w.plan.Params, &testset.Hooks{Data: rightData})
 	if err != nil {
 		return state
 	}

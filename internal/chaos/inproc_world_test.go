@@ -40,6 +40,7 @@ type world struct {
 	roles  []*role
 	born   int
 	faults map[string]int
+	stale  bool // the next worker's host has a stale copy of the data
 }
 
 // rule is a fault that messages meet for a while.
@@ -102,7 +103,11 @@ func (w *world) endpoint(kind string) *endpoint {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.born++
-	return &endpoint{w: w, name: fmt.Sprintf("%s-%d", kind, w.born), number: w.born, role: kind, links: make(map[*link]bool)}
+	e := &endpoint{w: w, name: fmt.Sprintf("%s-%d", kind, w.born), number: w.born, role: kind, links: make(map[*link]bool)}
+	if kind == "worker" && w.stale {
+		w.stale, e.host.ails = false, staleCopy
+	}
+	return e
 }
 
 func (w *world) logger(e *endpoint) *slog.Logger {
@@ -183,7 +188,7 @@ func (w *world) run(ctx context.Context, e *endpoint, nc *nats.Conn) error {
 		}
 		cfg.Direct, cfg.DirectAdvertise = workerAddress(e.name), t.address()
 	}
-	wk, err := worker.New(nc, cfg, sequenceDefinition())
+	wk, err := worker.New(nc, cfg, e.host.definition())
 	if err != nil {
 		return err
 	}

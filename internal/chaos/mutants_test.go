@@ -54,8 +54,8 @@ var mutants = []mutant.Mutant{
 		"	case !same && req.Mode != wire.ModeOpen:", "	case false:",
 	), mutant.In(
 		"client/credit.go",
-		"func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {\n",
-		"func (s *seat) displaced(id string, begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
+		"func displaced(id string, begun bool, said *wire.CreditReply) bool {\n",
+		"func displaced(id string, begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
 	)),
 	mutant.New("a late head is not looked after", mutant.In(
 		"coordinator/internal/owner/late.go",
@@ -90,6 +90,18 @@ var mutants = []mutant.Mutant{
 	mutant.New("what came from a worker is not compared with its digest", mutant.In(
 		"client/fetch.go",
 		"		if err == nil && digest != res.Digest {", "		if false && digest != res.Digest {",
+	)),
+	mutant.New("a machine's fault is judged as the job's", mutant.In(
+		"worker/internal/judge/judge.go",
+		"	case OfMachine:\n		return Return", "	case OfMachine:\n		return CommitFault",
+	)),
+	mutant.New("nobody notices a stale copy", mutant.In(
+		"worker/dataset.go",
+		"return o.origin == \"\" || ", "return o.origin != \"\" || ",
+	)),
+	mutant.New("a suspended lane never comes back", mutant.In(
+		"worker/suspend.go",
+		"		s.puller.start(l)\n", "",
 	)),
 	mutant.New("the collector deletes what the record names", mutant.In(
 		"coordinator/collector.go",

@@ -40,6 +40,12 @@ type Fingerprinter interface {
 	Fingerprint(ctx context.Context) (Fingerprint, error)
 }
 
+// Rebaser is an Instance that may know where a position of another origin goes on in its own; ErrNoRebase if it does not
+// after all. was is nil for one that nobody knows any more.
+type Rebaser interface {
+	Rebase(state []byte, was *Origin) (rebased []byte, err error)
+}
+
 // Opened is an Instance with what it was opened on.
 type Opened struct {
 	Instance
@@ -66,7 +72,10 @@ var (
 	ErrNoStart    = errors.New("the data set has no Start, so a state must be given")
 	ErrBadParams  = errors.New("bad parameters")
 	ErrWrongState = errors.New("not a state of this data set")
+	ErrNoRebase   = errors.New("the data set does not say what a position means on other data")
 	ErrWrongData  = errors.New("the state is of other parameters or data")
+	// ErrUnopened is of an instance that finds out late, when it makes a batch, that it cannot be opened.
+	ErrUnopened = errors.New("the data set cannot be opened")
 )
 
 // PanicError is a panic in the author's code. It does not unwrap to an error that was panicked with: a panic is never

@@ -23,6 +23,8 @@ const (
 type Fingerprint struct {
 	Digest string
 	Parts  []Part
+	// Summary is a line about the data, for people.
+	Summary string
 	// Ignore names parameters that change neither order nor content.
 	Ignore []string
 }
@@ -36,10 +38,12 @@ type Part struct {
 // Origin is what the positions of an opened data set count in. Digest tells origins apart; the rest tells people how two
 // of them differ.
 type Origin struct {
-	Digest string `json:"digest"` // of all the others, in full length
+	Digest string `json:"digest"` // of data, parameters and parts, in full length
 	Data   string `json:"data"`   // digest of the fingerprint; empty if the data set has none
 	Params []Part `json:"params,omitempty"`
 	Parts  []Part `json:"parts,omitempty"`
+
+	Summary string `json:"summary,omitempty"` // of the data, for people; no part of the digest
 }
 
 // OriginOf is the origin of a data set that was opened with these parameters. A parameter that has its zero value is as
@@ -72,7 +76,7 @@ func (k *Kind) OriginOf(ctx context.Context, inst Instance, params json.RawMessa
 		data := sha256.Sum256([]byte(print.Digest))
 		o.Data = hex.EncodeToString(data[:16])
 	}
-	o.Params, o.Parts = bounded(o.Params), bounded(print.Parts)
+	o.Params, o.Parts, o.Summary = bounded(o.Params), bounded(print.Parts), clip(print.Summary)
 	return o, nil
 }
 

@@ -66,6 +66,7 @@ type Job struct {
 // Hooks are a test's way into a set of its own process; each may be nil, and is called from several goroutines.
 type Hooks struct {
 	Open        func(context.Context, Params) error           // before a set is opened
+	Data        func(Params) string                           // the data that is opened, where Params.Data names no file
 	Start       func() error                                  // before Start returns
 	Next        func(Position, *Job, *Position) error         // with what Next is about to return
 	Materialize func(context.Context, Params, Job) error      // before a batch is made
@@ -95,6 +96,9 @@ func Open(ctx context.Context, p Params, hooks *Hooks) (*Set, error) {
 		}
 	}
 	s := &Set{Params: p, hooks: *hooks}
+	if hooks.Data != nil {
+		s.data = hooks.Data(p)
+	}
 	if p.Data != "" {
 		text, err := os.ReadFile(p.Data)
 		if err != nil {

@@ -82,6 +82,14 @@ type Record struct {
 	Error   *schema.Fault `json:"error,omitempty"`   // why the phase is failed
 
 	Takeovers *Takeovers `json:"takeovers,omitempty"` // from owners that died; nil for none
+	Handed    bool       `json:"handed,omitempty"`    // to Owner, by one that could not feed it; until Owner knows
+	Unfed     []Unfed    `json:"unfed,omitempty"`     // who could not lately; the latest last
+}
+
+// Unfed is a coordinator that could not open a batcher's data set, or had other data than the run.
+type Unfed struct {
+	Coordinator string    `json:"coordinator"`
+	At          time.Time `json:"at"`
 }
 
 // SpecDigest identifies what the generation in the record is of: the spec, and the data that it was begun on. Each job
@@ -258,6 +266,7 @@ type Lane struct {
 	Gen     string `json:"gen"`
 	Kind    string `json:"kind"`            // kind token
 	Floor   uint64 `json:"floor,omitempty"` // results up to here are of no use to anybody
+	Workers int    `json:"workers"`         // live ones that serve the kind; a job's error is confirmed by a second one
 	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
 }
 

@@ -148,6 +148,11 @@ func TimeoutSubject(batcher, gen string, seq uint64, k int) string {
 	return ChunkSubject(batcher, gen, seq, "timeout", k)
 }
 
+// FailureSubject is where the k-th failure of a job is marked that another worker is to confirm, k from 1.
+func FailureSubject(batcher, gen string, seq uint64, k int) string {
+	return ChunkSubject(batcher, gen, seq, "failure", k)
+}
+
 // UploadSubject is where a worker hears [Upload].
 func UploadSubject(worker string) string { return joinSubject(UploadPrefix, worker) }
 

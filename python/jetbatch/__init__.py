@@ -16,7 +16,7 @@ from ._codec import pack, unpack
 from ._embedded import embedded
 from ._state import State
 from ._version import __version__
-from .dataset import Dataset, Permanent, Skip, traceparent
+from .dataset import Dataset, Fingerprint, Permanent, Skip, traceparent
 from .errors import (
     BadConfig,
     BadParams,
@@ -35,6 +35,7 @@ from .errors import (
     IteratorFailed,
     IteratorStalled,
     JobError,
+    JobTimeout,
     JobTooLarge,
     MaterializeFailed,
     MemoryFull,
@@ -50,6 +51,7 @@ from .errors import (
     Unavailable,
     UnknownDataset,
     VersionMismatch,
+    WrongData,
     WrongState,
 )
 
@@ -68,11 +70,13 @@ __all__ = [
     "Disconnected",
     "EndOfData",
     "Error",
+    "Fingerprint",
     "Forked",
     "InUse",
     "IteratorFailed",
     "IteratorStalled",
     "JobError",
+    "JobTimeout",
     "JobTooLarge",
     "MaterializeFailed",
     "MemoryFull",
@@ -94,6 +98,7 @@ __all__ = [
     "Unavailable",
     "UnknownDataset",
     "VersionMismatch",
+    "WrongData",
     "WrongState",
     "__version__",
     "connect",

@@ -224,6 +224,7 @@ class Service:
         retain: int = 0,
         idle_timeout: float = 0.0,
         take_over: bool = False,
+        accept_change: bool = False,
         in_order: bool = False,
         timeout: Optional[float] = None,
     ) -> Batcher:
@@ -231,7 +232,7 @@ class Service:
 
         ``params`` are the data set's parameters. Zero is the default for the others: a window of 2 x worker slots + 1
         batches and at most 1 GiB; half of it retained, -1 for none; 600 s of idleness until the service forgets the
-        batcher. ``in_order`` delivers the good batches before a bad one first, instead of failing at once. Waits
+        batcher. ``accept_change`` lets a state of other parameters or data go on. ``in_order`` delivers the good batches before a bad one first, instead of failing at once. Waits
         ``timeout`` seconds for a coordinator, without end by default.
         """
         merged = {**self._defaults, **(params or {})}
@@ -244,6 +245,7 @@ class Service:
             "retain": retain,
             "idle_timeout": float(idle_timeout),
             "take_over": take_over,
+            "accept_change": accept_change,
             "in_order": in_order,
             "timeout": float(timeout or 0.0),
         }

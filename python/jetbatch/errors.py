@@ -71,6 +71,13 @@ class WrongState(Error):
     code = "wrong_state"
 
 
+class WrongData(Error):
+    """The state is of other parameters or data than the batcher's; the text names what differs. Open the batcher as it
+    was, or with ``accept_change=True`` if the change is meant."""
+
+    code = "wrong_data"
+
+
 class StateTooLarge(Error):
     """The state has more than 16 KiB encoded."""
 
@@ -201,6 +208,12 @@ class JobTooLarge(JobError):
     """The job does not fit one NATS message."""
 
     code = "job_too_large"
+
+
+class JobTimeout(JobError):
+    """A job ran into its deadline three times: raise ``--job-timeout`` or make it smaller."""
+
+    code = "job_timeout"
 
 
 class PoisonJob(JobError):

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Mapping, Tuple, Type
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type
 
 from . import dataset, errors
 from ._codec import pack, unpack
@@ -61,6 +61,18 @@ class Opened:
         if start is None or getattr(start, "__func__", None) is dataset.Dataset.start:
             raise _NoStart("the data set has no start, so a state must be given")
         return _state(start())
+
+    def fingerprint(self) -> Optional[Dict[str, Any]]:
+        """What the data set says of its data."""
+        said = getattr(self.data, "fingerprint", lambda: None)()
+        if said is None:
+            return None
+        return {
+            "digest": str(said.digest),
+            "parts": [[str(name), str(value)] for name, value in said.parts.items()],
+            "ignore": [str(name) for name in said.ignore],
+            "summary": str(said.summary),
+        }
 
     def step(self, state: bytes) -> Tuple[bytes, bytes]:
         """The job after a state, and the state after it."""
@@ -137,6 +149,8 @@ class Server:
             self._opened[handle] = Opened(self._kind, args[0])
             return ()
         opened = self._opened[handle]
+        if op == "fingerprint":
+            return (_no_end(opened.fingerprint),)
         if op == "start":
             return (_no_end(opened.start),)
         if op == "next":
@@ -158,7 +172,7 @@ def _no_end(call: Callable[[], Any]) -> Any:
         raise RuntimeError("StopIteration, which only next may raise") from err
 
 
-def _fault(err: BaseException) -> Dict[str, str]:
+def _fault(err: BaseException) -> Dict[str, Any]:
     code = err.code if isinstance(err, errors.Error) else "error"
     if isinstance(err, errors.StateNotCanonical):
         code = "permanent"
@@ -166,7 +180,12 @@ def _fault(err: BaseException) -> Dict[str, str]:
         str(err) if isinstance(err, dataset.Skip) else "".join(traceback.format_exception_only(type(err), err)).strip()
     )
     stack = "".join(traceback.format_exception(type(err), err, err.__traceback__))
-    return {"code": code, "message": _clip(text, _MAX_TEXT), "stack": _clip(stack, _MAX_STACK)}
+    fault: Dict[str, Any] = {"code": code, "message": _clip(text, _MAX_TEXT), "stack": _clip(stack, _MAX_STACK)}
+    if isinstance(err, OSError) and err.errno:
+        fault["errno"] = err.errno
+        if isinstance(err.filename, (str, bytes)):
+            fault["path"] = os.path.abspath(os.fsdecode(err.filename)).encode(errors="replace").decode()
+    return fault
 
 
 def _clip(text: str, most: int) -> str:

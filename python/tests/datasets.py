@@ -145,3 +145,24 @@ KINDS = [
     {"list": [1.5, 2.5], "number": 3},
     {},
 ]
+
+
+class Recorded(jetbatch.Dataset):
+    """As many recordings as a file says when it is opened."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        with open(params["file"]) as f:
+            self.recordings = f.read()
+
+    def fingerprint(self) -> jetbatch.Fingerprint:
+        n = self.recordings
+        return jetbatch.Fingerprint(n, parts={"recordings": n}, ignore=["file"], summary=f"kept all {n}")
+
+    def start(self) -> Any:
+        return 0
+
+    def next(self, state: Any) -> Tuple[Any, Any]:
+        return state, state + 1
+
+    def materialize(self, job: Any) -> Mapping[str, Any]:
+        return {"n": np.array([job, int(self.recordings)])}

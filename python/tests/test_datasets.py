@@ -278,3 +278,25 @@ def test_workers_come_and_go(tmp_path: Path) -> None:
         assert workers[0].end(signal.SIGTERM) == 0, workers[0].log.read_text()
     finally:
         up.end()
+
+
+def test_state_of_other_data(service: jetbatch.Service, tmp_path: Path) -> None:
+    file = tmp_path / "recordings"
+    file.write_text("93")
+    params = {"file": str(file)}
+    with service.open("recorded", dataset="recorded", params=params, timeout=30) as b:
+        step = b.take(None, timeout=60)
+        assert list(step["n"]) == [0, 93]
+        state = step.next
+        assert b.status()["data"] == "kept all 93"
+    file.write_text("96")
+    with service.open("recorded-refused", dataset="recorded", params=params, timeout=30) as b:
+        with pytest.raises(jetbatch.WrongData, match="recordings was 93 and is 96"):
+            b.take(state, timeout=60)
+    with service.open("recorded-on", dataset="recorded", params=params, accept_change=True, timeout=30) as b:
+        assert list(b.take(state, timeout=60)["n"]) == [1, 96]
+
+
+def test_missing_folder_is_named(service: jetbatch.Service, tmp_path: Path) -> None:
+    with pytest.raises(jetbatch.Error, match="No such file or directory"):
+        service.open("nowhere", dataset="recorded", params={"file": str(tmp_path / "no" / "file")}, timeout=30)

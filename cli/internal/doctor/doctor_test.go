@@ -40,6 +40,17 @@ func TestMain(m *testing.M) {
 // quiet keeps denials off standard error.
 var quiet = nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
 
+// A machine that leaves jobs to others is named, with what it lacks.
+func TestSuspendedWorker(t *testing.T) {
+	t.Parallel()
+	e := &examination{state: fleet.Status{Workers: []schema.WorkerStatus{
+		{Worker: "a", Slots: 2, Kinds: []string{"ecg-v1-w2"}},
+		{Worker: "b", Slots: 2, Suspended: []schema.Suspension{{Kind: "ecg-v1-w2", Reason: "cannot open ecg: no such folder /data"}}},
+	}}}
+	e.workers()
+	expect(t, e.findings, Warning, "workers: worker b: cannot open ecg: no such folder /data")
+}
+
 // deployment is one with two coordinators and a worker that say what they would if all were well.
 func deployment(nc *nats.Conn) Deployment {
 	return Deployment{Conn: nc, Version: wire.Release, Overview: func(context.Context) (fleet.Status, error) {

@@ -74,6 +74,10 @@ func (e *examination) workers() {
 	slots, failing := 0, 0
 	for _, w := range e.state.Workers {
 		slots += w.Slots
+		for _, s := range w.Suspended {
+			e.find(Warning, "workers", fmt.Sprintf("worker %s: %s", w.Worker, s.Reason),
+				"mend that machine: its jobs go to others, and it tries again by itself")
+		}
 		if w.Failed > 0 {
 			failing++
 		}
@@ -99,6 +103,9 @@ func (e *examination) workers() {
 // batcher looks at how one of them runs.
 func (e *examination) batcher(b schema.Status) {
 	name := "batcher " + b.Batcher
+	if b.Data != "" {
+		e.find(OK, "batchers", fmt.Sprintf("%s: %s", name, b.Data), "")
+	}
 	switch {
 	case b.Error != nil:
 		e.find(Warning, "batchers", name+" "+fleet.Failure(b.Error), "docs/OPERATIONS.md, Symptoms; then start it again from its last state")

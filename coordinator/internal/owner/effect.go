@@ -34,6 +34,13 @@ type (
 		From   string
 	}
 
+	// Rebase asks an opened data set where a state of another origin goes on in its own, and ends in Rebased.
+	Rebase struct {
+		Serial uint64
+		From   string
+		State  []byte
+	}
+
 	// Release gives up what was opened under a serial number.
 	Release struct{ Serial uint64 }
 
@@ -156,6 +163,7 @@ func (Retire) effect()       {}
 func (Confirm) effect()      {}
 func (Open) effect()         {}
 func (Compare) effect()      {}
+func (Rebase) effect()       {}
 func (Release) effect()      {}
 func (FirstState) effect()   {}
 func (Ready) effect()        {}

@@ -109,6 +109,15 @@ type (
 		Differences []string
 	}
 
+	// Rebased says where a state of another origin goes on. Refusal says why it does not; Unsaid, that the data set does
+	// not know, so that the state is taken as it is.
+	Rebased struct {
+		Serial  uint64
+		State   []byte
+		Refusal string
+		Unsaid  bool
+	}
+
 	// FirstKnown is the data set's first state, or why there is none.
 	FirstKnown struct {
 		Serial uint64
@@ -221,6 +230,7 @@ func (Retired) event()       {}
 func (Confirmed) event()     {}
 func (Opened) event()        {}
 func (Compared) event()      {}
+func (Rebased) event()       {}
 func (FirstKnown) event()    {}
 func (Readied) event()       {}
 func (Made) event()          {}

@@ -143,6 +143,10 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 		if o.data.compared(e) {
 			o.recovery.retryAt = now
 		}
+	case Rebased:
+		if a := o.requests.asking; a != nil && a.rebasing == e.Serial {
+			a.rebasing, a.rebased = 0, &e
+		}
 	case FirstKnown:
 		o.data.firstKnown(e)
 	case Readied:

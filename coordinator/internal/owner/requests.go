@@ -24,11 +24,13 @@ type asking struct {
 	ready    bool      // a generation can be made now
 	making   bool      // the generation is in the record and its store is being made
 
-	over     bool   // sit: the run before is over
-	differs  bool   // sit: it is of another spec
-	changed  string // how the data differ from those that the data set has now
-	before   lane   // the generation before
-	position uint64 // seek: of the state that is held
+	over     bool     // sit: the run before is over
+	differs  bool     // sit: it is of another spec
+	changed  string   // how the data differ from those that the data set has now
+	before   lane     // the generation before
+	rebasing uint64   // seek: the data set that is asked for rebased; 0 for none
+	rebased  *Rebased // seek: where the state goes on
+	position uint64   // seek: of the state that is held
 	failure  *schema.Fault
 }
 

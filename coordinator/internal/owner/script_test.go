@@ -240,6 +240,9 @@ func (s *script) event(name string, w words) (Event, error) {
 	case "compared":
 		n, err := strconv.ParseUint(strings.TrimPrefix(first, "#"), 10, 64)
 		return Compared{n, w.named["from"], []string{w.named["says"]}}, err
+	case "rebased":
+		n, err := strconv.ParseUint(strings.TrimPrefix(first, "#"), 10, 64)
+		return Rebased{n, []byte(w.named["state"]), w.named["refusal"], w.has("unsaid")}, err
 	case "opened", "begun":
 		return s.opened(name, first, w)
 	case "ready":
@@ -398,6 +401,8 @@ func (s *script) show(e Effect) string {
 		say("open #%d %s%s", e.Serial, e.Spec.Dataset, e.Spec.Params)
 	case Compare:
 		say("compare #%d with %s", e.Serial, e.From)
+	case Rebase:
+		say("rebase %s of %s on #%d", e.State, e.From, e.Serial)
 	case Release:
 		say("release #%d", e.Serial)
 	case FirstState:

@@ -2,6 +2,7 @@ package owner
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,9 @@ func (s *seats) seek(now time.Time, a *asking) {
 	}
 	if s.refusesOrigin(a, d) {
 		return
+	}
+	if a.rebased != nil && !a.rebased.Unsaid {
+		state = a.rebased.State
 	}
 	if g := s.feeder.gen; g != nil && req.Mode == wire.ModeSeek {
 		switch {
@@ -192,10 +196,20 @@ func (s *seats) refusesOrigin(a *asking, d *data) bool {
 	}
 	a.changed = strings.Join(differences, "; ")
 	if a.seat.AcceptChange {
-		return false
+		switch {
+		case a.rebased == nil && a.rebasing == 0:
+			a.rebasing = d.serial
+			s.out.emit(Rebase{d.serial, at.Origin, at.Data})
+			return true
+		case a.rebased == nil:
+			return true
+		case a.rebased.Refusal == "":
+			return false
+		}
+		differences = append(slices.Clone(differences), "the state means nothing there: "+a.rebased.Refusal)
 	}
 	s.requests.confirm(ReplySeat{a.token, wire.SeatReply{Differences: differences, Fault: &schema.Fault{
-		Code: schema.CodeWrongData, Message: fmt.Sprintf("the state is of other parameters or data: %s", a.changed),
+		Code: schema.CodeWrongData, Message: "the state is of other parameters or data: " + strings.Join(differences, "; "),
 	}}})
 	return true
 }
@@ -204,7 +218,11 @@ func (s *seats) refusesOrigin(a *asking, d *data) bool {
 func (a *asking) warnings(d *data) []string {
 	switch s := a.seat.State; {
 	case a.changed != "":
-		return []string{"the state is of other parameters or data, which was accepted: " + a.changed}
+		list := []string{"the state is of other parameters or data, which was accepted: " + a.changed}
+		if a.rebased != nil && a.rebased.Unsaid {
+			list = append(list, "the data set does not say what a position means on other data; it was taken as it is")
+		}
+		return list
 	case s.Dataset != "" && s.Origin == "" && d.origin != "":
 		return []string{"the state does not say which parameters and data it is of, so that they were not checked"}
 	}

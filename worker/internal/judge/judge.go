@@ -12,6 +12,9 @@ const MaxStarts = 3
 // MaxTimeouts is how many lone attempts may run into their deadline before the job is convicted.
 const MaxTimeouts = 3
 
+// OwnerSilence is after how long without a word of the owner nothing is known of other workers.
+const OwnerSilence = 3 * s
+
 const (
 	ms = 1e6
 	s  = 1e9
@@ -22,6 +25,10 @@ const (
 
 	firstLook   = 3 * s / 2
 	longestLook = 10 * s
+
+	soleAfter     = 5 * s
+	longestRefuse = 2 * s
+	refuseStep    = 100 * ms
 
 	firstReopen   = 1 * s
 	longestReopen = 30 * s
@@ -48,6 +55,19 @@ func LookAfter(n int) int64 { return min(int64(firstLook)<<min(n, 8), longestLoo
 // ReopenAfter is how long to wait before the n-th try to open a data set that this machine could not open, n from 1.
 func ReopenAfter(n int) int64 { return min(int64(firstReopen)<<min(n-1, 8), longestReopen) }
 
+// Sole reports whether a worker may judge a job that no other has seen fail: it has been the only one for long, since
+// the job failed here first. alone is since when it has been, 0 for not.
+func Sole(now, failed, alone int64) bool { return alone > 0 && now-max(failed, alone) >= soleAfter }
+
+// PassFor is for how long a job that failed here stays away from everybody, so that another worker that asks gets it and
+// not this one. alone is as in [Sole]: then there is nobody else, until it may judge.
+func PassFor(now, failed, alone int64, deliveries uint64) int64 {
+	if alone > 0 {
+		return max(max(failed, alone)+soleAfter-now, refuseStep)
+	}
+	return min(int64(deliveries-1)*refuseStep, longestRefuse)
+}
+
 // Mine reports whether a delivery was heartbeat all the time, so that no other worker can have its job. missed says
 // that an earlier heartbeat came too late.
 func Mine(now, beaten, ackWait int64, missed bool) bool { return !missed && now-beaten <= ackWait }
@@ -69,11 +89,12 @@ type Failure int
 
 // The kinds of failure.
 const (
-	NoFailure Failure = iota
-	OfJob             // the data set's error, or a verdict such as poison
-	Foreign           // the job is of a data set or version that the worker does not have
-	Unmarked          // the start of a suspect could not be marked
-	OfMachine         // the data set cannot be opened here
+	NoFailure   Failure = iota
+	OfJob               // the data set's error, confirmed, or a verdict such as poison
+	Unconfirmed         // the data set's error, which another worker is to confirm
+	Foreign             // the job is of a data set or version that the worker does not have
+	Unmarked            // the start of a suspect could not be marked
+	OfMachine           // the data set cannot be opened here
 )
 
 // Execution is what is known of an execution that has ended.
@@ -94,6 +115,7 @@ const (
 	Return                    // hand the job back
 	ReturnLater               // hand it back, to be delivered after a while
 	ReturnFar                 // hand it back, to be delivered to others first
+	PassOn                    // hand it back, to be tried by another worker and by no other than that
 	NotStored                 // act on the store's refusal
 	Release                   // say nothing: the job is another worker's
 )
@@ -120,6 +142,8 @@ func Decide(e Execution) Action {
 		return NotStored
 	case OfMachine:
 		return Return
+	case Unconfirmed:
+		return PassOn
 	}
 	return CommitFault
 }

@@ -1,0 +1,90 @@
+package coordinator_test
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// mount is a folder that may be away; without it no data set opens.
+type mount struct{ away atomic.Bool }
+
+func (m *mount) hooks() *hooks {
+	return &hooks{open: func(params) error {
+		if m.away.Load() {
+			return &fs.PathError{Op: "open", Path: "/data", Err: syscall.ENOENT}
+		}
+		return nil
+	}}
+}
+
+// A run whose coordinator cannot open its data set goes to one that can, whenever there is one, and waits with a reason
+// while there is none. It never fails.
+func TestRunGoesToACoordinatorThatCanOpen(t *testing.T) {
+	c := setup(t)
+	var bad mount
+	bad.away.Store(true)
+	unfed := func(s schema.Status) bool {
+		return strings.HasPrefix(s.Waiting, "coordinator bad cannot open data set count: ")
+	}
+	first := c.coordinate(coordinator.Config{Name: "first"}, new(mount).hooks())
+	r := c.reader("train")
+	r.run(2)
+	c.coordinate(coordinator.Config{Name: "bad"}, bad.hooks())
+	first.kill(t)
+	r.wait("the run waits for a coordinator that can", func(s schema.Status) bool {
+		return s.Owner == "bad" && unfed(s)
+	})
+	good := c.coordinate(coordinator.Config{Name: "good"}, new(mount).hooks())
+	r.wait("the other feeds it", func(s schema.Status) bool { return s.Owner == "good" && s.Fed > s.Taken })
+	r.work(1)
+	r.credit(3)
+	good.kill(t)
+	r.wait("the first has it again", func(s schema.Status) bool { return s.Owner == "bad" && unfed(s) })
+	bad.away.Store(false)
+	r.wait("it comes back by itself", func(s schema.Status) bool { return s.Owner == "bad" && s.Fed > s.Taken && !unfed(s) })
+	if rec, ok := r.record(); !ok || rec.Phase != schema.PhaseRunning || rec.Handed || rec.Gen != r.reply.Gen {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// A trainer's Open goes to a coordinator that can open the data set, and what none can is refused by the last of them.
+func TestOpenGoesToACoordinatorThatCan(t *testing.T) {
+	c := setup(t)
+	var bad mount
+	bad.away.Store(true)
+	c.coordinate(coordinator.Config{Name: "bad"}, bad.hooks())
+	c.coordinate(coordinator.Config{Name: "good"}, &hooks{open: func(p params) error {
+		if p.Shift == 7 {
+			return fmt.Errorf("7 is no shift")
+		}
+		return nil
+	}})
+	natstest.Eventually(t, "the good one answers", func() bool {
+		_, err := c.nc.Request(wire.CoordinatorPrefix+".good.overview", nil, time.Second)
+		return err == nil
+	})
+	for i := range 12 {
+		r := c.reader(fmt.Sprint("train-", i))
+		r.start(0)
+		if s := r.status(); s.Owner != "good" || s.Phase != schema.PhaseRunning {
+			t.Errorf("status %+v", s)
+		}
+	}
+	r := c.reader("typo")
+	r.params = []byte(`{"shift":7}`)
+	began := time.Now()
+	expectFault(t, r.try(r.request(wire.ModeOpen, schema.State{})).Fault, schema.CodeBadParams)
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("refused after %v", took)
+	}
+}
