@@ -11,7 +11,6 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
-	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -317,6 +316,9 @@ func (b *batcher) contradicted(report *wire.Report) {
 	ctx, cancel := b.c.call(askTimeout)
 	defer cancel()
 	res, err := b.c.stored(ctx, b.name, report.Gen, fault.Seq)
+	if err == nil {
+		err = wire.CheckName("worker", fault.Worker)
+	}
 	holds := err == nil && res.Kind != wire.KindError && res.Digest == report.Stored && report.Made != report.Stored
 	b.post(func() {
 		b.checking = false
@@ -325,7 +327,7 @@ func (b *batcher) contradicted(report *wire.Report) {
 			return
 		}
 		fault.Message = fmt.Sprintf("job %d: worker %s made %v, worker %s made %v",
-			fault.Seq, legible.Line(fault.Worker), report.Made, res.Worker, res.Digest)
+			fault.Seq, fault.Worker, report.Made, res.Worker, res.Digest)
 		b.step(owner.Reported{Report: report})
 	})
 }
