@@ -16,9 +16,11 @@ import (
 	"github.com/jetbatch/jetbatch/worker"
 )
 
-// paced is the data set where batches take so long.
-func paced(took time.Duration) dataset.Definition {
+// paced is the data set where batches take so long; before the first of them it calls first.
+func paced(took time.Duration, first func()) dataset.Definition {
+	var once sync.Once
 	return testset.Define("toy", &testset.Hooks{Materialize: func(ctx context.Context, _ testset.Params, _ testset.Job) error {
+		once.Do(first)
 		select {
 		case <-time.After(took):
 			return nil
@@ -29,14 +31,17 @@ func paced(took time.Duration) dataset.Definition {
 }
 
 // paceRun takes n batches from a service of one quick worker with two slots and another worker, and returns how the
-// batcher stands and how long each Take waited.
+// batcher stands and how long each Take waited. The quick one waits until the other has a job: a loaded machine may
+// take longer to start a worker than the quick one does for all batches.
 func paceRun(t *testing.T, n int, quick, other time.Duration) (schema.Status, []time.Duration) {
 	t.Helper()
-	svc, err := embedded.Start(t.Context(), embedded.Config{Workers: 1, Slots: 2}, paced(quick))
+	begun := make(chan struct{})
+	svc, err := embedded.Start(t.Context(), embedded.Config{Workers: 1, Slots: 2}, paced(quick, func() { <-begun }))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := worker.New(svc.Conn(), worker.Config{Slots: 1, Logger: slog.New(slog.DiscardHandler)}, paced(other))
+	w, err := worker.New(svc.Conn(), worker.Config{Slots: 1, Logger: slog.New(slog.DiscardHandler)},
+		paced(other, func() { close(begun) }))
 	if err != nil {
 		t.Fatal(err)
 	}
