@@ -137,26 +137,15 @@ func (s *server) stated(id uint64, op string, dec *msgpack.Decoder) error {
 		s.call(id, timeout, func(ctx context.Context) { s.answer(id, b.b.Start(ctx, state)) })
 		return nil
 	}
-	last := b.last
+	if b.last != nil && b.last.Err() == nil {
+		s.answer(id, errTwoTakes)
+		return nil
+	}
 	ctx, done := s.begin(id, timeout)
 	b.last = ctx
-	s.tasks.Go(func() {
-		if last != nil {
-			select {
-			case <-last.Done():
-			case <-time.After(takesApart): // it is no take that was given up a moment ago
-				done()
-				s.answer(id, errTwoTakes)
-				return
-			}
-		}
-		b.take(take{id: id, state: state, ctx: ctx, done: done})
-	})
+	s.tasks.Go(func() { b.take(take{id: id, state: state, ctx: ctx, done: done}) })
 	return nil
 }
-
-// takesApart is how long a take waits for the end of the one before, which an interruption may have cut short.
-const takesApart = 200 * time.Millisecond
 
 var (
 	errNoHandle = fmt.Errorf("no batcher is open by that handle: %w", client.ErrClosed)
@@ -232,11 +221,13 @@ func (s *server) begin(id uint64, timeout time.Duration) (ctx context.Context, d
 	s.log.enter()
 	return ctx, func() {
 		s.log.leave()
+		// The context ends first: a trainer's cancel that finds no call may be followed at once by the next take, which
+		// must find this one over.
+		stop()
+		cancel(nil)
 		s.mu.Lock()
 		delete(s.calls, id)
 		s.mu.Unlock()
-		stop()
-		cancel(nil)
 	}
 }
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 import pytest
 
@@ -60,6 +60,25 @@ def alive(pid: int) -> bool:
     return stat[stat.rindex(")") + 2] != "Z"
 
 
+def shared_memory(pid: int) -> Set[str]:
+    """The inodes of the shared memory that a process holds, open or mapped."""
+    try:
+        held = {
+            str(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
+            for fd in os.listdir(f"/proc/{pid}/fd")
+            if "memfd:jetbatch" in os.readlink(f"/proc/{pid}/fd/{fd}")
+        }
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()  # it is gone, or another user's
+    return held | {line.split()[4] for line in lines if "memfd:jetbatch" in line}
+
+
+def held_anywhere(inodes: Set[str]) -> bool:
+    """Whether any process holds one of these."""
+    return any(inodes & shared_memory(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+
+
 def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """Waits until a condition holds, and returns it."""
     deadline = time.monotonic() + seconds
@@ -72,7 +91,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
 class Up:
     """A service on a port."""
 
-    def __init__(self, log: Path, *args: str, datasets: Optional[Dict[str, str]] = None) -> None:
+    def __init__(self, log: Path, *args: str, datasets: Optional[Dict[str, str]] = None, **env: str) -> None:
         self.log = log
         flags = [f"--python={n}={c}" for n, c in (DATASETS if datasets is None else datasets).items()]
         with log.open("wb") as err:
@@ -80,7 +99,7 @@ class Up:
                 [_binary.find(), "up", "--listen", "127.0.0.1:0", "--json", "--slots", "2", *flags, *args],
                 stdout=subprocess.PIPE,
                 stderr=err,
-                env=environment(),
+                env=environment(**env),
                 cwd=HERE,
                 start_new_session=True,
             )

@@ -14,7 +14,7 @@ import pytest
 
 import datasets
 import jetbatch
-from conftest import HERE, Up, alive, descendants, environment, until
+from conftest import HERE, Up, alive, descendants, environment, held_anywhere, shared_memory, until
 from jetbatch import _binary, _payload, check
 
 
@@ -170,9 +170,12 @@ def test_nothing_is_left_of_a_service(tmp_path: Path, how: int) -> None:
         s.open("loop", dataset="faulty", params={"how": "hang", "at": 1}).start()
         until(lambda: any(map(spins, descendants(up.process.pid))), "a process spins")
         below = descendants(up.process.pid)
+        memory = set().union(*map(shared_memory, below))
+        assert memory
         os.kill(up.process.pid, how)
         up.process.wait(90)
         until(lambda: not any(map(alive, below)), "the processes are gone")
+        until(lambda: not held_anywhere(memory), "the shared memory is gone")
     assert up.process.stdout is not None
     up.process.stdout.close()
 
@@ -254,9 +257,11 @@ class Worker:
     def end(self, how: int) -> int:
         """Ends it, and sees to it that nothing is left; returns how it ended."""
         below = descendants(self.process.pid)
+        memory = set().union(*map(shared_memory, below))
         self.process.send_signal(how)
         status = self.process.wait(60)
         until(lambda: not any(map(alive, below)), "the processes below are gone")
+        assert not held_anywhere(memory)
         return status
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import Any, List, Mapping, Optional, Tuple
 
 import numpy as np
 import pytest
 
 import jetbatch
-from conftest import environment, until
+from conftest import Up, environment, until
 from jetbatch import _binary, check
 from jetbatch.serve import Opened
 
@@ -98,3 +99,67 @@ def test_tokens(tmp_path: Path) -> None:
         [*program, "--state", words[-1]], env=environment(PYTHONPATH=path), capture_output=True, text=True, check=True
     )
     assert jetbatch.State.parse(out.stdout.split()[-1]).decode() == {"epoch": 1, "index": 2}
+
+
+def digests(b: jetbatch.Batcher, state: Optional[str], batches: int) -> List[Tuple[str, str]]:
+    """Of some batches after a state: a digest of each, and the text of the state after it."""
+    found = []
+    for step in b.steps(state, timeout=60):
+        content = hashlib.sha256(b"".join(step[name].tobytes() for name in step)).hexdigest()
+        found.append((content, str(step.next)))
+        if len(found) == batches:
+            break
+    return found
+
+
+def resumes_bit_for_bit(tmp_path: Path, name: str, where: str, params: Mapping[str, Any]) -> None:
+    """A second trainer, from a state as text, has the rest of the first one's batches and states. The service, its
+    workers' processes among it, is another one."""
+    runs = []
+    for n in range(2):
+        path = os.pathsep.join([environment()["PYTHONPATH"], str(EXAMPLES)])
+        up = Up(tmp_path / f"log{n}", datasets={name: where}, PYTHONPATH=path)
+        try:
+            with jetbatch.connect(up.url) as s, s.open(name, dataset=name, params=params) as b:
+                runs.append(digests(b, runs[0][6][1] if runs else None, 20))
+        finally:
+            up.end()
+    assert len(runs[0]) == 20 and runs[1][:13] == runs[0][7:]
+    assert len({content for content, _ in runs[0]}) == 20
+
+
+def test_tokens_resume(tmp_path: Path) -> None:
+    """Over the end of an epoch of 8 batches."""
+    (np.arange(64 * 2048 + 1) % 65521).astype("<u2").tofile(tmp_path / "tokens.bin")
+    resumes_bit_for_bit(tmp_path, "tokens", "tokens:Tokens", {"file": str(tmp_path / "tokens.bin")})
+
+
+def test_images(tmp_path: Path) -> None:
+    """Every image once an epoch, augmented otherwise in the next; the text of a state goes on."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: images.py is not tested")
+    sys.path.insert(0, str(EXAMPLES))
+    from images import Images
+
+    folder, rng = tmp_path / "photos", np.random.default_rng(1)
+    for n in range(24):
+        file = folder / ("cat", "dog")[n % 2] / f"{n}.{('png', 'jpg')[n % 3 == 0]}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(rng.integers(0, 256, (40 + 5 * n, 90, 3), np.uint8)).save(file)
+    params = {"folder": str(folder), "batch_size": 4}
+    assert check.check(Images, json.dumps(params), 14) == 14
+    data = Images({**params, "epochs": 2})
+    state, epochs = data.start(), []
+    for _ in range(2):
+        jobs = []
+        for _ in range(6):
+            job, state = data.next(state)
+            batch = data.materialize(job)
+            assert batch["x"].shape == (4, 64, 64, 3) and batch["x"].dtype == np.uint8
+            assert [file.startswith("dog") for file, _, _ in job] == batch["y"].tolist()
+            jobs += job
+        epochs.append(jobs)
+    first, second = ([file for file, _, _ in jobs] for jobs in epochs)
+    assert sorted(first) == sorted(second) == data.files and first != second
+    with pytest.raises(StopIteration):
+        data.next(state)
+    resumes_bit_for_bit(tmp_path, "images", "images:Images", params)

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import jetbatch
-from conftest import Up, alive, environment, until
+from conftest import Up, alive, environment, held_anywhere, shared_memory, until
 from datasets import batch
 
 
@@ -416,8 +417,8 @@ def test_secrets_stay_off_the_command_line(up: Up) -> None:
 
 @pytest.mark.parametrize("victim", ["trainer", "bridge"])
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.3])
-def test_killed_at_any_moment(up: Up, victim: str, delay: float) -> None:
-    """Whatever is killed, no process is left, and another trainer goes on."""
+def test_killed_at_any_moment(up: Up, tmp_path: Path, victim: str, delay: float) -> None:
+    """Whatever is killed, no process, shared memory or file is left, and another trainer goes on."""
     name = f"kill-{victim}-{int(delay * 100)}"
     code = f"""
 import jetbatch
@@ -428,14 +429,22 @@ with s.open({name!r}, dataset="numbers", params={{"size": 600000}}) as b:
         pass
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", code],
+        env=environment(TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as trainer:
         assert trainer.stdout is not None
         bridge = int(trainer.stdout.readline())
+        memory = shared_memory(bridge)
+        assert memory and held_anywhere(memory)
         threading.Event().wait(delay)
         os.kill(trainer.pid if victim == "trainer" else bridge, signal.SIGKILL)
         trainer.wait(30)
         until(lambda: not alive(bridge), "the bridge is gone")
+        until(lambda: not held_anywhere(memory), "the shared memory is gone")
+        assert os.listdir(tmp_path) == []
     with jetbatch.connect(up.url) as s, s.open(
         name, dataset="numbers", params={"size": 600000}, take_over=True, timeout=30
     ) as b:
