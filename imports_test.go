@@ -59,7 +59,7 @@ var layers = map[string][]string{
 	"worker/internal":      {},
 
 	"client":      {"schema", "internal/direct", "internal/legible", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
-	"coordinator": {"schema", "dataset", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "coordinator/internal"},
+	"coordinator": {"schema", "dataset", "internal/kind", "internal/legible", "internal/metrics", "internal/topology", "internal/wire", "coordinator/internal"},
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
 	"bridge":         {"schema", "internal/msgp"},

@@ -30,7 +30,7 @@ type takeCmd struct {
 	SaveEvery   int           `help:"Batches from one saving of the state to the next; it is saved at the end too." default:"10"`
 	One         string        `help:"Make the one batch that follows this state, in this process and without a service, and show it: a token as in a state file, @FILE, or start." placeholder:"STATE"`
 	Verify      bool          `help:"Make every batch here too, and compare bytes and states; exit with 3 if they differ."`
-	Stop        bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
+	StopAtEnd   bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
 	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
 	Accept      bool          `name:"accept-change" help:"Go on from a state of other parameters or data; else that ends with 2."`
 	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
@@ -134,7 +134,7 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	if err == nil {
 		err = t.run(ctx, b)
 	}
-	if c.Stop {
+	if c.StopAtEnd {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		err = errors.Join(err, b.Stop(stopping))

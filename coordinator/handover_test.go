@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -65,7 +66,7 @@ func TestOpenGoesToACoordinatorThatCan(t *testing.T) {
 	c.coordinate(coordinator.Config{Name: "bad"}, bad.hooks())
 	c.coordinate(coordinator.Config{Name: "good"}, &hooks{open: func(p params) error {
 		if p.Shift == 7 {
-			return fmt.Errorf("7 is no shift")
+			return fmt.Errorf("%w: 7 is no shift", kind.ErrBadParams)
 		}
 		return nil
 	}})

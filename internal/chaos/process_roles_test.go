@@ -33,12 +33,15 @@ func runRoleIfAsked() {
 // spokenDefinition is the data set of worker processes: it says on standard output which position it materializes.
 func spokenDefinition() dataset.Definition {
 	var mu sync.Mutex
-	return testset.Define(sequenceName, &testset.Hooks{Materialize: func(_ context.Context, _ testset.Params, j testset.Job) error {
-		mu.Lock()
-		defer mu.Unlock()
-		_, err := fmt.Fprintln(os.Stdout, j.At)
-		return err
-	}})
+	return testset.Define(sequenceName, &testset.Hooks{
+		Data: rightData,
+		Materialize: func(_ context.Context, _ testset.Params, j testset.Job) error {
+			mu.Lock()
+			defer mu.Unlock()
+			_, err := fmt.Fprintln(os.Stdout, j.At)
+			return err
+		},
+	})
 }
 
 const trainerEnv = "JETBATCH_CHAOS_TRAINER"

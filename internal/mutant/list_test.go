@@ -153,7 +153,7 @@ var shell = []guardedMutant{
 			"	case said.Seat < sent.Seat:", "	case false:")),
 	guarded("TestNoticesOfBefore", "a notice may come from anywhere",
 		mutant.In("client/beat.go",
-			"	if m.Subject != wire.NoticePrefix+\".\"+c.cfg.Name || m.Reply != \"\" {", "	if false {")),
+			"	if m.Subject != wire.NoticePrefix+\".\"+c.cfg.Name || m.Reply != \"\" || topology.Aimed(m.Header) {", "	if false {")),
 	guarded("TestDigestMismatch", "what the store holds is not compared with its digest",
 		mutant.In("client/fetch.go",
 			"wire.Sum(to.bytes); got != res.Digest {", "wire.Sum(to.bytes); false && got != res.Digest {")),

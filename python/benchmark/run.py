@@ -43,7 +43,7 @@ def go_trainer(url: str, params: Dict[str, Any], batches: int) -> float:
         "sized",
         "--params",
         json.dumps(params),
-        "--stop",
+        "--stop-at-end",
     ]
     out = subprocess.run([_binary.find(), *args, "-n", str(batches), "--json"], capture_output=True, check=True)
     rate: float = json.loads(out.stdout)["batches_per_s"]
