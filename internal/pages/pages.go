@@ -149,7 +149,7 @@ var volatile = []struct {
 }{
 	{regexp.MustCompile(`jb2:\S+`), "STATE"},
 	{regexp.MustCompile(`#[0-9a-f]{8}\b|\b[0-9a-f]{32}\b`), "DIGEST"},
-	{regexp.MustCompile(`\b[0-9A-HJKMNP-TV-Z]{26}\b|\b[0-9A-Z]{5,}…[0-9A-Z]*`), "ID"},
+	{regexp.MustCompile(`\b[0-9A-Z]{26}\b|\b[0-9A-Z]{5,}…[0-9A-Z]*`), "ID"},
 	{regexp.MustCompile(`[\w.-]+-[a-z2-7]{8}\b`), "NAME"},
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b\d\d:\d\d:\d\d\b`), "TIME"},
 	{regexp.MustCompile(`\b\d[\d,.]*(\s?(µs|ms|ns|KiB|MiB|GiB|[hmsB])(\d[\d.]*(ms|[ms]))*\b)?`), "0"},
@@ -157,6 +157,8 @@ var volatile = []struct {
 	{regexp.MustCompile(`0 (iterate|queue|materialize|transfer|other)\b`), "0"}, // what was waited for most
 	{regexp.MustCompile(`; waited for: 0`), ""},
 	{regexp.MustCompile(`\s+`), " "},
+	{regexp.MustCompile(` - `), " 0 "}, // a figure that is not known yet
+	{regexp.MustCompile(` - `), " 0 "}, // and the one beside it
 }
 
 // Plain is a line without what differs from run to run: numbers, times, identifiers, the width of columns.
