@@ -23,7 +23,8 @@ import (
 // delays is what a test injects: sleeps, and what they came to on this machine.
 type delays struct {
 	next, materialize time.Duration
-	size              int // of a batch, in bytes
+	size              int  // of a batch, in bytes
+	stored            bool // batches come by way of the store
 
 	slept  atomic.Int64
 	queues bool // what counts is not sleep but the time from Next to Materialize
@@ -72,8 +73,7 @@ func measured(t *testing.T, nc *nats.Conn, name string, d *delays, n int) schema
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	// The line that a test makes slow is that to NATS.
-	cfg := client.Config{Name: name, Dataset: name, Window: 1, NoDirect: true, Params: testset.Params{Size: d.size}}
+	cfg := client.Config{Name: name, Dataset: name, Window: 1, NoDirect: d.stored, Params: testset.Params{Size: d.size}}
 	b, err := client.Open[[]byte](ctx, nc, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func TestAttribution(t *testing.T) { //nolint:paralleltest // see above
 	t.Run("transfer", func(t *testing.T) {
 		check(t, "transfer", func(t *testing.T) (schema.Timing, time.Duration) {
 			// 0.1 s a batch: the store is read again for one that takes longer than 0.2 s, over the same slow line.
-			d := &delays{size: 100_000}
+			d := &delays{size: 100_000, stored: true}
 			s := start(t, embedded.Config{Listen: "127.0.0.1:0"}, delayed("train", d))
 			slow := throttle(t, strings.TrimPrefix(s.URL(), "nats://"), 1_000_000, d)
 			nc, err := client.Connect("nats://" + slow)
