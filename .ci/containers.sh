@@ -108,10 +108,11 @@ untouched() {
   "${dc[@]}" down --volumes --timeout 3
 }
 
-compose() {
+# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here. It
+# builds images again and again, from nothing where Docker keeps no layers.
+compose_pages() {
   containers
   ((${#dc[@]})) || return 0
-  # What README.md and docs say, with "docker compose" where only docker-compose is here.
   if [[ ${dc[0]} == docker-compose ]]; then
     mkdir -p "$tmp/pages"
     printf '#!/bin/sh\nif [ "$1" = compose ]; then shift; exec docker-compose "$@"; fi\nexec "%s" "$@"\n' "$(command -v docker)" >"$tmp/pages/docker"
@@ -122,7 +123,11 @@ compose() {
     unset JETBATCH_IMAGE JETBATCH_DATA_FOLDER JETBATCH_BATCHES
     pages docker
   )
+}
 
+compose() {
+  containers
+  ((${#dc[@]})) || return 0
   section "containers: an image of one's own stays as it is, and a misspelt one is an error"
   untouched
   section "containers: NATS, a coordinator, four workers"

@@ -30,7 +30,7 @@ var (
 )
 
 // known are the needs, each with the part of .ci/run that has it.
-var known = map[string]string{"clone": "demo", "docker": "compose", "nats": "natscli", "python": "python"}
+var known = map[string]string{"clone": "demo", "docker": "compose-pages", "nats": "natscli", "python": "python"}
 
 const (
 	root     = "../.."
