@@ -56,7 +56,7 @@ func (c *lsCmd) Run(ctx context.Context, a *app) error {
 	for _, b := range s.Batchers {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", legible.Line(b.Batcher), legible.Line(string(b.Phase)),
 			legible.Line(datasetOf(b)), b.Taken, fleet.Prepared(b), readerOf(b), legible.Line(b.Owner),
-			cmp.Or(oneLine(fleet.WaitingFor(b), 80), "-"))
+			cmp.Or(oneLine(fleet.WaitingFor(b), maxWaiting), "-"))
 	}
 	if len(s.Batchers) == 0 {
 		fmt.Fprintln(t, "none")

@@ -175,7 +175,7 @@ func writeTable(w io.Writer, s fleet.Status) error {
 		if b.Error != nil {
 			waiting = "failed: see below"
 		}
-		fmt.Fprintln(t, cmp.Or(oneLine(waiting, 80), "-"))
+		fmt.Fprintln(t, cmp.Or(oneLine(waiting, maxWaiting), "-"))
 	}
 	if len(batchers) == 0 {
 		fmt.Fprintln(t, "none")
@@ -281,6 +281,9 @@ func waitPercent(t schema.Timing) string {
 	most := slices.MaxFunc(causes[:], func(a, b schema.Cause) int { return cmp.Compare(a.Wait, b.Wait) })
 	return fmt.Sprintf("%.0f %s", 100*share, most.Name)
 }
+
+// maxWaiting is how many runes are shown of what a batcher waits for: of a worker's words the machine and the path, too.
+const maxWaiting = 200
 
 // oneLine is the beginning of s, in one line.
 func oneLine(s string, most int) string {

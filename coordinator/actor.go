@@ -194,8 +194,13 @@ func (b *batcher) beat() {
 }
 
 func (b *batcher) fleet() owner.Fleet {
-	workers, slots := b.c.fleet.serving(b.owner.KindToken())
-	return owner.Fleet{Workers: workers, Slots: slots}
+	token := b.owner.KindToken()
+	workers, slots := b.c.fleet.serving(token)
+	fleet := owner.Fleet{Workers: workers, Slots: slots}
+	if workers == 0 {
+		fleet.Suspended = b.c.fleet.suspended(token)
+	}
+	return fleet
 }
 
 // countFleet tells the owner how many workers serve its data set.

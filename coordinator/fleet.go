@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -122,10 +123,15 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		slices.ContainsFunc(beat.Spent, func(s schema.Spent) bool { return len(s.Kind) > maxAddress }),
 		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
 		len(beat.Suspended) > maxServed,
+		slices.ContainsFunc(beat.Suspended, func(s schema.Suspension) bool { return len(s.Kind) > maxAddress }),
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false
 	}
 	beat.LastError = beat.LastError[:min(len(beat.LastError), maxError)]
+	for i := range beat.Suspended {
+		s := &beat.Suspended[i]
+		s.Reason = s.Reason[:min(len(s.Reason), maxReason)]
+	}
 	return beat, asked, true
 }
 
@@ -240,6 +246,27 @@ func (f *fleet) serving(kind string) (workers, slots int) {
 		}
 	}
 	return workers, slots
+}
+
+// suspended says why workers have suspended a kind: the reason of the first by name, and how many of the live workers
+// have. It is empty when none has.
+func (f *fleet) suspended(kind string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, first, reason := 0, "", ""
+	for name, h := range f.workers {
+		i := slices.IndexFunc(h.Suspended, func(s schema.Suspension) bool { return s.Kind == kind })
+		if i < 0 {
+			continue
+		}
+		if n++; n == 1 || name < first {
+			first, reason = name, h.Suspended[i].Reason
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s (%d of %d workers)", first, legible.Line(reason), n, len(f.workers))
 }
 
 func (f *fleet) list() []schema.WorkerStatus {

@@ -26,6 +26,7 @@ const (
 	maxSlots    = wire.MaxSlots
 	maxServed   = 256     // data sets of one worker
 	maxError    = 4 << 10 // bytes kept of a worker's last error
+	maxReason   = 512     // bytes kept of why a worker has suspended a kind
 	maxAddress  = 256     // bytes of where a worker is reached, and of what it is known by there
 	maxLeases   = 64      // read at a time; of more, as many in turn
 	maxStrays   = 256     // shown in an overview

@@ -217,7 +217,7 @@ type CreditReply struct {
 	Window  int           `json:"window"`
 	Workers int           `json:"workers"` // live workers that serve the data set
 	Error   *schema.Fault `json:"error,omitempty"`
-	Trouble string        `json:"trouble,omitempty"` // what the owner cannot do for now, for people
+	Trouble string        `json:"trouble,omitempty"` // what stands in the way of batches, for people
 }
 
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.

@@ -18,8 +18,12 @@ type (
 	// Tick says that time has passed: it comes at Owner.Due, and at any other moment without harm.
 	Tick struct{}
 
-	// Fleet says how many live workers, and slots of theirs, serve the batcher's data set.
-	Fleet struct{ Workers, Slots int }
+	// Fleet says how many live workers, and slots of theirs, serve the batcher's data set. When there is none because
+	// those that have it suspended it, Suspended says why they did.
+	Fleet struct {
+		Workers, Slots int
+		Suspended      string
+	}
 
 	// SeatAsked is a reader's request for the seat.
 	SeatAsked struct {

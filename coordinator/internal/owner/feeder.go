@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/window"
@@ -113,12 +114,20 @@ func (f *feeder) blocked() string {
 	return f.ledger.trouble
 }
 
+// suspended is why the workers that have the data set make no batches of it; empty when some do, or none has it.
+func (f *feeder) suspended() string {
+	if f.fleet.Suspended == "" {
+		return ""
+	}
+	return "no worker can make batches of data set " + f.ledger.rec.Spec.Dataset + ": " + f.fleet.Suspended
+}
+
 // standing says how things stand.
 func (f *feeder) standing() wire.CreditReply {
 	rec := &f.ledger.rec
 	r := wire.CreditReply{
 		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Phase: rec.Phase, Workers: f.fleet.Workers, Error: rec.Error,
-		Trouble: f.blocked(),
+		Trouble: cmp.Or(f.blocked(), f.suspended()),
 	}
 	if f.gen != nil {
 		r.Window = f.gen.Limit()

@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -44,7 +45,7 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 	case blocked != "":
 		return blocked
 	case s.Workers == 0:
-		return "no worker serves data set " + o.KindToken()
+		return cmp.Or(o.feeder.suspended(), "no worker serves data set "+o.KindToken())
 	case o.reader.last.Waiting == "" || o.feeder.gen == nil:
 		return o.reader.last.Waiting
 	case s.Fed == s.Taken:

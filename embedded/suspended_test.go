@@ -1,0 +1,71 @@
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/testset"
+	"github.com/jetbatch/jetbatch/schema"
+	"github.com/jetbatch/jetbatch/worker"
+)
+
+// A trainer whose only worker cannot open the data set waits, and its error says which machine lacks what. It goes on
+// by itself when that machine is mended.
+func TestWaitSaysWhatWorkersLack(t *testing.T) {
+	t.Parallel()
+	svc := start(t, embedded.Config{Workers: -1, Logger: slog.New(slog.DiscardHandler)})
+	var mounted atomic.Bool
+	w, err := worker.New(svc.Conn(), worker.Config{Name: "worker-b", Logger: slog.New(slog.DiscardHandler)},
+		testset.Define("toy", &testset.Hooks{Open: func(context.Context, testset.Params) error {
+			if !mounted.Load() {
+				return &fs.PathError{Op: "open", Path: "/no-mount/data", Err: syscall.ENOENT}
+			}
+			return nil
+		}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	b := open(t, svc, testset.Params{N: 3})
+	defer func() { _ = b.Close() }()
+	const want = "no worker can make batches of data set toy: worker-b: cannot open toy: no such folder /no-mount (1 of 1 workers)"
+	natstest.Eventually(t, "the wait says what the worker lacks", func() bool {
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := b.Take(short, schema.State{})
+		var wait *client.WaitError
+		if !errors.As(err, &wait) {
+			t.Fatalf("taken without a worker: %v", err)
+		}
+		return strings.Contains(err.Error(), "; "+want+": ")
+	})
+	natstest.Eventually(t, "so does the status", func() bool {
+		s, err := b.Status(t.Context())
+		return err == nil && s.Waiting == want
+	})
+	mounted.Store(true)
+	long, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if _, err := b.Take(long, schema.State{}); err != nil {
+		t.Fatal(err)
+	}
+}
