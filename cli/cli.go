@@ -116,31 +116,37 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []da
 
 func (a *app) run(ctx context.Context, args []string) error {
 	var g grammar
-	exited := false
-	parser, err := kong.New(&g,
-		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
-		kong.Writers(a.out, a.err), kong.Exit(func(int) { exited = true }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Bind(a),
-	)
-	if err != nil {
-		return err // a mistake in the grammar
-	}
-	parsed, err := parser.Parse(args)
-	if exited { // after --help
-		return nil
-	}
-	if err != nil && a.config != "" {
-		err = fmt.Errorf("%w (with %s)", err, a.config)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w; see jetbatch --help", errUsage, err)
-	}
-	if err := checkArgs(parsed); err != nil {
+	parsed, err := a.parse(&g, args)
+	if parsed == nil || err != nil {
 		return err
 	}
 	a.log = g.logger(a.err, parsed.Command())
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(a)
+}
+
+// parse reads a command line into g. It returns nil after --help, whose text is then written.
+func (a *app) parse(g *grammar, args []string) (*kong.Context, error) {
+	exited := false
+	parser, err := kong.New(g,
+		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
+		kong.Writers(a.out, a.err), kong.Exit(func(int) { exited = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Bind(a),
+	)
+	if err != nil {
+		return nil, err // a mistake in the grammar
+	}
+	parsed, err := parser.Parse(args)
+	if exited {
+		return nil, nil
+	}
+	if err != nil && a.config != "" {
+		err = fmt.Errorf("%w (with %s)", err, a.config)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w; see jetbatch --help", errUsage, err)
+	}
+	return parsed, checkArgs(parsed)
 }
 
 func (g *grammar) logger(w io.Writer, command string) *slog.Logger {
