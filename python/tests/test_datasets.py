@@ -65,7 +65,8 @@ def test_exception_comes_with_its_stack(service: jetbatch.Service) -> None:
     err = caught.value
     assert isinstance(err, jetbatch.JobError)
     assert "datasets.py" in err.stack and "in exception" in err.stack
-    assert (err.seq, err.attempts, err.worker, err.dataset) == (1, 5, "embedded-1", "faulty")
+    assert (err.seq, err.attempts, err.dataset) == (1, 5, "faulty")
+    assert err.worker.startswith("embedded-")
 
 
 def test_a_passing_exception_is_tried_again(service: jetbatch.Service, tmp_path: Path) -> None:
