@@ -163,5 +163,5 @@ func (g *grammar) logger(w io.Writer, command string) *slog.Logger {
 	if g.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(legible.JSONWriter(w), opts))
 	}
-	return slog.New(slog.NewTextHandler(w, opts)) // which quotes what is not printable
+	return slog.New(slog.NewTextHandler(w, opts)) // a text handler quotes unprintable characters
 }

@@ -237,8 +237,7 @@ func flagVariables(t *testing.T) map[string]bool {
 }
 
 // The variables of Compose's files and those of flags do not mix: one that a flag reads means the same in Compose, and
-// goes into the container under its own name. What is in the environment for the one does nothing else to
-// the other.
+// goes into the container under its own name. A variable that is set for Compose changes no flag, and the other way round.
 func TestComposeVariables(t *testing.T) {
 	t.Parallel()
 	known := flagVariables(t)

@@ -18,7 +18,8 @@ var (
 	testName = regexp.MustCompile("Test[A-Z][A-Za-z]*")
 )
 
-// permissionRows reads the table of docs/SECURITY.md: by role and permission, "hears " before what is listened to.
+// permissionRows reads the table of docs/SECURITY.md. A key is a role and a permission; the permission to listen to a
+// subject begins with "hears ".
 func permissionRows(t *testing.T, doc string) map[string]bool {
 	t.Helper()
 	rows := make(map[string]bool)

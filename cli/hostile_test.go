@@ -183,8 +183,9 @@ func (h *hostile) rage(ctx context.Context) {
 	}
 }
 
-// A worker and a trainer with real keys send drawn nonsense and forgeries. What is taken is right all the same, no role
-// ends, and when they are gone, all goes on. A run may end with an error, which is the most that they can do.
+// A hostile worker and a hostile trainer with real keys send drawn nonsense and forgeries. Every batch that an honest
+// trainer takes is right all the same, no role ends, and the service goes on when the two are gone. The most that they
+// can do is to end a run with an error.
 func TestHostileRoles(t *testing.T) {
 	t.Parallel()
 	s := startSecured(t)

@@ -318,7 +318,7 @@ func TestCluster(t *testing.T) {
 	expect(t, findings, Warning, "cluster: 1 server of 3 is away: n3, for 1m1s")
 }
 
-// A stream that refuses what is stored in it is found by storing something.
+// The doctor stores a message, and so finds a stream that refuses every message.
 func TestWriteIsTried(t *testing.T) {
 	t.Parallel()
 	nc, js := natstest.RunInProcess(t).JetStream(quiet)

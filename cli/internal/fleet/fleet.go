@@ -78,7 +78,7 @@ func Begun(all []schema.Status) []schema.Status {
 // Prepared is how many batches are ahead of the trainer, made or being made.
 func Prepared(b schema.Status) uint64 { return max(b.Fed, b.Taken) - b.Taken }
 
-// Loss says what goes with a batcher that is stopped or deleted. What a trainer saved is never among it.
+// Loss names what is lost when a batcher is stopped or deleted. A state that its trainer saved is never lost.
 func Loss(b schema.Status) string {
 	var lost []string
 	if b.Reader != "" && b.IdleFor == 0 {

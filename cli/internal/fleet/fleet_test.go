@@ -44,7 +44,7 @@ func TestWaitingFor(t *testing.T) {
 	}
 }
 
-// What was refused before it ever ran is no row of zeros.
+// A batcher whose first request was refused has no row: it would be one of zeros.
 func TestBegun(t *testing.T) {
 	t.Parallel()
 	got := Begun([]schema.Status{

@@ -124,7 +124,7 @@ func bars(c draw.Canvas, counts []int, in vg.Rectangle) {
 	for i, n := range counts {
 		x, y := in.Min.X+vg.Length(i)*width, in.Min.Y+in.Size().Y*vg.Length(float64(n)/float64(top))
 		if n > 0 {
-			y = max(y, in.Min.Y+1) // what is rare is seen, too
+			y = max(y, in.Min.Y+1) // a bar of one value can be seen, too
 		}
 		c.FillPolygon(traces[0], []vg.Point{
 			{X: x, Y: in.Min.Y}, {X: x, Y: y}, {X: x + 0.9*width, Y: y}, {X: x + 0.9*width, Y: in.Min.Y},
