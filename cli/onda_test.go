@@ -9,26 +9,19 @@ import (
 	"testing"
 
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/recordings"
 	"github.com/jetbatch/jetbatch/onda"
 )
 
 // A recording of Sleep-EDF and its hypnogram, by the command line, to a folder that the demo would take.
 func TestOndaImport(t *testing.T) {
 	t.Parallel()
-	from := filepath.Join("..", "..", "shared", "data")
-	if d := os.Getenv("JETBATCH_TESTDATA"); d != "" {
-		if from = d; filepath.Base(d) == "mitbih12" {
-			from = filepath.Dir(d)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(from, "foreign", "edf")); err != nil {
-		t.Skipf("no foreign data: neither ../../shared/data/foreign nor JETBATCH_TESTDATA is there")
-	}
+	from := filepath.Join(recordings.Dir(t, "foreign"), "edf")
 	dir := t.TempDir()
 	for name, as := range map[string]string{
 		"edfio_short_psg.edf": "SC4001E0-PSG.edf", "edfio_SC4001EC-Hypnogram.edf": "SC4001EC-Hypnogram.edf",
 	} {
-		data, err := os.ReadFile(filepath.Join(from, "foreign", "edf", name))
+		data, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
+
+	"github.com/jetbatch/jetbatch/internal/recordings"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,27 +31,10 @@ type memObject struct{ *bytes.Reader }
 
 func (memObject) Close() error { return nil }
 
-// realData is the folder of twelve real ECG recordings.
-func realData(t testing.TB) string {
-	t.Helper()
-	dirs := []string{filepath.Join("..", "..", "shared", "data")}
-	if d := os.Getenv("JETBATCH_TESTDATA"); d != "" {
-		dirs = []string{d, filepath.Dir(d)}
-	}
-	for _, d := range dirs {
-		dir := filepath.Join(d, "mitbih12")
-		if _, err := os.Stat(dir); err == nil {
-			return dir
-		}
-	}
-	t.Skipf("no real data: neither ../../shared/data/mitbih12 nor JETBATCH_TESTDATA is there")
-	return ""
-}
-
 func realParams(t testing.TB) Params {
 	t.Helper()
 	return Params{
-		Dir: realData(t), Annotations: "rhythm.onda.annotations.arrow", LabelColumn: "rhythm",
+		Dir: recordings.Dir(t, "mitbih12"), Annotations: "rhythm.onda.annotations.arrow", LabelColumn: "rhythm",
 		Encoding: map[string]uint8{"other": 0, "pvc": 1},
 	}
 }

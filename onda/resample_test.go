@@ -136,7 +136,7 @@ func TestResampleParts(t *testing.T) {
 }
 
 // recordings are some of different rates and scales, with a label of 2 s in turn.
-func recordings(t *testing.T, rates []float64) string {
+func recordingsOf(t *testing.T, rates []float64) string {
 	t.Helper()
 	dir := t.TempDir()
 	var signals []Signal
@@ -201,7 +201,7 @@ func firstBatch(t *testing.T, p Params) []float32 {
 // Recordings of three rates share a tensor at one: each is the same sine.
 func TestResampledBatch(t *testing.T) {
 	t.Parallel()
-	dir := recordings(t, []float64{100, 128, 360})
+	dir := recordingsOf(t, []float64{100, 128, 360})
 	p := Params{Dir: dir, BatchDuration: Duration(4 * time.Second), Mode: ModeEpochs, BatchSize: 15, Epochs: 1}
 	if _, err := New(t.Context(), p, Config{}); !errors.Is(err, ErrUnlike) {
 		t.Errorf("got %v", err)
@@ -230,7 +230,7 @@ func TestResampledBatch(t *testing.T) {
 // other data.
 func TestNormalize(t *testing.T) {
 	t.Parallel()
-	dir := recordings(t, []float64{100, 100, 100, 100})
+	dir := recordingsOf(t, []float64{100, 100, 100, 100})
 	ids := func(n ...byte) (out []uuid.UUID) {
 		for _, b := range n {
 			out = append(out, uuid.UUID{15: b})

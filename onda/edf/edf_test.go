@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,65 +14,11 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/jetbatch/jetbatch/internal/recordings"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// foreign is the folder of files that nobody here wrote.
-func foreign(t testing.TB) string {
-	t.Helper()
-	dirs := []string{filepath.Join("..", "..", "..", "shared", "data")}
-	if d := os.Getenv("JETBATCH_TESTDATA"); d != "" {
-		dirs = []string{d, filepath.Dir(d)}
-	}
-	for _, d := range dirs {
-		dir := filepath.Join(d, "foreign")
-		if _, err := os.Stat(dir); err == nil {
-			return dir
-		}
-	}
-	t.Skipf("no foreign data: neither ../../../shared/data/foreign nor JETBATCH_TESTDATA is there")
-	return ""
-}
-
-// expected is the result of an independent decoder.
-type expected struct {
-	Records int     `json:"records"`
-	Seconds float64 `json:"record_seconds"`
-	Signals []struct {
-		Label       string     `json:"label"`
-		Annotations bool       `json:"annotations"`
-		Unit        string     `json:"unit"`
-		Rate        float64    `json:"rate"`
-		Samples     int        `json:"samples"`
-		Physical    [2]float64 `json:"physical"`
-		Digital     [2]int     `json:"digital"`
-		SHA256      string     `json:"sha256_int32le"`
-	} `json:"signals"`
-}
-
-func expectations(t testing.TB) map[string]expected {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(foreign(t), "expected.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]expected{}
-	for name, raw := range all {
-		if strings.HasPrefix(name, "edf/") {
-			var e expected
-			if err := json.Unmarshal(raw, &e); err != nil {
-				t.Fatal(err)
-			}
-			out[name] = e
-		}
-	}
-	return out
-}
 
 func parse(t testing.TB, data []byte) *File {
 	t.Helper()
@@ -88,8 +33,8 @@ func parse(t testing.TB, data []byte) *File {
 func TestForeignFiles(t *testing.T) {
 	t.Parallel()
 	n := 0
-	for name, want := range expectations(t) {
-		data, err := os.ReadFile(filepath.Join(foreign(t), name))
+	for name, want := range recordings.EDFs(t) {
+		data, err := os.ReadFile(filepath.Join(recordings.Dir(t, "foreign"), name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -17,74 +16,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/recordings"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/onda/edf"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// foreign is the folder of files that nobody here wrote.
-func foreign(t testing.TB) string {
-	t.Helper()
-	dirs := []string{filepath.Join("..", "..", "..", "shared", "data")}
-	if d := os.Getenv("JETBATCH_TESTDATA"); d != "" {
-		dirs = []string{d, filepath.Dir(d)}
-	}
-	for _, d := range dirs {
-		dir := filepath.Join(d, "foreign")
-		if _, err := os.Stat(dir); err == nil {
-			return dir
-		}
-	}
-	t.Skipf("no foreign data: neither ../../../shared/data/foreign nor JETBATCH_TESTDATA is there")
-	return ""
-}
-
-// expected is the result of an independent decoder.
-type expected struct {
-	Records int     `json:"records"`
-	Seconds float64 `json:"record_seconds"`
-	Signals []struct {
-		Label       string     `json:"label"`
-		Annotations bool       `json:"annotations"`
-		Unit        string     `json:"unit"`
-		Rate        float64    `json:"rate"`
-		Samples     int        `json:"samples"`
-		Physical    [2]float64 `json:"physical"`
-		Digital     [2]int     `json:"digital"`
-		SHA256      string     `json:"sha256_int32le"`
-	} `json:"signals"`
-}
-
-func expectations(t testing.TB) map[string]expected {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(foreign(t), "expected.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]expected{}
-	for name, raw := range all {
-		if strings.HasPrefix(name, "edf/") {
-			var e expected
-			if err := json.Unmarshal(raw, &e); err != nil {
-				t.Fatal(err)
-			}
-			out[name] = e
-		}
-	}
-	return out
-}
-
 // What is imported opens as a data set, whose samples are those of the files.
 func TestImportForeign(t *testing.T) {
 	t.Parallel()
 	var files []string
-	for name := range expectations(t) {
+	for name := range recordings.EDFs(t) {
 		if !strings.Contains(name, "Hypnogram") {
-			files = append(files, filepath.Join(foreign(t), name))
+			files = append(files, filepath.Join(recordings.Dir(t, "foreign"), name))
 		}
 	}
 	out := filepath.Join(t.TempDir(), "sub", "out")
@@ -110,7 +54,7 @@ func TestImportForeign(t *testing.T) {
 	}
 	compared := 0
 	for _, r := range summary.Recordings {
-		want := expectations(t)["edf/"+filepath.Base(r.File)]
+		want := recordings.EDFs(t)["edf/"+filepath.Base(r.File)]
 		var sums []string
 		for _, s := range want.Signals {
 			if !s.Annotations {
@@ -165,7 +109,7 @@ func TestImportSleep(t *testing.T) {
 	for from, to := range map[string]string{
 		"edfio_short_psg.edf": "SC4001E0-PSG.edf", "edfio_SC4001EC-Hypnogram.edf": "SC4001EC-Hypnogram.edf",
 	} {
-		data, err := os.ReadFile(filepath.Join(foreign(t), "edf", from))
+		data, err := os.ReadFile(filepath.Join(recordings.Dir(t, "foreign"), "edf", from))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -18,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/jetbatch/jetbatch/internal/recordings"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/onda/wfdb"
 )
@@ -60,7 +60,7 @@ func digest(t testing.TB, dir string, s onda.Signal, channel int) string {
 // database, and the whole opens as a data set.
 func TestImportWFDB(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(foreign(t), "wfdb")
+	dir := filepath.Join(recordings.Dir(t, "foreign"), "wfdb")
 	out := filepath.Join(t.TempDir(), "out")
 	files := []string{filepath.Join(dir, "100.hea"), filepath.Join(dir, "binformats.hea")}
 	summary, err := Import(t.Context(), Config{Files: files, Out: out})
@@ -77,10 +77,6 @@ func TestImportWFDB(t *testing.T) {
 		r.Spans[0].Span.Stop != onda.TimeOf(360, 650000) || len(r.Events) != 2273 {
 		t.Errorf("%+v, %d events", r.Spans, len(r.Events))
 	}
-	raw, err := os.ReadFile(filepath.Join(foreign(t), "expected.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	type signal struct {
 		SHA256 string `json:"sha256_int32le"`
 	}
@@ -88,9 +84,7 @@ func TestImportWFDB(t *testing.T) {
 		R100 struct{ Signals []signal } `json:"wfdb/100"`
 		Bin  []signal                   `json:"wfdb/binformats"`
 	}
-	if err := json.Unmarshal(raw, &want); err != nil {
-		t.Fatal(err)
-	}
+	recordings.Expected(t, &want)
 	for i, s := range want.R100.Signals {
 		if digest(t, out, r.Signals[0], i) != s.SHA256 {
 			t.Errorf("channel %d of 100 differs", i)

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -15,26 +14,11 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/jetbatch/jetbatch/internal/recordings"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// foreign is the folder of files that nobody here wrote.
-func foreign(t testing.TB) string {
-	t.Helper()
-	dirs := []string{filepath.Join("..", "..", "..", "shared", "data")}
-	if d := os.Getenv("JETBATCH_TESTDATA"); d != "" {
-		dirs = []string{d, filepath.Dir(d)}
-	}
-	for _, d := range dirs {
-		dir := filepath.Join(d, "foreign")
-		if _, err := os.Stat(dir); err == nil {
-			return dir
-		}
-	}
-	t.Skipf("no foreign data: neither ../../../shared/data/foreign nor JETBATCH_TESTDATA is there")
-	return ""
-}
 
 func openRecord(t testing.TB, dir, name string) *Record {
 	t.Helper()
@@ -87,11 +71,7 @@ func digests(t testing.TB, dir string, r *Record) []string {
 // Every sample equals that of an independent decoder, and every checksum that of the header, in formats 8 to 311.
 func TestForeign(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(foreign(t), "wfdb")
-	data, err := os.ReadFile(filepath.Join(foreign(t), "expected.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := filepath.Join(recordings.Dir(t, "foreign"), "wfdb")
 	type signal struct {
 		Label  string `json:"label"`
 		SHA256 string `json:"sha256_int32le"`
@@ -100,9 +80,7 @@ func TestForeign(t *testing.T) {
 		R100 struct{ Signals []signal } `json:"wfdb/100"`
 		Bin  []signal                   `json:"wfdb/binformats"`
 	}
-	if err := json.Unmarshal(data, &want); err != nil {
-		t.Fatal(err)
-	}
+	recordings.Expected(t, &want)
 	compared := 0
 	for name, signals := range map[string][]signal{"100": want.R100.Signals, "binformats": want.Bin} {
 		r := openRecord(t, dir, name)
@@ -128,7 +106,7 @@ func TestForeign(t *testing.T) {
 
 func TestForeignAnnotations(t *testing.T) {
 	t.Parallel()
-	data, err := os.ReadFile(filepath.Join(foreign(t), "wfdb", "100.atr"))
+	data, err := os.ReadFile(filepath.Join(recordings.Dir(t, "foreign"), "wfdb", "100.atr"))
 	if err != nil {
 		t.Fatal(err)
 	}
