@@ -115,6 +115,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []da
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
 	var g grammar
 	parsed, err := a.parse(&g, args)
 	if parsed == nil || err != nil {

@@ -236,3 +236,16 @@ func TestTimingReport(t *testing.T) {
 		t.Error("a report of nothing is not nothing")
 	}
 }
+
+// TestAloneIsHelp has the command be run without any argument.
+func TestAloneIsHelp(t *testing.T) {
+	t.Parallel()
+	var out, asked bytes.Buffer
+	if code := run(t.Context(), nil, &out, io.Discard, nil); code != 0 || !strings.Contains(out.String(), "Usage: jetbatch") {
+		t.Errorf("exit code %d:\n%s", code, &out)
+	}
+	run(t.Context(), []string{"--help"}, &asked, io.Discard, nil)
+	if out.String() != asked.String() {
+		t.Error("it is not what --help says")
+	}
+}
