@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/jetbatch/jetbatch/client/internal/life"
@@ -67,8 +68,7 @@ func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[
 		wants[i] = wanted{entry.Result, p.in.buffers.get(int(entry.Result.Size))}
 	}
 	whole := 0 // so many of the first are as they should be
-	// What is left is tried alone, which tells why.
-	_ = f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
+	err := f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
 		if whole == i && digest == run[i].Result.Digest {
 			whole++
 			p.fill(run[i], wants[i].payload, true)
@@ -77,7 +77,16 @@ func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[
 	for _, w := range wants[whole:] {
 		w.release()
 	}
-	return run[whole:]
+	if errors.Is(err, os.ErrDeadlineExceeded) && p.s.ctx.Err() == nil {
+		p.stalled(run[whole].Result, err) // or the next would wait for as long
+	}
+	return run[whole:] // each is tried alone, which tells why
+}
+
+// stalled has a worker that was reached, and did not send all, left alone for a while.
+func (p *payloads) stalled(res *wire.Result, err error) {
+	p.in.fetcher.avoided.add(res.Worker, stallAvoid, time.Now())
+	p.in.cfg.Logger.Warn("payload not fetched from its worker", "worker", res.Worker, "seq", res.Seq, "error", err)
 }
 
 // complete fetches the payload of one record, or drops it, so that it is looked for again.
@@ -155,8 +164,7 @@ func (p *payloads) direct(res *wire.Result, to payload) error {
 			log.Warn("large batches of a worker come through NATS", "worker", res.Worker, "address", res.Direct.Address, "for",
 				avoid, "error", err)
 		default:
-			f.avoided.add(res.Worker, stallAvoid, time.Now())
-			log.Warn("payload not fetched from its worker", "worker", res.Worker, "seq", res.Seq, "error", err)
+			p.stalled(res, err)
 		}
 	}
 	return cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)
