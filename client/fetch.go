@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	fetchers = 3       // runs of payloads fetched at a time, so that the connections are busy between them, too
-	runBytes = 1 << 20 // of small payloads of one worker that are asked for at once: a round trip each would be most of the time
+	// Runs of payloads are fetched three at a time, so that the connections are busy between them, too.
+	fetchers = 3
+	// So many bytes of small payloads of one worker are asked for at once: a round trip for each would be most of the time.
+	runBytes = 1 << 20
 )
 
 // payloads gets those payloads of one generation that are stored apart from their records.
@@ -57,7 +59,8 @@ func (p *payloads) claim() (run []reorder.Entry[arrival]) {
 	return run
 }
 
-// together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are left.
+// together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are
+// left.
 func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[arrival]) {
 	f := p.in.fetcher
 	if len(run) == 1 || f.off || f.avoided.has(run[0].Result.Worker, time.Now()) {
