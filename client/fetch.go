@@ -15,7 +15,7 @@ import (
 const (
 	// Runs of payloads are fetched three at a time, so that the connections are busy between them, too.
 	fetchers = 3
-	// So many bytes of small payloads of one worker are asked for at once: a round trip for each would be most of the time.
+	// So many bytes of small payloads of one worker are asked for at once: a round trip each would be most of the time.
 	runBytes = 1 << 20
 )
 
