@@ -155,9 +155,12 @@ func (h *history) news(ctx context.Context) ([]wire.Event, error) {
 	if state.LastSeq < h.last { // the stream was made again
 		h.last = 0
 	}
-	first := max(h.last+1, state.FirstSeq, 1)
+	events, err := read(ctx, s, max(h.last+1, state.FirstSeq, 1), state.LastSeq)
+	if err != nil {
+		return nil, err // the next call reads them
+	}
 	h.last = state.LastSeq
-	return read(ctx, s, first, state.LastSeq)
+	return events, nil
 }
 
 func (h *history) state(ctx context.Context) (jetstream.Stream, jetstream.StreamState, error) {

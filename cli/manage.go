@@ -174,22 +174,25 @@ func (c *manageFlags) manage(ctx context.Context, a *app, req wire.ManageRequest
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
+	var refused error // why the last coordinator that answered could not
 	for {
 		reply, err = askOnce(ctx, nc, data)
 		var fault *schema.Fault
 		switch {
 		case outer.Err() != nil:
 			return reply, interrupted(outer, outer.Err())
-		case errors.As(err, &fault) && fault.Code == schema.CodeUnavailable && ctx.Err() == nil:
-			select {
-			case <-ctx.Done():
-			case <-time.After(200 * time.Millisecond):
-			}
-			continue
 		case errors.As(err, &fault) && fault.Code == schema.CodeUnavailable:
-			return reply, fmt.Errorf("%w: %w", client.ErrUnavailable, fault)
+			refused = fmt.Errorf("%w: %w", client.ErrUnavailable, fault)
+		case err != nil && refused != nil && ctx.Err() != nil:
+			return reply, refused
+		default:
+			return reply, err
 		}
-		return reply, err
+		select {
+		case <-ctx.Done():
+			return reply, interrupted(outer, refused)
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 }
 
