@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -106,7 +107,7 @@ func eventText(e wire.Event) string {
 	if e.Role == wire.EventBatcher && e.By != "" {
 		why += " (" + legible.Line(e.By) + ")"
 	}
-	return why
+	return strings.TrimSpace(why) // some have no reason
 }
 
 // history reads the stream of events. One goroutine uses it.

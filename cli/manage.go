@@ -114,7 +114,7 @@ func (c *stopCmd) Run(ctx context.Context, a *app) error {
 		_, err = fmt.Fprintf(a.out, "%s is stopped; it was %s\n", c.Name, legible.Line(string(s.Phase)))
 		return err
 	}
-	_, err = fmt.Fprintf(a.out, "%s is stopped, at %d; dropped: %s\n", c.Name, s.Taken, fleet.Loss(s))
+	_, err = fmt.Fprintf(a.out, "%s is stopped, at %d; dropped: %s\n", c.Name, s.Taken, fleet.Dropped(s))
 	return err
 }
 

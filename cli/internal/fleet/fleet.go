@@ -78,25 +78,33 @@ func Begun(all []schema.Status) []schema.Status {
 // Prepared is how many batches are ahead of the trainer, made or being made.
 func Prepared(b schema.Status) uint64 { return max(b.Fed, b.Taken) - b.Taken }
 
-// Loss names what is lost when a batcher is stopped or deleted. A state that its trainer saved is never lost.
+// Dropped names what is lost when a batcher is stopped. Its record stays.
+func Dropped(b schema.Status) string { return inWords(dropped(b)) }
+
+// Loss names what is lost when a batcher is deleted. A state that its trainer saved is never lost.
 func Loss(b schema.Status) string {
-	var lost []string
-	if b.Reader != "" && b.IdleFor == 0 {
-		lost = append(lost, "the run under its reader, whose next take fails")
-	}
-	if n := Prepared(b); n > 0 {
-		lost = append(lost, fmt.Sprintf("batches %d to %d, which are prepared", b.Taken+1, b.Fed))
-	}
+	lost := dropped(b)
 	if b.Taken > 0 {
 		lost = append(lost, fmt.Sprintf("the record that %d were taken", b.Taken))
 	}
 	if b.Error != nil {
 		lost = append(lost, "why it "+Failure(b.Error))
 	}
-	if len(lost) == 0 {
-		return "nothing"
+	return inWords(lost)
+}
+
+func dropped(b schema.Status) (lost []string) {
+	if b.Reader != "" && b.IdleFor == 0 {
+		lost = append(lost, "the run under its reader, whose next take fails")
 	}
-	return legible.Line(strings.Join(lost, "; "))
+	if Prepared(b) > 0 {
+		lost = append(lost, fmt.Sprintf("batches %d to %d, which are prepared", b.Taken+1, b.Fed))
+	}
+	return lost
+}
+
+func inWords(lost []string) string {
+	return cmp.Or(legible.Line(strings.Join(lost, "; ")), "nothing")
 }
 
 // Failure says what ended a run, at which batch, and on which worker (or coordinator, for its own verdicts).
