@@ -78,26 +78,31 @@ func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Sta
 		return nil
 	}
 	r := statusReport{Status: s}
+	var untold error // the status is shown where no events can be read
 	if c.Since > 0 {
 		h, err := newHistory(nc)
 		if err != nil {
 			return err
 		}
-		if r.Events, err = h.since(ctx, time.Now().Add(-c.Since)); err != nil {
-			return err
+		r.Events, untold = h.since(ctx, time.Now().Add(-c.Since))
+		if untold != nil && c.Watch {
+			if ctx.Err() != nil {
+				return nil
+			}
+			fmt.Fprintf(a.err, "jetbatch: %s\n", legible.Text(untold.Error())) // they may come back
+			untold = nil
 		}
 	}
 	if c.JSON {
-		return printJSON(a.out, r)
+		return cmp.Or(printJSON(a.out, r), untold)
 	}
 	if c.Watch && newConsole(a.out).terminal {
 		fmt.Fprint(a.out, "\x1b[H\x1b[2J") // home, clear
 	}
-	err := writeTable(a.out, s)
-	if err == nil && c.Since > 0 {
-		_, err = fmt.Fprintf(a.out, "\nSINCE %s\n", time.Now().Add(-c.Since).Format(time.DateTime))
+	if err := writeTable(a.out, s); err != nil || c.Since <= 0 || untold != nil {
+		return cmp.Or(err, untold)
 	}
-	if err != nil {
+	if _, err := fmt.Fprintf(a.out, "\nSINCE %s\n", time.Now().Add(-c.Since).Format(time.DateTime)); err != nil {
 		return err
 	}
 	return writeEvents(a.out, r.Events)
