@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -28,9 +29,9 @@ type keeper struct {
 	mu      sync.Mutex
 	kept    map[string][]byte // by attempt
 	results map[string]*wire.Result
-	served  int
+	served  map[string]int // fetches, by attempt
 	asked   []wire.Upload
-	stall   int  // so many bytes into each answer nothing more comes; 0 for never
+	stall   int  // so many bytes into each answer nothing more comes; 0 for never; if small, of runs only
 	alien   bool // what listens is no worker
 	small   bool // payloads are small enough to be asked for together
 	gaps    bool // every fifth payload is in the store instead, or is another than announced
@@ -42,7 +43,7 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &keeper{o: o, l: l, kept: make(map[string][]byte), results: make(map[string]*wire.Result)}
+	k := &keeper{o: o, l: l, kept: make(map[string][]byte), results: make(map[string]*wire.Result), served: make(map[string]int)}
 	var tasks sync.WaitGroup
 	tasks.Go(func() {
 		for {
@@ -60,20 +61,24 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 
 func (k *keeper) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // whatever becomes of it is the reader's problem
+	in := bufio.NewReader(conn)
 	for {
 		var head [wire.FetchHead]byte
-		if _, err := io.ReadFull(conn, head[:]); err != nil {
+		if _, err := io.ReadFull(in, head[:]); err != nil {
 			return
 		}
 		n, err := wire.ParseFetchHead(head)
 		attempt := make([]byte, n)
-		if _, err2 := io.ReadFull(conn, attempt); err != nil || err2 != nil {
+		if _, err2 := io.ReadFull(in, attempt); err != nil || err2 != nil {
 			return
 		}
 		k.mu.Lock()
 		payload, ok := k.kept[string(attempt)]
 		stall, alien := k.stall, k.alien
-		k.served++
+		if k.small && in.Buffered() == 0 {
+			stall = 0
+		}
+		k.served[string(attempt)]++
 		k.mu.Unlock()
 		answer := append(wire.AppendAnswer(nil, ok, uint64(len(payload))), payload...)
 		if alien {
@@ -84,6 +89,9 @@ func (k *keeper) serve(conn net.Conn) {
 		}
 		if _, err := conn.Write(answer); err != nil {
 			return
+		}
+		if stall > 0 {
+			_, _ = io.Copy(io.Discard, conn) // until the reader gives up
 		}
 	}
 }
@@ -156,7 +164,7 @@ func TestFetchFromWorker(t *testing.T) {
 		return 0 < n && n <= idlePerWorker
 	})
 	k.mu.Lock()
-	served := k.served
+	served := len(k.served)
 	k.mu.Unlock()
 	b.r.line.mu.Lock()
 	defer b.r.line.mu.Unlock()
@@ -284,7 +292,7 @@ func TestWorkerOutOfReach(t *testing.T) {
 	k := newKeeper(t, o)
 	_ = k.l.Close()
 	outOfReach(t, o, k)
-	if k.served != 0 {
+	if len(k.served) != 0 {
 		t.Fatal("fetched from nowhere")
 	}
 }
@@ -318,16 +326,31 @@ func outOfReach(t *testing.T, o *owner, k *keeper) {
 // TestTransferStalls has a worker that stops in the middle of an answer.
 func TestTransferStalls(t *testing.T) {
 	t.Parallel()
-	o := newOwner(t)
-	k := newKeeper(t, o)
-	k.stall = 100_000
-	k.hear(t, false)
-	b, _ := setup(t, o, nil)
-	takeBig(t, b, 3)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.served == 0 || len(k.asked) < 3 || k.asked[0].Avoid != 0 {
-		t.Fatalf("%d answers, asked %+v", k.served, k.asked)
+	for name, together := range map[string]bool{"alone": false, "together": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			k := newKeeper(t, o)
+			k.stall, k.small = 10_000, together
+			o.locked(func() { o.window = 16 })
+			k.hear(t, false)
+			b, _ := setup(t, o, nil)
+			if together {
+				takeAll(t, b, 20, small)
+			} else {
+				takeBig(t, b, 3)
+			}
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			if len(k.served) == 0 || len(k.asked) < 3 || k.asked[0].Avoid != 0 {
+				t.Fatalf("%d answers, asked %+v", len(k.served), k.asked)
+			}
+			for attempt, n := range k.served {
+				if n > 1 {
+					t.Errorf("the reader waited %d times for attempt %s", n, attempt)
+				}
+			}
+		})
 	}
 }
 

@@ -44,8 +44,10 @@ func (p *payloads) claims() {
 		}
 		p.in.tasks.Go(func() {
 			defer func() { <-p.places }()
-			for _, entry := range p.together(run) {
-				p.complete(entry)
+			left, missed := p.together(run)
+			for _, entry := range left {
+				p.complete(entry, missed)
+				missed = nil
 			}
 		})
 	}
@@ -57,18 +59,19 @@ func (p *payloads) claim() (run []reorder.Entry[arrival]) {
 }
 
 // together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are left.
-func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[arrival]) {
+// missed is why the worker did not give the first of these; nil when it is to be tried alone.
+func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[arrival], missed error) {
 	f := p.in.fetcher
 	if len(run) == 1 || f.off || f.avoided.has(run[0].Result.Worker, time.Now()) {
-		return run
+		return run, nil
 	}
 	wants := make([]wanted, len(run))
 	for i, entry := range run {
 		wants[i] = wanted{entry.Result, p.in.buffers.get(int(entry.Result.Size))}
 	}
-	whole := 0 // so many of the first are as they should be
-	// What is left is tried alone, which tells why.
-	_ = f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
+	whole, came := 0, 0 // so many of the first are as they should be; so many came
+	missed = f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
+		came++
 		if whole == i && digest == run[i].Result.Digest {
 			whole++
 			p.fill(run[i], wants[i].payload, true)
@@ -77,14 +80,18 @@ func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[
 	for _, w := range wants[whole:] {
 		w.release()
 	}
-	return run[whole:]
+	if came != whole {
+		missed = nil // it is of a later one
+	}
+	return run[whole:], missed
 }
 
-// complete fetches the payload of one record, or drops it, so that it is looked for again.
-func (p *payloads) complete(entry reorder.Entry[arrival]) {
+// complete fetches the payload of one record, or drops it, so that it is looked for again. missed is why its worker did
+// not give it, if that was asked: to ask once more would have the head wait twice for a worker that is silent.
+func (p *payloads) complete(entry reorder.Entry[arrival], missed error) {
 	res := entry.Result
 	got := p.in.buffers.get(int(res.Size))
-	direct, err := p.obtain(res, got)
+	direct, err := p.obtain(res, got, missed)
 	if err == nil && p.s.ctx.Err() == nil {
 		p.fill(entry, got, direct)
 		return
@@ -115,11 +122,10 @@ func (p *payloads) fill(entry reorder.Entry[arrival], got payload, direct bool) 
 	l.changed.tell()
 }
 
-// obtain gets a payload, directly from its worker or from the store.
-func (p *payloads) obtain(res *wire.Result, to payload) (direct bool, err error) {
-	var missed error // why the worker's memory did not do
+// obtain gets a payload, directly from its worker or from the store. missed is why the worker's memory did not do.
+func (p *payloads) obtain(res *wire.Result, to payload, missed error) (direct bool, err error) {
 	if res.Direct != nil {
-		if missed = p.direct(res, to); missed == nil {
+		if missed = p.direct(res, to, missed); missed == nil {
 			return true, nil
 		}
 	}
@@ -132,18 +138,17 @@ func (p *payloads) obtain(res *wire.Result, to payload) (direct bool, err error)
 	return false, nil
 }
 
-// direct fetches a payload from the worker that keeps it. If that fails and the worker lives, the worker is asked to
+// direct fetches a payload from the worker that keeps it, unless that was tried and missed. If that fails and the worker lives, the worker is asked to
 // store the payload; after any error the caller looks in the store next.
-func (p *payloads) direct(res *wire.Result, to payload) error {
+func (p *payloads) direct(res *wire.Result, to payload, missed error) error {
 	f, log := p.in.fetcher, p.in.cfg.Logger
 	var avoid time.Duration
 	if f.off {
 		avoid = mostAvoid
-	} else if !f.avoided.has(res.Worker, time.Now()) {
-		var digest wire.Digest
-		err := f.fetch(p.s.ctx, []wanted{{res, to}}, func(_ int, d wire.Digest) { digest = d })
-		if err == nil && digest != res.Digest {
-			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)
+	} else if missed != nil || !f.avoided.has(res.Worker, time.Now()) {
+		err := missed
+		if err == nil {
+			err = p.alone(res, to)
 		}
 		switch {
 		case err == nil || p.s.ctx.Err() != nil:
@@ -160,6 +165,16 @@ func (p *payloads) direct(res *wire.Result, to payload) error {
 		}
 	}
 	return cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)
+}
+
+// alone fetches one payload from the worker that keeps it.
+func (p *payloads) alone(res *wire.Result, to payload) error {
+	var digest wire.Digest
+	err := p.in.fetcher.fetch(p.s.ctx, []wanted{{res, to}}, func(_ int, d wire.Digest) { digest = d })
+	if err == nil && digest != res.Digest {
+		err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)
+	}
+	return err
 }
 
 // replace drops a record whose payload cannot be had. If another attempt's record has taken its place, that one is
