@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -29,9 +28,10 @@ type keeper struct {
 	mu      sync.Mutex
 	kept    map[string][]byte // by attempt
 	results map[string]*wire.Result
-	served  map[string]int // fetches, by attempt
+	served  int
+	conns   int
 	asked   []wire.Upload
-	stall   int  // so many bytes into each answer nothing more comes; 0 for never; if small, of runs only
+	stall   int  // so many bytes into each answer nothing more comes; 0 for never
 	alien   bool // what listens is no worker
 	small   bool // payloads are small enough to be asked for together
 	gaps    bool // every fifth payload is in the store instead, or is another than announced
@@ -43,7 +43,7 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &keeper{o: o, l: l, kept: make(map[string][]byte), results: make(map[string]*wire.Result), served: make(map[string]int)}
+	k := &keeper{o: o, l: l, kept: make(map[string][]byte), results: make(map[string]*wire.Result)}
 	var tasks sync.WaitGroup
 	tasks.Go(func() {
 		for {
@@ -51,6 +51,9 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 			if err != nil {
 				return
 			}
+			k.mu.Lock()
+			k.conns++
+			k.mu.Unlock()
 			tasks.Go(func() { k.serve(conn) })
 		}
 	})
@@ -61,24 +64,20 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 
 func (k *keeper) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // whatever becomes of it is the reader's problem
-	in := bufio.NewReader(conn)
 	for {
 		var head [wire.FetchHead]byte
-		if _, err := io.ReadFull(in, head[:]); err != nil {
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
 			return
 		}
 		n, err := wire.ParseFetchHead(head)
 		attempt := make([]byte, n)
-		if _, err2 := io.ReadFull(in, attempt); err != nil || err2 != nil {
+		if _, err2 := io.ReadFull(conn, attempt); err != nil || err2 != nil {
 			return
 		}
 		k.mu.Lock()
 		payload, ok := k.kept[string(attempt)]
 		stall, alien := k.stall, k.alien
-		if k.small && in.Buffered() == 0 {
-			stall = 0
-		}
-		k.served[string(attempt)]++
+		k.served++
 		k.mu.Unlock()
 		answer := append(wire.AppendAnswer(nil, ok, uint64(len(payload))), payload...)
 		if alien {
@@ -89,9 +88,6 @@ func (k *keeper) serve(conn net.Conn) {
 		}
 		if _, err := conn.Write(answer); err != nil {
 			return
-		}
-		if stall > 0 {
-			_, _ = io.Copy(io.Discard, conn) // until the reader gives up
 		}
 	}
 }
@@ -164,7 +160,7 @@ func TestFetchFromWorker(t *testing.T) {
 		return 0 < n && n <= idlePerWorker
 	})
 	k.mu.Lock()
-	served := len(k.served)
+	served := k.served
 	k.mu.Unlock()
 	b.r.line.mu.Lock()
 	defer b.r.line.mu.Unlock()
@@ -292,7 +288,7 @@ func TestWorkerOutOfReach(t *testing.T) {
 	k := newKeeper(t, o)
 	_ = k.l.Close()
 	outOfReach(t, o, k)
-	if len(k.served) != 0 {
+	if k.served != 0 {
 		t.Fatal("fetched from nowhere")
 	}
 }
@@ -326,31 +322,16 @@ func outOfReach(t *testing.T, o *owner, k *keeper) {
 // TestTransferStalls has a worker that stops in the middle of an answer.
 func TestTransferStalls(t *testing.T) {
 	t.Parallel()
-	for name, together := range map[string]bool{"alone": false, "together": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			o := newOwner(t)
-			k := newKeeper(t, o)
-			k.stall, k.small = 10_000, together
-			o.locked(func() { o.window = 16 })
-			k.hear(t, false)
-			b, _ := setup(t, o, nil)
-			if together {
-				takeAll(t, b, 20, small)
-			} else {
-				takeBig(t, b, 3)
-			}
-			k.mu.Lock()
-			defer k.mu.Unlock()
-			if len(k.served) == 0 || len(k.asked) < 3 || k.asked[0].Avoid != 0 {
-				t.Fatalf("%d answers, asked %+v", len(k.served), k.asked)
-			}
-			for attempt, n := range k.served {
-				if n > 1 {
-					t.Errorf("the reader waited %d times for attempt %s", n, attempt)
-				}
-			}
-		})
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	k.stall = 100_000
+	k.hear(t, false)
+	b, _ := setup(t, o, nil)
+	takeBig(t, b, 3)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.served == 0 || len(k.asked) < 3 || k.asked[0].Avoid != 0 {
+		t.Fatalf("%d answers, asked %+v", k.served, k.asked)
 	}
 }
 
@@ -404,6 +385,39 @@ func TestPayloadIsLost(t *testing.T) {
 				t.Errorf("%d seats were asked for", b.r.line.tally.repairs)
 			}
 		})
+	}
+}
+
+// TestPausedWorkerIsNotAskedForEach has a worker that is paused keep a window of small payloads: they are given up
+// together, and not one by one after a wait for each.
+func TestPausedWorkerIsNotAskedForEach(t *testing.T) {
+	t.Parallel()
+	const window = 16
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	k.small, k.stall = true, 1
+	o.locked(func() { o.window = window })
+	k.hear(t, true)
+	b, _ := setup(t, o, nil)
+	if err := b.Start(deadline(t), schema.State{}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "the owner hears of all that is lost", func() bool {
+		lost := make(map[uint64]bool)
+		o.locked(func() {
+			for _, c := range o.credits {
+				for _, l := range c.Lost {
+					lost[l.Seq] = true
+				}
+			}
+		})
+		return len(lost) == window
+	})
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.asked) > fetchers || k.conns > 2*fetchers {
+		t.Errorf("it was asked %d times by NATS and on %d connections, want %d and %d at most",
+			len(k.asked), k.conns, fetchers, 2*fetchers)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/jetbatch/jetbatch/client/internal/life"
@@ -12,8 +13,10 @@ import (
 )
 
 const (
-	fetchers = 3       // runs of payloads fetched at a time, so that the connections are busy between them, too
-	runBytes = 1 << 20 // of small payloads of one worker that are asked for at once: a round trip each would be most of the time
+	// Runs of payloads are fetched three at a time, so that the connections are busy between them, too.
+	fetchers = 3
+	// So many bytes of small payloads of one worker are asked for at once: a round trip each would be most of the time.
+	runBytes = 1 << 20
 )
 
 // payloads gets those payloads of one generation that are stored apart from their records.
@@ -44,10 +47,8 @@ func (p *payloads) claims() {
 		}
 		p.in.tasks.Go(func() {
 			defer func() { <-p.places }()
-			left, missed := p.together(run)
-			for _, entry := range left {
-				p.complete(entry, missed)
-				missed = nil
+			for _, entry := range p.together(run) {
+				p.complete(entry)
 			}
 		})
 	}
@@ -58,20 +59,19 @@ func (p *payloads) claim() (run []reorder.Entry[arrival]) {
 	return run
 }
 
-// together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are left.
-// missed is why the worker did not give the first of these; nil when it is to be tried alone.
-func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[arrival], missed error) {
+// together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are
+// left.
+func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[arrival]) {
 	f := p.in.fetcher
 	if len(run) == 1 || f.off || f.avoided.has(run[0].Result.Worker, time.Now()) {
-		return run, nil
+		return run
 	}
 	wants := make([]wanted, len(run))
 	for i, entry := range run {
 		wants[i] = wanted{entry.Result, p.in.buffers.get(int(entry.Result.Size))}
 	}
-	whole, came := 0, 0 // so many of the first are as they should be; so many came
-	missed = f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
-		came++
+	whole := 0 // so many of the first are as they should be
+	err := f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
 		if whole == i && digest == run[i].Result.Digest {
 			whole++
 			p.fill(run[i], wants[i].payload, true)
@@ -80,18 +80,23 @@ func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[
 	for _, w := range wants[whole:] {
 		w.release()
 	}
-	if came != whole {
-		missed = nil // it is of a later one
+	if errors.Is(err, os.ErrDeadlineExceeded) && p.s.ctx.Err() == nil {
+		p.stalled(run[whole].Result, err) // or the next would wait for as long
 	}
-	return run[whole:], missed
+	return run[whole:] // each is tried alone, which tells why
 }
 
-// complete fetches the payload of one record, or drops it, so that it is looked for again. missed is why its worker did
-// not give it, if that was asked: to ask once more would have the head wait twice for a worker that is silent.
-func (p *payloads) complete(entry reorder.Entry[arrival], missed error) {
+// stalled has a worker that was reached, and did not send all, left alone for a while.
+func (p *payloads) stalled(res *wire.Result, err error) {
+	p.in.fetcher.avoided.add(res.Worker, stallAvoid, time.Now())
+	p.in.cfg.Logger.Warn("payload not fetched from its worker", "worker", res.Worker, "seq", res.Seq, "error", err)
+}
+
+// complete fetches the payload of one record, or drops it, so that it is looked for again.
+func (p *payloads) complete(entry reorder.Entry[arrival]) {
 	res := entry.Result
 	got := p.in.buffers.get(int(res.Size))
-	direct, err := p.obtain(res, got, missed)
+	direct, err := p.obtain(res, got)
 	if err == nil && p.s.ctx.Err() == nil {
 		p.fill(entry, got, direct)
 		return
@@ -122,10 +127,11 @@ func (p *payloads) fill(entry reorder.Entry[arrival], got payload, direct bool) 
 	l.changed.tell()
 }
 
-// obtain gets a payload, directly from its worker or from the store. missed is why the worker's memory did not do.
-func (p *payloads) obtain(res *wire.Result, to payload, missed error) (direct bool, err error) {
+// obtain gets a payload, directly from its worker or from the store.
+func (p *payloads) obtain(res *wire.Result, to payload) (direct bool, err error) {
+	var missed error // why the worker's memory did not do
 	if res.Direct != nil {
-		if missed = p.direct(res, to, missed); missed == nil {
+		if missed = p.direct(res, to); missed == nil {
 			return true, nil
 		}
 	}
@@ -138,17 +144,18 @@ func (p *payloads) obtain(res *wire.Result, to payload, missed error) (direct bo
 	return false, nil
 }
 
-// direct fetches a payload from the worker that keeps it, unless that was tried and missed. If that fails and the worker lives, the worker is asked to
+// direct fetches a payload from the worker that keeps it. If that fails and the worker lives, the worker is asked to
 // store the payload; after any error the caller looks in the store next.
-func (p *payloads) direct(res *wire.Result, to payload, missed error) error {
+func (p *payloads) direct(res *wire.Result, to payload) error {
 	f, log := p.in.fetcher, p.in.cfg.Logger
 	var avoid time.Duration
 	if f.off {
 		avoid = mostAvoid
-	} else if missed != nil || !f.avoided.has(res.Worker, time.Now()) {
-		err := missed
-		if err == nil {
-			err = p.alone(res, to)
+	} else if !f.avoided.has(res.Worker, time.Now()) {
+		var digest wire.Digest
+		err := f.fetch(p.s.ctx, []wanted{{res, to}}, func(_ int, d wire.Digest) { digest = d })
+		if err == nil && digest != res.Digest {
+			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)
 		}
 		switch {
 		case err == nil || p.s.ctx.Err() != nil:
@@ -160,21 +167,10 @@ func (p *payloads) direct(res *wire.Result, to payload, missed error) error {
 			log.Warn("large batches of a worker come through NATS", "worker", res.Worker, "address", res.Direct.Address, "for",
 				avoid, "error", err)
 		default:
-			f.avoided.add(res.Worker, stallAvoid, time.Now())
-			log.Warn("payload not fetched from its worker", "worker", res.Worker, "seq", res.Seq, "error", err)
+			p.stalled(res, err)
 		}
 	}
 	return cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)
-}
-
-// alone fetches one payload from the worker that keeps it.
-func (p *payloads) alone(res *wire.Result, to payload) error {
-	var digest wire.Digest
-	err := p.in.fetcher.fetch(p.s.ctx, []wanted{{res, to}}, func(_ int, d wire.Digest) { digest = d })
-	if err == nil && digest != res.Digest {
-		err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)
-	}
-	return err
 }
 
 // replace drops a record whose payload cannot be had. If another attempt's record has taken its place, that one is
