@@ -83,6 +83,19 @@ func unfed(list []wire.Unfed, name string, now time.Time) []wire.Unfed {
 	return list[max(0, len(list)-maxUnfed):]
 }
 
+// byClock has marks count from now by this machine's clock, if the latest of them was made just now by another's: with
+// clocks far enough apart each coordinator would take the marks of the other for old, and hand the batcher back at once.
+func byClock(list []wire.Unfed, now time.Time) []wire.Unfed {
+	list = slices.Clone(list)
+	if len(list) > 0 {
+		ahead := list[len(list)-1].At.Sub(now)
+		for i := range list {
+			list[i].At = list[i].At.Add(-ahead)
+		}
+	}
+	return list
+}
+
 // substitute returns a coordinator that answers, has a kind of data set, and is not among those that could not feed the
 // batcher lately; empty for none. Coordinators take turns: the first is the next by name.
 func (c *Coordinator) substitute(ctx context.Context, token string, not []wire.Unfed) string {

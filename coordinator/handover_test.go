@@ -89,3 +89,28 @@ func TestOpenGoesToACoordinatorThatCan(t *testing.T) {
 		t.Errorf("refused after %v", took)
 	}
 }
+
+// TestHandedByAnotherClock hands a batcher over with a mark by a clock that is an hour behind: with the mark as it is, the
+// new owner could hand the batcher back at once.
+func TestHandedByAnotherClock(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first"}, new(mount).hooks())
+	r := c.reader("train")
+	r.run(2)
+	first.kill(t)
+	rec, ok := r.record()
+	if !ok {
+		t.Fatal("no record")
+	}
+	rec.Owner, rec.Handed = "second", true
+	rec.Unfed = []wire.Unfed{{Coordinator: "first", At: time.Now().Add(-time.Hour)}}
+	c.put(c.bucket(), rec)
+	c.coordinate(coordinator.Config{Name: "second"}, new(mount).hooks())
+	natstest.Eventually(t, "the second has it", func() bool {
+		rec, ok = r.record()
+		return ok && rec.Owner == "second" && !rec.Handed
+	})
+	if len(rec.Unfed) != 1 || time.Since(rec.Unfed[0].At) > time.Minute {
+		t.Errorf("marks are %v", rec.Unfed)
+	}
+}

@@ -198,6 +198,9 @@ func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64)
 	}
 	dead, handed := rec.Owner, rec.Handed
 	rec.Owner, rec.Handed = c.cfg.Name, false
+	if handed {
+		rec.Unfed = byClock(rec.Unfed, time.Now())
+	}
 	died := !handed && (dead == c.cfg.Name || c.leases.state(dead) == leaseDead) // or it resigned
 	poisoned := countTakeover(&rec, died, time.Now())
 	rev, err := c.records.update(ctx, rec, rev)
