@@ -230,7 +230,8 @@ func (c *auditCmd) report(a *app, r *auditReport) error {
 		fmt.Fprintf(&b, "batch %d: worker %s, attempt %s, digest %v\n", x.Batch,
 			legible.Line(x.Worker), legible.Line(x.Attempt), x.Digest)
 		for _, y := range x.Again {
-			fmt.Fprintf(&b, "  again: worker %s, attempt %s, digest %v\n", legible.Line(y.Worker), legible.Line(y.Attempt), y.Digest)
+			fmt.Fprintf(&b, "  again: worker %s, attempt %s, digest %v\n",
+				legible.Line(y.Worker), legible.Line(y.Attempt), y.Digest)
 		}
 		if x.Differs != "" {
 			fmt.Fprintf(&b, "  DIFFERS: %s\n", legible.Line(x.Differs))

@@ -203,7 +203,8 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	}
 	fmt.Fprintln(t, "\nWORKER\tSLOTS\tRUNNING\tDONE\tRETRIED\tFAILED\tA JOB\tTO STORE\tDATA SETS\tLAST ERROR")
 	for _, x := range s.Workers {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", legible.Line(x.Worker), x.Slots, x.Running, x.Done, x.Retried, x.Failed,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", legible.Line(x.Worker),
+			x.Slots, x.Running, x.Done, x.Retried, x.Failed,
 			perJob(x, func(s schema.Spent) schema.Sum { return s.Materialize }),
 			perJob(x, func(s schema.Spent) schema.Sum { return s.Store }),
 			strings.Join(legible.Lines(x.Kinds), " "), oneLine(x.LastError, 60))

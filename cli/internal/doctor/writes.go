@@ -35,7 +35,8 @@ func (e *examination) writes(ctx context.Context) {
 	case e.tryPublish(subject, harmless) != nil:
 		// What the server denies looks like silence; an operator may not write, and leases tell.
 	default:
-		e.find(Error, "store", fmt.Sprintf("a write is not confirmed: %v", err), "look at the server's log and its disk; "+restart)
+		e.find(Error, "store", fmt.Sprintf("a write is not confirmed: %v", err),
+			"look at the server's log and its disk; "+restart)
 	}
 }
 
@@ -62,7 +63,8 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 		return true
 	}
 	if info.Cluster.Leader == "" {
-		e.find(Error, "cluster", name+" has no leader: nothing of it can be read or written", "start the servers that are away; of 3, 2 have to be there")
+		e.find(Error, "cluster", name+" has no leader: nothing of it can be read or written",
+			"start the servers that are away; of 3, 2 have to be there")
 		return false
 	}
 	var away, behind []string
@@ -76,14 +78,17 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 	}
 	there := info.Config.Replicas - len(away)
 	if len(away) > 0 {
-		text := fmt.Sprintf("%s: %s of %d is away: %s", name, count(len(away), "server"), info.Config.Replicas, strings.Join(away, ", "))
+		text := fmt.Sprintf("%s: %s of %d is away: %s",
+			name, count(len(away), "server"), info.Config.Replicas, strings.Join(away, ", "))
 		if quorum := info.Config.Replicas/2 + 1; there <= quorum {
 			text += "; the next death stops the service until one is back"
 		}
-		e.find(Warning, "cluster", text, "start it again; if it is lost for good: nats server cluster peer-remove, and a new one")
+		e.find(Warning, "cluster", text,
+			"start it again; if it is lost for good: nats server cluster peer-remove, and a new one")
 	}
 	if len(behind) > 0 {
-		e.find(Warning, "cluster", name+": a copy is behind: "+strings.Join(behind, ", "), "wait until it has caught up before another server is stopped")
+		e.find(Warning, "cluster", name+": a copy is behind: "+strings.Join(behind, ", "),
+			"wait until it has caught up before another server is stopped")
 	}
 	return len(away)+len(behind) == 0
 }
@@ -108,7 +113,8 @@ func (e *examination) meta(m *metaCluster) {
 		return
 	}
 	if m.Leader == "" {
-		e.find(Error, "cluster", "the servers have no leader among them: no stream can be made, and no run can begin", "start the servers that are away")
+		e.find(Error, "cluster", "the servers have no leader among them: no stream can be made, and no run can begin",
+			"start the servers that are away")
 		return
 	}
 	var away []string
@@ -118,7 +124,8 @@ func (e *examination) meta(m *metaCluster) {
 		}
 	}
 	if len(away) > 0 {
-		e.find(Warning, "cluster", fmt.Sprintf("%s of %d is away: %s", count(len(away), "server"), m.Size, strings.Join(away, "; ")),
+		e.find(Warning, "cluster",
+			fmt.Sprintf("%s of %d is away: %s", count(len(away), "server"), m.Size, strings.Join(away, "; ")),
 			"start it again; if it is lost for good: nats server cluster peer-remove")
 		return
 	}
@@ -143,7 +150,8 @@ func (e *examination) healthz(ctx context.Context, url string) {
 	err = json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&health)
 	switch {
 	case err != nil:
-		e.find(Error, "monitor", fmt.Sprintf("%s: %s, and no answer of a NATS server: %v", url, resp.Status, err), "is it the URL of the monitoring port?")
+		e.find(Error, "monitor", fmt.Sprintf("%s: %s, and no answer of a NATS server: %v", url, resp.Status, err),
+			"is it the URL of the monitoring port?")
 	case strings.Contains(health.Error, "write error"):
 		e.find(Error, "store", "the server stores nothing: "+health.Error, restart)
 	case health.Status != "ok":
