@@ -241,6 +241,23 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
+// A redirect may lead to a signed URL: its query is in no error.
+func TestRedirectsStaySecret(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir())
+	store := newHTTPStore(nil)
+	store.client.Transport = s.Client().Transport
+	for _, to := range []string{"https://127.0.0.1:1/x", "http://127.0.0.1:1/x"} {
+		s.troubled(func(w http.ResponseWriter, r *http.Request) bool {
+			http.Redirect(w, r, to+"?X-Amz-Signature=secretsecret", http.StatusFound)
+			return true
+		})
+		if _, err := store.stat(t.Context(), s.URL+"/x"); err == nil || strings.Contains(err.Error(), "secretsecret") {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+}
+
 // halfWriter lets through so many bytes and drops the rest.
 type halfWriter struct {
 	http.ResponseWriter
