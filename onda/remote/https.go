@@ -89,7 +89,7 @@ func (s *httpStore) get(ctx context.Context, url string, in info, from, n int64)
 		return nil, err
 	}
 	if res.StatusCode == http.StatusPartialContent {
-		return res.Body, checkTotal(res, in)
+		return res.Body, checkRange(res, in, from)
 	}
 	if from == 0 && n == in.size && res.ContentLength == n {
 		return res.Body, nil
@@ -98,12 +98,17 @@ func (s *httpStore) get(ctx context.Context, url string, in info, from, n int64)
 	return nil, fmt.Errorf("%w: the server does not serve ranges", onda.ErrPath)
 }
 
-// checkTotal holds the file's length in an answer against what is known.
-func checkTotal(res *http.Response, in info) error {
-	_, total, _ := strings.Cut(res.Header.Get("Content-Range"), "/")
+// checkRange holds the place and the file's length in an answer against what was asked for and what is known.
+func checkRange(res *http.Response, in info, from int64) error {
+	text := res.Header.Get("Content-Range")
+	place, total, _ := strings.Cut(text, "/")
 	if n, err := strconv.ParseInt(total, 10, 64); err == nil && n != in.size {
 		res.Body.Close()
 		return errChanged
+	}
+	if !strings.HasPrefix(place, fmt.Sprintf("bytes %d-", from)) {
+		res.Body.Close()
+		return fmt.Errorf("%w: the server answers with range %.60q, and byte %d on was asked for", onda.ErrPath, text, from)
 	}
 	return nil
 }
