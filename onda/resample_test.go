@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -223,6 +224,62 @@ func TestResampledBatch(t *testing.T) {
 	p.Resample = math.Inf(1)
 	if _, err := New(t.Context(), p, Config{}); !errors.Is(err, ErrParams) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Windows that are read together, whose inputs overlap, are what they are alone: resampled, normalized and selected.
+func TestJoinedReads(t *testing.T) {
+	t.Parallel()
+	p := Params{
+		Dir: recordingsOf(t, []float64{100, 128, 360}), BatchDuration: Duration(2 * time.Second), Mode: ModeRandom,
+		BatchSize: 24, Resample: 128,
+	}
+	var err error
+	if p.Normalize, err = Normalize(t.Context(), p, Config{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	second := SelectorFunc(func(w Window) ([]int, []float64, error) {
+		return []int{1, w.Time}, slices.Clone(w.Data[w.Time : 2*w.Time]), nil
+	})
+	for name, cfg := range map[string]Config{"all channels": {}, "selector": {Selector: second}} {
+		d, err := New(t.Context(), p, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, _, err := d.Next(StartState(ModeRandom, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		windows := make([]window, len(job.Items))
+		for i, item := range job.Items {
+			if windows[i], err = d.window(item); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var want []byte
+		reads := len(windows) + 1
+		for _, near := range []int64{-1, 64, 1 << 20} {
+			d.reader.near = near
+			if n := len(d.reads(windows)); n >= reads {
+				t.Errorf("%s, near %d: %d reads, and %d without", name, near, n, reads)
+			} else {
+				reads = n
+			}
+			batch, err := d.Materialize(t.Context(), job)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x, _ := batch.Get("x")
+			if want == nil {
+				want = x.Data
+			}
+			if !bytes.Equal(x.Data, want) {
+				t.Errorf("%s, near %d: other samples", name, near)
+			}
+		}
+		if reads != 3 {
+			t.Errorf("%s: %d reads of three files", name, reads)
+		}
 	}
 }
 
