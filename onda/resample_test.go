@@ -296,7 +296,9 @@ func TestNormalize(t *testing.T) {
 	}
 	p := Params{
 		Dir: dir, BatchDuration: Duration(20 * time.Second), Mode: ModeEpochs, BatchSize: 3, Epochs: 1,
-		Split: &Split{Use: "train", Parts: []Part{{Name: "train", Recordings: ids(1, 2, 3)}, {Name: "test", Recordings: ids(4)}}},
+		Split: &Split{Use: "train", Parts: []Part{
+			{Name: "train", Recordings: ids(1, 2, 3)}, {Name: "test", Recordings: ids(4)},
+		}},
 	}
 	n, err := Normalize(t.Context(), p, Config{Concurrency: 1}, nil)
 	if err != nil {
@@ -334,7 +336,9 @@ func TestNormalize(t *testing.T) {
 	}
 	// A split that lets the test part in is another training part.
 	leaking := p
-	leaking.Split = &Split{Use: "train", Parts: []Part{{Name: "train", Recordings: ids(1, 2, 4)}, {Name: "test", Recordings: ids(3)}}}
+	leaking.Split = &Split{Use: "train", Parts: []Part{
+		{Name: "train", Recordings: ids(1, 2, 4)}, {Name: "test", Recordings: ids(3)},
+	}}
 	lacking, unit, scale := *n, *n, *n
 	lacking.Channels = map[string]Scale{"c3": {0, 1}}
 	unit.Unit = "millivolt"

@@ -239,6 +239,7 @@ func TestDiscontinuous(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	good := made("EDF+C", "+0\x14\x14\x00", "+1\x14\x14\x00")
