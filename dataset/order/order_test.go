@@ -142,7 +142,7 @@ func TestShards(t *testing.T) {
 		s := order.Shards{
 			Sizes: rapid.SliceOfN(rapid.Uint64Range(0, 30), 1, 8).Draw(t, "sizes"),
 			Limit: rapid.Uint64Range(1, 3).Draw(t, "epochs"),
-			Seed: rapid.Uint64().Draw(t, "seed"), DropLast: rapid.Bool().Draw(t, "drop last"),
+			Seed:  rapid.Uint64().Draw(t, "seed"), DropLast: rapid.Bool().Draw(t, "drop last"),
 		}
 		n := 0
 		for _, size := range s.Sizes {
