@@ -16,7 +16,7 @@ test: ## all tests
 	$(GO) test ./...
 
 race: ## all tests with the race detector
-	$(GO) test -race ./...
+	.ci/run race
 
 python: ## types and tests of the Python package, and its wheel
 	.ci/run python

@@ -27,6 +27,7 @@ var (
 	errUnreachable = errors.New("worker not reached")
 	errNotKept     = errors.New("the worker does not have the payload any more")
 	errStored      = errors.New("the worker has stored the payload instead")
+	errSilent      = errors.New("the worker does not answer")
 )
 
 // fetcher fetches payloads from the workers that keep them. It is safe for concurrent use.

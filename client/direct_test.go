@@ -29,6 +29,7 @@ type keeper struct {
 	kept    map[string][]byte // by attempt
 	results map[string]*wire.Result
 	served  int
+	conns   int
 	asked   []wire.Upload
 	stall   int  // so many bytes into each answer nothing more comes; 0 for never
 	alien   bool // what listens is no worker
@@ -50,6 +51,9 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 			if err != nil {
 				return
 			}
+			k.mu.Lock()
+			k.conns++
+			k.mu.Unlock()
 			tasks.Go(func() { k.serve(conn) })
 		}
 	})
@@ -381,6 +385,39 @@ func TestPayloadIsLost(t *testing.T) {
 				t.Errorf("%d seats were asked for", b.r.line.tally.repairs)
 			}
 		})
+	}
+}
+
+// TestPausedWorkerIsNotAskedForEach has a worker that is paused keep a window of small payloads: they are given up
+// together, and not one by one after a wait for each.
+func TestPausedWorkerIsNotAskedForEach(t *testing.T) {
+	t.Parallel()
+	const window = 16
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	k.small, k.stall = true, 1
+	o.locked(func() { o.window = window })
+	k.hear(t, true)
+	b, _ := setup(t, o, nil)
+	if err := b.Start(deadline(t), schema.State{}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "the owner hears of all that is lost", func() bool {
+		lost := make(map[uint64]bool)
+		o.locked(func() {
+			for _, c := range o.credits {
+				for _, l := range c.Lost {
+					lost[l.Seq] = true
+				}
+			}
+		})
+		return len(lost) == window
+	})
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.asked) > fetchers || k.conns > 2*fetchers {
+		t.Errorf("it was asked %d times by NATS and on %d connections, want %d and %d at most",
+			len(k.asked), k.conns, fetchers, 2*fetchers)
 	}
 }
 

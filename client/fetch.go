@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/jetbatch/jetbatch/client/internal/life"
@@ -12,8 +13,10 @@ import (
 )
 
 const (
-	fetchers = 3       // runs of payloads fetched at a time, so that the connections are busy between them, too
-	runBytes = 1 << 20 // of small payloads of one worker that are asked for at once: a round trip each would be most of the time
+	// Runs of payloads are fetched three at a time, so that the connections are busy between them, too.
+	fetchers = 3
+	// So many bytes of small payloads of one worker are asked for at once: a round trip each would be most of the time.
+	runBytes = 1 << 20
 )
 
 // payloads gets those payloads of one generation that are stored apart from their records.
@@ -56,7 +59,8 @@ func (p *payloads) claim() (run []reorder.Entry[arrival]) {
 	return run
 }
 
-// together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are left.
+// together fetches payloads that one worker keeps in one go, as far as that goes, and returns the records that are
+// left.
 func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[arrival]) {
 	f := p.in.fetcher
 	if len(run) == 1 || f.off || f.avoided.has(run[0].Result.Worker, time.Now()) {
@@ -67,8 +71,7 @@ func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[
 		wants[i] = wanted{entry.Result, p.in.buffers.get(int(entry.Result.Size))}
 	}
 	whole := 0 // so many of the first are as they should be
-	// What is left is tried alone, which tells why.
-	_ = f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
+	err := f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
 		if whole == i && digest == run[i].Result.Digest {
 			whole++
 			p.fill(run[i], wants[i].payload, true)
@@ -77,7 +80,16 @@ func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[
 	for _, w := range wants[whole:] {
 		w.release()
 	}
-	return run[whole:]
+	if errors.Is(err, os.ErrDeadlineExceeded) && p.s.ctx.Err() == nil {
+		p.stalled(run[whole].Result, err) // or the next would wait for as long
+	}
+	return run[whole:] // each is tried alone, which tells why
+}
+
+// stalled has a worker that was reached, and did not send all, left alone for a while.
+func (p *payloads) stalled(res *wire.Result, err error) {
+	p.in.fetcher.avoided.add(res.Worker, stallAvoid, time.Now())
+	p.in.cfg.Logger.Warn("payload not fetched from its worker", "worker", res.Worker, "seq", res.Seq, "error", err)
 }
 
 // complete fetches the payload of one record, or drops it, so that it is looked for again.
@@ -155,8 +167,7 @@ func (p *payloads) direct(res *wire.Result, to payload) error {
 			log.Warn("large batches of a worker come through NATS", "worker", res.Worker, "address", res.Direct.Address, "for",
 				avoid, "error", err)
 		default:
-			f.avoided.add(res.Worker, stallAvoid, time.Now())
-			log.Warn("payload not fetched from its worker", "worker", res.Worker, "seq", res.Seq, "error", err)
+			p.stalled(res, err)
 		}
 	}
 	return cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)

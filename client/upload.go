@@ -22,9 +22,10 @@ const (
 
 // uploads has workers store payloads that could not be fetched from them. It is safe for concurrent use.
 type uploads struct {
-	cfg *Config
-	nc  *nats.Conn
-	run *run
+	cfg    *Config
+	nc     *nats.Conn
+	run    *run
+	silent avoided // those that did not answer: each of many payloads would wait for as long as the first
 }
 
 // uploadLimit is how long storing so many bytes may take.
@@ -33,12 +34,16 @@ func uploadLimit(size uint64) time.Duration {
 	return uploadTimeout + time.Duration(seconds)*time.Second + time.Duration(rest)*time.Second/uploadRate
 }
 
-// ask has a worker store a payload, and returns when it has, or why it has not.
+// ask has a worker store a payload, and returns when it has, or why it has not. A worker that has just let a request
+// pass without an answer is not asked.
 func (u *uploads) ask(ctx context.Context, res *wire.Result, avoid time.Duration) error {
 	subject := wire.UploadSubject(res.Worker)
 	body, err := json.Marshal(wire.Upload{Attempt: res.Attempt, Avoid: int64(avoid)})
 	if err != nil {
 		return err
+	}
+	if u.silent.has(res.Worker, time.Now()) {
+		return errSilent
 	}
 	for try := 1; ; try++ {
 		limited, cancel := context.WithTimeout(ctx, uploadLimit(res.Size))
@@ -52,6 +57,9 @@ func (u *uploads) ask(ctx context.Context, res *wire.Result, avoid time.Duration
 		case err != nil:
 			if denied := refusal(u.nc, subject); denied != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrNoResponders) {
 				u.run.end(fmt.Errorf("batcher %s: %w", u.cfg.Name, denied))
+			}
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				u.silent.add(res.Worker, stallAvoid, time.Now())
 			}
 			return err
 		case reply.Fault == nil:

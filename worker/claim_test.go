@@ -66,9 +66,10 @@ func TestTwoWorkersOfOneName(t *testing.T) {
 		t.Fatalf("%d workers are named %v", n, names)
 	}
 	for name := range names {
-		if _, err := o.nc.RequestWithContext(t.Context(), wire.StatusPrefix+"."+name, nil); err != nil {
-			t.Errorf("status of %s: %v", name, err)
-		}
+		natstest.Eventually(t, "status of "+name, func() bool {
+			_, err := o.nc.RequestWithContext(t.Context(), wire.StatusPrefix+"."+name, nil)
+			return err == nil
+		})
 	}
 	o.feed(1, 60)
 	o.waitEmpty()
