@@ -115,7 +115,8 @@ func (r *importReport) print(out io.Writer) {
 			time.Duration(rec.Seconds*float64(time.Second)).Round(time.Second), rec.Spans, rec.Events,
 			legible.Line(strings.Join(rec.Signals, "; ")))
 		if rec.Missing > 0 {
-			fmt.Fprintf(out, "  %d samples are marked as missing: they keep the value that says so, or are NaN with --merge\n", rec.Missing)
+			fmt.Fprintf(out,
+				"  %d samples are marked as missing: they keep the value that says so, or are NaN with --merge\n", rec.Missing)
 		}
 	}
 	for _, b := range r.Bad {

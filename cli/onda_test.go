@@ -78,8 +78,8 @@ func TestDemoOfRecords(t *testing.T) {
 	}
 	write("broken.hea", []byte("broken 1 100 9\nbroken.dat 16"))
 	var stdout, stderr bytes.Buffer
-	code := run(t.Context(), []string{"demo", "--data", dir, "-n", "8", "--workers", "2", "--resume-workers", "1"}, &stdout,
-		&stderr, []dataset.Definition{onda.Definition()})
+	code := run(t.Context(), []string{"demo", "--data", dir, "-n", "8", "--workers", "2", "--resume-workers", "1"},
+		&stdout, &stderr, []dataset.Definition{onda.Definition()})
 	for _, want := range []string{"2 recordings of 3 files", "without " + filepath.Join(dir, "broken.hea"), "kept 2 of 2",
 		"identical all 8 batches"} {
 		if code != exitOK || !strings.Contains(stdout.String(), want) {

@@ -17,7 +17,8 @@ func TestOndaRepack(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"onda", "repack", from, "--out", out, "--json"}, &stdout, &stderr, nil); code != exitOK {
+	args := []string{"onda", "repack", from, "--out", out}
+	if code := run(t.Context(), append(args, "--json"), &stdout, &stderr, nil); code != exitOK {
 		t.Fatalf("%d: %s", code, stderr.String())
 	}
 	var report repackReport
@@ -28,7 +29,7 @@ func TestOndaRepack(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 	stdout.Reset()
-	if code := run(t.Context(), []string{"onda", "repack", from, "--out", out}, &stdout, &stderr, nil); code != exitUsage ||
+	if code := run(t.Context(), args, &stdout, &stderr, nil); code != exitUsage ||
 		!strings.Contains(stderr.String(), "exists") {
 		t.Errorf("%d: %s", code, stderr.String())
 	}

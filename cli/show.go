@@ -80,7 +80,8 @@ func (c *showCmd) Run(ctx context.Context, a *app) (err error) {
 		}
 	}
 	if given != 1 || c.Skip < 0 || c.Windows < 1 {
-		return fmt.Errorf("%w: one of --data, --batcher and --dataset; --skip is not negative, --windows at least 1", errUsage)
+		return fmt.Errorf("%w: one of --data, --batcher and --dataset; --skip is not negative, --windows at least 1",
+			errUsage)
 	}
 	for _, name := range c.Out {
 		if end := strings.ToLower(filepath.Ext(name)); end != ".svg" && end != ".png" {

@@ -76,7 +76,8 @@ func (p *Params) bounds() error {
 		}
 	}
 	for name, path := range map[string]string{
-		"dir": p.Dir, "cache_dir": p.CacheDir, "signals": p.Signals, "annotations": p.Annotations, "label_signals": p.LabelSignals,
+		"dir": p.Dir, "cache_dir": p.CacheDir, "signals": p.Signals, "annotations": p.Annotations,
+		"label_signals": p.LabelSignals,
 	} {
 		if len(path) > maxText {
 			return outOfBounds(name, fmt.Sprintf("%d bytes long", len(path)), "up to 4096", "paths end there")

@@ -108,7 +108,8 @@ func (f *folder) others(name string, over int64) int64 {
 	}
 	for _, e := range entries {
 		isCopy := strings.HasSuffix(e.Name(), copyEnding)
-		if _, own := f.cache.entries[e.Name()]; own || e.Name() == name || !isCopy && !strings.HasSuffix(e.Name(), partEnding) {
+		_, own := f.cache.entries[e.Name()]
+		if own || e.Name() == name || !isCopy && !strings.HasSuffix(e.Name(), partEnding) {
 			continue
 		}
 		info, err := e.Info()

@@ -37,7 +37,8 @@ func TestLabelSignals(t *testing.T) {
 		labels    []uint8
 	}{{1, seconds(2, 5), []uint8{7, 9, 9}}, {3, seconds(10, 13), []uint8{7, 7, 9}}} {
 		l := got[i]
-		if l.Recording != id(want.recording) || l.LabelSpan != want.span || !slices.Equal(l.Labels.All(), want.labels) || l.LabelCount() != 3 {
+		if l.Recording != id(want.recording) || l.LabelSpan != want.span ||
+			!slices.Equal(l.Labels.All(), want.labels) || l.LabelCount() != 3 {
 			t.Errorf("got %+v, want %+v", l, want)
 		}
 	}

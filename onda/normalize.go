@@ -176,15 +176,17 @@ type shaping struct {
 // shaping checks that every signal can be brought to the rate, and has its means and scales.
 func (p *Params) shaping(o *opened, ownSelector bool) (shaping, error) {
 	sh := shaping{rate: p.Resample, filters: map[float64]*resampler{}}
+	room := maxFilters
 	for i := range o.signals {
 		hz := o.signals[i].SampleRate
 		if p.Resample == 0 || math.Abs(hz-p.Resample) <= maxRateError*p.Resample || sh.filters[hz] != nil {
 			continue
 		}
-		var err error
-		if sh.filters[hz], err = newResampler(hz, p.Resample); err != nil {
+		filter, err := newResampler(hz, p.Resample, room)
+		if err != nil {
 			return sh, err
 		}
+		sh.filters[hz], room = filter, room-len(filter.taps)
 	}
 	if p.Normalize == nil {
 		return sh, nil

@@ -14,6 +14,8 @@ const (
 	kaiserBeta    = 8.6
 	// maxTaps bounds the table of a filter, which has taps for each place that an output may have between two inputs.
 	maxTaps = 1 << 21
+	// maxFilters bounds those of all filters of a data set, whose table of signals may hold any number of rates.
+	maxFilters = 1 << 24
 )
 
 // resampler gives samples at another rate. Output k lies at the input's place k*down/up, counted from the start of the
@@ -26,14 +28,19 @@ type resampler struct {
 	taps     []float64 // of every phase, 2*half each
 }
 
-// newResampler makes the filter from one rate to another.
-func newResampler(from, to float64) (*resampler, error) {
+// newResampler makes the filter from one rate to another, where there is room for so many taps.
+func newResampler(from, to float64, room int) (*resampler, error) {
 	a, b := rateOf(from), rateOf(to)
 	up, down, ok := ratio(a, b)
 	reach := zeroCrossings * max(1, float64(down)/float64(up))
-	if !ok || float64(up)*2*reach > maxTaps {
+	size := float64(up) * 2 * reach
+	if !ok || size > maxTaps {
 		return nil, fmt.Errorf("%w: resample from %v to %v Hz is by %d/%d, and a filter for it has more than %d numbers",
 			ErrParams, from, to, up, down, maxTaps)
+	}
+	if size > float64(room) {
+		return nil, fmt.Errorf("%w: resample from %v to %v Hz: the filters of all rates have more than %d numbers: "+
+			"choose recordings of fewer rates", ErrParams, from, to, maxFilters)
 	}
 	r := &resampler{up: up, down: down, half: int64(math.Ceil(reach))}
 	r.taps = make([]float64, int64(up)*2*r.half)

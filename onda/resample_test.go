@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -43,7 +44,7 @@ func TestResampleFormula(t *testing.T) {
 		in[i] = rng.NormFloat64()
 	}
 	for _, c := range [][2]float64{{360, 250}, {100, 128}, {256, 100}, {1, 3}, {12.8, 100}, {100, 100.04}, {1000, 10}} {
-		r, err := newResampler(c[0], c[1])
+		r, err := newResampler(c[0], c[1], maxFilters)
 		if err != nil {
 			t.Fatal(c, err)
 		}
@@ -56,8 +57,11 @@ func TestResampleFormula(t *testing.T) {
 			}
 		}
 	}
-	if _, err := newResampler(100, 100.0001234); !errors.Is(err, ErrParams) {
+	if _, err := newResampler(100, 100.0001234, maxFilters); !errors.Is(err, ErrParams) {
 		t.Errorf("got %v", err)
+	}
+	if _, err := newResampler(100, 128, 1000); !errors.Is(err, ErrParams) {
+		t.Errorf("where the filters of other rates left room for 1000 numbers: got %v", err)
 	}
 }
 
@@ -66,7 +70,7 @@ func TestResampleFormula(t *testing.T) {
 func TestResampleFigures(t *testing.T) {
 	t.Parallel()
 	for _, c := range [][2]float64{{360, 250}, {100, 128}, {256, 100}, {500, 499}} {
-		r, err := newResampler(c[0], c[1])
+		r, err := newResampler(c[0], c[1], maxFilters)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +116,7 @@ func TestResampleFigures(t *testing.T) {
 // Whatever part is read, an output is the same.
 func TestResampleParts(t *testing.T) {
 	t.Parallel()
-	r, err := newResampler(360, 250)
+	r, err := newResampler(360, 250, maxFilters)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,6 +230,62 @@ func TestResampledBatch(t *testing.T) {
 	}
 }
 
+// Windows that are read together, whose inputs overlap, are what they are alone: resampled, normalized and selected.
+func TestJoinedReads(t *testing.T) {
+	t.Parallel()
+	p := Params{
+		Dir: recordingsOf(t, []float64{100, 128, 360}), BatchDuration: Duration(2 * time.Second), Mode: ModeRandom,
+		BatchSize: 24, Resample: 128,
+	}
+	var err error
+	if p.Normalize, err = Normalize(t.Context(), p, Config{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	second := SelectorFunc(func(w Window) ([]int, []float64, error) {
+		return []int{1, w.Time}, slices.Clone(w.Data[w.Time : 2*w.Time]), nil
+	})
+	for name, cfg := range map[string]Config{"all channels": {}, "selector": {Selector: second}} {
+		d, err := New(t.Context(), p, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, _, err := d.Next(StartState(ModeRandom, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		windows := make([]window, len(job.Items))
+		for i, item := range job.Items {
+			if windows[i], err = d.window(item); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var want []byte
+		reads := len(windows) + 1
+		for _, near := range []int64{-1, 64, 1 << 20} {
+			d.reader.near = near
+			if n := len(d.reads(windows)); n >= reads {
+				t.Errorf("%s, near %d: %d reads, and %d without", name, near, n, reads)
+			} else {
+				reads = n
+			}
+			batch, err := d.Materialize(t.Context(), job)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x, _ := batch.Get("x")
+			if want == nil {
+				want = x.Data
+			}
+			if !bytes.Equal(x.Data, want) {
+				t.Errorf("%s, near %d: other samples", name, near)
+			}
+		}
+		if reads != 3 {
+			t.Errorf("%s: %d reads of three files", name, reads)
+		}
+	}
+}
+
 // What is computed over the training part has mean 0 and scale 1 there, is the same each time, and is refused with
 // other data.
 func TestNormalize(t *testing.T) {
@@ -239,7 +299,9 @@ func TestNormalize(t *testing.T) {
 	}
 	p := Params{
 		Dir: dir, BatchDuration: Duration(20 * time.Second), Mode: ModeEpochs, BatchSize: 3, Epochs: 1,
-		Split: &Split{Use: "train", Parts: []Part{{Name: "train", Recordings: ids(1, 2, 3)}, {Name: "test", Recordings: ids(4)}}},
+		Split: &Split{Use: "train", Parts: []Part{
+			{Name: "train", Recordings: ids(1, 2, 3)}, {Name: "test", Recordings: ids(4)},
+		}},
 	}
 	n, err := Normalize(t.Context(), p, Config{Concurrency: 1}, nil)
 	if err != nil {
@@ -277,7 +339,9 @@ func TestNormalize(t *testing.T) {
 	}
 	// A split that lets the test part in is another training part.
 	leaking := p
-	leaking.Split = &Split{Use: "train", Parts: []Part{{Name: "train", Recordings: ids(1, 2, 4)}, {Name: "test", Recordings: ids(3)}}}
+	leaking.Split = &Split{Use: "train", Parts: []Part{
+		{Name: "train", Recordings: ids(1, 2, 4)}, {Name: "test", Recordings: ids(3)},
+	}}
 	lacking, unit, scale := *n, *n, *n
 	lacking.Channels = map[string]Scale{"c3": {0, 1}}
 	unit.Unit = "millivolt"

@@ -14,13 +14,13 @@ type Window struct {
 	Channels []string
 	// Wanted are the channels that the job asks for; none means all.
 	Wanted []string
-	// SampleRate is in samples per second.
+	// SampleRate is in samples per second: that of the signal, or Params.Resample.
 	SampleRate float64
 	// Span is what the samples cover, from the start of the recording.
 	Span Span
 	// Time is the number of samples per channel.
 	Time int
-	// Data holds channel c at Data[c*Time:(c+1)*Time], in the signal's unit.
+	// Data holds channel c at Data[c*Time:(c+1)*Time], in the signal's unit, or as Params.Normalize scales it.
 	Data []float64
 }
 

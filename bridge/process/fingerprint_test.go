@@ -36,7 +36,8 @@ func TestFingerprint(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer release()
-	if o := inst.Origin; o.Data == "" || len(o.Params) != 0 || len(o.Parts) != 1 || o.Parts[0].Value != "93" || o.Summary != "kept all" {
+	if o := inst.Origin; o.Data == "" || len(o.Params) != 0 || len(o.Parts) != 1 ||
+		o.Parts[0].Value != "93" || o.Summary != "kept all" {
 		t.Fatalf("origin %+v", o)
 	}
 	kill := func() {

@@ -112,7 +112,8 @@ func fingerprint(any) []any {
 		}}
 	}
 	return []any{"ok", map[string]any{
-		"digest": string(data), "parts": [][2]string{{"recordings", string(data)}}, "ignore": []string{"dir"}, "summary": "kept all",
+		"digest": string(data), "parts": [][2]string{{"recordings", string(data)}}, "ignore": []string{"dir"},
+		"summary": "kept all",
 	}}
 }
 

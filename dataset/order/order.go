@@ -1,5 +1,5 @@
-// Package order has ready-made iterators: in which order the samples of a data set come. Each is embedded in a data set,
-// which then only has Materialize to write:
+// Package order has ready-made iterators: in which order the samples of a data set come. Each is embedded in a data
+// set, which then only has Materialize to write:
 //
 //	type Images struct {
 //		order.Epochs
@@ -9,13 +9,13 @@
 //	func (d *Images) Materialize(ctx context.Context, samples []uint64) (schema.Batch, error)
 //
 // [Epochs] visits all samples once per epoch in an order of its own, [Shards] the same shard by shard, [Mix] draws
-// from several iterators by weight, and [Classes] draws samples by the weight of their class. All of them are pure: what
-// they yield is a function of their fields and the state, on every machine alike. None keeps a table of an order: the
-// place of a sample is computed by a bijection ([Shuffle]), so that an epoch of 10^12 samples needs no memory and a
+// from several iterators by weight, and [Classes] draws samples by the weight of their class. All of them are pure:
+// what they yield is a function of their fields and the state, on every machine alike. None keeps a table of an order:
+// the place of a sample is computed by a bijection ([Shuffle]), so that an epoch of 10^12 samples needs no memory and a
 // state, which is a few numbers, goes on at once.
 //
-// What a state means depends on the fields: a data set that changes them raises its version, or has them follow from its
-// parameters, which states are checked against.
+// What a state means depends on the fields: a data set that changes them raises its version, or has them follow from
+// its parameters, which states are checked against.
 package order
 
 import (

@@ -94,7 +94,8 @@ func walk[S, J any](t interface{ Fatal(...any) }, it dataset.Iterator[S, J], sta
 func resumes[S, J any](t *rapid.T, it dataset.Iterator[S, J], start S) {
 	jobs, states := walk(t, it, start, 40)
 	from := rapid.IntRange(0, len(jobs)).Draw(t, "from")
-	if again, _ := walk(t, it, states[from], len(jobs)-from); len(again) != len(jobs)-from || len(again) > 0 && !reflect.DeepEqual(again, jobs[from:]) {
+	again, _ := walk(t, it, states[from], len(jobs)-from)
+	if len(again) != len(jobs)-from || len(again) > 0 && !reflect.DeepEqual(again, jobs[from:]) {
 		t.Fatalf("from batch %d: %v, and %v before", from, again, jobs[from:])
 	}
 }
@@ -105,7 +106,8 @@ func TestEpochs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := order.Epochs{
 			N: rapid.Uint64Range(1, 200).Draw(t, "n"), Limit: rapid.Uint64Range(1, 3).Draw(t, "epochs"),
-			Seed: rapid.Uint64().Draw(t, "seed"), InOrder: rapid.Bool().Draw(t, "in order"), DropLast: rapid.Bool().Draw(t, "drop last"),
+			Seed: rapid.Uint64().Draw(t, "seed"), InOrder: rapid.Bool().Draw(t, "in order"),
+			DropLast: rapid.Bool().Draw(t, "drop last"),
 		}
 		e.Batch = rapid.IntRange(1, int(e.N)).Draw(t, "batch")
 		resumes(t, e, order.Position{})
@@ -138,8 +140,9 @@ func TestShards(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := order.Shards{
-			Sizes: rapid.SliceOfN(rapid.Uint64Range(0, 30), 1, 8).Draw(t, "sizes"), Limit: rapid.Uint64Range(1, 3).Draw(t, "epochs"),
-			Seed: rapid.Uint64().Draw(t, "seed"), DropLast: rapid.Bool().Draw(t, "drop last"),
+			Sizes: rapid.SliceOfN(rapid.Uint64Range(0, 30), 1, 8).Draw(t, "sizes"),
+			Limit: rapid.Uint64Range(1, 3).Draw(t, "epochs"),
+			Seed:  rapid.Uint64().Draw(t, "seed"), DropLast: rapid.Bool().Draw(t, "drop last"),
 		}
 		n := 0
 		for _, size := range s.Sizes {
@@ -225,7 +228,9 @@ func TestMix(t *testing.T) {
 
 func TestClasses(t *testing.T) {
 	t.Parallel()
-	c := order.Classes{Samples: [][]uint64{{0, 1, 2, 3, 4, 5}, nil, {6}, {7, 8}}, Weights: []float64{1, 0, 1, 2}, Batch: 8, Seed: 3}
+	c := order.Classes{
+		Samples: [][]uint64{{0, 1, 2, 3, 4, 5}, nil, {6}, {7, 8}}, Weights: []float64{1, 0, 1, 2}, Batch: 8, Seed: 3,
+	}
 	rapid.Check(t, func(t *rapid.T) { resumes(t, c, rapid.Uint64().Draw(t, "start")) })
 	const draws = 48000
 	counts := make([]float64, 9)
@@ -289,7 +294,9 @@ func TestOrdersStay(t *testing.T) {
 	t.Parallel()
 	epochs, _ := walk(t, order.Epochs{N: 10, Batch: 5, Seed: 1}, order.Position{Epoch: 3}, 2)
 	shards, _ := walk(t, order.Shards{Sizes: []uint64{2, 3}, Batch: 5, Seed: 1}, order.ShardPosition{}, 1)
-	classes, _ := walk(t, order.Classes{Samples: [][]uint64{{0, 1, 2, 3}, {4, 5, 6, 7}}, Weights: []float64{1, 3}, Batch: 8, Seed: 1}, 0, 1)
+	classes, _ := walk(t, order.Classes{
+		Samples: [][]uint64{{0, 1, 2, 3}, {4, 5, 6, 7}}, Weights: []float64{1, 3}, Batch: 8, Seed: 1,
+	}, 0, 1)
 	for _, tc := range []struct{ got, want any }{
 		{epochs, [][]uint64{{9, 3, 1, 5, 7}, {4, 2, 0, 6, 8}}},
 		{shards[0], []order.Sample{
@@ -323,9 +330,10 @@ func TestConformance(t *testing.T) {
 	})
 	t.Run("mix", func(t *testing.T) {
 		t.Parallel()
-		m := order.Mix[order.Position, []uint64]{Weights: []float64{2, 1}, Batch: 3, Sources: []dataset.Iterator[order.Position, []uint64]{
-			order.Epochs{N: 5}, order.Epochs{N: 9, Limit: 1},
-		}}
+		m := order.Mix[order.Position, []uint64]{
+			Weights: []float64{2, 1}, Batch: 3,
+			Sources: []dataset.Iterator[order.Position, []uint64]{order.Epochs{N: 5}, order.Epochs{N: 9, Limit: 1}},
+		}
 		start, err := m.Start()
 		if err != nil {
 			t.Fatal(err)

@@ -13,9 +13,9 @@ func ended(epoch, epochs uint64) error {
 	return nil
 }
 
-// Shards visits every sample of every shard once per epoch: the shards in a shuffled order, and the samples of a shard, in
-// a shuffled order too, one after another. A batch so is of one shard, or of few, which matters where opening a shard
-// is dear, such as a compressed file. Its state is a [ShardPosition], its job the samples of a batch.
+// Shards visits every sample of every shard once per epoch: the shards in a shuffled order, and the samples of a
+// shard, in a shuffled order too, one after another. A batch so is of one shard, or of few, which matters where opening
+// a shard is dear, such as a compressed file. Its state is a [ShardPosition], its job the samples of a batch.
 type Shards struct {
 	Sizes    []uint64 // samples of each shard; some are at least 1
 	Batch    int      // samples of a batch; defaults to 1

@@ -35,9 +35,9 @@ func draw(sums []uint64, hash uint64) int {
 	return at
 }
 
-// Mix draws from several iterators by weight. Each goes on where it was, so that a Mix of [Epochs] with one sample a batch
-// visits all samples of a source before one comes twice. It ends where a source that is drawn from ends: sources of
-// endless epochs have none. Its state is a [MixState], its job what was drawn for a batch.
+// Mix draws from several iterators by weight. Each goes on where it was, so that a Mix of [Epochs] with one sample a
+// batch visits all samples of a source before one comes twice. It ends where a source that is drawn from ends: sources
+// of endless epochs have none. Its state is a [MixState], its job what was drawn for a batch.
 type Mix[S, J any] struct {
 	Sources []dataset.Iterator[S, J]
 	Weights []float64 // of each source, relative to one another
@@ -74,7 +74,8 @@ func (m Mix[S, J]) Start() (MixState[S], error) {
 // Next returns what is drawn for the batch at s, and the state after it.
 func (m Mix[S, J]) Next(s MixState[S]) (batch []Drawn[J], next MixState[S], err error) {
 	if len(m.Weights) != len(m.Sources) || len(s.Of) != len(m.Sources) {
-		return nil, s, fmt.Errorf("%w: %d sources, %d weights, states of %d", ErrFields, len(m.Sources), len(m.Weights), len(s.Of))
+		return nil, s, fmt.Errorf("%w: %d sources, %d weights, states of %d", ErrFields, len(m.Sources), len(m.Weights),
+			len(s.Of))
 	}
 	sums, err := sums(m.Weights)
 	if err != nil {

@@ -1,6 +1,7 @@
 // Command trainer is what a training program looks like: it takes batches in order from the batcher "example", and
 // keeps its checkpoint, a counter and the state of the data, in the file checkpoint.json. Stop it anywhere by Ctrl-C or
-// SIGTERM and start it again: it goes on with the very next batch. Killed outright, it goes on from the last hundredth step.
+// SIGTERM and start it again: it goes on with the very next batch. Killed outright, it goes on from the last hundredth
+// step.
 //
 //	go run ./cmd/jetbatch demo --keep data
 //	go run ./cmd/jetbatch up &

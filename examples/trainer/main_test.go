@@ -103,7 +103,9 @@ func TestInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := client.Open[schema.Batch](t.Context(), s.Conn(), client.Config{Name: "example", Dataset: onda.Name, Params: params})
+	b, err := client.Open[schema.Batch](t.Context(), s.Conn(), client.Config{
+		Name: "example", Dataset: onda.Name, Params: params,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

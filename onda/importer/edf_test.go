@@ -200,9 +200,7 @@ func TestDiscontinuous(t *testing.T) {
 	file := filepath.Join(dir, "a.edf")
 	data := made("EDF+D", "+0.5\x14\x14\x00+0.5\x151.5\x14N1\x14\x00", "+1.5\x14\x14\x00+2\x14beep\x14",
 		"+10.25\x14\x14\x00")
-	if err := os.WriteFile(file, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, data)
 	out := filepath.Join(dir, "out")
 	summary, err := Import(t.Context(), Config{Files: []string{file}, Out: out})
 	if err != nil {
@@ -232,21 +230,18 @@ func TestDiscontinuous(t *testing.T) {
 	}
 	// Records that overlap are no recording.
 	back := made("EDF+D", "+0\x14\x14\x00", "+0.5\x14\x14\x00")
-	if err := os.WriteFile(file, back, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, back)
 	if _, err := Import(t.Context(), Config{Files: []string{file}, Out: out + "2"}); !errors.Is(err, edf.ErrFormat) {
 		t.Errorf("got %v", err)
 	}
 }
+
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	good := made("EDF+C", "+0\x14\x14\x00", "+1\x14\x14\x00")
 	dir := t.TempDir()
 	file := filepath.Join(dir, "a.edf")
-	if err := os.WriteFile(file, good, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, good)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Import(ctx, Config{Files: []string{file}, Out: filepath.Join(dir, "out")}); !errors.Is(err,

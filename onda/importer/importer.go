@@ -1,7 +1,7 @@
 // Package importer makes Onda data sets of recordings in other formats: EDF, EDF+ and BDF, WFDB and WAVE.
 //
-// Samples are copied as the integers, or floats, that they are, unless Config.Merge asks for another way. On an error nothing is left behind, and an import that
-// was cut short goes on where it was.
+// Samples are copied as the integers, or floats, that they are, unless Config.Merge asks for another way. On an error
+// nothing is left behind, and an import that was cut short goes on where it was.
 package importer
 
 import (

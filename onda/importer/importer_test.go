@@ -131,10 +131,12 @@ func TestSegments(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "r.hea"), []byte("r/4 2 2 14\nr_layout 0\nr_1 4\n~ 6\nr_2 4\n"))
-	write(t, filepath.Join(dir, "r_layout.hea"), []byte("r_layout 2 2 0\n~ 0 10/uV 8 0 0 0 0 II\n~ 0 10/uV 8 0 0 0 0 ABP\n"))
+	write(t, filepath.Join(dir, "r_layout.hea"), []byte("r_layout 2 2 0\n"+
+		"~ 0 10/uV 8 0 0 0 0 II\n~ 0 10/uV 8 0 0 0 0 ABP\n"))
 	write(t, filepath.Join(dir, "r_1.hea"), []byte("r_1 1 2 4\nr_1.dat 80 10(2)/mV 8 0 1 10 0 II\n"))
 	write(t, filepath.Join(dir, "r_1.dat"), []byte{129, 130, 131, 132})
-	write(t, filepath.Join(dir, "r_2.hea"), []byte("r_2 2 2 4\nr_2.dat 80 10/mV 8\nr_2.dat 80:1 10/mmHg 8 0 0 -506 0 ABP\n"))
+	write(t, filepath.Join(dir, "r_2.hea"), []byte("r_2 2 2 4\n"+
+		"r_2.dat 80 10/mV 8\nr_2.dat 80:1 10/mmHg 8 0 0 -506 0 ABP\n"))
 	write(t, filepath.Join(dir, "r_2.dat"), []byte{133, 0, 134, 1, 135, 2, 136, 3})
 	word := func(code, n int) []byte { return binary.LittleEndian.AppendUint16(nil, uint16(code<<10|n)) }
 	write(t, filepath.Join(dir, "r.ann"), slices.Concat(word(28, 2), word(63, 2), []byte("(N"), word(5, 1), word(28, 8),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -25,7 +26,7 @@ func newHTTPStore(client *http.Client) *httpStore {
 		transport.ResponseHeaderTimeout = partDeadline / 2
 		client = &http.Client{Transport: transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if r.URL.Scheme != "https" || len(via) >= 10 {
-				return fmt.Errorf("%w: a redirect to %s, or too many", onda.ErrPath, r.URL.Redacted())
+				return fmt.Errorf("%w: a redirect to %s://%s, or too many", onda.ErrPath, r.URL.Scheme, r.URL.Host)
 			}
 			return nil
 		}}
@@ -33,8 +34,8 @@ func newHTTPStore(client *http.Client) *httpStore {
 	return &httpStore{client}
 }
 
-func (s *httpStore) do(ctx context.Context, method, url string, header map[string]string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+func (s *httpStore) do(ctx context.Context, method, address string, header map[string]string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", onda.ErrPath, err)
 	}
@@ -44,6 +45,10 @@ func (s *httpStore) do(ctx context.Context, method, url string, header map[strin
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
+		// The client's own error names the URL that it was redirected to, which may be signed.
+		if failed := new(url.Error); errors.As(err, &failed) {
+			err = failed.Err
+		}
 		if errors.Is(err, onda.ErrPath) {
 			return nil, err
 		}
@@ -84,7 +89,7 @@ func (s *httpStore) get(ctx context.Context, url string, in info, from, n int64)
 		return nil, err
 	}
 	if res.StatusCode == http.StatusPartialContent {
-		return res.Body, checkTotal(res, in)
+		return res.Body, checkRange(res, in, from)
 	}
 	if from == 0 && n == in.size && res.ContentLength == n {
 		return res.Body, nil
@@ -93,12 +98,17 @@ func (s *httpStore) get(ctx context.Context, url string, in info, from, n int64)
 	return nil, fmt.Errorf("%w: the server does not serve ranges", onda.ErrPath)
 }
 
-// checkTotal holds the file's length in an answer against what is known.
-func checkTotal(res *http.Response, in info) error {
-	_, total, _ := strings.Cut(res.Header.Get("Content-Range"), "/")
+// checkRange holds the place and the file's length in an answer against what was asked for and what is known.
+func checkRange(res *http.Response, in info, from int64) error {
+	text := res.Header.Get("Content-Range")
+	place, total, _ := strings.Cut(text, "/")
 	if n, err := strconv.ParseInt(total, 10, 64); err == nil && n != in.size {
 		res.Body.Close()
 		return errChanged
+	}
+	if !strings.HasPrefix(place, fmt.Sprintf("bytes %d-", from)) {
+		res.Body.Close()
+		return fmt.Errorf("%w: the server answers with range %.60q, and byte %d on was asked for", onda.ErrPath, text, from)
 	}
 	return nil
 }

@@ -186,7 +186,11 @@ func (o *object) ModTime() time.Time { return o.info.at }
 func (o *object) Far() bool          { return true }
 func (o *object) Close() error       { return nil }
 
+// Identity is that of one look where the server says neither a date nor an ETag: a copy made then tells nothing later.
 func (o *object) Identity() string {
+	if o.info.tag == "" && o.info.at.IsZero() {
+		return fmt.Sprintf("%d looked at %d", o.info.size, o.info.looked.UnixNano())
+	}
 	return fmt.Sprintf("%d@%d@%q", o.info.size, o.info.at.UnixNano(), o.info.tag)
 }
 

@@ -234,10 +234,65 @@ func TestTrouble(t *testing.T) {
 	if err := read(5, 10); !errors.Is(err, onda.ErrPath) {
 		t.Errorf("got %v", err)
 	}
+	// Nor does one that answers with a place of its own pass for the right one.
+	s.troubled(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet {
+			r.Header.Set("Range", "bytes=0-9")
+		}
+		return false
+	})
+	if err := read(5, 10); !errors.Is(err, onda.ErrPath) {
+		t.Errorf("got %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := New(Config{HTTP: s.Client()}).Open(ctx, s.URL+"/x"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A redirect may lead to a signed URL: its query is in no error.
+func TestRedirectsStaySecret(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir())
+	store := newHTTPStore(nil)
+	store.client.Transport = s.Client().Transport
+	for _, to := range []string{"https://127.0.0.1:1/x", "http://127.0.0.1:1/x"} {
+		s.troubled(func(w http.ResponseWriter, r *http.Request) bool {
+			http.Redirect(w, r, to+"?X-Amz-Signature=secretsecret", http.StatusFound)
+			return true
+		})
+		if _, err := store.stat(t.Context(), s.URL+"/x"); err == nil || strings.Contains(err.Error(), "secretsecret") {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+}
+
+// A file without a date and an ETag may be another at the next look, so no copy of it serves after that.
+func TestIdentityOfTheUndated(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir())
+	dated := ""
+	s.troubled(func(w http.ResponseWriter, _ *http.Request) bool {
+		if dated != "" {
+			w.Header().Set("Last-Modified", dated)
+		}
+		w.Header().Set("Content-Length", "10")
+		return true
+	})
+	look := func() string {
+		obj, err := New(Config{HTTP: s.Client()}).Open(t.Context(), s.URL+"/x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return obj.(*object).Identity()
+	}
+	if one, two := look(), look(); one == two {
+		t.Error("a file without a date counts as the same")
+	}
+	dated = "Mon, 02 Jan 2006 15:04:05 GMT"
+	if one, two := look(), look(); one != two {
+		t.Error("a file of one date counts as another")
 	}
 }
 

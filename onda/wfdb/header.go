@@ -101,6 +101,12 @@ func ParseHeader(text []byte) (*Header, error) {
 			return nil, err
 		}
 	}
+	total := int64(0)
+	for _, s := range h.Segments {
+		if total += s.Frames; total > maxFrames {
+			return nil, bad("record %q: its segments have more than %d frames", h.Name, int64(maxFrames))
+		}
+	}
 	return h, nil
 }
 

@@ -29,7 +29,7 @@ var formats = map[int]format{
 	16:  {1, 2, []int{0, 2}, -1 << 15, func(out []int32, b []byte) { out[0] = int32(int16(u16(b))) }},
 	24:  {1, 3, []int{0, 3}, -1 << 23, func(out []int32, b []byte) { out[0] = signed(u16(b)|int32(b[2])<<16, 24) }},
 	32:  {1, 4, []int{0, 4}, -1 << 31, func(out []int32, b []byte) { out[0] = u16(b) | u16(b[2:])<<16 }},
-	61:  {1, 2, []int{0, 2}, -1 << 15, func(out []int32, b []byte) { out[0] = int32(int16(uint16(b[0])<<8 | uint16(b[1]))) }},
+	61:  {1, 2, []int{0, 2}, -1 << 15, func(out []int32, b []byte) { out[0] = signed(int32(b[0])<<8|int32(b[1]), 16) }},
 	80:  {1, 1, []int{0, 1}, -1 << 7, func(out []int32, b []byte) { out[0] = int32(b[0]) - 128 }},
 	160: {1, 2, []int{0, 2}, -1 << 15, func(out []int32, b []byte) { out[0] = u16(b) - 1<<15 }},
 	212: {2, 3, []int{0, 2, 3}, -1 << 11, func(out []int32, b []byte) {
@@ -163,7 +163,9 @@ const blockSamples = 1 << 16
 // Blocks reads the record from its beginning, block by block: the samples of every signal, nil of one that is missing.
 // What is yielded is overwritten by the next block. Signal files are opened by open. After the last block the checksums
 // of the header are compared.
-func (r *Record) Blocks(ctx context.Context, open func(name string) (io.ReadCloser, error)) iter.Seq2[[][]int32, error] {
+func (r *Record) Blocks(
+	ctx context.Context, open func(name string) (io.ReadCloser, error),
+) iter.Seq2[[][]int32, error] {
 	return func(yield func([][]int32, error) bool) {
 		readers := make([]*reader, 0, len(r.files))
 		defer func() {

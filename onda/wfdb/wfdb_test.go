@@ -292,3 +292,11 @@ func FuzzAnnotations(f *testing.F) {
 		}
 	})
 }
+
+// Gaps need no file, so a header alone could make a place that no number holds.
+func TestSegmentsTogetherAreBounded(t *testing.T) {
+	t.Parallel()
+	if _, err := ParseHeader([]byte("r/2 1 2\n~ 281474976710656\n~ 1\n")); !errors.Is(err, ErrFormat) {
+		t.Errorf("got %v", err)
+	}
+}

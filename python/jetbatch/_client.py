@@ -232,8 +232,9 @@ class Service:
 
         ``params`` are the data set's parameters. Zero is the default for the others: a window of 2 x worker slots + 1
         batches and at most 1 GiB; half of it retained, -1 for none; 600 s of idleness until the service forgets the
-        batcher. ``accept_change`` lets a state of other parameters or data go on. ``in_order`` delivers the good batches before a bad one first, instead of failing at once. Waits
-        ``timeout`` seconds for a coordinator, without end by default.
+        batcher. ``accept_change`` lets a state of other parameters or data go on. ``in_order`` delivers the good
+        batches before a bad one first, instead of failing at once. Waits ``timeout`` seconds for a coordinator, without
+        end by default.
         """
         merged = {**self._defaults, **(params or {})}
         request = {

@@ -59,8 +59,8 @@ class Dataset:
         """Opens it with the trainer's parameters; raise :class:`jetbatch.BadParams` for those that make no sense."""
 
     def fingerprint(self) -> Optional[Fingerprint]:
-        """Optional: looks at the data that was opened, so that a state is refused on other data, and machines with other
-        data than a run's do not take part in it. Called once by every process that opens the data set."""
+        """Optional: looks at the data that was opened, so that a state is refused on other data, and machines with
+        other data than a run's do not take part in it. Called once by every process that opens the data set."""
         return None
 
     def start(self) -> Any:

@@ -16,7 +16,12 @@ import jetbatch
 from jetbatch import _binary
 
 HERE = Path(__file__).parent
-DATASETS = {"numbers": "datasets:Numbers", "faulty": "datasets:Faulty", "kinds": "datasets:Kinds", "recorded": "datasets:Recorded"}
+DATASETS = {
+    "numbers": "datasets:Numbers",
+    "faulty": "datasets:Faulty",
+    "kinds": "datasets:Kinds",
+    "recorded": "datasets:Recorded",
+}
 
 
 def environment(**more: str) -> Dict[str, str]:
