@@ -27,8 +27,8 @@ func (s Slow) String() string {
 // slowLeast more.
 const (
 	slowBy    = 1.5
-	slowJobs  = 5
-	slowLeast = time.Millisecond
+	slowJobs  = 20
+	slowLeast = 2 * time.Millisecond
 )
 
 // Slows are the workers that are slow, by name; of each the stage that costs most.

@@ -27,6 +27,7 @@ const (
 	longestLook = 10 * s
 
 	soleAfter     = 5 * s
+	untriedAfter  = 600 * s
 	longestRefuse = 2 * s
 	refuseStep    = 100 * ms
 
@@ -56,8 +57,11 @@ func LookAfter(n int) int64 { return min(int64(firstLook)<<min(n, 8), longestLoo
 func ReopenAfter(n int) int64 { return min(int64(firstReopen)<<min(n-1, 8), longestReopen) }
 
 // Sole reports whether a worker may judge a job that no other has seen fail: it has been the only one for long, since
-// the job failed here first. alone is since when it has been, 0 for not.
-func Sole(now, failed, alone int64) bool { return alone > 0 && now-max(failed, alone) >= soleAfter }
+// the job failed here first, or there are others and none has tried the job for very long, since those may serve the
+// kind and not this run. alone is since when it has been the only one, 0 for not.
+func Sole(now, failed, alone int64) bool {
+	return alone > 0 && now-max(failed, alone) >= soleAfter || now-failed >= untriedAfter
+}
 
 // PassFor is for how long a job that failed here stays away from everybody, so that another worker that asks gets it and
 // not this one. alone is as in [Sole]: then there is nobody else, until it may judge.

@@ -67,3 +67,24 @@ func TestSuspectAndMine(t *testing.T) {
 		t.Error("a job that was not heartbeat is this worker's")
 	}
 }
+
+func TestSole(t *testing.T) {
+	t.Parallel()
+	const at = 1000 * s
+	for _, c := range []struct {
+		what       string
+		now, alone int64
+		want       bool
+	}{
+		{"others are there", at + 599*s, 0, false},
+		{"others are there, and none tried it", at + 600*s, 0, true},
+		{"alone since before", at + 4*s, at - s, false},
+		{"alone for long", at + 5*s, at - s, true},
+		{"alone since lately", at + 7*s, at + 3*s, false},
+		{"alone since lately, for long", at + 8*s, at + 3*s, true},
+	} {
+		if got := Sole(c.now, at, c.alone); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
