@@ -51,7 +51,7 @@ def test_step_tells_all(service: jetbatch.Service) -> None:
             step["x"][0] = 1
         with pytest.raises(KeyError):
             step["z"]
-        assert step.timing.materialize > 0 and step.worker == "embedded-1" and step.deliveries == 1
+        assert step.timing.materialize > 0 and step.worker in ("embedded-1", "embedded-2") and step.deliveries == 1
         assert repr(step) == "Step(seq=1, x: uint8[1024], n: int64[])"
 
 
@@ -303,7 +303,10 @@ def test_interrupt_ends_a_wait_and_loses_nothing(service: jetbatch.Service) -> N
         assert len(service._bridge._leases) == len(service._bridge._expired) and not service._bridge._replies
 
 
-def test_interrupt_is_prompt(service: jetbatch.Service) -> None:
+def test_interrupt_is_prompt(service: jetbatch.Service, request: pytest.FixtureRequest) -> None:
+    # Who started the tests in the background had them ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with service.open("prompt", dataset="numbers", params={"slow": 3.0}) as b:
 
         def interrupt() -> None:
