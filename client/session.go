@@ -210,7 +210,10 @@ func (s *session) readHead() bool {
 	}
 	c, err := s.store.record(s.ctx, seq)
 	if errors.Is(err, errNotStored) {
-		err = s.store.exists(s.ctx)
+		if err = s.store.exists(s.ctx); err == nil {
+			m := met{gen: s.store.gen, seq: seq, text: s.store.met(s.ctx, seq)}
+			s.in.line.within(s, func() { s.in.line.met = m })
+		}
 	}
 	if errors.Is(err, errStoreGone) {
 		if s.gone++; s.gone >= goneLimit {
