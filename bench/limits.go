@@ -75,6 +75,8 @@ var limits = []limit{
 // Floors that several limits name.
 const (
 	againstSlots   = "slots / 20 ms"
+	againstRate    = "slots / time of a job"
+	againstFew     = "4 workers, 1 batcher"
 	againstModel   = "the window's model"
 	againstRequest = "one request and answer"
 	againstLoop    = "loop"
