@@ -44,6 +44,7 @@ func cases() []benchCase {
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
 		{name: "onda", what: ondaWhat, run: ondaWindows},
+		{name: "recovery", what: recoveryWhat, run: recovery, long: true},
 		{name: "soak", what: soakWhat, run: soak, long: true},
 	}
 }

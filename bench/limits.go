@@ -67,6 +67,11 @@ var limits = []limit{
 	{"onda", "64 windows per batch", againstLoop, byFigure, 1.5, false, true},
 	{"onda", "64 windows per batch", againstLoop, byCPU, 1.2, true, false},
 
+	{"recovery", "coordinator killed, one of two", againstAllowed, byFigure, 1, true, true},
+	{"recovery", "coordinator frozen, not the owner: open", againstAllowed, byFigure, 1, true, true},
+	{"recovery", "trainer killed and started again", againstAllowed, byFigure, 1, true, true},
+	{"recovery", "broker killed and started again", againstAllowed, byFigure, 1, true, true},
+
 	{"soak", "broker, goroutines", againstHalf, byFigure, 1.1, true, false},
 	{"soak", "broker, resident memory", againstHalf, byFigure, 1.1, true, false},
 	{"soak", "coordinator, goroutines", againstHalf, byFigure, 1.1, true, false},
@@ -81,6 +86,7 @@ var limits = []limit{
 const (
 	againstSlots   = "slots / 20 ms"
 	againstRate    = "slots / time of a job"
+	againstAllowed = "allowed"
 	againstFew     = "4 workers, 1 batcher"
 	againstModel   = "the window's model"
 	againstRequest = "one request and answer"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,9 +24,15 @@ type brokerAnswer struct {
 	URL string `json:"url"`
 }
 
+type brokerArg struct {
+	Listen string `json:"listen,omitempty"` // host:port; a free port where empty
+	Dir    string `json:"dir,omitempty"`    // a temporary one where empty
+}
+
 // startBroker is the NATS server alone, of the service and of the floors alike.
-func startBroker(ctx context.Context, log *slog.Logger, _ struct{}) (*role, any, error) {
-	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", ServerOnly: true, Logger: log})
+func startBroker(ctx context.Context, log *slog.Logger, arg brokerArg) (*role, any, error) {
+	listen := cmp.Or(arg.Listen, "127.0.0.1:0")
+	s, err := embedded.Start(ctx, embedded.Config{Listen: listen, Dir: arg.Dir, ServerOnly: true, Logger: log})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -148,6 +155,7 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 		opTimes:   handle(t.times),
 		opOpened:  handle(t.opened),
 		opMoved:   handle(t.moved),
+		opStall:   handle(t.stall),
 	}}, nil, nil
 }
 
@@ -282,14 +290,19 @@ type serviceConfig struct {
 	Slots    int  // of each worker; 0 is the worker's own choice
 	Crew     int  // workers in each process; 0 is one
 	NoDirect bool // large batches by way of the store, never directly
+	Broker   brokerArg
+	URL      *string // is set to where the broker is, unless nil
 }
 
 // service starts a broker, a coordinator, workers and a trainer, each in a process of its own.
 func (b *bench) service(ctx context.Context, name string, cfg serviceConfig) (s *side, trainer *process, err error) {
 	s = b.side(name)
 	var broker brokerAnswer
-	if _, err = s.start(ctx, "broker", struct{}{}, &broker); err != nil {
+	if _, err = s.start(ctx, "broker", cfg.Broker, &broker); err != nil {
 		return nil, nil, err
+	}
+	if cfg.URL != nil {
+		*cfg.URL = broker.URL
 	}
 	if _, err = s.start(ctx, "coordinator", coordinatorArg(broker), nil); err != nil {
 		return nil, nil, err
