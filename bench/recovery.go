@@ -25,6 +25,8 @@ type struck struct {
 	broker  brokerArg
 	url     string
 	trainer *process
+	watch   time.Duration // how long the trainer takes batches while a fault befalls the service
+	opens   int
 }
 
 func faults() []fault {
@@ -59,7 +61,10 @@ func (b *bench) struck(ctx context.Context, f fault) (waited time.Duration, err 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s := &struck{broker: brokerArg{Dir: filepath.Join(dir, "nats")}}
+	s := &struck{
+		broker: brokerArg{Dir: filepath.Join(dir, "nats")},
+		watch:  time.Duration(b.quick(8000, 8000)) * time.Millisecond, opens: b.quick(20, 8),
+	}
 	s.side, s.trainer, err = b.service(ctx, f.name, serviceConfig{Workers: 2, Slots: 2, Broker: s.broker, URL: &s.url})
 	if err != nil {
 		return 0, err
@@ -100,16 +105,13 @@ func (s *struck) of(role string) *process {
 // watched is the longest wait of the trainer while the fault is done.
 func (s *struck) watched(ctx context.Context, do func() error) (longest time.Duration, err error) {
 	watched := make(chan error, 1)
-	go func() { watched <- s.trainer.call(ctx, opStall, stallArg{"train", watchFor}, &longest) }()
-	err = pause(ctx, watchFor/4) // all know one another by then
+	go func() { watched <- s.trainer.call(ctx, opStall, stallArg{"train", s.watch}, &longest) }()
+	err = pause(ctx, s.watch/4) // all know one another by then
 	if err == nil {
 		err = do()
 	}
 	return longest, errors.Join(err, <-watched)
 }
-
-// watchFor is how long a trainer takes batches while a fault befalls the service.
-const watchFor = 8 * time.Second
 
 func (s *struck) coordinatorKilled(ctx context.Context) (time.Duration, error) {
 	owner := s.of("coordinator")
@@ -132,7 +134,7 @@ func (s *struck) coordinatorFrozen(ctx context.Context) (waited time.Duration, e
 	}
 	defer func() { err = errors.Join(err, thaw(second)) }()
 	var took []time.Duration
-	err = s.trainer.call(ctx, opOpened, timesArg{N: 8}, &took)
+	err = s.trainer.call(ctx, opOpened, timesArg{N: s.opens}, &took)
 	for _, t := range took {
 		waited = max(waited, t)
 	}
@@ -161,7 +163,10 @@ func (s *struck) brokerKilled(ctx context.Context) (time.Duration, error) {
 		if err := s.kill(s.of("broker")); err != nil {
 			return err
 		}
-		_, err := s.start(ctx, "broker", brokerArg{Listen: at.Host, Dir: s.broker.Dir}, nil)
+		broker, err := s.start(ctx, "broker", brokerArg{Listen: at.Host, Dir: s.broker.Dir}, nil)
+		if err == nil { // the others rely on it until they have ended
+			s.procs = append([]*process{broker}, s.procs[:len(s.procs)-1]...)
+		}
 		return err
 	})
 }
