@@ -195,10 +195,10 @@ func (b *batcher) beat() {
 
 func (b *batcher) fleet() owner.Fleet {
 	token := b.owner.KindToken()
-	workers, slots := b.c.fleet.serving(token)
+	workers, slots := b.c.fleet.serving(token, b.name)
 	fleet := owner.Fleet{Workers: workers, Slots: slots}
 	if workers == 0 {
-		fleet.Suspended = b.c.fleet.suspended(token)
+		fleet.Suspended = b.c.fleet.suspended(token, b.name)
 	}
 	return fleet
 }

@@ -40,7 +40,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.ReplyCredit:
 		b.answer(e.Token, e.Reply)
 	case owner.Announce:
-		e.Lane.Workers, _ = b.c.fleet.serving(e.Lane.Kind)
+		e.Lane.Workers, _ = b.c.fleet.serving(e.Lane.Kind, b.name)
 		b.publish(wire.LanePrefix, e.Lane)
 	case owner.Notify:
 		b.publish(wire.NoticePrefix, e.Reply)

@@ -123,7 +123,10 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		slices.ContainsFunc(beat.Spent, func(s schema.Spent) bool { return len(s.Kind) > maxAddress }),
 		slices.ContainsFunc(beat.Kinds, func(kind string) bool { return len(kind) > maxAddress }),
 		len(beat.Suspended) > maxServed,
-		slices.ContainsFunc(beat.Suspended, func(s schema.Suspension) bool { return len(s.Kind) > maxAddress }),
+		slices.ContainsFunc(beat.Suspended, func(s schema.Suspension) bool {
+			return len(s.Kind) > maxAddress || len(s.Batchers) > maxServed ||
+				slices.ContainsFunc(s.Batchers, func(name string) bool { return wire.CheckName("batcher", name) != nil })
+		}),
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false
 	}
@@ -235,12 +238,13 @@ func lastWords(s schema.WorkerStatus) (text string) {
 	return text
 }
 
-// serving counts the live workers, and their slots, that serve a kind.
-func (f *fleet) serving(kind string) (workers, slots int) {
+// serving counts the live workers, and their slots, that serve a batcher of a kind; without a name, those that serve the
+// kind.
+func (f *fleet) serving(kind, batcher string) (workers, slots int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, h := range f.workers {
-		if slices.Contains(h.Kinds, kind) {
+		if _, leaves := h.leaves(kind, batcher); !leaves && slices.Contains(h.Kinds, kind) {
 			workers++
 			slots += h.Slots
 		}
@@ -248,19 +252,29 @@ func (f *fleet) serving(kind string) (workers, slots int) {
 	return workers, slots
 }
 
-// suspended says why workers have suspended a kind: the reason of the first by name, and how many of the live workers
-// have. It is empty when none has.
-func (f *fleet) suspended(kind string) string {
+// leaves reports whether a worker that has a kind leaves the jobs of a batcher to others, and why.
+func (h *heard) leaves(kind, batcher string) (reason string, leaves bool) {
+	i := slices.IndexFunc(h.Suspended, func(s schema.Suspension) bool { return s.Kind == kind })
+	if i < 0 {
+		return "", false
+	}
+	s := &h.Suspended[i]
+	return s.Reason, !slices.Contains(h.Kinds, kind) || slices.Contains(s.Batchers, batcher)
+}
+
+// suspended says why workers leave the jobs of a batcher to others: the reason of the first by name, and how many of the
+// live workers do. It is empty when none does.
+func (f *fleet) suspended(kind, batcher string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, first, reason := 0, "", ""
 	for name, h := range f.workers {
-		i := slices.IndexFunc(h.Suspended, func(s schema.Suspension) bool { return s.Kind == kind })
-		if i < 0 {
+		why, leaves := h.leaves(kind, batcher)
+		if !leaves {
 			continue
 		}
 		if n++; n == 1 || name < first {
-			first, reason = name, h.Suspended[i].Reason
+			first, reason = name, why
 		}
 	}
 	if n == 0 {

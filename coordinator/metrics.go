@@ -75,13 +75,13 @@ func (m *meters) addProcess(t *metrics.Table[Coordinator]) {
 	t.Gauge("jetbatch_coordinator_lease_age_seconds", "Time since the coordinator's own lease was renewed.", func(c *Coordinator) float64 { return c.leaseAge().Seconds() })
 	t.GaugeBy("jetbatch_coordinator_live_workers", "Live workers that serve a data set, at its version here.", "dataset", func(c *Coordinator, say func(float64, ...string)) {
 		for _, k := range c.kinds {
-			workers, _ := c.fleet.serving(wire.KindToken(k.Name, k.Version))
+			workers, _ := c.fleet.serving(wire.KindToken(k.Name, k.Version), "")
 			say(float64(workers), k.Name)
 		}
 	})
 	t.GaugeBy("jetbatch_coordinator_live_slots", "Slots of those workers.", "dataset", func(c *Coordinator, say func(float64, ...string)) {
 		for _, k := range c.kinds {
-			_, slots := c.fleet.serving(wire.KindToken(k.Name, k.Version))
+			_, slots := c.fleet.serving(wire.KindToken(k.Name, k.Version), "")
 			say(float64(slots), k.Name)
 		}
 	})

@@ -300,14 +300,15 @@ func TestHeartbeatsAreChecked(t *testing.T) {
 		{Worker: "w", Kinds: make([]string, maxServed+1)}, {Worker: "w", Kinds: []string{strings.Repeat("k", 1000)}},
 		{Worker: "w", Direct: strings.Repeat("d", 1000)}, {Worker: "w", DirectPin: make([]byte, 1000)},
 		{Worker: "w", Oldest: &schema.Running{Batcher: "b.>"}}, {Worker: "w", Oldest: &schema.Running{Batcher: "b", For: -1}},
-		{Worker: "w.>"},
+		{Worker: "w.>"}, {Worker: "w", Suspended: []schema.Suspension{{Batchers: []string{"b.>"}}}},
+		{Worker: "w", Suspended: []schema.Suspension{{Batchers: make([]string, maxServed+1)}}},
 	} {
 		if beat(s); len(f.list()) != 0 || changed != 0 {
 			t.Fatalf("taken: %+v", s)
 		}
 	}
 	beat(schema.WorkerStatus{Worker: "w", Slots: 4, Kinds: []string{"k"}, LastError: strings.Repeat("e", 10_000)})
-	if workers, slots := f.serving("k"); workers != 1 || slots != 4 || len(f.list()[0].LastError) != maxError {
+	if workers, slots := f.serving("k", ""); workers != 1 || slots != 4 || len(f.list()[0].LastError) != maxError {
 		t.Errorf("%d workers, %d slots", workers, slots)
 	}
 	beat(schema.WorkerStatus{Worker: "w", Leaving: true})
@@ -326,21 +327,21 @@ func TestPauseIsNobodysSilence(t *testing.T) {
 	f.expire(now)
 	now = now.Add(time.Minute)
 	f.expire(now)
-	if n, _ := f.serving("k"); n != 1 {
+	if n, _ := f.serving("k", ""); n != 1 {
 		t.Fatal("forgotten after a pause")
 	}
 	for range 5 {
 		now = now.Add(beat)
 		f.expire(now)
 	}
-	if n, _ := f.serving("k"); n != 0 {
+	if n, _ := f.serving("k", ""); n != 0 {
 		t.Fatal("a silent worker is not forgotten")
 	}
 	f.hear(message([]byte(`{"worker":"w","slots":1,"kinds":["k"]}`)))
 	now = now.Add(time.Hour)
 	f.pardon(now)
 	f.expire(now)
-	if n, _ := f.serving("k"); n != 1 {
+	if n, _ := f.serving("k", ""); n != 1 {
 		t.Fatal("forgotten after the connection was back")
 	}
 }

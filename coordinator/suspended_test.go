@@ -1,10 +1,14 @@
 package coordinator_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -53,4 +57,50 @@ func TestSuspendedWorkersAreTheReason(t *testing.T) {
 	if reply := r.credit(0); reply.Trouble != "" {
 		t.Errorf("the trainer is still told %q", reply.Trouble)
 	}
+}
+
+// A worker that leaves the jobs of one batcher to others serves the rest of the data set. For that batcher it does not
+// count, so that a worker which is alone with its jobs may judge them.
+func TestSuspendedForOneBatcher(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	lanes := make(chan wire.Lane, 1024)
+	sub, err := c.nc.Subscribe(wire.LanePrefix+".train", func(m *nats.Msg) {
+		var lane wire.Lane
+		if json.Unmarshal(m.Data, &lane) == nil {
+			lanes <- lane
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // the connection ends with the test
+	r, other := c.reader("train"), c.reader("other")
+	r.start(0)
+	other.start(0)
+	token := wire.KindToken("count", 1)
+	part := schema.WorkerStatus{Worker: "part", Slots: 1, Kinds: []string{token}, Suspended: []schema.Suspension{
+		{Kind: token, Reason: "cannot open count: no such folder /data", Batchers: []string{"train"}},
+	}}
+	beat := func() {
+		if err := c.nc.Publish(wire.WorkerPrefix+".part", mustJSON(t, part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wait("the reason", func(s schema.Status) bool {
+		beat()
+		return s.Workers == 0 && s.Waiting == "no worker can make batches of data set count: part: cannot open count: no such folder /data (1 of 1 workers)"
+	})
+	other.wait("the other is served", func(s schema.Status) bool { beat(); return s.Workers == 1 })
+	r.wait("a worker is alone with it", func(s schema.Status) bool {
+		beat()
+		c.beatWorker("whole")
+		return s.Workers == 1
+	})
+	natstest.Eventually(t, "the worker is told so", func() bool {
+		beat()
+		c.beatWorker("whole")
+		lane := <-lanes
+		return lane.Workers == 1
+	})
 }

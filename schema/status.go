@@ -65,10 +65,12 @@ type WorkerStatus struct {
 	Spent     []Spent      `json:"spent,omitempty"`      // where the time of its jobs went, by kind
 }
 
-// Suspension is a kind of data set whose jobs a worker leaves to others for now, and why.
+// Suspension is a kind of data set of which a worker leaves jobs to others for now, and why. Batchers are those whose
+// jobs it leaves, 64 at most: with other parameters the data may be there.
 type Suspension struct {
-	Kind   string `json:"kind"`
-	Reason string `json:"reason"`
+	Kind     string   `json:"kind"`
+	Reason   string   `json:"reason"`
+	Batchers []string `json:"batchers,omitempty"`
 }
 
 // Spent is the time that a worker has spent on the jobs of one kind since it began: the sum, and of how many jobs.

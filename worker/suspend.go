@@ -92,17 +92,26 @@ func (s *suspended) reasons(open []*lane) (reasons []schema.Suspension, missing 
 	for _, l := range open {
 		serves[l.token] = serves[l.token] || s.lanes[l] == nil
 	}
-	byKind := make(map[string]string)
+	byKind := make(map[string]schema.Suspension)
 	missing = make(map[string]bool)
 	for l, cause := range s.lanes {
-		byKind[l.token] = max(byKind[l.token], clip(cause.Error(), maxReason))
+		r := byKind[l.token]
+		r.Kind, r.Reason = l.token, max(r.Reason, clip(cause.Error(), maxReason))
+		if len(r.Batchers) < maxSuspended {
+			r.Batchers = append(r.Batchers, l.batcher)
+		}
+		byKind[l.token] = r
 		missing[l.token] = !serves[l.token]
 	}
 	for _, token := range slices.Sorted(maps.Keys(byKind)) {
-		reasons = append(reasons, schema.Suspension{Kind: token, Reason: byKind[token]})
+		slices.Sort(byKind[token].Batchers)
+		reasons = append(reasons, byKind[token])
 	}
 	return reasons, missing
 }
+
+// maxSuspended is how many batchers a suspension names.
+const maxSuspended = 64
 
 // maxReason bounds the text of a reason in a status, in bytes.
 const maxReason = 256

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -119,6 +120,9 @@ func TestSuspendedLaneEnds(t *testing.T) {
 		})
 	}
 	suspends(true)
+	if s := w.Status().Suspended; len(s) != 1 || !slices.Equal(s[0].Batchers, []string{"train"}) {
+		t.Errorf("suspended: %+v", s)
+	}
 	o.silence()
 	o.record(schema.PhaseClosed)
 	o.over()
