@@ -213,7 +213,9 @@ func (b *batcher) open(e owner.Open) {
 	b.c.running.Go(func() {
 		inst, release, err := k.Reopen(b.c.ctx, e.Spec.Params)
 		if err != nil {
-			if errors.Is(err, kind.ErrBadParams) || !b.handOver(e.Spec, err.Error()) {
+			// Parameters of a run were good once: a newer program may know them. Those of a request are refused.
+			refused := errors.Is(err, kind.ErrBadParams) && !b.isRuns(func(*wire.Record) bool { return true })
+			if refused || !b.handOver(e.Spec, err.Error()) {
 				b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
 			}
 			return
@@ -252,7 +254,7 @@ func (b *batcher) compare(e owner.Compare) {
 			return compared
 		}
 		compared.Differences = d.inst.Origin.Differences(b.c.origins.described(b.c.ctx, e.From))
-		if b.isRuns(e.From) {
+		if b.isRuns(func(rec *wire.Record) bool { return rec.Origin == e.From }) {
 			b.handOver(d.spec, "other data than the run: "+strings.Join(compared.Differences, "; "))
 		}
 		return compared

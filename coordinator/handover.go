@@ -109,12 +109,12 @@ func (c *Coordinator) prompt(ctx context.Context, batcher, to string) {
 	}
 }
 
-// isRuns reports whether an origin is that of the run that the record names, which is to be resumed here.
-func (b *batcher) isRuns(origin string) bool {
+// isRuns reports whether something is of the run that the record names, which is to be resumed here.
+func (b *batcher) isRuns(of func(*wire.Record) bool) bool {
 	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	rec, _, _, err := b.c.records.readSized(ctx, b.name)
-	return err == nil && rec.Origin == origin && rec.Phase == schema.PhaseRunning
+	return err == nil && rec.Phase == schema.PhaseRunning && of(&rec)
 }
 
 // unfed adds a coordinator to those that could not feed a batcher, and forgets those for which that is long ago.

@@ -60,6 +60,23 @@ func TestRunGoesToACoordinatorThatCanOpen(t *testing.T) {
 	}
 }
 
+// An older program that does not know a parameter of the run is a coordinator that cannot open it.
+func TestRunGoesPastAnOlderCoordinator(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first"}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	c.coordinate(coordinator.Config{Name: "older"}, &hooks{open: func(params) error {
+		return fmt.Errorf("%w: unknown field \"stride\"", kind.ErrBadParams)
+	}})
+	first.kill(t)
+	r.wait("the run waits with the reason", func(s schema.Status) bool {
+		return s.Owner == "older" && s.Phase == schema.PhaseRunning && strings.Contains(s.Waiting, `unknown field "stride"`)
+	})
+	c.coordinate(coordinator.Config{Name: "newer"}, new(hooks))
+	r.wait("the newer one feeds it", func(s schema.Status) bool { return s.Owner == "newer" && s.Fed > s.Taken })
+}
+
 // A trainer's Open goes to a coordinator that can open the data set, and what none can is refused by the last of them.
 func TestOpenGoesToACoordinatorThatCan(t *testing.T) {
 	c := setup(t)
