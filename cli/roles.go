@@ -57,7 +57,7 @@ type workerCmd struct {
 	DrainTimeout time.Duration `help:"How long what runs may go on after a signal. Defaults to 30s." placeholder:"DURATION"`
 	Direct       string        `help:"Where trainers fetch batches of 32 KiB or more straight from this worker; off sends them all through NATS. Defaults to a free port of the address from which NATS is reached." placeholder:"HOST:PORT"`
 	Advertise    string        `name:"direct-advertise" env:"JETBATCH_DIRECT_ADVERTISE" help:"What trainers dial, where that is not what --direct says." placeholder:"HOST:PORT"`
-	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB." placeholder:"BYTES"`
+	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB, or a quarter of the memory limit." placeholder:"BYTES"`
 }
 
 // Run runs a worker until ctx ends.

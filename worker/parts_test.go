@@ -144,7 +144,7 @@ func TestAnswerWaitsForTheSend(t *testing.T) {
 func TestGateHoldsBackAndLetsGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
+		g := newGate(maxOutstandingBytes)
 		if !g.enter(2 * maxOutstandingBytes) { // the first may have any size
 			t.Fatal("closed")
 		}

@@ -82,7 +82,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 	}
 	w := &Worker{
 		life: &life{epoch: time.Now()}, cfg: cfg, kinds: kinds, conns: &conns{control: nc}, bell: newBell(),
-		tasks: new(tasks), tally: newTally(kinds), gate: newGate(),
+		tasks: new(tasks), tally: newTally(kinds), gate: newGate(outstandingBytes(memoryLimit())),
 		tick: topology.AckWait / 4, lostAfter: topology.AckWait,
 	}
 	w.rename(cfg.Name, cfg.Logger)
