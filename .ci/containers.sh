@@ -108,8 +108,8 @@ untouched() {
   "${dc[@]}" down --volumes --timeout 3
 }
 
-# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here. It
-# builds images again and again, from nothing where Docker keeps no layers.
+# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here, one
+# page after the other: all of them name their containers and images alike.
 compose_pages() {
   containers
   ((${#dc[@]})) || return 0
@@ -121,7 +121,7 @@ compose_pages() {
   docker image inspect jetbatch:local >/dev/null 2>&1 || cleanups+=("docker image rm -f jetbatch:local >/dev/null 2>&1")
   (
     unset JETBATCH_IMAGE JETBATCH_DATA_FOLDER JETBATCH_BATCHES
-    pages docker
+    pages docker -parallel 1 -timeout 30m
   )
 }
 
