@@ -174,6 +174,13 @@ compose() {
   JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer \
     take --name own --dataset waves --params '{"waves":10,"size":1024,"epochs":5}' --batches 0 --verify --json | tee "$tmp/own.json"
   grep -q '"batches":50,.*"identical":true,"end":"data"' "$tmp/own.json" || fail "not all batches of the own data set came"
+
+  section "containers: a worker of 256 MB keeps no more batches of 5.8 MB than it has room for"
+  JETBATCH_IMAGE=$own JETBATCH_WORKER_MEMORY=256m "${dc[@]}" up --detach --no-build --scale worker=1 coordinator worker
+  JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer take --name big --dataset waves \
+    --params '{"waves":10,"size":1450000,"epochs":10}' --window 64 --train-time 50ms --batches 100 --json | tee "$tmp/big.json"
+  grep -q '"batches":100,' "$tmp/big.json" || fail "not all large batches came"
+  [[ $(docker inspect -f '{{.State.OOMKilled}} {{.RestartCount}}' "$("${dc[@]}" ps -q worker)") == "false 0" ]] || fail "the worker was killed for want of memory"
   "${dc[@]}" --profile trainer down --volumes --timeout 3
 
   section "containers: TLS, and a key for each role"
