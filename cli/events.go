@@ -40,7 +40,7 @@ func (c *eventsCmd) Run(ctx context.Context, a *app) error {
 		return interrupted(ctx, err)
 	}
 	defer nc.Close()
-	h, err := newHistory(nc)
+	h, err := c.history(nc)
 	if err != nil {
 		return err
 	}
@@ -116,8 +116,8 @@ type history struct {
 	last uint64 // sequence number of the last event that was read
 }
 
-func newHistory(nc *nats.Conn) (*history, error) {
-	js, err := jetstream.New(nc)
+func (f *natsFlags) history(nc *nats.Conn) (*history, error) {
+	js, err := f.jetStream(nc)
 	return &history{js: js}, err
 }
 

@@ -41,7 +41,7 @@ func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
 	name := uniqueName(c.Name)
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return coordinator.New(nc, coordinator.Config{
-			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Logger: a.log,
+			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Domain: c.Domain, Logger: a.log,
 			Registerer: o.registerer(),
 		}, defs...)
 	})
@@ -74,7 +74,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-worker-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return worker.New(nc, worker.Config{
 			Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
-			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes,
+			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes, Domain: c.Domain,
 		}, defs...)
 	})
 }

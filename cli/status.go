@@ -80,7 +80,7 @@ func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Sta
 	r := statusReport{Status: s}
 	var untold error // the status is shown where no events can be read
 	if c.Since > 0 {
-		h, err := newHistory(nc)
+		h, err := c.history(nc)
 		if err != nil {
 			return err
 		}

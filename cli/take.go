@@ -112,7 +112,7 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	defer nc.Close()
 	cfg := client.Config{
-		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain,
+		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, Domain: c.Domain,
 		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
 	}
 	if params != nil {

@@ -57,6 +57,14 @@ func (e *examination) coordinators() {
 	if len(names) == 1 {
 		e.find(Note, "coordinators", "there is no spare: if it dies, trainers take what is prepared and wait", "start a second one, anywhere")
 	}
+	if e.leases != nil {
+		for _, name := range names {
+			if !e.leases[name] {
+				e.find(Error, "coordinators", fmt.Sprintf("coordinator %s answers, and has no lease here: it stores in another JetStream, "+
+					"which is on the other side of a leaf node", name), "give every role, and this command, the domain of that JetStream: --domain")
+			}
+		}
+	}
 	if len(versions) > 1 {
 		e.find(Warning, "coordinators", "versions differ: "+strings.Join(slices.Sorted(maps.Keys(versions)), ", ")+", this program's among them", "finish the upgrade")
 	}
