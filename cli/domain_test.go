@@ -90,10 +90,10 @@ func TestDomain(t *testing.T) {
 	if n := strings.Count(here.String(), "jobs are announced whose records are not here"); n != 1 {
 		t.Errorf("it says so %d times", n)
 	}
-	_, status := call("status")
-	if !strings.Contains(status, "another JetStream than the coord") {
-		t.Errorf("the status does not say it:\n%s", status)
-	}
+	natstest.Eventually(t, "the status says so", func() bool { // the worker says how it stands once a second
+		_, status := call("status")
+		return strings.Contains(status, "another JetStream than the coord")
+	})
 	for _, command := range []string{"events", "top", "ls"} {
 		args := []string{command, "--domain", domain}
 		if command == "top" {

@@ -88,7 +88,7 @@ func (r *records) open(ctx context.Context) (jetstream.Stream, error) {
 	}
 	bucket, err := r.js.Stream(ctx, topology.BucketStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("%w: %w: %s", errElsewhere, err, topology.OtherJetStream(r.domain, ""))
+		return nil, fmt.Errorf("%w: %s", errElsewhere, topology.OtherJetStream(r.domain, ""))
 	}
 	if err != nil {
 		return nil, err

@@ -123,6 +123,9 @@ func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
 	w.claim = newClaim(nc, func() {
 		w.tally.trouble("another worker is named " + w.worker() + " too, and both count as one: restart one of them")
 		w.log.Error("another worker has this name too, and both count as one: restart one of them")
+	}, func(err error) {
+		w.tally.trouble(err.Error())
+		w.log.Error("another answers in the place of workers", "error", err)
 	})
 }
 
