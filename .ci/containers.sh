@@ -207,6 +207,8 @@ compose() {
   docker kill "$("${cluster[@]}" ps -q nats)" >/dev/null
   echo "killed the first server after $before batches"
   await "the trainer goes on" more_than "$((before + 1000))" "${cluster[@]}"
+  "${cluster[@]}" run --rm --no-deps -T coordinator check | tee "$tmp/check.txt"
+  grep -q '1 server of 3 is away' "$tmp/check.txt" || fail "check does not say that a server is away"
   unload 60000 # elections, and, if the results were on that server, a generation begun again
   "${cluster[@]}" run --rm --no-deps -T coordinator status
 }
