@@ -55,6 +55,9 @@ func (c Config) withDefaults() (Config, error) {
 	if err := wire.CheckName("coordinator", c.Name); err != nil {
 		return c, err
 	}
+	if c.Name == wire.EveryCoordinator {
+		return c, fmt.Errorf("coordinator config: the name %q means every coordinator: take another", c.Name)
+	}
 	if c.Domain != "" {
 		if err := wire.CheckName("JetStream domain", c.Domain); err != nil {
 			return c, err
