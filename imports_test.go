@@ -46,7 +46,7 @@ var layers = map[string][]string{
 	"internal/travel":     {"schema", "internal/msgp", "internal/wire"},
 	"schema":              {"internal/msgp"},
 	"internal/wire":       {"schema", "internal/msgp"},
-	"internal/topology":   {"schema", "internal/wire"},
+	"internal/topology":   {"schema", "internal/legible", "internal/wire"},
 
 	"dataset/order": {"dataset"},
 
@@ -69,7 +69,7 @@ var layers = map[string][]string{
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
 	"cli": {
-		"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda",
+		"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/metrics", "internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda",
 		"client", "coordinator", "worker", "embedded", "deploy", "bridge", "bridge/trainer", "bridge/process",
 	},
 	"cmd":      {"dataset", "onda", "onda/remote", "cli"},

@@ -108,8 +108,8 @@ untouched() {
   "${dc[@]}" down --volumes --timeout 3
 }
 
-# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here. It
-# builds images again and again, from nothing where Docker keeps no layers.
+# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here, one
+# page after the other: all of them name their containers and images alike.
 compose_pages() {
   containers
   ((${#dc[@]})) || return 0
@@ -121,7 +121,7 @@ compose_pages() {
   docker image inspect jetbatch:local >/dev/null 2>&1 || cleanups+=("docker image rm -f jetbatch:local >/dev/null 2>&1")
   (
     unset JETBATCH_IMAGE JETBATCH_DATA_FOLDER JETBATCH_BATCHES
-    pages docker
+    pages docker -parallel 1 -timeout 30m
   )
 }
 
@@ -174,6 +174,13 @@ compose() {
   JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer \
     take --name own --dataset waves --params '{"waves":10,"size":1024,"epochs":5}' --batches 0 --verify --json | tee "$tmp/own.json"
   grep -q '"batches":50,.*"identical":true,"end":"data"' "$tmp/own.json" || fail "not all batches of the own data set came"
+
+  section "containers: a worker of 256 MB keeps no more batches of 5.8 MB than it has room for"
+  JETBATCH_IMAGE=$own JETBATCH_WORKER_MEMORY=256m "${dc[@]}" up --detach --no-build --scale worker=1 coordinator worker
+  JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer take --name big --dataset waves \
+    --params '{"waves":10,"size":1450000,"epochs":10}' --window 64 --train-time 50ms --batches 100 --json | tee "$tmp/big.json"
+  grep -q '"batches":100,' "$tmp/big.json" || fail "not all large batches came"
+  [[ $(docker inspect -f '{{.State.OOMKilled}} {{.RestartCount}}' "$("${dc[@]}" ps -q worker)") == "false 0" ]] || fail "the worker was killed for want of memory"
   "${dc[@]}" --profile trainer down --volumes --timeout 3
 
   section "containers: TLS, and a key for each role"
@@ -200,6 +207,8 @@ compose() {
   docker kill "$("${cluster[@]}" ps -q nats)" >/dev/null
   echo "killed the first server after $before batches"
   await "the trainer goes on" more_than "$((before + 1000))" "${cluster[@]}"
+  "${cluster[@]}" run --rm --no-deps -T coordinator check | tee "$tmp/check.txt"
+  grep -q '1 server of 3 is away' "$tmp/check.txt" || fail "check does not say that a server is away"
   unload 60000 # elections, and, if the results were on that server, a generation begun again
   "${cluster[@]}" run --rm --no-deps -T coordinator status
 }

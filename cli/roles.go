@@ -41,7 +41,7 @@ func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
 	name := uniqueName(c.Name)
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return coordinator.New(nc, coordinator.Config{
-			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Logger: a.log,
+			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Domain: c.Domain, Logger: a.log,
 			Registerer: o.registerer(),
 		}, defs...)
 	})
@@ -57,7 +57,7 @@ type workerCmd struct {
 	DrainTimeout time.Duration `help:"How long what runs may go on after a signal. Defaults to 30s." placeholder:"DURATION"`
 	Direct       string        `help:"Where trainers fetch batches of 32 KiB or more straight from this worker; off sends them all through NATS. Defaults to a free port of the address from which NATS is reached." placeholder:"HOST:PORT"`
 	Advertise    string        `name:"direct-advertise" env:"JETBATCH_DIRECT_ADVERTISE" help:"What trainers dial, where that is not what --direct says." placeholder:"HOST:PORT"`
-	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB." placeholder:"BYTES"`
+	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB, or a quarter of the memory limit." placeholder:"BYTES"`
 }
 
 // Run runs a worker until ctx ends.
@@ -74,7 +74,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-worker-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return worker.New(nc, worker.Config{
 			Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
-			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes,
+			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes, Domain: c.Domain,
 		}, defs...)
 	})
 }

@@ -153,7 +153,7 @@ func (c *showCmd) remote(ctx context.Context, a *app, s *shown) (err error) {
 		return err
 	}
 	defer nc.Close()
-	rec, err := readRecord(ctx, nc, c.Batcher)
+	rec, err := c.readRecord(ctx, nc, c.Batcher)
 	if err != nil {
 		return err
 	}
@@ -165,6 +165,7 @@ func (c *showCmd) remote(ctx context.Context, a *app, s *shown) (err error) {
 	}
 	cfg := client.Config{
 		Name: uniqueName("show"), Dataset: s.dataset, Window: 1, Retain: -1, IdleTimeout: auditIdle, AcceptChange: c.Accept,
+		Domain: c.Domain,
 		Logger: a.log,
 	}
 	if s.params != nil {
@@ -195,8 +196,8 @@ func (c *showCmd) remote(ctx context.Context, a *app, s *shown) (err error) {
 }
 
 // readRecord reads what the coordinators keep of a batcher.
-func readRecord(ctx context.Context, nc *nats.Conn, batcher string) (*wire.Record, error) {
-	js, err := jetstream.New(nc)
+func (f *natsFlags) readRecord(ctx context.Context, nc *nats.Conn, batcher string) (*wire.Record, error) {
+	js, err := f.jetStream(nc)
 	if err != nil {
 		return nil, err
 	}

@@ -186,10 +186,11 @@ func (l *line) lacks(now time.Time) string {
 		text += "; " + l.met.text
 	}
 	if n := l.tally.holesInARow; n > 0 {
-		text += fmt.Sprintf("; the %d positions before it are holes, which have no batch", n)
+		holes := fmt.Sprintf("the data set makes only holes since batch %d, %d of them", l.buf.Head()-n, n)
 		if l.tally.lastHole != "" {
-			text += " (the last: " + l.tally.lastHole + ")"
+			holes += " (the last: " + l.tally.lastHole + ")"
 		}
+		text = holes + "; " + text
 	}
 	if why := cmp.Or(down, l.owner.text(now)); why != "" {
 		text += "; " + why

@@ -55,6 +55,7 @@ func (in *intake) open(gen string) (*session, error) {
 	s.store = newStore(in.data, in.cfg.Name, gen, func(denied error) {
 		in.line.run.end(fmt.Errorf("batcher %s: %w", in.cfg.Name, denied))
 	})
+	s.store.domain = in.cfg.Domain
 	s.payloads = &payloads{in: in, s: s, claimNow: newHint(), places: make(chan struct{}, fetchers)}
 	sub, err := in.data.Subscribe(s.live, s.hear)
 	if err == nil {

@@ -36,6 +36,7 @@ type store struct {
 	data         *nats.Conn
 	batcher, gen string
 	stream       string
+	domain       string        // Config.Domain
 	denied       func(error)   // told when the server refuses to answer
 	chunks       chan struct{} // holds one token for every chunk that is being fetched
 }
@@ -60,7 +61,7 @@ type commit struct {
 func (s *store) get(ctx context.Context, subject string) (*nats.Msg, error) {
 	short, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
-	request := directGet + s.stream + "." + subject
+	request := topology.InDomain(s.domain, directGet+s.stream+"."+subject)
 	msg, err := s.data.RequestWithContext(short, request, nil)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):

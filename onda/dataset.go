@@ -34,7 +34,7 @@ type Config struct {
 	OpenBytes int64
 	// CacheBytes bounds what is kept in memory of decompressed lpcm.zst
 	// recordings, where Params do not say so. Negative keeps none. Defaults to
-	// 256 MiB.
+	// 256 MiB, or to a quarter of GOMEMLIMIT if that is less.
 	CacheBytes int64
 	// Concurrency bounds the windows that are read at once, over all batches.
 	// Defaults to 8, and to 64 where reads are far.
@@ -106,7 +106,7 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := newReader(source, p.CacheDir, p.cacheBytes(cfg.CacheBytes), int64(len(opened.signals)))
+	reader, err := newReader(source, p.CacheDir, p.cacheBytes(cmp.Or(cfg.CacheBytes, cacheBytes(debug.SetMemoryLimit(-1)))), int64(len(opened.signals)))
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (p *Params) cacheBytes(memory int64) int64 {
 	if p.CacheDir != "" {
 		return cmp.Or(p.CacheBytes, 16<<30)
 	}
-	return cmp.Or(p.CacheBytes, memory, 256<<20)
+	return cmp.Or(p.CacheBytes, memory)
 }
 
 func (p *Params) selector(own ChannelSelector) (ChannelSelector, error) {

@@ -276,6 +276,9 @@ func TestOpeningBudget(t *testing.T) {
 	if openBytes(math.MaxInt64) != 512<<20 || openBytes(300<<20) != 150<<20 {
 		t.Error("the default is neither half of GOMEMLIMIT nor 512 MiB")
 	}
+	if cacheBytes(math.MaxInt64) != 256<<20 || cacheBytes(300<<20) != 75<<20 {
+		t.Error("the default is neither a quarter of GOMEMLIMIT nor 256 MiB")
+	}
 	// Text is bounded, too.
 	text := build(t, []arrow.Field{{Name: "x", Type: arrow.BinaryTypes.String}}, func(b *array.RecordBuilder) {
 		b.Field(0).(*array.StringBuilder).Append(strings.Repeat("x", maxText+1))

@@ -23,6 +23,7 @@ const recordTimeout = time.Second
 var (
 	errNoStream  = errors.New("no such stream")
 	errNotStored = errors.New("not stored")
+	errElsewhere = errors.New("another JetStream than the coordinator's")
 )
 
 // conns are the worker's connections. data is set before anything uses it.
@@ -33,7 +34,8 @@ type conns struct {
 
 // records reads batchers' records. Its lock guards the opened bucket and is not held during a read.
 type records struct {
-	js jetstream.JetStream
+	js     jetstream.JetStream
+	domain string // of it
 
 	mu     sync.Mutex
 	bucket jetstream.Stream // nil until the first record was read
@@ -85,6 +87,9 @@ func (r *records) open(ctx context.Context) (jetstream.Stream, error) {
 		return bucket, nil
 	}
 	bucket, err := r.js.Stream(ctx, topology.BucketStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("%w: %s", errElsewhere, topology.OtherJetStream(r.domain, ""))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +103,7 @@ func (r *records) open(ctx context.Context) (jetstream.Stream, error) {
 type store struct {
 	*life
 	*conns
+	domain string // of its JetStream
 }
 
 // result reads the commit record of a sequence number from the leader of the lane's store.
@@ -125,7 +131,7 @@ func (s *store) message(ctx context.Context, stream, subject string) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	msg, err := s.data.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
+	msg, err := s.data.RequestWithContext(ctx, topology.InDomain(s.domain, "$JS.API.STREAM.MSG.GET."+stream), request)
 	if errors.Is(err, nats.ErrNoResponders) {
 		return nil, errNoStream
 	}
@@ -181,7 +187,7 @@ func (s *store) purge(l *lane, filter string) {
 	defer cancel()
 	request, err := json.Marshal(map[string]string{"filter": filter})
 	if err == nil {
-		_, err = s.data.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+l.store, request)
+		_, err = s.data.RequestWithContext(ctx, topology.InDomain(s.domain, "$JS.API.STREAM.PURGE."+l.store), request)
 	}
 	if err != nil {
 		s.log.Debug("not purged", l.at("filter", filter, "error", err)...)

@@ -39,7 +39,7 @@ type take struct {
 
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
-	cfg.Logger = s.log.logger
+	cfg.Domain, cfg.Logger = s.domain, s.log.logger
 	opened, err := client.Open[schema.Batch](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)
