@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -171,7 +170,7 @@ func (c *ondaNormalizeCmd) Run(ctx context.Context, a *app) error {
 		_, err = a.out.Write(text)
 		return err
 	}
-	if err := os.WriteFile(c.Out, text, 0o644); err != nil {
+	if err := replaceFile(c.Out, text, 0o644); err != nil {
 		return fmt.Errorf("%w: --out: %w", errUsage, err)
 	}
 	_, err = fmt.Fprintf(a.out, "means and scales of %d channels in %s\n", len(p.Normalize.Channels), c.Out)
