@@ -43,6 +43,9 @@ func cases() []benchCase {
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
 		{name: "onda", what: ondaWhat, run: ondaWindows},
+		{name: "zst", what: zstWhat, run: zst},
+		{name: "labels", what: labelsWhat, run: labels},
+		{name: "store", what: storeWhat, run: store},
 		{name: "soak", what: soakWhat, run: soak, long: true},
 	}
 }

@@ -62,6 +62,20 @@ var limits = []limit{
 	{"onda", "64 windows per batch", againstLoop, byFigure, 1.5, false, true},
 	{"onda", "64 windows per batch", againstLoop, byCPU, 1.2, true, false},
 
+	// A third of the floor's pace is three times its time.
+	{"zst", "repacked, windows of 1s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "repacked, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "repacked, windows of 30s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 1s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 30s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, memory, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+
+	{"labels", "worker", againstTarget, byFigure, 1, true, false},
+	{"labels", "coordinator, class weights", againstTarget, byFigure, 1, true, false},
+
+	{"store", "1 window per batch", againstRanges, byFigure, 0.9, false, false},
+
 	{"soak", "broker, goroutines", againstHalf, byFigure, 1.1, true, false},
 	{"soak", "broker, resident memory", againstHalf, byFigure, 1.1, true, false},
 	{"soak", "coordinator, goroutines", againstHalf, byFigure, 1.1, true, false},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 
@@ -95,22 +96,35 @@ func withTable(ctx context.Context, src Source, b *budget, name string, use func
 	if err != nil {
 		return err
 	}
-	defer b.give(int64(len(data)))
+	returned := func(size int64) {
+		// Else as much again may be allocated before the collector looks.
+		if b.give(size); size >= collectBytes {
+			runtime.GC()
+		}
+	}
 	return guard(name, func() error {
+		defer func() { b.give(int64(len(data))) }()
 		alloc := &boundedAllocator{
 			Allocator: memory.DefaultAllocator, file: name, budget: b,
 			limit: minTableMemory + maxTableRatio*int64(len(data)),
 		}
-		defer func() { b.give(alloc.taken.Load()) }()
+		defer func() { returned(alloc.taken.Load()) }()
 		t, release, err := parseTable(name, data, alloc)
 		if err != nil {
 			return err
 		}
 		defer release()
 		t.budget, t.digest = b, digest(data)
+		// The records are a copy.
+		size := int64(len(data))
+		data = nil
+		returned(size)
 		return use(t)
 	})
 }
+
+// collectBytes take longer to allocate and fill than to collect.
+const collectBytes = 16 << 20
 
 // readTable reads a file whose first bytes are those of a table.
 func readTable(ctx context.Context, src Source, b *budget, name string) ([]byte, error) {
