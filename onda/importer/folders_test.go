@@ -55,7 +55,7 @@ func TestPartners(t *testing.T) {
 	}
 	plans := []*recording{
 		file("s1/psg.edf", at), file("s2/psg.edf", at), file("all/night1.edf", at), file("all/night2.edf", at),
-		file("two/record a.edf", at), file("two/record b.edf", at.Add(72 * time.Hour)),
+		file("two/record a.edf", at), file("two/record b.edf", at.Add(72*time.Hour)),
 	}
 	for name, want := range map[string]string{
 		"s2/hypnogram.edf": "s2/psg.edf", "all/night2-stages.edf": "all/night2.edf",
