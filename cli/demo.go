@@ -163,10 +163,20 @@ func importData(ctx context.Context, story *console, cfg importer.Config) (impor
 func guessData(ctx context.Context, dir string) (onda.Params, error) {
 	params, err := onda.GuessContext(ctx, dir)
 	if err != nil {
-		return params, fmt.Errorf("%w: --data: %w", errUsage, err)
+		return params, fmt.Errorf("%w: --data: %w%s", errUsage, err, importHint(dir))
 	}
 	params.Dir, err = filepath.Abs(dir)
 	return params, err
+}
+
+// importHint says what to do about a folder that has recordings in other formats, and else nothing.
+func importHint(dir string) string {
+	files, err := importer.Find([]string{dir})
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("; it has %d recordings in other formats: jetbatch onda import %s --out DIR makes such tables",
+		len(files), dir)
 }
 
 // findData is openData with a temporary place. remove removes that.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,14 @@ func TestOndaImport(t *testing.T) {
 	}
 	if _, err := os.Stat(out); err == nil {
 		t.Error("a dry run wrote")
+	}
+	// What wants an Onda data set says how to make one.
+	for _, args := range [][]string{{"onda", "describe", dir}, {"take", "--name", "x", "--data", dir}} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), args, io.Discard, &stderr, []dataset.Definition{onda.Definition()})
+		if code != exitUsage || !strings.Contains(stderr.String(), "jetbatch onda import "+dir) {
+			t.Errorf("%v: %d: %s", args, code, &stderr)
+		}
 	}
 	text, code = command("--out", out, "--json")
 	var report importReport
@@ -122,7 +131,8 @@ func TestDemoOfSounds(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b"} {
 		var b bytes.Buffer
-		b.WriteString("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00\xe8\x03\x00\x00\xd0\x07\x00\x00\x02\x00\x10\x00")
+		b.WriteString("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00")
+		b.WriteString("\xe8\x03\x00\x00\xd0\x07\x00\x00\x02\x00\x10\x00")
 		b.WriteString("data\x20\x4e\x00\x00") // 10 s at 1 kHz
 		for i := range 10_000 {
 			b.Write([]byte{byte(i), name[0]})

@@ -75,7 +75,8 @@ func TestLabelAll(t *testing.T) {
 	dir := filepath.Join(recordings.Dir(t, "foreign"), "edf")
 	out := filepath.Join(t.TempDir(), "out")
 	// Records of 1 s at 100 Hz, with a gap.
-	gap := write(t, filepath.Join(t.TempDir(), "gap.edf"), made("EDF+D", "+0\x14\x14\x00", "+1\x14\x14\x00", "+9\x14\x14\x00"))
+	gap := write(t, filepath.Join(t.TempDir(), "gap.edf"),
+		made("EDF+D", "+0\x14\x14\x00", "+1\x14\x14\x00", "+9\x14\x14\x00"))
 	summary, err := Import(t.Context(), Config{
 		Files: []string{filepath.Join(dir, "edfio_short_psg.edf"), gap}, Out: out, Label: "any",
 	})
