@@ -57,6 +57,21 @@ DOCKERFILE
   docker build -q -t "$1" "$root"
 }
 
+# standin_store has the S3 server that tests use, and a wget for the health check.
+standin_store() {
+  local root=$tmp/store
+  mkdir -p "$root/bin"
+  (cd onda/remote/servertest && CGO_ENABLED=0 go build -buildvcs=false -o "$root/bin/" github.com/versity/versitygw/cmd/versitygw)
+  CGO_ENABLED=0 go build -o "$root/bin/wget" ./.ci/standin/wget
+  cat >"$root/Dockerfile" <<'DOCKERFILE'
+FROM scratch
+COPY bin /usr/local/bin
+ENV PATH=/usr/local/bin
+ENTRYPOINT ["versitygw"]
+DOCKERFILE
+  docker build -q -t "$1" "$root"
+}
+
 # containers makes ready whatever containers need, once, and sets dc; or it says why there can be none.
 containers() {
   ((${#dc[@]} == 0)) || return 0
@@ -183,6 +198,9 @@ compose() {
   [[ $(docker inspect -f '{{.State.OOMKilled}} {{.RestartCount}}' "$("${dc[@]}" ps -q worker)") == "false 0" ]] || fail "the worker was killed for want of memory"
   "${dc[@]}" --profile trainer down --volumes --timeout 3
 
+  section "containers: recordings in a bucket of an S3 server"
+  bucket
+
   section "containers: TLS, and a key for each role"
   go run ./cmd/jetbatch keys "$tmp/keys" >/dev/null
   chmod -R a+rX "$tmp/keys" # the containers' user is another
@@ -211,6 +229,30 @@ compose() {
   grep -q '1 server of 3 is away' "$tmp/check.txt" || fail "check does not say that a server is away"
   unload 60000 # elections, and, if the results were on that server, a generation begun again
   "${cluster[@]}" run --rm --no-deps -T coordinator status
+}
+
+# bucket trains on recordings that the profile store serves, and fails unless the batches are those of a plain loop.
+bucket() {
+  if ! (cd onda/remote/servertest && go mod download); then
+    echo "skipped: the modules of versitygw are neither here nor to be had"
+    return
+  fi
+  image versity/versitygw:v1.8.0 standin_store
+  local stored=("${dc[@]}" --profile store)
+  go run ./cmd/jetbatch demo --keep "$tmp/far" --batches 8 >/dev/null
+  chmod -R a+rX "$tmp"
+  cleanups+=("${stored[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
+  (
+    export JETBATCH_DATA_FOLDER=$tmp/far
+    export AWS_ENDPOINT_URL_S3=http://store:7070 AWS_ACCESS_KEY_ID=ci AWS_SECRET_ACCESS_KEY=of-no-use-elsewhere
+    "${stored[@]}" up --detach --no-build --scale worker=2 coordinator worker store
+    healthy "$("${stored[@]}" ps -q store)"
+    confined "${stored[@]}"
+    "${stored[@]}" --profile trainer run --rm --no-deps -T trainer take --name far --dataset onda \
+      --params '{"dir":"s3://recordings"}' --batches 100 --verify --json | tee "$tmp/bucket.json"
+    "${stored[@]}" --profile trainer down --volumes --timeout 3
+  )
+  grep -q '"batches":100,.*"identical":true' "$tmp/bucket.json" || fail "not all batches of the bucket came"
 }
 
 # confined fails unless every container of a project runs without rights.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -242,7 +241,7 @@ func (c *showCmd) report(ctx context.Context, a *app, s *shown) error {
 		for _, name := range c.Out {
 			data, err := p.Encode(name)
 			if err == nil {
-				err = os.WriteFile(name, data, 0o644)
+				err = replaceFile(name, data, 0o644)
 			}
 			if err != nil {
 				return fmt.Errorf("picture: %w", err)

@@ -102,7 +102,7 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	if err := p.fits(&opened); err != nil {
 		return nil, err
 	}
-	shaping, err := p.shaping(&opened, cfg.Selector != nil)
+	shaping, err := p.shaping(&opened, b, cfg.Selector != nil)
 	if err != nil {
 		return nil, err
 	}
