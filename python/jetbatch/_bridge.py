@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import weakref
-from typing import IO, Any, Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import IO, Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,26 @@ GRACE = 10.0
 Bytes = npt.NDArray[np.uint8]
 
 
+# Places in a frame that has a batch.
+_HANDLE, _BATCH, _OFFSET, _SIZE, _NEXT = 2, 3, 4, 5, 7
+
 Wanted = Tuple[int, Tuple[Any, ...]]
 """What a take is for: the batcher's handle and the state."""
+
+
+class _Ready:
+    """What lies ready of a batcher: docs/BRIDGE.md has the rules. Each batch is kept with the state before it."""
+
+    def __init__(self) -> None:
+        self.queue: Deque[Tuple[Tuple[Any, ...], List[Any]]] = collections.deque()
+        self.next: Tuple[Any, ...] = ()  # the state after the batch that was given out last
+        self.took = 0  # its number
+
+    def add(self, frame: List[Any]) -> None:
+        """A batch that follows the last one here. The same frame may come twice."""
+        last = self.queue[-1][1] if self.queue else None
+        if frame[_BATCH] > max(self.took, last[_BATCH] if last else 0):
+            self.queue.append((tuple(last[_NEXT]) if last else self.next, frame))
 
 
 class _Lease(weakref.ref):  # type: ignore[type-arg]
@@ -67,13 +85,16 @@ class Bridge:
             theirs.close()
         self._owner = os.getpid()
         self._sock = ours
+        self._poll = select.poll()
+        self._poll.register(ours, select.POLLIN)
         self._frames = Frames(ours)
         self._ids = itertools.count(1)
         self._state = threading.Lock()
         self._leader = 0
         self._calls: Dict[int, Tuple[int, Optional[Wanted]]] = {}  # by thread
         self._followers: Dict[int, threading.Lock] = {}
-        self._waiting: Set[int] = set()
+        self._waiting: Dict[int, int] = {}  # the calls that wait; with the handle if they withdraw what lies ready of it
+        self._ready: Dict[int, _Ready] = {}  # by handle
         self._replies: Dict[int, List[Any]] = {}
         self._abandoned: Dict[int, Optional[Wanted]] = {}
         self._spare: Optional[Tuple[Wanted, List[Any]]] = None  # a batch that came for a take that was given up
@@ -118,12 +139,12 @@ class Bridge:
 
     # Calls.
 
-    def call(self, op: str, *args: Any, timeout: Optional[float] = None) -> List[Any]:
-        """Sends a request and returns its reply; raises its error."""
+    def call(self, op: str, *args: Any, timeout: Optional[float] = None, withdraws: int = 0) -> List[Any]:
+        """Sends a request and returns its reply; raises its error. The reply withdraws what lies ready of a handle."""
         number = self._begin(None)
         try:
             with self._state:
-                self._send(number, (number, op, *args))
+                self._send(number, (number, op, *args), withdraws)
             reply = self._checked(self._await(number, timeout))
             self._forget(number)
             return reply
@@ -137,6 +158,11 @@ class Bridge:
     ) -> Tuple[List[Any], Bytes]:
         """Takes a batch: its reply and its payload."""
         wanted = (handle, state)
+        ready = self._ready.get(handle)
+        if ready is not None and ready.queue:
+            taken = self._take_ready(ready, wanted)
+            if taken is not None:
+                return taken
         number = self._begin(wanted)
         try:
             spare = self._spare
@@ -146,6 +172,9 @@ class Bridge:
                 with self._state:
                     self._request(number, wanted, timeout or 0.0)
                 reply = self._checked(self._await(number, timeout))
+            if reply[1] == "ready":
+                self._forget(number)
+                return self.take(handle, state, timeout)
             root = self._payload(reply)
             self._forget(number)
             return reply, root
@@ -154,20 +183,59 @@ class Bridge:
             self._forget(number)
             raise
 
+    def _take_ready(self, ready: _Ready, wanted: Wanted) -> Optional[Tuple[List[Any], Bytes]]:
+        """Takes what lies ready, if that is what is wanted."""
+        if self._owner != os.getpid() or self._dead is not None:
+            return None
+        if self._frames.ready() or self._poll.poll(0):
+            self._catch_up()
+        with self._state:
+            if not ready.queue or ready.queue[0][0] != wanted[1]:
+                return None
+            frame = ready.queue[0][1]
+            spare = self._spare
+            if spare is not None and spare[1][1] == "step" and spare[1] is not frame:
+                self._returned.append(spare[1][_BATCH])
+            # An interruption from here on leaves it to the next take, which most likely is for the same state.
+            self._spare = (wanted, frame)
+            ready.next = tuple(frame[_NEXT])
+            ready.took = frame[_BATCH]
+            ready.queue.popleft()
+            self._say((0, "took", wanted[0], ready.took))
+            return frame, self._payload(frame)
+
+    def _catch_up(self) -> None:
+        """Sees to the frames that are here, unless another thread reads."""
+        number = self._begin(None)
+        try:
+            with self._state:
+                if self._leader == 0:
+                    self._leader = number
+            while self._leader == number and (self._frames.ready() or self._poll.poll(0)):
+                self._read(None)
+        finally:
+            self._forget(number)
+
     def _request(self, number: int, wanted: Wanted, timeout: float) -> None:
-        """Asks for a batch, and says which ones are used no longer."""
+        """Asks for a batch."""
         spare = self._spare
         if spare is not None:
             if spare[1][1] == "step":
-                self._returned.append(spare[1][0])
+                self._returned.append(spare[1][_BATCH])
             self._spare = None
-        expired = list(self._expired)
-        self._returned += [lease.number for lease in expired]
-        for lease in expired:  # where an interruption comes in between, some are said twice, which is ignored
+        self._waiting[number] = wanted[0]
+        self._say((number, "take", wanted[0], timeout, wanted[1]))
+
+    def _say(self, request: Tuple[Any, ...]) -> None:
+        """Sends a request that says at its end which batches are used no longer."""
+        if self._dead is not None:
+            raise self._again()
+        while self._expired:  # where an interruption comes in between, some are said twice, which is ignored
+            lease = self._expired[0]
+            self._returned.append(lease.number)
             self._leases.pop(lease.number, None)
             self._expired.popleft()
-        returned = self._returned
-        self._send(number, (number, "take", wanted[0], timeout, wanted[1], returned))
+        self._write((*request, self._returned))
         self._returned = []
 
     def _begin(self, wanted: Optional[Wanted]) -> int:
@@ -183,10 +251,13 @@ class Bridge:
         self._calls[thread] = (number, wanted)
         return number
 
-    def _send(self, number: int, request: Tuple[Any, ...]) -> None:
+    def _send(self, number: int, request: Tuple[Any, ...], withdraws: int) -> None:
         if self._dead is not None:
             raise self._again()
-        self._waiting.add(number)
+        self._waiting[number] = withdraws
+        self._write(request)
+
+    def _write(self, request: Tuple[Any, ...]) -> None:
         try:
             self._frames.write(request)
         except OSError:
@@ -230,8 +301,15 @@ class Bridge:
         number = frame[0]
         if number:
             if number in self._waiting:
+                self._withdraw(self._waiting[number], frame)
                 self._replies[number] = frame
                 self._wake(number)
+        elif frame[1] == "ready":
+            with self._state:
+                frame[1] = "step"
+                self._ready[frame[_HANDLE]].add(frame)
+        elif frame[1] == "withdrawn":
+            self._withdraw(frame[_HANDLE], frame)
         elif frame[1] == "segment":
             self._map(frame[2], frame[3])
         elif frame[1] == "gone":
@@ -241,6 +319,17 @@ class Bridge:
             log.log(_LEVELS.get(frame[2], logging.INFO), "%s", frame[3])
         elif frame[1] == "bye":
             self._dead = errors.from_fault(frame[2])
+
+    def _withdraw(self, handle: int, frame: List[Any]) -> None:
+        """Gives up what lies ready; an answer that has a batch is what the next ones follow."""
+        if handle == 0 or frame[1] == "ready":
+            return
+        with self._state:
+            ready = self._ready.setdefault(handle, _Ready())
+            self._returned += [f[_BATCH] for _, f in ready.queue]
+            ready.queue.clear()
+            if frame[1] == "step":
+                ready.next, ready.took = tuple(frame[_NEXT]), frame[_BATCH]
 
     def _wake(self, number: int) -> None:
         turn = self._followers.get(number)
@@ -274,8 +363,8 @@ class Bridge:
         reply = self._replies[number]
         if wanted is None or reply[1] != "step":
             return
-        if self._spare is not None and self._spare[1][1] == "step" and self._spare[1][0] != number:
-            self._returned.append(self._spare[1][0])
+        if self._spare is not None and self._spare[1][1] == "step" and self._spare[1] is not reply:
+            self._returned.append(self._spare[1][_BATCH])
         self._spare = (wanted, reply)
 
     def _forget(self, number: int) -> None:
@@ -283,11 +372,11 @@ class Bridge:
         with self._state:
             self._followers.pop(number, None)
             if number not in self._abandoned:
-                self._waiting.discard(number)
+                self._waiting.pop(number, None)
                 self._replies.pop(number, None)
             for late in [n for n in self._abandoned if n in self._replies]:
                 self._salvage(late, self._abandoned[late])
-                self._waiting.discard(late)
+                self._waiting.pop(late, None)
                 self._replies.pop(late, None)
                 del self._abandoned[late]
             if self._leader == number:
@@ -308,14 +397,14 @@ class Bridge:
     def _payload(self, reply: List[Any]) -> Bytes:
         """The array over a batch; there is never a second one."""
         reply[1] = "given"
-        offset, size = reply[2], reply[3]
+        offset, size = reply[_OFFSET], reply[_SIZE]
         start = self._starts[bisect.bisect_right(self._starts, offset) - 1]
         root = np.frombuffer(self._segments[start], np.uint8, size, offset - start)
         # The callback comes wherever the last reference goes, within any other step of this class. It is one call that
         # no signal handler interrupts: an exception in it would be ignored, and the Ctrl-C lost.
         lease = _Lease(root, self._expired.append)  # type: ignore[arg-type]
-        lease.number = reply[0]
-        self._leases[reply[0]] = lease
+        lease.number = reply[_BATCH]
+        self._leases[lease.number] = lease
         return root
 
     # The end.
