@@ -8,7 +8,6 @@ import (
 
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/client"
-	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -39,6 +38,9 @@ type offer struct {
 // begin follows a batch that the trainer took by asking.
 func (a *ahead) begin(next schema.State) { *a = ahead{on: true, next: next} }
 
+// lapse has nothing more lie ready. What the trainer took before it heard of that counts all the same.
+func (a *ahead) lapse() { a.on = false }
+
 // end withdraws what lies ready. Its memory is the trainer's until the trainer says otherwise.
 func (a *ahead) end() { *a = ahead{} }
 
@@ -52,17 +54,21 @@ func (a *ahead) add(o offer, next schema.State) {
 
 // has reports whether the batch after state is the first that lies ready.
 func (a *ahead) has(state schema.State) bool {
-	return len(a.ready) > 0 && a.ready[0].prev.Equal(state)
+	return a.on && len(a.ready) > 0 && a.ready[0].prev.Equal(state)
 }
 
-// took removes the first batch, if its number is up to batch.
-func (a *ahead) took(batch uint64) (o offer, ok bool) {
+// taken returns the first batch, if its number is up to batch.
+func (a *ahead) taken(batch uint64) (o offer, ok bool) {
 	if len(a.ready) == 0 || a.ready[0].batch > batch {
 		return o, false
 	}
-	o, a.ready = a.ready[0], a.ready[1:]
-	a.bytes -= o.size
-	return o, true
+	return a.ready[0], true
+}
+
+// drop removes the first batch.
+func (a *ahead) drop() {
+	a.bytes -= a.ready[0].size
+	a.ready = a.ready[1:]
 }
 
 // readAhead prepares the next batches until the batcher is closed or the trainer ends.
@@ -83,6 +89,7 @@ func (b *batcher) readAhead() {
 func (b *batcher) prepare() <-chan struct{} {
 	b.turn <- struct{}{}
 	defer b.give()
+	defer b.s.flush()
 	b.settle(b.pause())
 	for b.ahead.on {
 		seen, more, err := b.b.Peek(b.ahead.next, b.offer)
@@ -90,7 +97,7 @@ func (b *batcher) prepare() <-chan struct{} {
 		case errors.Is(err, errNoRoom), errors.Is(err, bridge.ErrMemoryFull), err == nil && !seen:
 			return more
 		case err != nil: // the trainer's next take says what it is
-			b.ahead.end()
+			b.ahead.lapse()
 			b.s.send(uint64(0), "withdrawn", b.handle)
 		}
 	}
@@ -98,8 +105,8 @@ func (b *batcher) prepare() <-chan struct{} {
 }
 
 // offer lays a batch ready.
-func (b *batcher) offer(step client.Step[schema.Batch]) error {
-	if !b.ahead.room(wire.EncodedSize(step.Batch)) {
+func (b *batcher) offer(step client.Step[[]byte]) error {
+	if !b.ahead.room(len(step.Batch)) {
 		return errNoRoom
 	}
 	place, err := b.share(step.Batch)
@@ -107,23 +114,27 @@ func (b *batcher) offer(step client.Step[schema.Batch]) error {
 		return err
 	}
 	b.ahead.add(offer{place.batch, place.size, step.Prev}, step.Next)
-	b.deliver(0, place, &step)
+	b.deliver(0, "ready", place, &step)
 	return nil
 }
 
-// settle takes from the service what the trainer took of what lay ready. What cannot be taken within ctx is not
-// counted; the next take of the trainer's goes where it is.
+// settle takes from the service what the trainer took of what lay ready. What ctx leaves no time for is the next
+// settling's; where a run failed meanwhile, the trainer's next take says so.
 func (b *batcher) settle(ctx context.Context) {
 	told := false
 	for ctx.Err() == nil {
-		o, ok := b.ahead.took(b.took.Load())
+		o, ok := b.ahead.taken(b.took.Load())
 		if !ok {
 			break
 		}
-		told = true
-		if step, err := b.b.Take(ctx, o.prev); err == nil {
+		step, err := b.b.Take(ctx, o.prev)
+		if err == nil {
 			step.Release()
+		} else if ctx.Err() != nil {
+			break
 		}
+		b.ahead.drop()
+		told = true
 	}
 	if told { // the trainer reads before it takes again
 		b.s.log.enter()

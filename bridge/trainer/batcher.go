@@ -21,12 +21,13 @@ import (
 type batcher struct {
 	s      *server
 	handle uint64
-	b      *client.Batcher[schema.Batch]
-	last   context.Context // of the newest take, which has ended or was given up when another comes
+	name   string
+	b      *client.Batcher[[]byte] // of payloads as they are, which need be copied only once
+	last   context.Context         // of the newest take, which has ended or was given up when another comes
 
 	// kept is a batch that was taken, and could not be delivered: there was no room, or the trainer had given up. The
 	// next take is for the same state, or another one, and then the batch is of no use any more.
-	kept *client.Step[schema.Batch]
+	kept *client.Step[[]byte]
 	// turn is of a take, or of what is done between two takes. Takes that were given up may not be over yet. Who has it
 	// has what is above and ahead.
 	turn  chan struct{}
@@ -59,12 +60,12 @@ type take struct {
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
 	cfg.Logger = s.log.logger
-	opened, err := client.Open[schema.Batch](ctx, s.nc, cfg)
+	opened, err := client.Open[[]byte](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)
 		return
 	}
-	b := &batcher{s: s, b: opened, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	b := &batcher{s: s, name: req.Name, b: opened, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	b.open, b.ends = context.WithCancel(s.ctx)
 	b.renew()
 	s.mu.Lock()
@@ -174,14 +175,15 @@ func (b *batcher) take(t take) {
 		return
 	}
 	step.Release()
-	b.deliver(t.id, at, &step)
+	b.deliver(t.id, "step", at, &step)
+	b.s.flush()
 	b.ahead.begin(step.Next)
 	b.renew()
 	b.look()
 }
 
 // next is the batch that was kept, if it is the one that is asked for, or one from the service.
-func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
+func (b *batcher) next(t take) (client.Step[[]byte], error) {
 	if b.kept != nil && b.kept.Prev.Equal(t.state) {
 		step := *b.kept
 		b.kept = nil
@@ -191,15 +193,16 @@ func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
 	return b.b.Take(t.ctx, t.state)
 }
 
-// share writes the payload of a batch to where the trainer sees it. It is the trainer's until it is freed by its number.
-func (b *batcher) share(batch schema.Batch) (at place, err error) {
-	at.size = wire.EncodedSize(batch)
+// share copies a payload to where the trainer sees it. It is the trainer's until it is freed by its number.
+func (b *batcher) share(payload []byte) (at place, err error) {
+	at.size = len(payload)
 	offset, slot, err := b.s.memory.Alloc(at.size)
 	if err != nil {
 		return at, err
 	}
-	if _, err := wire.AppendBatch(slot[:0], batch); err != nil {
-		return at, errors.Join(err, b.s.memory.Free(offset))
+	copy(slot, payload)
+	if _, err := wire.DecodeBatch(slot); err != nil {
+		return at, errors.Join(fmt.Errorf("batcher %s: %w: %w", b.name, client.ErrDecode, err), b.s.memory.Free(offset))
 	}
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
@@ -209,18 +212,15 @@ func (b *batcher) share(batch schema.Batch) (at place, err error) {
 	return at, nil
 }
 
-// deliver answers a take, or, with id 0, says what lies ready. It is written by hand: there is one for each batch.
-func (b *batcher) deliver(id uint64, at place, step *client.Step[schema.Batch]) {
+// deliver makes the frame that answers a take, or, with id 0, says what lies ready. It is sent with a flush. It is
+// written by hand: there is one for each batch.
+func (b *batcher) deliver(id uint64, word string, at place, step *client.Step[[]byte]) {
 	t := &step.Timing
-	err := b.s.conn.Write(func(enc *msgpack.Encoder) error {
+	err := b.s.conn.Add(func(enc *msgpack.Encoder) error {
 		w := writer{enc: enc}
 		w.array(13)
 		w.uint(id)
-		if id == 0 {
-			w.string("ready")
-		} else {
-			w.string("step")
-		}
+		w.string(word)
 		w.uint(b.handle)
 		w.uint(at.batch)
 		w.uint(uint64(at.offset))

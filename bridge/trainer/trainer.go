@@ -194,3 +194,10 @@ func (s *server) send(values ...any) {
 		s.cancel(errEnded)
 	}
 }
+
+// flush sends the frames that were added.
+func (s *server) flush() {
+	if s.conn.Flush() != nil {
+		s.cancel(errEnded)
+	}
+}

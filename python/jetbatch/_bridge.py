@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import weakref
 from typing import IO, Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -29,6 +30,13 @@ log = logging.getLogger("jetbatch")
 # How long the bridge may take beyond the time that a call was given, until it counts as stuck, and to end, in seconds.
 GRACE = 10.0
 
+# For how long the bridge need not be told that a batch was taken, nor be listened to while batches lie ready, in
+# seconds.
+TELL = 0.001
+
+# How long a batch that comes by itself is waited for until the bridge is asked for it, in milliseconds.
+PATIENCE = 2.0
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -44,14 +52,43 @@ class _Ready:
 
     def __init__(self) -> None:
         self.queue: Deque[Tuple[Tuple[Any, ...], List[Any]]] = collections.deque()
+        self.on = False  # the bridge reads ahead
         self.next: Tuple[Any, ...] = ()  # the state after the batch that was given out last
         self.took = 0  # its number
+        self.told = 0  # up to where the bridge knows
+        self.when = 0.0  # it was told
+        self.looked = 0.0  # when frames of the bridge were looked for
+
+    def due(self, now: float) -> bool:
+        """Whether to tell the bridge. Several at a time are half the work where they are taken in no time."""
+        return len(self.queue) <= self.took - self.told or now - self.when > TELL
 
     def add(self, frame: List[Any]) -> None:
         """A batch that follows the last one here. The same frame may come twice."""
         last = self.queue[-1][1] if self.queue else None
-        if frame[_BATCH] > max(self.took, last[_BATCH] if last else 0):
+        if self.on and frame[_BATCH] > max(self.took, last[_BATCH] if last else 0):
             self.queue.append((tuple(last[_NEXT]) if last else self.next, frame))
+
+    def first(self, state: Tuple[Any, ...]) -> Optional[List[Any]]:
+        """The batch that follows a state, if it is the first that lies ready."""
+        return self.queue[0][1] if self.queue and self.queue[0][0] == state else None
+
+    def take(self) -> None:
+        """Takes the first. It stays the first where an interruption comes in between."""
+        frame = self.queue[0][1]
+        self.next, self.took = tuple(frame[_NEXT]), frame[_BATCH]
+        self.queue.popleft()
+
+    def numbers(self) -> List[int]:
+        """Of the batches that lie ready."""
+        return [frame[_BATCH] for _, frame in self.queue]
+
+    def withdraw(self, frame: List[Any]) -> None:
+        """Forgets what lies ready. An answer that has a batch is what the next ones follow."""
+        self.queue.clear()
+        self.on = frame[1] == "step"
+        if self.on:
+            self.next, self.took, self.told = tuple(frame[_NEXT]), frame[_BATCH], frame[_BATCH]
 
 
 class _Lease(weakref.ref):  # type: ignore[type-arg]
@@ -159,7 +196,7 @@ class Bridge:
         """Takes a batch: its reply and its payload."""
         wanted = (handle, state)
         ready = self._ready.get(handle)
-        if ready is not None and ready.queue:
+        if ready is not None and (ready.queue or ready.on and ready.next == state):
             taken = self._take_ready(ready, wanted)
             if taken is not None:
                 return taken
@@ -187,25 +224,42 @@ class Bridge:
         """Takes what lies ready, if that is what is wanted."""
         if self._owner != os.getpid() or self._dead is not None:
             return None
-        if self._frames.ready() or self._poll.poll(0):
-            self._catch_up()
+        now = time.monotonic()
+        if not ready.queue:  # the next one may be on its way, and half the work without being asked for
+            with self._state:
+                self._tell_all()
+            self._catch_up(PATIENCE)
+        elif now - ready.looked > TELL:
+            self._catch_up(0)
+            ready.looked = now
         with self._state:
-            if not ready.queue or ready.queue[0][0] != wanted[1]:
+            frame = ready.first(wanted[1])
+            if frame is None:
                 return None
-            frame = ready.queue[0][1]
             spare = self._spare
             if spare is not None and spare[1][1] == "step" and spare[1] is not frame:
                 self._returned.append(spare[1][_BATCH])
             # An interruption from here on leaves it to the next take, which most likely is for the same state.
             self._spare = (wanted, frame)
-            ready.next = tuple(frame[_NEXT])
-            ready.took = frame[_BATCH]
-            ready.queue.popleft()
-            self._say((0, "took", wanted[0], ready.took))
+            ready.take()
+            if ready.due(now):
+                self._tell(wanted[0], ready, now)
             return frame, self._payload(frame)
 
-    def _catch_up(self) -> None:
-        """Sees to the frames that are here, unless another thread reads."""
+    def _tell(self, handle: int, ready: _Ready, now: float) -> None:
+        """Tells the bridge what was taken of what lay ready, and what is used no longer."""
+        self._say((0, "took", handle, ready.took))
+        ready.told, ready.when = ready.took, now
+
+    def _tell_all(self) -> None:
+        for handle, ready in self._ready.items():
+            if ready.told != ready.took:
+                self._tell(handle, ready, time.monotonic())
+
+    def _catch_up(self, patience: float) -> None:
+        """Sees to the frames that are here, or come within some milliseconds, unless another thread reads."""
+        if not self._frames.ready() and not self._poll.poll(patience):
+            return
         number = self._begin(None)
         try:
             with self._state:
@@ -223,6 +277,7 @@ class Bridge:
             if spare[1][1] == "step":
                 self._returned.append(spare[1][_BATCH])
             self._spare = None
+        self._tell_all()
         self._waiting[number] = wanted[0]
         self._say((number, "take", wanted[0], timeout, wanted[1]))
 
@@ -254,6 +309,7 @@ class Bridge:
     def _send(self, number: int, request: Tuple[Any, ...], withdraws: int) -> None:
         if self._dead is not None:
             raise self._again()
+        self._tell_all()
         self._waiting[number] = withdraws
         self._write(request)
 
@@ -321,15 +377,12 @@ class Bridge:
             self._dead = errors.from_fault(frame[2])
 
     def _withdraw(self, handle: int, frame: List[Any]) -> None:
-        """Gives up what lies ready; an answer that has a batch is what the next ones follow."""
         if handle == 0 or frame[1] == "ready":
             return
         with self._state:
             ready = self._ready.setdefault(handle, _Ready())
-            self._returned += [f[_BATCH] for _, f in ready.queue]
-            ready.queue.clear()
-            if frame[1] == "step":
-                ready.next, ready.took = tuple(frame[_NEXT]), frame[_BATCH]
+            self._returned += ready.numbers()
+            ready.withdraw(frame)
 
     def _wake(self, number: int) -> None:
         turn = self._followers.get(number)
