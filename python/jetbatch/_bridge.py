@@ -34,6 +34,9 @@ GRACE = 10.0
 # seconds.
 TELL = 0.001
 
+# The size of the largest batch that may lie ready, in bytes.
+AHEAD = 4 << 20
+
 # How long a batch that comes by itself is waited for until the bridge is asked for it, in milliseconds.
 PATIENCE = 2.0
 
@@ -52,7 +55,7 @@ class _Ready:
 
     def __init__(self) -> None:
         self.queue: Deque[Tuple[Tuple[Any, ...], List[Any]]] = collections.deque()
-        self.on = False  # the bridge reads ahead
+        self.on = False  # the next one may come to lie ready
         self.next: Tuple[Any, ...] = ()  # the state after the batch that was given out last
         self.took = 0  # its number
         self.told = 0  # up to where the bridge knows
@@ -66,7 +69,7 @@ class _Ready:
     def add(self, frame: List[Any]) -> None:
         """A batch that follows the last one here. The same frame may come twice."""
         last = self.queue[-1][1] if self.queue else None
-        if self.on and frame[_BATCH] > max(self.took, last[_BATCH] if last else 0):
+        if frame[_BATCH] > max(self.took, last[_BATCH] if last else 0):
             self.queue.append((tuple(last[_NEXT]) if last else self.next, frame))
 
     def first(self, state: Tuple[Any, ...]) -> Optional[List[Any]]:
@@ -86,8 +89,9 @@ class _Ready:
     def withdraw(self, frame: List[Any]) -> None:
         """Forgets what lies ready. An answer that has a batch is what the next ones follow."""
         self.queue.clear()
-        self.on = frame[1] == "step"
-        if self.on:
+        self.on = False
+        if frame[1] == "step":
+            self.on = frame[_SIZE] <= AHEAD
             self.next, self.took, self.told = tuple(frame[_NEXT]), frame[_BATCH], frame[_BATCH]
 
 
@@ -407,7 +411,7 @@ class Bridge:
             elif number in self._waiting and self._dead is None:
                 self._abandoned[number] = wanted
                 try:
-                    self._frames.write((next(self._ids), "cancel", number))
+                    self._frames.write((0, "cancel", number))
                 except OSError:
                     pass  # the next call finds out what is the matter
 
