@@ -1,7 +1,7 @@
 # What a new user types, in a folder with a clone of the repository; and checks of what comes of it.
 python3 -m venv --system-site-packages venv # numpy and msgpack are Debian's
 . venv/bin/activate
-export PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=1 PIP_DISABLE_PIP_VERSION_CHECK=1 # there is no network
+export PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=0 PIP_DISABLE_PIP_VERSION_CHECK=1 # no network; 0 means none, to pip
 pip install -q ./clone/python
 jetbatch version
 jetbatch demo --keep data --batches 8 >/dev/null
