@@ -72,6 +72,28 @@ DOCKERFILE
   docker build -q -t "$1" "$root"
 }
 
+# standin_debian has Debian packages that are installed here with all that they need, and the commands of a shell. It
+# fails where the packages are not installed.
+standin_debian() {
+  local name=$1 root=$tmp/debian packages
+  shift
+  dpkg -s "$@" >/dev/null 2>&1 || return 1
+  packages=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+    --no-enhances --installed "$@" bash coreutils libc-bin base-files | grep '^[a-z]' | sort -u)
+  mkdir -p "$root"/{etc,usr/bin,usr/sbin,usr/lib,usr/lib64}
+  cp -P /bin /sbin /lib /lib64 "$root/" # links into usr
+  # shellcheck disable=SC2086 # words
+  { dpkg -L $packages; find /etc/alternatives; find /usr/bin /usr/lib -maxdepth 3 -lname '/etc/alternatives/*'; } |
+    sed -n 's,^/,,; /^usr\/share\/\(doc\|man\|locale\)\//d; /[^.]/p' | sort -u |
+    (cd /; while read -r file; do [[ ! -e $file && ! -L $file ]] || printf '%s\n' "$file"; done) |
+    tar -C / --no-recursion -cf - -T - | tar -C "$root" --keep-directory-symlink -xf -
+  mkdir -p -m 1777 "$root/tmp"
+  ldconfig -r "$root"
+  printf 'FROM scratch\nCOPY . /\nENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp\nCMD ["bash"]\n' >"$root/Dockerfile"
+  docker build -q -t "$name" "$root"
+  rm -rf "$root"
+}
+
 # containers makes ready whatever containers need, once, and sets dc; or it says why there can be none.
 containers() {
   ((${#dc[@]} == 0)) || return 0
@@ -90,7 +112,7 @@ containers() {
   image nats:2.15-alpine standin_nats
 
   export COMPOSE_PROJECT_NAME=jetbatch-ci-$$ JETBATCH_IMAGE=jetbatch:ci-$$ JETBATCH_NATS_LISTEN=127.0.0.1:0 JETBATCH_BATCHES=3000
-  cleanups+=("docker image prune -f --filter label=jetbatch.stage=build >/dev/null")
+  cleanups+=("docker image prune -f --filter label=jetbatch.stage >/dev/null")
   cleanups+=("docker image rm -f $JETBATCH_IMAGE >/dev/null 2>&1")
   cleanups+=("${command[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
   if [[ -d $recordings ]]; then
@@ -201,6 +223,8 @@ compose() {
   section "containers: recordings in a bucket of an S3 server"
   bucket
 
+  with_python
+
   section "containers: TLS, and a key for each role"
   go run ./cmd/jetbatch keys "$tmp/keys" >/dev/null
   chmod -R a+rX "$tmp/keys" # the containers' user is another
@@ -253,6 +277,30 @@ bucket() {
     "${stored[@]}" --profile trainer down --volumes --timeout 3
   )
   grep -q '"batches":100,.*"identical":true' "$tmp/bucket.json" || fail "not all batches of the bucket came"
+}
+
+# with_python runs coordinator and workers in the Dockerfile's stage with Python.
+with_python() {
+  section "containers: a data set in Python, in the stage of the Dockerfile that has Python"
+  local base=$JETBATCH_IMAGE-debian
+  cleanups=("docker image rm -f $JETBATCH_IMAGE-python $base >/dev/null 2>&1" "${cleanups[@]}") # after its containers
+  if ! standin_debian "$base" python3-numpy python3-msgpack; then
+    echo "SKIPPED: python3-numpy and python3-msgpack are not installed here, so there is no image of them"
+    return
+  fi
+  docker build -q -t "$JETBATCH_IMAGE-python" --target python --build-arg "PYTHON_IMAGE=$base" .
+  mkdir "$tmp/tokens"
+  head -c 1000000 /dev/urandom >"$tmp/tokens/tokens.bin"
+  chmod -R a+rX "$tmp"
+  local -x JETBATCH_PYTHON_STAGE=$JETBATCH_IMAGE-python JETBATCH_DATA_FOLDER=$tmp/tokens
+  local python=("${dc[@]}" -f docker-compose.yml -f deploy/compose.python.yml)
+  "${python[@]}" up --detach --no-build --scale worker=2 coordinator worker
+  healthy "$("${python[@]}" ps -q coordinator)" $("${python[@]}" ps -q worker)
+  confined "${python[@]}"
+  "${python[@]}" --profile trainer run --rm --no-deps -T trainer \
+    take --name python --dataset tokens --params '{"file":"/data/tokens.bin"}' --batches 100 --json | tee "$tmp/python.json"
+  grep -q '"batches":100,.*"end":"batches"' "$tmp/python.json" || fail "not all batches of the data set in Python came"
+  "${python[@]}" --profile trainer down --volumes --timeout 3
 }
 
 # confined fails unless every container of a project runs without rights.
@@ -312,3 +360,33 @@ healthy() {
   echo "all healthy"
 }
 
+
+# newuser is what a new user of Python does: in a clean container with Python and Go, "pip install ./python" of a clone,
+# and the README's loop on the demo's data, which a Ctrl-C ends and which goes on with the very next batch.
+newuser() {
+  section "a new user of Python, in a clean container"
+  if ! docker info >/dev/null 2>&1; then
+    echo "SKIPPED: there is no Docker engine"
+    return
+  fi
+  local name=jetbatch-newuser:ci-$$ began=$SECONDS
+  cleanups+=("docker image rm -f $name >/dev/null 2>&1")
+  if ! standin_debian "$name" python3-numpy python3-msgpack python3-pip python3-venv python3-setuptools python3-wheel; then
+    echo "SKIPPED: Debian's python3 packages are not all installed here, so there is no image of them"
+    return
+  fi
+  local dir=$tmp/newuser cache
+  cache=$(go env GOMODCACHE)/cache/download
+  mkdir -p "$dir/build"
+  git archive --prefix clone/ HEAD | tar -C "$dir" -xf -
+  sed -n '/^```python$/,/^```$/{/^```/d; p}' README.md >"$dir/readme.py"
+  [[ -s $dir/readme.py ]] || fail "the README has no loop in Python"
+  cp .ci/newuser/* "$dir/"
+  chmod -R a+rX "$dir"
+  # Nothing but Go and its modules comes from outside of the image. What was compiled before need not be once more.
+  docker run --rm --network none --init -v "$dir:/home" -v "$(go env GOROOT):/usr/local/go:ro" -v "$cache:/proxy:ro" \
+    -v "$(go env GOCACHE):/tmp/build" -w /home -e GOCACHE=/tmp/build -e GOPROXY=file:///proxy -e GOSUMDB=off \
+    -e GOTOOLCHAIN=local -e GOFLAGS=-buildvcs=false "$name" bash -eu newuser.sh || fail "a new user would give up"
+  docker run --rm -v "$dir:/home" "$name" rm -rf /home/venv /home/clone /home/data # it is root's
+  echo "took $((SECONDS - began)) s"
+}

@@ -147,8 +147,9 @@ func (s *session) arrive(c *commit) {
 		}
 		kept = true
 		delete(l.lost, res.Seq) // this is another attempt
+		awaited := res.Seq == l.buf.Head() || res.Seq == l.sought
 		// Take waits for something else now if the head is overtaken.
-		news = l.late.arrive(&l.buf, res.Seq, c.came) || complete && (res.Seq == l.buf.Head() || res.Kind == wire.KindError)
+		news = l.late.arrive(&l.buf, res.Seq, c.came) || complete && (awaited || res.Kind == wire.KindError)
 	})
 	switch {
 	case !kept:
