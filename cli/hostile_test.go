@@ -173,7 +173,10 @@ func (h *hostile) forgery() any {
 
 // body is a forgery or noise.
 func (h *hostile) body() []byte {
-	if h.rng.IntN(4) == 0 {
+	switch h.rng.IntN(8) {
+	case 0:
+		return nil
+	case 1:
 		noise := make([]byte, h.rng.IntN(200))
 		for i := range noise {
 			noise[i] = byte(h.rng.Uint32())
@@ -192,7 +195,7 @@ func (h *hostile) headers() nats.Header {
 			"KV-Operation", "Nats-Marker-Reason", "Nats-TTL", "Nats-Schedule", "Nats-Schedule-Target", "Nats-Incr",
 			"Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Trace-Dest", "Nats-Stream", "Nats-Subject", "Status")
 		header[name] = append(header[name], pick(h.rng, "sub", "all", "0", "1", "1s", "PURGE", "DEL", "MaxAge", "@every 1s",
-			"+1", "x", h.target(), topology.ResultsStream(h.batcher, h.rec.Gen)))
+			"+1", "x", "404", "503", h.target(), topology.ResultsStream(h.batcher, h.rec.Gen)))
 	}
 	return header
 }
@@ -324,10 +327,17 @@ const (
 // schedule takes batches while the others rage, one after some of their acts, and then without them.
 func (h *hostile) schedule(s *secured) (taken, ended int) {
 	t := h.t
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
 	p := testset.Params{Salt: h.rng.Uint64(), Size: pick(h.rng, 100, 3000)}
-	cfg := client.Config{Name: h.batcher, Dataset: "wide", Params: p, Window: 9, Logger: slog.New(slog.DiscardHandler)}
+	log := new(lockedLog)
+	defer func() {
+		if t.Failed() {
+			t.Logf("trainer:\n%s", log)
+		}
+	}()
+	cfg := client.Config{Name: h.batcher, Dataset: "wide", Params: p, Window: 9,
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	b, err := client.Open[schema.Batch](ctx, s.connect("client"), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -127,7 +127,7 @@ func TestMalformedJob(t *testing.T) {
 		at(5):       []byte(`{"stream":"jetbatch-results-train-x", "seq":7}`),
 		at(5) + "x": o.job(5),
 	} {
-		o.feedMsg(&nats.Msg{Subject: subject, Data: body})
+		o.feedMsg(&nats.Msg{Subject: subject, Data: body, Header: nats.Header{"Status": {"404"}}})
 	}
 	o.waitEmpty()
 	o.feed(1, 5) // as the owner does when they are missing
