@@ -98,7 +98,7 @@ func (m *marks) timeout(ctx context.Context, j *job, after time.Duration, alone 
 func (m *marks) timeouts(ctx context.Context, j *job) ([]timeoutMark, error) {
 	var history []timeoutMark
 	for k := 1; k <= maxTimeoutMarks; k++ {
-		data, err := m.store.message(ctx, j.lane.store, wire.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		msg, err := m.store.message(ctx, j.lane.store, wire.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
 		if err == errNotStored {
 			break
 		}
@@ -106,7 +106,7 @@ func (m *marks) timeouts(ctx context.Context, j *job) ([]timeoutMark, error) {
 			return history, err
 		}
 		var mark timeoutMark
-		if json.Unmarshal(data, &mark) == nil {
+		if json.Unmarshal(msg.Data, &mark) == nil {
 			history = append(history, mark)
 		}
 	}
@@ -134,7 +134,7 @@ func (m *marks) put(ctx context.Context, j *job, at place, n int, data []byte) (
 			return k, v, err
 		}
 		// Its own marker is there when the answer to it was lost.
-		if there, err := m.store.message(ctx, j.lane.store, subject); err == nil && bytes.Equal(there, data) {
+		if there, err := m.store.message(ctx, j.lane.store, subject); err == nil && bytes.Equal(there.Data, data) {
 			return k, stored, nil
 		}
 	}
@@ -170,7 +170,7 @@ const maxFailureMarks = 2
 func (m *marks) failure(ctx context.Context, j *job, text string) (other *failureMark, v verdict, err error) {
 	mine := failureMark{m.worker(), clip(text, maxMarked)}
 	for k := 1; k <= maxFailureMarks; k++ {
-		data, err := m.store.message(ctx, j.lane.store, wire.FailureSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		msg, err := m.store.message(ctx, j.lane.store, wire.FailureSubject(j.lane.batcher, j.lane.gen, j.seq, k))
 		if err == errNotStored {
 			break
 		}
@@ -178,7 +178,7 @@ func (m *marks) failure(ctx context.Context, j *job, text string) (other *failur
 			return nil, passing, err
 		}
 		var mark failureMark
-		if json.Unmarshal(data, &mark) == nil && mark.Worker != mine.Worker {
+		if json.Unmarshal(msg.Data, &mark) == nil && mark.Worker != mine.Worker {
 			return &mark, stored, nil
 		}
 	}
