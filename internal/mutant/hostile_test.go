@@ -9,7 +9,7 @@ import (
 )
 
 // hostileSchedules are as many as catch each of the mutants below; the product itself passes them.
-const hostileSchedules = "12"
+const hostileSchedules = "6"
 
 // caughtByHostile are the mutants that TestHostileRoles catches: each lacks what a real key alone gets around. It shows
 // that this test can fail.
