@@ -40,6 +40,7 @@ func cases() []benchCase {
 		{name: "small", what: smallWhat, run: small},
 		{name: "sizes", what: sizesWhat, run: sizes},
 		{name: "scale", what: scaleWhat, run: scale},
+		{name: "workers", what: workersWhat, run: workers, long: true},
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
 		{name: "onda", what: ondaWhat, run: ondaWindows},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -72,14 +73,36 @@ func startCoordinator(ctx context.Context, log *slog.Logger, arg coordinatorArg)
 type workerArg struct {
 	URL   string `json:"url"`
 	Slots int    `json:"slots"` // 0 is the worker's own choice
+	Crew  int    `json:"crew"`  // workers in this process; 0 is one
 
 	NoDirect bool `json:"no_direct"` // large batches by way of the store, never directly
 }
 
+// startWorker starts one worker, or several that share a process and nothing else.
 func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, any, error) {
+	var crew []*role
+	all := &role{close: func() {
+		var ended sync.WaitGroup
+		for _, r := range crew {
+			ended.Go(r.close)
+		}
+		ended.Wait()
+	}}
+	for range max(arg.Crew, 1) {
+		r, err := oneWorker(ctx, log, arg)
+		if err != nil {
+			all.close()
+			return nil, nil, err
+		}
+		crew = append(crew, r)
+	}
+	return all, nil, nil
+}
+
+func oneWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, error) {
 	nc, err := client.Connect(arg.URL)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cfg := worker.Config{Slots: arg.Slots, Logger: log}
 	if arg.NoDirect {
@@ -87,9 +110,9 @@ func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, a
 	}
 	w, err := worker.New(nc, cfg, definitions()...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return running(ctx, log, nc, w), nil, nil
+	return running(ctx, log, nc, w), nil
 }
 
 type trainerArg struct {
@@ -256,7 +279,8 @@ var errLate = errors.New("no batch came for too long")
 // serviceConfig is the shape of the service.
 type serviceConfig struct {
 	Workers  int  // processes
-	Slots    int  // of each; 0 is the worker's own choice
+	Slots    int  // of each worker; 0 is the worker's own choice
+	Crew     int  // workers in each process; 0 is one
 	NoDirect bool // large batches by way of the store, never directly
 }
 
@@ -271,7 +295,7 @@ func (b *bench) service(ctx context.Context, name string, cfg serviceConfig) (s 
 		return nil, nil, err
 	}
 	for range cfg.Workers {
-		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, NoDirect: cfg.NoDirect}, nil); err != nil {
+		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, Crew: cfg.Crew, NoDirect: cfg.NoDirect}, nil); err != nil {
 			return nil, nil, err
 		}
 	}
