@@ -178,10 +178,13 @@ func TestTraceGoesNowhere(t *testing.T) {
 // No secret in a URL on the command line: others can read that.
 func TestServerFlagTakesNoSecret(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"nats://user:secretsecret@h:4222", "nats://secretsecret@h", "nats://a,tls://u:secretsecret@b"} {
+	for _, url := range []string{
+		"nats://user:secretsecret@h:4222", "nats://secretsecret@h", "nats://a,tls://u:secretsecret@b",
+	} {
 		for _, args := range [][]string{{"status", "--server", url}, {"worker", "--server=" + url}} {
 			var out bytes.Buffer
-			if code := run(t.Context(), args, &out, &out, nil); code != exitUsage || !strings.Contains(out.String(), "command line") {
+			code := run(t.Context(), args, &out, &out, nil)
+			if code != exitUsage || !strings.Contains(out.String(), "command line") {
 				t.Errorf("%v: %d, %s", args, code, out.String())
 			}
 			if strings.Contains(out.String(), "secretsecret") {
@@ -205,7 +208,8 @@ func TestDataRootOfRoles(t *testing.T) {
 		"worker":      func(g *grammar) *processFlags { return &g.Worker.processFlags },
 		"up":          func(g *grammar) *processFlags { return &g.Up.processFlags },
 	} {
-		g, a := new(grammar), &app{out: io.Discard, err: newConsole(io.Discard), defs: []dataset.Definition{onda.Definition()}}
+		g := new(grammar)
+		a := &app{out: io.Discard, err: newConsole(io.Discard), defs: []dataset.Definition{onda.Definition()}}
 		if _, err := a.parse(g, []string{role, "--data-root", "s3://bucket/eeg," + dir}); err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +226,8 @@ func TestDataRootOfRoles(t *testing.T) {
 		if err := ref.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, err := dataset.SequentialOf[schema.Batch](t.Context(), defs[0], onda.Params{Dir: secret}); !errors.Is(err, dataset.ErrOutside) {
+		_, err = dataset.SequentialOf[schema.Batch](t.Context(), defs[0], onda.Params{Dir: secret})
+		if !errors.Is(err, dataset.ErrOutside) {
 			t.Errorf("outside of --data-root: %v", err)
 		}
 	}

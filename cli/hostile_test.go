@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	hostileSchedules = flag.Int("hostile.schedules", 4, "schedules of a hostile worker and a hostile trainer")
+	hostileSchedules = flag.Int("hostile.schedules", 2, "schedules of a hostile worker and a hostile trainer")
 	hostileSeed      = flag.Uint64("hostile.seed", 1, "the first one's seed")
 )
 
@@ -327,7 +327,7 @@ const (
 // schedule takes batches while the others rage, one after some of their acts, and then without them.
 func (h *hostile) schedule(s *secured) (taken, ended int) {
 	t := h.t
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	p := testset.Params{Salt: h.rng.Uint64(), Size: pick(h.rng, 100, 3000)}
 	log := new(lockedLog)

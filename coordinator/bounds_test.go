@@ -57,8 +57,10 @@ func TestAtTheBounds(t *testing.T) {
 	}
 
 	nc := natstest.RunInProcess(t).Connect()
-	c := &Coordinator{nc: nc, cfg: Config{Name: "c1"}, log: slog.New(slog.DiscardHandler), owned: make(map[string]*batcher),
-		kinds: map[string]*kind.Kind{"count": {Name: "count", Version: 1}}}
+	c := &Coordinator{
+		nc: nc, cfg: Config{Name: "c1"}, log: slog.New(slog.DiscardHandler), owned: make(map[string]*batcher),
+		kinds: map[string]*kind.Kind{"count": {Name: "count", Version: 1}},
+	}
 	for i := range maxBatchers {
 		c.owned[fmt.Sprint("b", i)] = new(batcher)
 	}

@@ -57,7 +57,8 @@ func TestRoots(t *testing.T) {
 		"s3://other/eeg": false, "https://host": true, "https://host/a": true, "https://host.evil.example/a": false,
 		"https://169.254.169.254/latest": false, "http://host/a": false, "file:///etc/shadow": false,
 	} {
-		if err := dataset.Allowed(asked, place); (err == nil) != allowed || err != nil && !errors.Is(err, dataset.ErrOutside) {
+		err := dataset.Allowed(asked, place)
+		if (err == nil) != allowed || err != nil && !errors.Is(err, dataset.ErrOutside) {
 			t.Errorf("%q: %v, want allowed %t", place, err, allowed)
 		}
 	}
