@@ -111,18 +111,8 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		return interrupted(ctx, err)
 	}
 	defer nc.Close()
-	cfg := client.Config{
-		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, Domain: c.Domain,
-		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
-	}
-	if params != nil {
-		cfg.Params = params
-	}
-	if c.InOrder {
-		cfg.OnError = client.InOrder
-	}
 	opening, cancel := c.patience(ctx)
-	b, err := client.Open[[]byte](opening, nc, cfg)
+	b, err := client.Open[[]byte](opening, nc, c.config(params, a, o))
 	cancel()
 	if err != nil {
 		return interrupted(ctx, err)
@@ -140,6 +130,20 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		err = errors.Join(err, b.Stop(stopping))
 	}
 	return errors.Join(err, b.Close(), t.report(err))
+}
+
+func (c *takeCmd) config(params json.RawMessage, a *app, o *observer) client.Config {
+	cfg := client.Config{
+		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, Domain: c.Domain,
+		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
+	}
+	if params != nil {
+		cfg.Params = params
+	}
+	if c.InOrder {
+		cfg.OnError = client.InOrder
+	}
+	return cfg
 }
 
 // patience bounds one call that waits for the service.

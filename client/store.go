@@ -72,18 +72,18 @@ func (s *store) get(ctx context.Context, subject string) (*nats.Msg, error) {
 		}
 		return nil, err
 	}
+	// What the server says stands behind the headers that the message was stored with, a status among them.
+	if last(msg.Header, jetstream.StreamHeader) == s.stream && last(msg.Header, jetstream.SubjectHeader) == subject {
+		return msg, nil
+	}
 	switch status := msg.Header.Get("Status"); status {
 	case "":
+		return nil, fmt.Errorf("read %s: the answer is another message", subject)
 	case "404":
 		return nil, errNotStored
 	default:
 		return nil, fmt.Errorf("read %s: status %s %s", subject, status, msg.Header.Get("Description"))
 	}
-	// What the server says stands behind the headers that the message was stored with.
-	if last(msg.Header, jetstream.StreamHeader) != s.stream || last(msg.Header, jetstream.SubjectHeader) != subject {
-		return nil, fmt.Errorf("read %s: the answer is another message", subject)
-	}
-	return msg, nil
 }
 
 // last returns the last value of a header.

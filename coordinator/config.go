@@ -45,6 +45,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
+// maxReplicas is the bound of nats-server.
+const maxReplicas = 5
+
 func (c Config) withDefaults() (Config, error) {
 	c.Name = cmp.Or(c.Name, ulid.Make().String())
 	c.Lease = cmp.Or(c.Lease, DefaultLease)
@@ -66,6 +69,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Lease < 0 || c.ReaderLease < 0 || c.Stall < 0 || c.Replicas < 0 {
 		return c, fmt.Errorf("coordinator config: a duration or number is negative: lease %v, reader lease %v, stall %v, replicas %d",
 			c.Lease, c.ReaderLease, c.Stall, c.Replicas)
+	}
+	if c.Replicas > maxReplicas {
+		return c, fmt.Errorf("coordinator config: %d replicas; NATS keeps %d at most", c.Replicas, maxReplicas)
 	}
 	return c, nil
 }

@@ -84,11 +84,16 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	}
 	source := cfg.Source
 	if source == nil {
-		if source, err = p.source(cfg.Remote); err != nil {
+		if source, err = p.source(ctx, cfg.Remote); err != nil {
 			return nil, err
 		}
 	} else if p.AllowLinks || len(p.AllowURLs) > 0 {
 		return nil, fmt.Errorf("%w: allow_links or allow_urls in a data set that has its own source", ErrParams)
+	}
+	if p.CacheDir != "" {
+		if err := dataset.Allowed(ctx, p.CacheDir); err != nil {
+			return nil, fmt.Errorf("onda: cache_dir: %w", err)
+		}
 	}
 	b := &budget{limit: cmp.Or(cfg.OpenBytes, openBytes(debug.SetMemoryLimit(-1)))}
 	opened, err := p.open(ctx, source, b, cfg.Selector != nil, cfg.Logger)
