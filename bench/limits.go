@@ -72,6 +72,20 @@ var limits = []limit{
 	{"recovery", "trainer killed and started again", againstAllowed, byFigure, 1, true, true},
 	{"recovery", "broker killed and started again", againstAllowed, byFigure, 1, true, true},
 
+	// A third of the floor's pace is three times its time.
+	{"zst", "repacked, windows of 1s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "repacked, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "repacked, windows of 30s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 1s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 30s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, memory, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+
+	{"labels", "worker", againstTarget, byFigure, 1, true, false},
+	{"labels", "coordinator, class weights", againstTarget, byFigure, 1, true, false},
+
+	{"store", "1 window per batch", againstRanges, byFigure, 0.9, false, false},
+
 	{"soak", "broker, goroutines", againstHalf, byFigure, 1.1, true, false},
 	{"soak", "broker, resident memory", againstHalf, byFigure, 1.1, true, false},
 	{"soak", "coordinator, goroutines", againstHalf, byFigure, 1.1, true, false},

@@ -130,7 +130,8 @@ func (c *credits) unanswered(err error) {
 		return
 	}
 	usurper := ""
-	if errors.Is(err, errStream) {
+	var stream *topology.StreamError
+	if errors.As(err, &stream) {
 		usurper = err.Error()
 	}
 	c.line.owner.unanswered(usurper, time.Now())

@@ -260,7 +260,7 @@ func TestHolesAreNamed(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := b.Take(short, state)
-	if want := "the 8 positions before it are holes, which have no batch (the last: no label)"; !errors.Is(err,
+	if want := "the data set makes only holes since batch 2, 8 of them (the last: no label); batch 10 of generation"; !errors.Is(err,
 		ErrUnavailable) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v does not say: %s", err, want)
 	}
@@ -303,7 +303,7 @@ func TestEndlessHoles(t *testing.T) {
 		return b.r.line.buf.Len() == 32
 	})
 	_, err := b.Take(&weary{deadline(t), 8}, schema.State{})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "are holes") {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "makes only holes since batch 1, ") {
 		t.Fatalf("%v", err)
 	}
 	step, err := b.Take(deadline(t), schema.State{}) // a look-up, since the trainer has no other state

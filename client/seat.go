@@ -32,6 +32,7 @@ type seats struct {
 	line    *line
 	credits *credits
 	intake  *intake
+	domain  string // of the coordinator's JetStream, as it said; of Open and Start, one at a time
 }
 
 // sitting is what a seat is wanted for.
@@ -40,8 +41,8 @@ type sitting struct {
 	state    schema.State
 	takeOver bool   // with ModeOpen
 	ended    string // likewise: wire.SeatRequest.Ended
-	open     bool // the data set is open: an answer that takes long does not come
-	repair   bool // give up when the head of the line arrives meanwhile
+	open     bool   // the data set is open: an answer that takes long does not come
+	repair   bool   // give up when the head of the line arrives meanwhile
 }
 
 const seatMoves = "the seat keeps moving"
@@ -53,6 +54,7 @@ func (s *seats) hold(ctx context.Context, ended string) error {
 		return err
 	}
 	s.line.hold(&reply)
+	s.domain = reply.Domain
 	return nil
 }
 
@@ -170,7 +172,7 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, Secret: s.secret,
 			TakeOver: want.takeOver, Ended: want.ended,
-			Spec:     s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
+			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},
 		decode: func(subject string, data []byte) (*schema.Fault, error) {

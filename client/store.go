@@ -36,6 +36,7 @@ type store struct {
 	data         *nats.Conn
 	batcher, gen string
 	stream       string
+	domain       string        // Config.Domain
 	denied       func(error)   // told when the server refuses to answer
 	chunks       chan struct{} // holds one token for every chunk that is being fetched
 }
@@ -60,7 +61,7 @@ type commit struct {
 func (s *store) get(ctx context.Context, subject string) (*nats.Msg, error) {
 	short, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
-	request := directGet + s.stream + "." + subject
+	request := topology.InDomain(s.domain, directGet+s.stream+"."+subject)
 	msg, err := s.data.RequestWithContext(short, request, nil)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
@@ -71,18 +72,18 @@ func (s *store) get(ctx context.Context, subject string) (*nats.Msg, error) {
 		}
 		return nil, err
 	}
+	// What the server says stands behind the headers that the message was stored with, a status among them.
+	if last(msg.Header, jetstream.StreamHeader) == s.stream && last(msg.Header, jetstream.SubjectHeader) == subject {
+		return msg, nil
+	}
 	switch status := msg.Header.Get("Status"); status {
 	case "":
+		return nil, fmt.Errorf("read %s: the answer is another message", subject)
 	case "404":
 		return nil, errNotStored
 	default:
 		return nil, fmt.Errorf("read %s: status %s %s", subject, status, msg.Header.Get("Description"))
 	}
-	// What the server says stands behind the headers that the message was stored with.
-	if last(msg.Header, jetstream.StreamHeader) != s.stream || last(msg.Header, jetstream.SubjectHeader) != subject {
-		return nil, fmt.Errorf("read %s: the answer is another message", subject)
-	}
-	return msg, nil
 }
 
 // last returns the last value of a header.

@@ -84,7 +84,7 @@ func (m *marks) timeout(ctx context.Context, j *job, after time.Duration, alone 
 func (m *marks) timeouts(ctx context.Context, j *job) ([]wire.TimeoutMark, error) {
 	var history []wire.TimeoutMark
 	for k := 1; k <= wire.MaxTimeoutMarks; k++ {
-		data, err := m.store.message(ctx, j.lane.store, wire.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		msg, err := m.store.message(ctx, j.lane.store, wire.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
 		if err == errNotStored {
 			break
 		}
@@ -92,7 +92,7 @@ func (m *marks) timeouts(ctx context.Context, j *job) ([]wire.TimeoutMark, error
 			return history, err
 		}
 		var mark wire.TimeoutMark
-		if json.Unmarshal(data, &mark) == nil {
+		if json.Unmarshal(msg.Data, &mark) == nil {
 			history = append(history, mark)
 		}
 	}
@@ -119,7 +119,7 @@ func (m *marks) put(ctx context.Context, j *job, at place, n int, data []byte) (
 			return k, v, err
 		}
 		// Its own marker is there when the answer to it was lost.
-		if there, err := m.store.message(ctx, j.lane.store, subject); err == nil && bytes.Equal(there, data) {
+		if there, err := m.store.message(ctx, j.lane.store, subject); err == nil && bytes.Equal(there.Data, data) {
 			return k, stored, nil
 		}
 	}
@@ -149,7 +149,7 @@ const maxFailureMarks = 2
 func (m *marks) failure(ctx context.Context, j *job, text string) (other *wire.FailureMark, v verdict, err error) {
 	mine := wire.FailureMark{Worker: m.worker(), Text: clip(text, maxMarked)}
 	for k := 1; k <= maxFailureMarks; k++ {
-		data, err := m.store.message(ctx, j.lane.store, wire.FailureSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		msg, err := m.store.message(ctx, j.lane.store, wire.FailureSubject(j.lane.batcher, j.lane.gen, j.seq, k))
 		if err == errNotStored {
 			break
 		}
@@ -157,7 +157,7 @@ func (m *marks) failure(ctx context.Context, j *job, text string) (other *wire.F
 			return nil, passing, err
 		}
 		var mark wire.FailureMark
-		if json.Unmarshal(data, &mark) == nil && mark.Worker != mine.Worker {
+		if json.Unmarshal(msg.Data, &mark) == nil && mark.Worker != mine.Worker {
 			return &mark, stored, nil
 		}
 	}
