@@ -125,7 +125,7 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 		len(beat.Suspended) > maxServed,
 		slices.ContainsFunc(beat.Suspended, func(s schema.Suspension) bool {
 			return len(s.Kind) > maxAddress || len(s.Batchers) > maxServed ||
-				slices.ContainsFunc(s.Batchers, func(name string) bool { return wire.CheckName("batcher", name) != nil })
+				slices.ContainsFunc(s.Batchers, func(b string) bool { return wire.CheckName("batcher", b) != nil })
 		}),
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
 		return beat, asked, false
@@ -238,8 +238,8 @@ func lastWords(s schema.WorkerStatus) (text string) {
 	return text
 }
 
-// serving counts the live workers, and their slots, that serve a batcher of a kind; without a name, those that serve the
-// kind.
+// serving counts the live workers, and their slots, that serve a batcher of a kind; without a name, those that serve
+// the kind.
 func (f *fleet) serving(kind, batcher string) (workers, slots int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -262,8 +262,8 @@ func (h *heard) leaves(kind, batcher string) (reason string, leaves bool) {
 	return s.Reason, !slices.Contains(h.Kinds, kind) || slices.Contains(s.Batchers, batcher)
 }
 
-// suspended says why workers leave the jobs of a batcher to others: the reason of the first by name, and how many of the
-// live workers do. It is empty when none does.
+// suspended says why workers leave the jobs of a batcher to others: the reason of the first by name, and how many of
+// the live workers do. It is empty when none does.
 func (f *fleet) suspended(kind, batcher string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -61,11 +61,11 @@ func (b *batcher) handOver(spec wire.Spec, why string) bool {
 	return true
 }
 
-// passOn names another coordinator in the record of a batcher whose owner lets go of it, and whose data set this one does
-// not have, or has in another version than the run. It returns an empty name when this coordinator can feed the batcher,
-// when the record is not its own to change, or when no other has the data set. Without it a coordinator that is restarted
-// with other data sets would keep its batchers from all others, and the first to be upgraded would end the runs of those
-// that are not.
+// passOn names another coordinator in the record of a batcher that has no owner at work, and whose data set this
+// coordinator does not have, or has in another version than the run. It returns an empty name when this coordinator can
+// feed the batcher, when another coordinator takes care of it, or when no other has the data set. Without it a
+// coordinator that is restarted with other data sets would keep its batchers from all others, and the first to be
+// upgraded would end the runs of those that are not.
 func (c *Coordinator) passOn(ctx context.Context, rec wire.Record, rev uint64) (to string) {
 	k, self := c.kinds[rec.Spec.Dataset], c.cfg.Name
 	var why string
@@ -75,7 +75,8 @@ func (c *Coordinator) passOn(ctx context.Context, rec wire.Record, rev uint64) (
 	case k == nil && rec.Owner == self: // of another's batcher, a coordinator that has it takes care by itself
 		why = "coordinator " + self + " does not have the data set any more"
 	case k != nil && k.Version != rec.Spec.Version && rec.Phase == schema.PhaseRunning:
-		why = fmt.Sprintf("coordinator %s has version %d of the data set, the run is of version %d", self, k.Version, rec.Spec.Version)
+		why = fmt.Sprintf("coordinator %s has version %d of the data set, the run is of version %d",
+			self, k.Version, rec.Spec.Version)
 	default:
 		return ""
 	}
@@ -98,7 +99,8 @@ func (c *Coordinator) give(ctx context.Context, rec wire.Record, rev uint64, to,
 		return false
 	}
 	c.directory.note(rec.Batcher, seen{rev: rev, owner: to}, false, time.Now())
-	c.log.Warn("batcher handed over: it cannot be fed here", "batcher", rec.Batcher, "to", to, "dataset", rec.Spec.Dataset, "error", why)
+	c.log.Warn("batcher handed over: it cannot be fed here",
+		"batcher", rec.Batcher, "to", to, "dataset", rec.Spec.Dataset, "error", why)
 	return true
 }
 

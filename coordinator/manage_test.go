@@ -56,6 +56,7 @@ func TestOperatorEndsARun(t *testing.T) {
 	expectFault(t, r.manage(wire.ActionStop, false).Fault, schema.CodeStopped) // there is none
 	expectFault(t, r.manage("burn", false).Fault, schema.CodeBadRequest)
 	r.start(0)
+	r.wait("jobs are fed", func(s schema.Status) bool { return s.Fed >= 2 })
 	r.credit(2)
 	expectFault(t, r.manage(wire.ActionRemove, false).Fault, schema.CodeInUse)
 	if reply := r.manage(wire.ActionStop, false); reply.Fault != nil || reply.Status.Taken != 2 ||

@@ -68,8 +68,8 @@ func (f *failures) forget(seq uint64) {
 	delete(f.stuck, seq)
 }
 
-// passes reports whether a job whose last execution ran into its deadline here is to be tried by another worker next, and
-// for how long it should stay away: it may be this machine that is stuck. A worker that has been the only one for a
+// passes reports whether a job whose last execution ran into its deadline here is to be tried by another worker next,
+// and for how long it should stay away: it may be this machine that is stuck. A worker that has been the only one for a
 // while, or whose job no other tries, runs it again.
 func (f *failures) passes(j *job, now int64) (delay time.Duration, passes bool) {
 	f.mu.Lock()

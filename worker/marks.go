@@ -76,7 +76,8 @@ func (m *marks) timeout(ctx context.Context, j *job, after time.Duration, alone 
 		return
 	}
 	if history, err := m.timeouts(ctx, j); err == nil && len(history) > 0 {
-		m.tally.trouble(fmt.Sprintf("job %d of %s ran into its deadline of %s", j.seq, j.lane.batcher, wire.DeadlinesText(history)))
+		m.tally.trouble(fmt.Sprintf("job %d of %s ran into its deadline of %s",
+			j.seq, j.lane.batcher, wire.DeadlinesText(history)))
 	}
 }
 

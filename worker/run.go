@@ -150,8 +150,8 @@ func (x *executor) forged(j *job, err error) {
 	x.held.ack(j)
 }
 
-// lookBack reads which earlier executions of a job that was delivered before ran into their deadline. The error convicts
-// the job.
+// lookBack reads which earlier executions of a job that was delivered before ran into their deadline. The error
+// convicts the job.
 func (x *executor) lookBack(j *job) (history []wire.TimeoutMark, err error) {
 	history, err = x.marks.timeouts(j.lane.ctx, j)
 	if err != nil {
