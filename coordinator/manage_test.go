@@ -56,8 +56,10 @@ func TestOperatorEndsARun(t *testing.T) {
 	expectFault(t, r.manage(wire.ActionStop, false).Fault, schema.CodeStopped) // there is none
 	expectFault(t, r.manage("burn", false).Fault, schema.CodeBadRequest)
 	r.start(0)
-	r.wait("jobs are fed", func(s schema.Status) bool { return s.Fed >= 2 })
-	r.credit(2)
+	for seq := range uint64(2) {
+		r.wait("a job is fed", func(s schema.Status) bool { return s.Fed > seq })
+		r.credit(seq + 1)
+	}
 	expectFault(t, r.manage(wire.ActionRemove, false).Fault, schema.CodeInUse)
 	if reply := r.manage(wire.ActionStop, false); reply.Fault != nil || reply.Status.Taken != 2 ||
 		reply.Status.Phase != schema.PhaseRunning {
