@@ -44,10 +44,10 @@ func cases() []benchCase {
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
 		{name: "onda", what: ondaWhat, run: ondaWindows},
-		{name: "recovery", what: recoveryWhat, run: recovery, long: true},
 		{name: "zst", what: zstWhat, run: zst},
 		{name: "labels", what: labelsWhat, run: labels},
 		{name: "store", what: storeWhat, run: store},
+		{name: "recovery", what: recoveryWhat, run: recovery, long: true},
 		{name: "soak", what: soakWhat, run: soak, long: true},
 	}
 }

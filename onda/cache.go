@@ -172,11 +172,47 @@ func (c *cache) forget(key string) {
 	}
 }
 
-// inMemory is content in memory.
-type inMemory []byte
-
-func (m inMemory) read(from, length int64) ([]byte, error) {
-	return m[from : from+length : from+length], nil
+// inMemory is content of size bytes in memory, in pieces of pieceBytes and a
+// shorter last one, which are allocated as bytes come: the size is what a table
+// says.
+type inMemory struct {
+	size   int64
+	pieces [][]byte
 }
 
-func (m inMemory) drop() {}
+const pieceBytes = 1 << 20
+
+// Write adds to the content, up to its size.
+func (m *inMemory) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		last := len(m.pieces) - 1
+		if last < 0 || len(m.pieces[last]) == pieceBytes {
+			left := m.size - int64(len(m.pieces))*pieceBytes
+			m.pieces = append(m.pieces, make([]byte, 0, max(0, min(left, pieceBytes))))
+			last++
+		}
+		take := min(len(p), pieceBytes-len(m.pieces[last]))
+		m.pieces[last] = append(m.pieces[last], p[:take]...)
+		p = p[take:]
+	}
+	return n, nil
+}
+
+func (m *inMemory) read(from, length int64) ([]byte, error) {
+	i, at := from/pieceBytes, from%pieceBytes
+	if length == 0 {
+		return nil, nil
+	}
+	if at+length <= pieceBytes {
+		return m.pieces[i][at : at+length : at+length], nil
+	}
+	out := make([]byte, 0, length)
+	for ; int64(len(out)) < length; i, at = i+1, 0 {
+		piece := m.pieces[i][at:]
+		out = append(out, piece[:min(int64(len(piece)), length-int64(len(out)))]...)
+	}
+	return out, nil
+}
+
+func (m *inMemory) drop() {}

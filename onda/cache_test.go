@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func TestCacheIsBounded(t *testing.T) {
 					}
 					whole := make([]byte, sizes[k])
 					whole[0] = byte(k)
-					return inMemory(whole), nil
+					return inPieces(whole), nil
 				})
 				if !ok {
 					around.Add(1)
@@ -72,7 +73,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 		t.Helper()
 		_, ok, err := c.read(t.Context(), key, 50, 0, 50, func() (held, error) {
 			loads[key]++
-			return inMemory(make([]byte, 50)), nil
+			return inPieces(make([]byte, 50)), nil
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -118,7 +119,7 @@ func TestCacheAfterCancel(t *testing.T) {
 	}
 	second := make(chan string)
 	go func() {
-		data, err := get(t.Context(), func() (held, error) { return inMemory("v"), nil })
+		data, err := get(t.Context(), func() (held, error) { return inPieces([]byte("v")), nil })
 		if err != nil {
 			t.Error(err)
 		}
@@ -130,5 +131,46 @@ func TestCacheAfterCancel(t *testing.T) {
 	}
 	if data := <-second; data != "v" {
 		t.Errorf("got %q", data)
+	}
+}
+
+func inPieces(data []byte) *inMemory {
+	m := &inMemory{size: int64(len(data))}
+	_, _ = m.Write(data) // it cannot fail
+	return m
+}
+
+// Content takes as much memory as it is long, while it comes, too, and reads as it was written.
+func TestContentInPieces(t *testing.T) {
+	t.Parallel()
+	whole := make([]byte, 3*pieceBytes+5)
+	for i := range whole {
+		whole[i] = byte(i % 251)
+	}
+	m := &inMemory{size: int64(len(whole))}
+	for rest := whole; len(rest) > 0; {
+		n := min(len(rest), 100_003)
+		if _, err := m.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+		held := 0
+		for _, p := range m.pieces {
+			held += cap(p)
+		}
+		if written := len(whole) - len(rest); held > written+pieceBytes || held > len(whole) {
+			t.Fatalf("%d bytes held of %d", held, written)
+		}
+	}
+	for _, from := range []int64{0, 1, pieceBytes - 1, pieceBytes, 3*pieceBytes + 4, int64(len(whole))} {
+		for _, length := range []int64{0, 1, 2, pieceBytes, 2*pieceBytes + 3, int64(len(whole))} {
+			if from+length > int64(len(whole)) {
+				continue
+			}
+			got, err := m.read(from, length)
+			if err != nil || !bytes.Equal(got, whole[from:from+length]) {
+				t.Errorf("%d bytes from %d differ, %v", length, from, err)
+			}
+		}
 	}
 }

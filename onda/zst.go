@@ -158,7 +158,7 @@ func (r *reader) slowFrame(ctx context.Context, f *frames, obj Object, key strin
 		spare = s.frame()
 	}
 	if from+length > size {
-		return decompress(ctx, in, from, length, -1)
+		return decompress(ctx, in, from, length)
 	}
 	key = fmt.Sprintf("%s:%d", key, i)
 	var data []byte
@@ -170,17 +170,17 @@ func (r *reader) slowFrame(ctx context.Context, f *frames, obj Object, key strin
 		})
 	} else {
 		data, ok, err = r.memory.read(ctx, key, size, from, length, func() (held, error) {
-			whole, err := decompress(ctx, in, 0, size, spare)
-			return inMemory(whole), err
+			whole := &inMemory{size: size}
+			return whole, decompressTo(ctx, whole, in, size, spare)
 		})
 	}
 	if ok || err != nil {
 		return data, err
 	}
-	return decompress(ctx, in, from, length, -1)
+	return decompress(ctx, in, from, length)
 }
 
-// decompressTo writes what decompress returns of a whole file.
+// decompressTo writes a whole file of size bytes, after which not more than spare may follow.
 func decompressTo(ctx context.Context, w io.Writer, obj Object, size, spare int64) error {
 	dec, err := newDecoder(ctx, obj)
 	if err != nil {
@@ -253,10 +253,9 @@ func noMore(ctx context.Context, dec io.Reader, size, spare int64) error {
 }
 
 // decompress returns length bytes from offset from of the decompressed file.
-// If spare is not negative, not more than so many bytes may follow these. What
-// is held is bounded by length and the decoder's window, however much the file
-// would decompress to.
-func decompress(ctx context.Context, obj Object, from, length, spare int64) ([]byte, error) {
+// What is held is bounded by length and the decoder's window, however much the
+// file would decompress to.
+func decompress(ctx context.Context, obj Object, from, length int64) ([]byte, error) {
 	dec, err := newDecoder(ctx, obj)
 	if err != nil {
 		return nil, compressedError(ctx, err)
@@ -278,11 +277,6 @@ func decompress(ctx context.Context, obj Object, from, length, spare int64) ([]b
 		buf = buf[:len(buf)+n]
 		if err != nil && int64(len(buf)) < length {
 			return nil, compressedError(ctx, err)
-		}
-	}
-	if spare >= 0 {
-		if err := noMore(ctx, dec, from+length, spare); err != nil {
-			return nil, err
 		}
 	}
 	return buf, nil
