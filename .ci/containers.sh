@@ -253,6 +253,7 @@ compose() {
   grep -A 1 'is away' "$tmp/check.txt"
   unload 60000 # elections, and, if the results were on that server, a generation begun again
   "${cluster[@]}" run --rm --no-deps -T coordinator status
+  "${cluster[@]}" --profile trainer down --volumes --timeout 3
 }
 
 # bucket trains on recordings that the profile store serves, and fails unless the batches are those of a plain loop.
