@@ -325,6 +325,10 @@ func TestCluster(t *testing.T) {
 	expect(t, three(func(c *jetstream.ClusterInfo) { c.Leader = "" }), Error, "cluster: S has no leader")
 	expect(t, three(func(c *jetstream.ClusterInfo) { c.Replicas[1].Offline = true }), Warning,
 		"S: 1 server of 3 is away: n3; the next death stops the service")
+	dead := func(c *jetstream.ClusterInfo) {
+		c.Replicas[1] = &jetstream.PeerInfo{Name: "n3", Active: 5 * time.Second, Lag: 900}
+	}
+	expect(t, three(dead), Warning, "S: 1 server of 3 is away: n3; the next death stops the service")
 	expect(t, three(func(c *jetstream.ClusterInfo) { c.Replicas[0].Lag = 900 }), Warning, "S: a copy is behind: n2 (900 messages)")
 
 	nc, _ := natstest.RunInProcess(t).JetStream(quiet)

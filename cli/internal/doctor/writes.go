@@ -70,7 +70,7 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 	var away, behind []string
 	for _, p := range info.Cluster.Replicas {
 		switch {
-		case p.Offline:
+		case p.Offline, !p.Current && p.Active > unheard:
 			away = append(away, p.Name)
 		case !p.Current || p.Lag > maxLag:
 			behind = append(behind, fmt.Sprintf("%s (%s)", p.Name, count(int(min(p.Lag, 1<<31)), "message")))
@@ -92,6 +92,10 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 	}
 	return len(away)+len(behind) == 0
 }
+
+// unheard is for how long a server that is there may not have been heard: the leader hears of each every second. That
+// it is offline is known some time later.
+const unheard = 4 * time.Second
 
 // maxLag is how many messages a copy may be behind while all is well.
 const maxLag = 64
