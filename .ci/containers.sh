@@ -64,7 +64,7 @@ standin_debian() {
   shift
   dpkg -s "$@" >/dev/null 2>&1 || return 1
   packages=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-    --no-enhances --installed "$@" bash coreutils libc-bin base-files | grep '^[a-z]' | sort -u)
+    --no-enhances --installed "$@" bash coreutils diffutils grep libc-bin base-files | grep '^[a-z]' | sort -u)
   mkdir -p "$root"/{etc,usr/bin,usr/sbin,usr/lib,usr/lib64}
   cp -P /bin /sbin /lib /lib64 "$root/" # links into usr
   # shellcheck disable=SC2086 # words
