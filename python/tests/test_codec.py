@@ -68,7 +68,8 @@ def test_batches(vector: Dict[str, Any]) -> None:
     payload = _payload.encode(batch)
     assert payload.hex() == vector["payload"]
     root = np.frombuffer(payload, np.uint8)
-    step = Step([0, "step", 1, 1, 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""], jetbatch.State(), root, _Layout(root))
+    frame = [0, "step", 1, 1, 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""]
+    step = Step(frame, jetbatch.State(), root, _Layout(root))
     assert list(step) == list(batch)
     for name, array in batch.items():
         assert step[name].dtype == array.dtype
