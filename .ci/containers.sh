@@ -57,6 +57,21 @@ DOCKERFILE
   docker build -q -t "$1" "$root"
 }
 
+# standin_store has the S3 server that tests use, and a wget for the health check.
+standin_store() {
+  local root=$tmp/store
+  mkdir -p "$root/bin"
+  (cd onda/remote/servertest && CGO_ENABLED=0 go build -buildvcs=false -o "$root/bin/" github.com/versity/versitygw/cmd/versitygw)
+  CGO_ENABLED=0 go build -o "$root/bin/wget" ./.ci/standin/wget
+  cat >"$root/Dockerfile" <<'DOCKERFILE'
+FROM scratch
+COPY bin /usr/local/bin
+ENV PATH=/usr/local/bin
+ENTRYPOINT ["versitygw"]
+DOCKERFILE
+  docker build -q -t "$1" "$root"
+}
+
 # standin_debian has Debian packages that are installed here with all that they need, and the commands of a shell. It
 # fails where the packages are not installed.
 standin_debian() {
@@ -130,8 +145,8 @@ untouched() {
   "${dc[@]}" down --volumes --timeout 3
 }
 
-# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here. It
-# builds images again and again, from nothing where Docker keeps no layers.
+# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here, one
+# page after the other: all of them name their containers and images alike.
 compose_pages() {
   containers
   ((${#dc[@]})) || return 0
@@ -143,7 +158,7 @@ compose_pages() {
   docker image inspect jetbatch:local >/dev/null 2>&1 || cleanups+=("docker image rm -f jetbatch:local >/dev/null 2>&1")
   (
     unset JETBATCH_IMAGE JETBATCH_DATA_FOLDER JETBATCH_BATCHES
-    pages docker
+    pages docker -parallel 1 -timeout 30m
   )
 }
 
@@ -196,7 +211,17 @@ compose() {
   JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer \
     take --name own --dataset waves --params '{"waves":10,"size":1024,"epochs":5}' --batches 0 --verify --json | tee "$tmp/own.json"
   grep -q '"batches":50,.*"identical":true,"end":"data"' "$tmp/own.json" || fail "not all batches of the own data set came"
+
+  section "containers: a worker of 256 MB keeps no more batches of 5.8 MB than it has room for"
+  JETBATCH_IMAGE=$own JETBATCH_WORKER_MEMORY=256m "${dc[@]}" up --detach --no-build --scale worker=1 coordinator worker
+  JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer take --name big --dataset waves \
+    --params '{"waves":10,"size":1450000,"epochs":10}' --window 64 --train-time 50ms --batches 100 --json | tee "$tmp/big.json"
+  grep -q '"batches":100,' "$tmp/big.json" || fail "not all large batches came"
+  [[ $(docker inspect -f '{{.State.OOMKilled}} {{.RestartCount}}' "$("${dc[@]}" ps -q worker)") == "false 0" ]] || fail "the worker was killed for want of memory"
   "${dc[@]}" --profile trainer down --volumes --timeout 3
+
+  section "containers: recordings in a bucket of an S3 server"
+  bucket
 
   with_python
 
@@ -224,8 +249,34 @@ compose() {
   docker kill "$("${cluster[@]}" ps -q nats)" >/dev/null
   echo "killed the first server after $before batches"
   await "the trainer goes on" more_than "$((before + 1000))" "${cluster[@]}"
+  "${cluster[@]}" run --rm --no-deps -T coordinator check | tee "$tmp/check.txt"
+  grep -q '1 server of 3 is away' "$tmp/check.txt" || fail "check does not say that a server is away"
   unload 60000 # elections, and, if the results were on that server, a generation begun again
   "${cluster[@]}" run --rm --no-deps -T coordinator status
+}
+
+# bucket trains on recordings that the profile store serves, and fails unless the batches are those of a plain loop.
+bucket() {
+  if ! (cd onda/remote/servertest && go mod download); then
+    echo "skipped: the modules of versitygw are neither here nor to be had"
+    return
+  fi
+  image versity/versitygw:v1.8.0 standin_store
+  local stored=("${dc[@]}" --profile store)
+  go run ./cmd/jetbatch demo --keep "$tmp/far" --batches 8 >/dev/null
+  chmod -R a+rX "$tmp"
+  cleanups+=("${stored[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
+  (
+    export JETBATCH_DATA_FOLDER=$tmp/far
+    export AWS_ENDPOINT_URL_S3=http://store:7070 AWS_ACCESS_KEY_ID=ci AWS_SECRET_ACCESS_KEY=of-no-use-elsewhere
+    "${stored[@]}" up --detach --no-build --scale worker=2 coordinator worker store
+    healthy "$("${stored[@]}" ps -q store)"
+    confined "${stored[@]}"
+    "${stored[@]}" --profile trainer run --rm --no-deps -T trainer take --name far --dataset onda \
+      --params '{"dir":"s3://recordings"}' --batches 100 --verify --json | tee "$tmp/bucket.json"
+    "${stored[@]}" --profile trainer down --volumes --timeout 3
+  )
+  grep -q '"batches":100,.*"identical":true' "$tmp/bucket.json" || fail "not all batches of the bucket came"
 }
 
 # with_python runs coordinator and workers in the Dockerfile's stage with Python.

@@ -55,6 +55,7 @@ func (in *intake) open(gen string) (*session, error) {
 	s.store = newStore(in.data, in.cfg.Name, gen, func(denied error) {
 		in.line.run.end(fmt.Errorf("batcher %s: %w", in.cfg.Name, denied))
 	})
+	s.store.domain = in.cfg.Domain
 	s.payloads = &payloads{in: in, s: s, claimNow: newHint(), places: make(chan struct{}, fetchers)}
 	sub, err := in.data.Subscribe(s.live, s.hear)
 	if err == nil {
@@ -211,7 +212,10 @@ func (s *session) readHead() bool {
 	}
 	c, err := s.store.record(s.ctx, seq)
 	if errors.Is(err, errNotStored) {
-		err = s.store.exists(s.ctx)
+		if err = s.store.exists(s.ctx); err == nil {
+			m := met{gen: s.store.gen, seq: seq, text: s.store.met(s.ctx, seq)}
+			s.in.line.within(s, func() { s.in.line.met = m })
+		}
 	}
 	if errors.Is(err, errStoreGone) {
 		if s.gone++; s.gone >= goneLimit {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -198,6 +199,8 @@ func (s *Service) AddWorker() (name string, err error) {
 	cfg := worker.Config{
 		Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, DrainTimeout: cmp.Or(s.cfg.DrainTimeout, atOnce),
 		Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
+		// One process keeps for all its workers what it would keep for one.
+		KeepBytes: min(worker.DefaultKeepBytes, debug.SetMemoryLimit(-1)/4/int64(max(s.cfg.Workers, 1))),
 	}
 	if host, _, err := net.SplitHostPort(s.cfg.Listen); err == nil && host != "" { // where other processes come
 		cfg.Direct = net.JoinHostPort(host, "0")

@@ -59,7 +59,7 @@ type take struct {
 
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
-	cfg.Logger = s.log.logger
+	cfg.Domain, cfg.Logger = s.domain, s.log.logger
 	opened, err := client.Open[[]byte](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)

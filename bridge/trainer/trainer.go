@@ -33,6 +33,9 @@ type Config struct {
 	// returns.
 	Connect func(ctx context.Context) (*nats.Conn, error)
 
+	// Domain is client.Config.Domain of every batcher. Defaults to none.
+	Domain string
+
 	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest. Defaults to
 	// DefaultMemory.
 	Memory int64
@@ -50,7 +53,7 @@ func Serve(ctx context.Context, conn *bridge.Conn, cfg Config) (err error) {
 		cfg.Memory = DefaultMemory
 	}
 	s := &server{
-		conn: conn, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
+		conn: conn, domain: cfg.Domain, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
 		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64),
 	}
 	s.log = newLog(conn, cfg.Level)
@@ -71,6 +74,7 @@ var (
 // server is a trainer being served.
 type server struct {
 	conn   *bridge.Conn
+	domain string // Config.Domain
 	log    *logger
 	memory *bridge.Memory
 	nc     *nats.Conn
