@@ -79,7 +79,7 @@ standin_debian() {
   shift
   dpkg -s "$@" >/dev/null 2>&1 || return 1
   packages=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-    --no-enhances --installed "$@" bash coreutils libc-bin base-files | grep '^[a-z]' | sort -u)
+    --no-enhances --installed "$@" bash coreutils diffutils grep libc-bin base-files | grep '^[a-z]' | sort -u)
   mkdir -p "$root"/{etc,usr/bin,usr/sbin,usr/lib,usr/lib64}
   cp -P /bin /sbin /lib /lib64 "$root/" # links into usr
   # shellcheck disable=SC2086 # words
@@ -392,7 +392,7 @@ newuser() {
   chmod -R a+rX "$dir"
   # Nothing but Go and its modules comes from outside of the image. What was compiled before need not be once more.
   docker run --rm --network none --init -v "$dir:/home" -v "$(go env GOROOT):/usr/local/go:ro" -v "$cache:/proxy:ro" \
-    -v "$(go env GOCACHE):/tmp/build" -w /home -e GOCACHE=/tmp/build -e GOPROXY=file:///proxy -e GOSUMDB=off \
+    -v "$(go env GOCACHE):/tmp/build" -w /home -e HOME=/root -e GOCACHE=/tmp/build -e GOPROXY=file:///proxy -e GOSUMDB=off \
     -e GOTOOLCHAIN=local -e GOFLAGS=-buildvcs=false "$name" bash -eu newuser.sh || fail "a new user would give up"
   docker run --rm -v "$dir:/home" "$name" rm -rf /home/venv /home/clone /home/data # it is root's
   echo "took $((SECONDS - began)) s"

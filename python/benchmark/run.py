@@ -21,7 +21,7 @@ from jetbatch import _binary
 from sized import Map, pace
 
 HERE = Path(__file__).resolve().parent
-SIZES = {"1 KB": 1 << 10, "64 KB": 64 << 10, "1 MB": 1 << 20, "20 MB": 20 << 20}
+SIZES = {"1 KB": 1 << 10, "64 KB": 64 << 10, "1 MB": 1 << 20, "20 MB": 20 << 20, "100 MB": 100 << 20}
 serial = itertools.count()
 
 

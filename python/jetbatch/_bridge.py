@@ -134,7 +134,8 @@ class Bridge:
         self._leader = 0
         self._calls: Dict[int, Tuple[int, Optional[Wanted]]] = {}  # by thread
         self._followers: Dict[int, threading.Lock] = {}
-        self._waiting: Dict[int, int] = {}  # the calls that wait; with the handle if they withdraw what lies ready of it
+        # The calls that wait, with the handle of which their answer withdraws what lies ready, or 0.
+        self._waiting: Dict[int, int] = {}
         self._ready: Dict[int, _Ready] = {}  # by handle
         self._replies: Dict[int, List[Any]] = {}
         self._abandoned: Dict[int, Optional[Wanted]] = {}

@@ -75,7 +75,7 @@ class Step(Mapping[str, Array]):
     __slots__ = ("seq", "prev", "next", "worker", "attempt", "deliveries", "trace", "_times", "_root", "_layout")
 
     def __init__(self, reply: List[Any], prev: State, root: Bytes, layout: _Layout) -> None:
-        (_, _, _, _, _, _, self.seq, following, self._times, self.worker, self.attempt, self.deliveries, self.trace) = reply
+        self.seq, following, self._times, self.worker, self.attempt, self.deliveries, self.trace = reply[6:13]
         self.prev = prev
         self.next = _state_of_wire(following)
         self._root: Optional[Bytes] = root

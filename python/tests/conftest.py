@@ -84,6 +84,13 @@ def held_anywhere(inodes: Set[str]) -> bool:
     return any(inodes & shared_memory(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
 
 
+def files_left(folder: Path) -> List[Path]:
+    """The files of a temporary folder but one: by the lock that a trainer had on it the next one knows that it died."""
+    locks = folder / f"jetbatch-{os.getuid()}"
+    found = [path for path in folder.rglob("*") if path != locks]
+    return found if len(found) > 1 or found and found[0].parent != locks else []
+
+
 def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """Waits until a condition holds, and returns it."""
     deadline = time.monotonic() + seconds

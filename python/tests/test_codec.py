@@ -68,7 +68,8 @@ def test_batches(vector: Dict[str, Any]) -> None:
     payload = _payload.encode(batch)
     assert payload.hex() == vector["payload"]
     root = np.frombuffer(payload, np.uint8)
-    step = Step([0, "step", 1, 1, 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""], jetbatch.State(), root, _Layout(root))
+    frame = [0, "step", 1, 1, 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""]
+    step = Step(frame, jetbatch.State(), root, _Layout(root))
     assert list(step) == list(batch)
     for name, array in batch.items():
         assert step[name].dtype == array.dtype
@@ -175,3 +176,12 @@ def test_states_with_an_origin():
     assert str(plain).startswith("jb1:") and plain == state and hash(plain) == hash(state)
     with pytest.raises(jetbatch.BadStateText):
         jetbatch.State.parse(text.replace("00ff", "00fe"))
+
+
+def test_the_page_has_every_error() -> None:
+    page = (Path(__file__).parents[2] / "docs/PYTHON.md").read_text()
+    table = page[page.index("## 6. Errors") : page.index("## 7.")]
+    kinds = [k for k in vars(jetbatch).values() if isinstance(k, type) and issubclass(k, jetbatch.Error)]
+    assert len(kinds) > 30
+    missing = [k.__name__ for k in kinds if k is not jetbatch.Error and f"`{k.__name__}`" not in table]
+    assert not missing

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional, Set
 
 import pytest
 
-from conftest import HERE, alive, descendants, environment, held_anywhere, shared_memory, until
+from conftest import HERE, alive, descendants, environment, files_left, held_anywhere, shared_memory, until
 from jetbatch import _binary
 
 TRAINER = """
@@ -122,7 +122,7 @@ class Stage:
         until(lambda: not self.marked(), "no process is left")
         assert not held_anywhere(memory)
         # A server that was killed leaves its folder; the next one that starts removes it.
-        if any(self.tmp.glob("jetbatch-*")):
+        if any(self.tmp.glob("jetbatch-*/in-use")):
             again = Stage.__new__(Stage)
             again.__dict__.update(self.__dict__, started={})
             again.start_up()
@@ -130,7 +130,7 @@ class Stage:
             again.started["up"].terminate()
             again.started["up"].communicate(timeout=60)
         self.log.close()
-        assert os.listdir(self.tmp) == []
+        assert files_left(self.tmp) == []
 
 
 DRAIN = ("--drain-timeout", "1s")  # where there is no server any more, it is waited for that long

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jetbatch
-from conftest import Up, alive, environment, held_anywhere, shared_memory, until
+from conftest import Up, alive, environment, files_left, held_anywhere, shared_memory, until
 from datasets import batch
 
 
@@ -447,7 +447,7 @@ with s.open({name!r}, dataset="numbers", params={{"size": 600000}}) as b:
         trainer.wait(30)
         until(lambda: not alive(bridge), "the bridge is gone")
         until(lambda: not held_anywhere(memory), "the shared memory is gone")
-        assert os.listdir(tmp_path) == []
+        assert files_left(tmp_path) == []
     with jetbatch.connect(up.url) as s, s.open(
         name, dataset="numbers", params={"size": 600000}, take_over=True, timeout=30
     ) as b:
