@@ -25,7 +25,8 @@ type Status struct {
 	Seat       uint64        `json:"seat"`
 	Reader     string        `json:"reader,omitempty"` // id of the reader that holds the seat
 	Owner      string        `json:"owner"`            // the coordinator that feeds it
-	Taken      uint64        `json:"taken"`            // sequence number that the trainer has come to
+	Taken      uint64        `json:"taken"`            // sequence number that the trainer has come to, in this generation
+	Total      uint64        `json:"total"`            // batches taken in all generations; going back to a state takes none back
 	Fed        uint64        `json:"fed"`              // sequence number that jobs are out to
 	Window     int           `json:"window"`           // batches in flight at most
 	BatchBytes int64         `json:"batch_bytes"`      // largest payload seen

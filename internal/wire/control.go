@@ -73,6 +73,7 @@ type Record struct {
 	Floor      uint64 `json:"floor"`                 // results up to here are dropped
 	FloorState []byte `json:"floor_state,omitempty"` // the state after Floor; iteration goes on from here
 	Taken      uint64 `json:"taken"`                 // the trainer has these
+	Total      uint64 `json:"total,omitempty"`       // batches taken, in this and all generations before
 	BatchBytes int64  `json:"batch_bytes,omitempty"` // largest payload seen
 
 	Origin   string `json:"origin,omitempty"`          // of the data set that the run was begun on; empty for unknown

@@ -15,7 +15,7 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		Batcher: rec.Batcher, Phase: rec.Phase, Error: rec.Error, Dataset: rec.Spec.Dataset, Version: rec.Spec.Version,
 		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Owner: o.cfg.Name, Taken: rec.Taken, Fed: rec.Taken,
 		BatchBytes: o.reader.batchBytes(), Workers: o.fleet.Workers, Slots: o.fleet.Slots, Restarts: o.recovery.restarts, Backups: o.backups,
-		Accepted: rec.Accepted,
+		Accepted: rec.Accepted, Total: totalOf(rec, o.feeder.taken()),
 	}
 	if !o.reader.live(now, o.cfg.ReaderLease) {
 		s.IdleFor = now.Sub(o.reader.heard)

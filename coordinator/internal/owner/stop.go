@@ -27,9 +27,7 @@ func (s *seats) stop(now time.Time, a *asking) {
 	}
 	s.ledger.record(toStop, func(r *wire.Record) {
 		r.Since, r.Request = now, req.Request
-		if s.feeder.gen != nil {
-			r.Taken = s.feeder.gen.Taken()
-		}
+		takenIn(r, s.feeder.gen)
 		if req.Leave {
 			vacate(r)
 			r.Seat++
@@ -59,9 +57,7 @@ func (s *seats) end(now time.Time, a *asking) {
 		a.before, a.failure = s.ledger.lane(), rec.Error
 		s.ledger.record(toStop, func(r *wire.Record) {
 			r.Since = now
-			if s.feeder.gen != nil {
-				r.Taken = s.feeder.gen.Taken()
-			}
+			takenIn(r, s.feeder.gen)
 			closeIn(r)
 		})
 	}
