@@ -105,7 +105,7 @@ type app struct {
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []dataset.Definition) int {
-	a := &app{out: stdout, err: newConsole(stderr), defs: defs}
+	a := &app{out: forPeople(stdout), err: newConsole(stderr), defs: defs}
 	err := a.run(ctx, args)
 	code := exitCode(err)
 	if err != nil && code != exitInterrupted && !errors.Is(err, syscall.EPIPE) {
@@ -122,6 +122,9 @@ func (a *app) run(ctx context.Context, args []string) error {
 	parsed, err := a.parse(&g, args)
 	if parsed == nil || err != nil {
 		return err
+	}
+	if g.LogFormat == "json" {
+		a.err.w = forMachines(a.err.w)
 	}
 	a.log = g.logger(a.err, parsed.Command())
 	parsed.BindTo(ctx, (*context.Context)(nil))

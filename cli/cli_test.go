@@ -220,6 +220,44 @@ func TestMeterLines(t *testing.T) {
 	})
 }
 
+// Where the data set says how far it is, a meter without end shows the way to the end of the data, or of the epoch.
+func TestMeterPlace(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	m := newConsole(&b).meter("train", 0)
+	m.set(nil)
+	m.add(1)
+	m.set(&schema.Progress{Epoch: 2, Epochs: 3, Batch: 10, Batches: 100})
+	for range 7 {
+		m.add(1)
+	}
+	m.end()
+	if !strings.Contains(b.String(), "train 8 batches, ") || !strings.HasSuffix(b.String(), ", epoch 2 of 3, 10 %\n") {
+		t.Errorf("%q", &b)
+	}
+	if p := m.place.Load(); p.at(m.taken.Load()) != 117 || p.at(0) != 110 || p.at(1000) != p.all || p.all != 300 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestASCII(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := &asciiWriter{Writer: &b}
+	text := "▸ train ▁█ 12 µs … 41 % ü 日 x"
+	for i := range len(text) { // byte by byte, so that every character is split
+		if n, err := w.Write([]byte{text[i]}); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if got, want := b.String(), "> train _# 12 us ~ 41 % ? ? x"; got != want || got != toASCII(text) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if forMachines(w) != &b || forMachines(&b) != &b {
+		t.Error("the writer behind is another")
+	}
+}
+
 func TestTimingReport(t *testing.T) {
 	t.Parallel()
 	var ta tally

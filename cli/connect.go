@@ -170,6 +170,6 @@ func printJSON(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n", legible.JSON(data))
+	_, err = fmt.Fprintf(forMachines(w), "%s\n", legible.JSON(data))
 	return err
 }

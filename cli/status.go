@@ -163,7 +163,11 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 func writeTable(w io.Writer, s fleet.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	rare := rareOf(s.Batchers)
-	fmt.Fprint(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tFED\tWINDOW\tBATCHES/S\tMB/S\tWAIT %\tWORKERS\tSLOTS\t")
+	fmt.Fprint(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tPREPARED\tWINDOW\tBATCHES/S\tMB/S\tWAIT %\tWORKERS\tSLOTS\t")
+	placed := slices.ContainsFunc(s.Batchers, func(b schema.Status) bool { return b.Progress != nil })
+	if placed {
+		fmt.Fprint(t, "PROGRESS\t")
+	}
 	for _, r := range rare {
 		fmt.Fprintf(t, "%s\t", r.head)
 	}
@@ -172,7 +176,10 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	for _, b := range batchers {
 		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t",
 			legible.Line(b.Batcher), legible.Line(string(b.Phase)), legible.Line(b.Dataset), b.Version,
-			b.Taken, b.Fed, b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
+			b.Total, fleet.Prepared(b), b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
+		if placed {
+			fmt.Fprintf(t, "%s\t", cmp.Or(fleet.Place(b.Progress), "-"))
+		}
 		for _, r := range rare {
 			fmt.Fprintf(t, "%d\t", r.of(b))
 		}

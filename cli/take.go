@@ -176,7 +176,15 @@ func (t *taking) data(ctx context.Context, b *client.Batcher[[]byte]) error {
 func (t *taking) run(ctx context.Context, b *client.Batcher[[]byte]) error {
 	m := t.app.err.meter(t.cmd.Name, t.cmd.Batches)
 	t.start()
+	asking, end := context.WithCancel(ctx)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		askPlace(asking, b, m)
+	}()
 	err := t.loop(ctx, b, m)
+	end()
+	<-asked
 	t.stop()
 	m.end()
 	if err != nil {
@@ -186,6 +194,15 @@ func (t *taking) run(ctx context.Context, b *client.Batcher[[]byte]) error {
 		}
 	}
 	return errors.Join(interrupted(ctx, err), t.save())
+}
+
+// askPlace asks every second how far the data are, and shows it, until ctx ends.
+func askPlace(ctx context.Context, b *client.Batcher[[]byte], m *meter) {
+	for pause(ctx, time.Second) == nil {
+		if s, err := b.Status(ctx); err == nil { // else the next look says it
+			m.set(s.Progress)
+		}
+	}
 }
 
 func (t *taking) loop(ctx context.Context, b *client.Batcher[[]byte], m *meter) error {

@@ -35,7 +35,7 @@ type batcher struct {
 	answers  map[owner.Token]func(any)
 	token    owner.Token
 	told     wire.Record // as it was when its last change was told
-	removing bool        // an operator asked for the end of the record
+	managing bool        // an operator asked for the end of the run, or of the record, and is told as who did it
 	checking bool        // a worker's word that two batches differ is held against the store
 	serving  string      // the kind that workers were last counted for
 	workers  owner.Fleet
@@ -187,6 +187,9 @@ func (b *batcher) beat() {
 	}
 	if b.feed != nil {
 		b.unstored.observe(b.feed)
+		if state := b.owner.State(); state != nil {
+			b.feed.locate(state)
+		}
 	}
 	if b.fleet() != b.workers {
 		b.countFleet()
@@ -360,6 +363,10 @@ func (b *batcher) status() schema.Status {
 		return s
 	}
 	s.Reissued += b.feed.reissued()
+	if p := b.feed.located(); p != nil {
+		at := p.At(s.Rate)
+		s.Progress = &at
+	}
 	if refused, unstored := b.feed.waiting(); refused != "" && s.Phase == schema.PhaseRunning {
 		s.Waiting = unstoredText(len(unstored), refused)
 	}

@@ -52,6 +52,9 @@ func (c *Coordinator) tellBatcher(e wire.Event) {
 	c.tell(e, "")
 }
 
+// whatStopped is the event of a run that was stopped.
+const whatStopped = "stopped"
+
 // changes are the events that a change of a batcher's record stands for.
 func changes(before, after *wire.Record) (events []wire.Event) {
 	add := func(what, why string, bad bool) {
@@ -89,7 +92,7 @@ func changes(before, after *wire.Record) (events []wire.Event) {
 	case schema.PhaseDone:
 		add("done", fmt.Sprintf("%d taken", after.Taken), false)
 	case schema.PhaseClosed:
-		add("stopped", fmt.Sprintf("at %d", before.Taken), false)
+		add(whatStopped, fmt.Sprintf("at %d", before.Taken), false)
 	case schema.PhaseRunning, schema.PhaseStopped:
 	}
 	return events

@@ -46,6 +46,7 @@ type feed struct {
 	cancel context.CancelFunc
 
 	asked chan ask
+	place chan []byte   // a state whose place in the data is wanted
 	ready chan struct{} // there is something to collect
 
 	mu          sync.Mutex
@@ -54,6 +55,7 @@ type feed struct {
 	refused     string                 // the last refusal, for people
 	full        bool                   // it was for lack of room
 	again       uint64                 // jobs that were published again and that the stream took, so they were missing
+	progress    *schema.Progress       // of the last state that was located; nil where the data set does not say
 	apart       map[uint64]*separation // by the sequence number of a job that leaves its run
 }
 
@@ -82,6 +84,7 @@ func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Ins
 	f := &feed{
 		feedOf: of, nc: nc, log: log, inbox: nc.NewInbox(),
 		asked:       make(chan ask, 1),
+		place:       make(chan []byte, 1),
 		ready:       make(chan struct{}, 1),
 		unconfirmed: make(map[uint64]publication),
 		apart:       make(map[uint64]*separation),
@@ -131,6 +134,9 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 		select {
 		case <-ctx.Done():
 			return
+		case state := <-f.place:
+			f.findPlace(inst, state)
+			continue
 		case a = <-f.asked:
 		}
 		state, untold, made := a.state, 0, int64(0)
@@ -161,6 +167,36 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			}
 		}
 	}
+}
+
+// locate asks how far a state is. The question is dropped while Next has not answered an earlier one.
+func (f *feed) locate(state []byte) {
+	select {
+	case f.place <- state:
+	default:
+	}
+}
+
+// findPlace asks the data set, whose code only this goroutine may wait for.
+func (f *feed) findPlace(inst kind.Instance, state []byte) {
+	p, ok := inst.(kind.Progresser)
+	if !ok {
+		return
+	}
+	known, err := p.Progress(state)
+	if err != nil {
+		return // it does not say, or the state means nothing, as Next will say
+	}
+	f.mu.Lock()
+	f.progress = &schema.Progress{Epoch: known.Epoch, Epochs: known.Epochs, Batch: known.Batch, Batches: known.Batches}
+	f.mu.Unlock()
+}
+
+// located is how far the last state was that was located.
+func (f *feed) located() *schema.Progress {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.progress
 }
 
 // tell says that there is something to collect.

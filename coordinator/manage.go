@@ -40,11 +40,11 @@ func (c *Coordinator) manage(f *flight, req *wire.ManageRequest) (wire.ManageRep
 // manage asks the owner for the batcher's end, and tells who wanted it.
 func (b *batcher) manage(req *wire.ManageRequest, answer func(wire.ManageReply)) {
 	status := b.status()
-	b.removing = req.Action == wire.ActionRemove
+	b.managing = true
 	b.step(owner.EndAsked{
 		Token: b.expect(func(r any) {
 			reply := r.(wire.StopReply)
-			b.removing = false
+			b.managing = false
 			if reply.Fault == nil {
 				b.c.tellManaged(req, status)
 			}

@@ -33,8 +33,8 @@ func (e *unmarkedError) Error() string { return "start not marked" }
 type timeoutMark struct {
 	Worker  string        `json:"worker"`
 	Attempt string        `json:"attempt"`
-	After   time.Duration `json:"after"` // the worker's JobTimeout
-	Alone   bool          `json:"alone"` // nothing ran beside it
+	After   time.Duration `json:"after_ns"` // the worker's JobTimeout
+	Alone   bool          `json:"alone"`    // nothing ran beside it
 }
 
 // place is the subject of the k-th marker of a kind.

@@ -32,10 +32,10 @@ func digestOf(v any) (d Digest) {
 
 // Settings are what a client asks of its batcher. Zero values mean the defaults.
 type Settings struct {
-	Window      int           `json:"window,omitempty"`       // batches in flight; defaults to 2 x worker slots + 1
-	WindowBytes int64         `json:"window_bytes,omitempty"` // bound on window x largest batch; defaults to 1 GiB
-	Retain      int           `json:"retain,omitempty"`       // taken batches kept for look-up; defaults to half the window; -1 for none
-	IdleTimeout time.Duration `json:"idle_timeout,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
+	Window      int           `json:"window,omitempty"`          // batches in flight; defaults to 2 x worker slots + 1
+	WindowBytes int64         `json:"window_bytes,omitempty"`    // bound on window x largest batch; defaults to 1 GiB
+	Retain      int           `json:"retain,omitempty"`          // taken batches kept for look-up; defaults to half the window; -1 for none
+	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
 }
 
 // MaxIdleTimeout is the longest Settings.IdleTimeout: a month without its trainer is what a machine that is repaired

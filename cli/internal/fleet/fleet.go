@@ -75,6 +75,43 @@ func Begun(all []schema.Status) []schema.Status {
 	})
 }
 
+// Place is how far a batcher is in its data, and when it comes to the end at the pace of lately; empty where the data
+// set does not say.
+func Place(p *schema.Progress) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Batches == 0:
+		return fmt.Sprintf("%d since the start", p.Batch)
+	}
+	text := fmt.Sprintf("epoch %d", p.Epoch)
+	if p.Epochs > 0 {
+		text += fmt.Sprintf(" of %d", p.Epochs)
+	}
+	text += fmt.Sprintf(", %d %%", 100*p.Batch/p.Batches)
+	switch {
+	case p.Left > 0:
+		text += ", " + roughly(p.Left) + " left"
+	case p.EpochLeft > 0:
+		text += ", " + roughly(p.EpochLeft) + " to its end"
+	}
+	return text
+}
+
+// roughly is a duration for people: 40s, 12m, 3h10m, 5d2h.
+func roughly(d time.Duration) string {
+	minutes := int(d.Round(time.Minute) / time.Minute)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d/time.Second))
+	case minutes < 60:
+		return fmt.Sprintf("%dm", minutes)
+	case minutes < 24*60:
+		return fmt.Sprintf("%dh%dm", minutes/60, minutes%60)
+	}
+	return fmt.Sprintf("%dd%dh", minutes/(24*60), minutes/60%24)
+}
+
 // Prepared is how many batches are ahead of the trainer, made or being made.
 func Prepared(b schema.Status) uint64 { return max(b.Fed, b.Taken) - b.Taken }
 

@@ -63,6 +63,14 @@ func (o *Owner) Counters() Counters { return *o.count }
 // Taken is the sequence number that the trainer has come to.
 func (o *Owner) Taken() uint64 { return o.feeder.taken() }
 
+// State is the state that the trainer has come to; nil where it is not in memory.
+func (o *Owner) State() []byte {
+	if o.feeder.gen == nil {
+		return nil
+	}
+	return o.feeder.gen.StateAfter(o.feeder.gen.Taken())
+}
+
 // Job returns a job that is fed and not taken.
 func (o *Owner) Job(seq uint64) ([]byte, bool) {
 	if o.feeder.gen == nil || seq <= o.feeder.gen.Taken() {
