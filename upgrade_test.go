@@ -91,7 +91,7 @@ func TestVersionSkew(t *testing.T) {
 	c.start("coordinator-v2")
 	eventually(t, "the new coordinator hears all", func() bool {
 		o, ok := c.overview(nc)
-		return ok && slices.Equal(o.Datasets, []string{next}) && len(o.Workers) >= 2
+		return ok && slices.Equal(o.Kinds, []string{next}) && len(o.Workers) >= 2
 	})
 	_, before := c.serving(nc, old)
 	b = c.open("after", p)

@@ -144,7 +144,7 @@ func TestStatusTable(t *testing.T) {
 		}
 		return b.String()
 	}
-	if got := table(); !strings.Contains(got, " 75 ") || !strings.Contains(got, "a reader, silent for 3s") || strings.Contains(got, "RESTARTS") {
+	if got := table(); !strings.Contains(got, " 75 ") || !strings.Contains(got, "a trainer, silent for 3s") || strings.Contains(got, "RESTARTS") {
 		t.Error(got)
 	}
 	s.Batchers[0].Restarts, s.Batchers[0].Reissued = 2, 31

@@ -52,7 +52,7 @@ func (c *lsCmd) Run(ctx context.Context, a *app) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tPREPARED\tPROGRESS\tREADER\tOWNER\tNOTE")
+	fmt.Fprintln(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tPREPARED\tPROGRESS\tTRAINER\tOWNER\tNOTE")
 	for _, b := range s.Batchers {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", legible.Line(b.Batcher), legible.Line(string(b.Phase)),
 			legible.Line(datasetOf(b)), b.Total, fleet.Prepared(b), cmp.Or(fleet.Place(b.Progress), "-"), readerOf(b), legible.Line(b.Owner),

@@ -214,7 +214,7 @@ func writeTable(w io.Writer, s fleet.Status) error {
 			x.Slots, x.Running, x.Done, x.Retried, x.Failed,
 			perJob(x, func(s schema.Spent) schema.Sum { return s.Materialize }),
 			perJob(x, func(s schema.Spent) schema.Sum { return s.Store }),
-			strings.Join(legible.Lines(x.Kinds), " "), oneLine(x.LastError, 60))
+			strings.Join(legible.Lines(wire.KindNames(x.Kinds)), " "), oneLine(x.LastError, 60))
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(t, "none")
@@ -224,12 +224,12 @@ func writeTable(w io.Writer, s fleet.Status) error {
 		fmt.Fprintln(t, "\nSLOW WORKERS")
 	}
 	for _, name := range slices.Sorted(maps.Keys(slow)) {
-		fmt.Fprintf(t, "%s: %s (%s)\n", legible.Line(name), slow[name], legible.Line(slow[name].Kind))
+		fmt.Fprintf(t, "%s: %s (%s)\n", legible.Line(name), slow[name], legible.Line(wire.KindName(slow[name].Kind)))
 	}
 	fmt.Fprintln(t, "\nCOORDINATOR\tVERSION\tDATA SETS")
 	for _, c := range s.Coordinators {
 		fmt.Fprintf(t, "%s\t%s\t%s\n",
-			legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(c.Datasets), " "))
+			legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(wire.KindNames(c.Kinds)), " "))
 	}
 	if len(s.Coordinators) == 0 {
 		fmt.Fprintln(t, "none answers")

@@ -166,7 +166,7 @@ func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
 func (b *batcher) retired(done owner.Retired) {
 	b.post(func() {
 		if done.Outcome == owner.Done && b.told.Seat > 0 && !b.managing {
-			b.c.tellBatcher(wire.Event{Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no reader for its idle timeout"})
+			b.c.tellBatcher(wire.Event{Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no trainer for its idle timeout"})
 		}
 		b.step(done)
 	})

@@ -63,11 +63,11 @@ func changes(before, after *wire.Record) (events []wire.Event) {
 	switch reader := after.Reader; {
 	case before.Reader == reader:
 	case before.Reader == "":
-		add("opened", "by reader "+reader, false)
+		add("opened", "by trainer "+reader, false)
 	case reader == "":
-		add("left", fmt.Sprintf("by reader %s, at %d", before.Reader, after.Taken), false)
+		add("left", fmt.Sprintf("by trainer %s, at %d", before.Reader, after.Taken), false)
 	default:
-		add("taken over", fmt.Sprintf("by reader %s, from reader %s", reader, before.Reader), false)
+		add("taken over", fmt.Sprintf("by trainer %s, from trainer %s", reader, before.Reader), false)
 	}
 	switch {
 	case after.Gen == "" || before.Gen == after.Gen && before.Position == after.Position:

@@ -76,7 +76,7 @@ func (f *fleet) hear(m *nats.Msg) {
 	case !known && !beat.Leaving:
 		f.log.Info("worker came", "worker", beat.Worker, "slots", beat.Slots)
 		if came {
-			f.tell("came", fmt.Sprintf("slots: %d; serves %s", beat.Slots, strings.Join(beat.Kinds, " ")), beat, false)
+			f.tell("came", fmt.Sprintf("slots: %d; serves %s", beat.Slots, strings.Join(wire.KindNames(beat.Kinds), " ")), beat, false)
 		}
 	case known && beat.Leaving:
 		f.log.Info("worker left", "worker", beat.Worker, "done", beat.Done)

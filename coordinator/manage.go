@@ -77,7 +77,7 @@ func (c *Coordinator) manageStray(req *wire.ManageRequest, stray *strayError) (w
 		return reply, nil
 	case c.readerLives(stray.status) && !req.Force:
 		reply.Fault = &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
-			"batcher %s has a reader, %s", req.Batcher, stray.status.Reader)}
+			"batcher %s has a trainer, %s", req.Batcher, stray.status.Reader)}
 		return reply, nil
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, callTimeout)

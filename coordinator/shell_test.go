@@ -245,7 +245,7 @@ func TestWorkersAreKnownAtTheStart(t *testing.T) {
 	worker := schema.WorkerStatus{Worker: "w1", Slots: 3, Kinds: []string{wire.KindToken(def.Name(), def.Version())}}
 	status := func() any { return worker }
 	svc, err := topology.Serve(c.nc, topology.ServiceConfig{ // as workers do
-		Name: "jetbatch-worker", Version: wire.Release, Stats: status,
+		Name: "jetbatch-worker", ID: "w1", Version: wire.Release, Stats: status,
 		Endpoints: []topology.Endpoint{{Name: "status", Subject: "jetbatch.worker-status.w1", Answer: status}},
 	})
 	if err != nil {

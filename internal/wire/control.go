@@ -255,7 +255,7 @@ type StatusReply struct {
 type Overview struct {
 	Coordinator string                `json:"coordinator"`
 	Version     string                `json:"version"`
-	Datasets    []string              `json:"datasets"` // kind tokens
+	Kinds       []string              `json:"kinds"` // of jobs that it iterates: onda-v1-w2
 	Batchers    []schema.Status       `json:"batchers"`
 	Workers     []schema.WorkerStatus `json:"workers"`
 }

@@ -49,7 +49,7 @@ func (e *examination) coordinators() {
 	for _, c := range e.state.Coordinators {
 		names = append(names, c.Coordinator)
 		versions[c.Version] = true
-		list := slices.Sorted(slices.Values(c.Datasets))
+		list := slices.Sorted(slices.Values(wire.KindNames(c.Kinds)))
 		key := strings.Join(list, " ")
 		datasets[key] = append(datasets[key], c.Coordinator)
 	}

@@ -26,7 +26,7 @@ type Status struct {
 type Coordinator struct {
 	Coordinator string   `json:"coordinator"`
 	Version     string   `json:"version"`
-	Datasets    []string `json:"datasets"` // kind tokens
+	Kinds       []string `json:"kinds"`
 }
 
 // Merge puts the answers of several coordinators together. Each knows its own batchers and hears all workers; of two
@@ -34,7 +34,7 @@ type Coordinator struct {
 func Merge(answers []wire.Overview) Status {
 	var s Status
 	for _, o := range answers {
-		s.Coordinators = append(s.Coordinators, Coordinator{o.Coordinator, o.Version, o.Datasets})
+		s.Coordinators = append(s.Coordinators, Coordinator{o.Coordinator, o.Version, o.Kinds})
 		s.Batchers = append(s.Batchers, o.Batchers...)
 		s.Workers = append(s.Workers, o.Workers...)
 	}
@@ -60,9 +60,9 @@ func WaitingFor(b schema.Status) string {
 	case b.Phase == schema.PhaseStopped && b.Reader != "" && b.Waiting == "":
 		return "its trainer to start it"
 	case b.Phase == schema.PhaseRunning && b.Reader == "":
-		return fmt.Sprintf("a reader, for %v", idle)
+		return fmt.Sprintf("a trainer, for %v", idle)
 	case b.Phase == schema.PhaseRunning && b.IdleFor > 0:
-		return fmt.Sprintf("a reader, silent for %v", idle)
+		return fmt.Sprintf("a trainer, silent for %v", idle)
 	}
 	return b.Waiting
 }
@@ -132,7 +132,7 @@ func Loss(b schema.Status) string {
 
 func dropped(b schema.Status) (lost []string) {
 	if b.Reader != "" && b.IdleFor == 0 {
-		lost = append(lost, "the run under its reader, whose next take fails")
+		lost = append(lost, "the run of its trainer, whose next take fails")
 	}
 	if Prepared(b) > 0 {
 		lost = append(lost, fmt.Sprintf("batches %d to %d, which are prepared", b.Taken+1, b.Fed))

@@ -27,8 +27,8 @@ func TestWaitingFor(t *testing.T) {
 		"":                            {Phase: schema.PhaseRunning, Reader: "r"},
 		"batch 7 is not committed":    {Phase: schema.PhaseRunning, Reader: "r", Waiting: "batch 7 is not committed"},
 		"its trainer to start it":     {Phase: schema.PhaseStopped, Reader: "r"},
-		"a reader, for 3s":            {Phase: schema.PhaseRunning, IdleFor: 3100 * time.Millisecond, Waiting: "batch 7"},
-		"a reader, silent for 9s":     {Phase: schema.PhaseRunning, Reader: "r", IdleFor: 9 * time.Second, Waiting: "batch 7"},
+		"a trainer, for 3s":           {Phase: schema.PhaseRunning, IdleFor: 3100 * time.Millisecond, Waiting: "batch 7"},
+		"a trainer, silent for 9s":    {Phase: schema.PhaseRunning, Reader: "r", IdleFor: 9 * time.Second, Waiting: "batch 7"},
 		"failed: store_full":          {Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodeStoreFull}},
 		"failed: batch 5: poison: ow": {Phase: schema.PhaseFailed, IdleFor: 1, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5, Message: "ow"}},
 		"failed: batch 5 on w1: poison: ow": {

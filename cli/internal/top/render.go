@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -426,7 +427,7 @@ func (v *view) workerTable(rows int, pages bool) {
 		l.right(plain, grouped(w.Done), 10).right(nonzero(w.Retried, warn), grouped(w.Retried), 8).
 			right(nonzero(w.Failed, bad), grouped(w.Failed), 8).add(plain, "  ").add(plain, at(w.Oldest, most))
 		if serves {
-			l.to(name+counts+most).add(dim, "  "+strings.Join(w.Kinds, " "))
+			l.to(name+counts+most).add(dim, "  "+strings.Join(wire.KindNames(w.Kinds), " "))
 		}
 	}
 }

@@ -29,7 +29,7 @@ var began = time.Date(2026, 11, 23, 1, 30, 0, 0, time.UTC)
 func look(n int) fleet.Status {
 	s := time.Duration(n) * time.Second
 	return fleet.Status{
-		Coordinators: []fleet.Coordinator{{Coordinator: "c-1", Version: "0.1.0", Datasets: []string{"onda-v1-w2"}}},
+		Coordinators: []fleet.Coordinator{{Coordinator: "c-1", Version: "0.1.0", Kinds: []string{"onda-v1-w2"}}},
 		Batchers: []schema.Status{
 			{Batcher: "eval-2026-11-22", Phase: schema.PhaseDone, Dataset: "onda", Version: 1, Gen: "a", Taken: 1250, Fed: 1250, Total: 1250},
 			{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -45,7 +46,7 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 	case blocked != "":
 		return blocked
 	case s.Workers == 0:
-		return cmp.Or(o.feeder.suspended(), "no worker serves data set "+o.KindToken())
+		return cmp.Or(o.feeder.suspended(), "no worker serves data set "+wire.KindName(o.KindToken()))
 	case o.reader.last.Waiting == "" || o.feeder.gen == nil:
 		return o.reader.last.Waiting
 	case s.Fed == s.Taken:

@@ -15,7 +15,7 @@ func (s *seats) stop(now time.Time, a *asking) {
 		s.requests.confirm(ReplyStop{a.token, wire.StopReply{Error: rec.Error}})
 		return
 	case !seated:
-		s.refuse(schema.CodeSuperseded, "batcher %s is held by reader %s", rec.Batcher, rec.Reader)
+		s.refuse(schema.CodeSuperseded, "batcher %s is held by trainer %s", rec.Batcher, rec.Reader)
 		return
 	case s.overtaken(req.Reader, req.Request):
 		s.refuse(schema.CodeSuperseded, "this request was overtaken by a later one")
