@@ -14,6 +14,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -83,6 +84,9 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		return interrupted(ctx, c.one(ctx, a, params))
 	case c.Name == "":
 		return fmt.Errorf("%w: missing flags: --name=STRING", errUsage)
+	}
+	if err := wire.CheckName("batcher", c.Name); err != nil {
+		return err
 	}
 	t := &taking{cmd: c, app: a}
 	if c.StateFile != "" {
@@ -284,7 +288,8 @@ func (t *taking) report(failure error) error {
 
 func (t *taking) print(r takeReport) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "took %d batches, %.1f MB, in %.1f s: %s\n", r.Batches, megabytes(r.Bytes), r.Seconds, pace(t.batches, t.bytes, t.elapsed))
+	fmt.Fprintf(&b, "took %s, %.1f MB, in %.1f s: %s\n", legible.Count(r.Batches, "batch"), megabytes(r.Bytes), r.Seconds,
+		pace(t.batches, t.bytes, t.elapsed))
 	if r.Data != "" {
 		fmt.Fprintf(&b, "data: %s\n", legible.Line(r.Data))
 	}

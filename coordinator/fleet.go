@@ -266,7 +266,7 @@ func (f *fleet) suspended(kind string) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s: %s (%d of %d workers)", first, legible.Line(reason), n, len(f.workers))
+	return fmt.Sprintf("%s: %s (%d of %s)", first, legible.Line(reason), n, legible.Count(len(f.workers), "worker"))
 }
 
 func (f *fleet) list() []schema.WorkerStatus {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -148,9 +149,9 @@ func (v *view) head() {
 			running += w.Running
 		}
 		if v.width >= 90 {
-			l.add(plain, count(len(v.status.Coordinators), "coordinator")+"  ")
+			l.add(plain, legible.Count(len(v.status.Coordinators), "coordinator")+"  ")
 		}
-		l.add(plain, fmt.Sprintf("%s, %d of %s busy", count(len(v.status.Workers), "worker"), running, count(slots, "slot")))
+		l.add(plain, fmt.Sprintf("%s, %d of %s busy", legible.Count(len(v.status.Workers), "worker"), running, legible.Count(slots, "slot")))
 	}
 	clock := v.at.Format("15:04:05")
 	if v.paused {
@@ -173,13 +174,6 @@ func (v *view) complaint() string {
 		return ""
 	}
 	return "  " + v.failure
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return strconv.Itoa(n) + " " + what + "s"
 }
 
 // batcherTable has a row per batcher, the chosen one marked.
@@ -297,7 +291,7 @@ func (v *view) batcher(shares bool) {
 		return
 	}
 	title.add(bold, b.Batcher).add(dim, fmt.Sprintf("  %s@%d  %s taken", b.Dataset, b.Version, grouped(b.Total)))
-	title.add(dim, "  "+count(b.Workers, "worker"))
+	title.add(dim, "  "+legible.Count(b.Workers, "worker"))
 	if b.Desired > 0 {
 		style := dim
 		if b.Desired > b.Workers {
