@@ -275,7 +275,7 @@ func TestBesideLastRelease(t *testing.T) {
 		}
 		eventually(t, "the run waits for a worker of its version", func() bool {
 			s, err := b.Status(within(t))
-			return err == nil && s.Fed > 0 && s.Workers == 0 && strings.Contains(s.Waiting, kind)
+			return err == nil && s.Fed > 0 && s.Workers == 0 && strings.Contains(s.Waiting, wire.KindName(kind))
 		})
 		c.start("worker")
 		newOracle(t, p, schema.State{}).take(b, 40)

@@ -84,6 +84,9 @@ type grammar struct {
 	Params      paramsCmd      `cmd:"" help:"Show the parameters of a data set: type, unit, default and meaning of each."`
 	Onda        ondaCmd        `cmd:"" help:"Make data sets for onda."`
 	Bridge      bridgeCmd      `cmd:"" help:"Serve a trainer in another language, which starts this command: see docs/PYTHON.md."`
+	Completion  completionCmd  `cmd:"" help:"Print a script that has a shell complete commands, flags and their values."`
+	Complete    completeCmd    `cmd:"" hidden:"" passthrough:""`
+	Man         manCmd         `cmd:"" help:"Print the manual page: jetbatch man >jetbatch.1"`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }
 
@@ -131,14 +134,18 @@ func (a *app) run(ctx context.Context, args []string) error {
 	return parsed.Run(a)
 }
 
+// parser is the structure of the command line.
+func (a *app) parser(g *grammar, more ...kong.Option) (*kong.Kong, error) {
+	return kong.New(g, append(more,
+		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
+		kong.Writers(a.out, a.err), kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Bind(a),
+	)...)
+}
+
 // parse reads a command line into g. It returns nil after --help, whose text is then written.
 func (a *app) parse(g *grammar, args []string) (*kong.Context, error) {
 	exited := false
-	parser, err := kong.New(g,
-		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
-		kong.Writers(a.out, a.err), kong.Exit(func(int) { exited = true }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Bind(a),
-	)
+	parser, err := a.parser(g, kong.Exit(func(int) { exited = true }))
 	if err != nil {
 		return nil, err // a mistake in the grammar
 	}
