@@ -32,26 +32,29 @@ type seats struct {
 	line    *line
 	credits *credits
 	intake  *intake
+	domain  string // of the coordinator's JetStream, as it said; of Open and Start, one at a time
 }
 
 // sitting is what a seat is wanted for.
 type sitting struct {
 	mode     wire.Mode
 	state    schema.State
-	takeOver bool // with ModeOpen
-	open     bool // the data set is open: an answer that takes long does not come
-	repair   bool // give up when the head of the line arrives meanwhile
+	takeOver bool   // with ModeOpen
+	ended    string // likewise: wire.SeatRequest.Ended
+	open     bool   // the data set is open: an answer that takes long does not come
+	repair   bool   // give up when the head of the line arrives meanwhile
 }
 
 const seatMoves = "the seat keeps moving"
 
-// hold opens the batcher without starting it.
-func (s *seats) hold(ctx context.Context) error {
-	reply, err := s.request(ctx, &sitting{mode: wire.ModeOpen, takeOver: s.cfg.TakeOver})
+// hold opens the batcher without starting it. ended is the secret of a reader whose process has ended, if one is known.
+func (s *seats) hold(ctx context.Context, ended string) error {
+	reply, err := s.request(ctx, &sitting{mode: wire.ModeOpen, takeOver: s.cfg.TakeOver, ended: ended})
 	if err != nil {
 		return err
 	}
 	s.line.hold(&reply)
+	s.domain = reply.Domain
 	return nil
 }
 
@@ -168,8 +171,8 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		op: "seat", limit: requestTimeout, run: s.run.context(), moot: s.mootIf(want.repair),
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, Secret: s.secret,
-			TakeOver: want.takeOver,
-			Spec:     s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
+			TakeOver: want.takeOver, Ended: want.ended,
+			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},
 		decode: func(subject string, data []byte) (*schema.Fault, error) {

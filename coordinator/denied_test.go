@@ -39,8 +39,10 @@ func TestDenied(t *testing.T) {
 	}{
 		"streams":  {&server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.INFO.*"}}}, "$js.api.stream.info.kv_jetbatch"},
 		"lease":    {&server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$KV.jetbatch.coordinator.>"}}}, "$kv.jetbatch.coordinator.c1"},
-		"requests": {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"jetbatch.coordinator.*.*"}}}, "jetbatch.coordinator.c1.*"},
-		"inbox":    {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}}, ""},
+		"requests": {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"jetbatch.coordinator.c1.*"}}}, "jetbatch.coordinator.c1.*"},
+		"requests to all": {&server.Permissions{Subscribe: &server.SubjectPermission{
+			Deny: []string{"jetbatch.coordinator.all.*"}}}, "jetbatch.coordinator.all.*"},
+		"inbox": {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -143,4 +145,21 @@ func TestBounds(t *testing.T) {
 		}
 		return len(o.Workers) > 1000
 	})
+}
+
+// A coordinator that cannot make its streams says which stream has their subjects.
+func TestSubjectsAreTaken(t *testing.T) {
+	t.Parallel()
+	nc, js := natstest.RunInProcess(t).JetStream()
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "audit", Subjects: []string{wire.JobPrefix + ".>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := coordinator.New(nc, coordinator.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "stream audit of this account takes "+wire.JobPrefix) {
+		t.Errorf("Run: %v", err)
+	}
 }

@@ -155,7 +155,8 @@ type SeatRequest struct {
 	Reader   string       `json:"reader"`           // ReaderOf(Secret)
 	Secret   string       `json:"secret,omitempty"` // without it the request is nobody's
 	TakeOver bool         `json:"take_over,omitempty"`
-	Spec     Spec         `json:"spec"` // version 0
+	Ended    string       `json:"ended,omitempty"` // secret of a reader whose process has ended: its seat is free
+	Spec     Spec         `json:"spec"`            // version 0
 	Settings Settings     `json:"settings"`
 	State    schema.State `json:"state"`
 	Trace    string       `json:"trace,omitempty"` // W3C traceparent of the Take or Start that asks
@@ -176,6 +177,7 @@ type SeatReply struct {
 	Held     bool          `json:"held,omitempty"` // found by look-up
 	Spec     Digest        `json:"spec"`           // Record.SpecDigest
 	Warnings []string      `json:"warnings,omitempty"`
+	Domain   string        `json:"domain,omitempty"` // of the JetStream in which the owner stores
 
 	Differences []string `json:"differences,omitempty"` // with wrong_data: what State's parameters and data had otherwise
 }

@@ -193,7 +193,8 @@ func (s *seats) sit(now time.Time, a *asking) {
 	version, known := s.cfg.Kinds[req.Spec.Dataset]
 	spec := wire.Spec{Dataset: req.Spec.Dataset, Version: version, Params: req.Spec.Params}
 	a.differs = rec.Seat > 0 && a.key != s.ledger.key
-	if s.reader.live(now, s.cfg.ReaderLease) && rec.Reader != req.Reader && rec.Phase != schema.PhaseClosed {
+	ended := req.Ended != "" && wire.ReaderOf(req.Ended) == rec.Reader
+	if s.reader.live(now, s.cfg.ReaderLease) && !ended && rec.Reader != req.Reader && rec.Phase != schema.PhaseClosed {
 		switch {
 		case a.differs:
 			s.refuseSpec()
