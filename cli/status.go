@@ -47,8 +47,10 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 			return nil // --watch ends so
 		}
 		if errors.Is(err, errNobody) {
-			s = fleet.Merge([]wire.Overview{{Workers: askWorkers(ctx, nc, c.Wait)}})
+			batchers, unread := c.recorded(ctx, nc)
+			s = fleet.Merge([]wire.Overview{{Workers: askWorkers(ctx, nc, c.Wait), Batchers: batchers}})
 			s.Coordinators, s.Skew = nil, nil
+			err = errors.Join(err, unread)
 		}
 		if err == nil || !c.Watch {
 			err = errors.Join(err, c.show(ctx, a, nc, s, err))
@@ -74,7 +76,7 @@ type statusReport struct {
 }
 
 func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Status, failed error) error {
-	if failed != nil && len(s.Workers) == 0 {
+	if failed != nil && len(s.Workers) == 0 && len(s.Batchers) == 0 {
 		return nil
 	}
 	r := statusReport{Status: s}
@@ -109,7 +111,7 @@ func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Sta
 }
 
 // errNobody is that no coordinator answers.
-var errNobody = errors.New("no coordinator answers")
+var errNobody = errors.New("no coordinator answers; start one: jetbatch coordinator")
 
 // askWorkers asks the workers themselves how they stand.
 func askWorkers(ctx context.Context, nc *nats.Conn, wait time.Duration) (workers []schema.WorkerStatus) {
@@ -159,6 +161,9 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 		if denied := topology.Denied(nc, topology.Needs{Publish: []string{overview}}); denied != nil {
 			return fleet.Status{}, fmt.Errorf("%w: %w", errUnhealthy, denied)
 		}
+		if errors.Is(err, nats.ErrNoResponders) {
+			err = nil // that is what it means
+		}
 		return fleet.Status{}, errors.Join(fmt.Errorf("%w: %w", errUnhealthy, errNobody), stranger, err)
 	}
 	return fleet.Merge(answers), err
@@ -188,7 +193,7 @@ func writeTable(w io.Writer, s fleet.Status) error {
 		for _, r := range rare {
 			fmt.Fprintf(t, "%d\t", r.of(b))
 		}
-		waiting := fleet.WaitingFor(b)
+		waiting := s.WaitingFor(b)
 		if b.Error != nil {
 			waiting = "failed: see below"
 		}

@@ -187,12 +187,17 @@ func (b *batcher) beat() {
 	}
 	if b.feed != nil {
 		b.unstored.observe(b.feed)
-		if state := b.owner.State(); state != nil {
-			b.feed.locate(state)
-		}
+		b.locate()
 	}
 	if b.fleet() != b.workers {
 		b.countFleet()
+	}
+}
+
+// locate asks how far in its data the trainer is.
+func (b *batcher) locate() {
+	if state := b.owner.State(); state != nil {
+		b.feed.locate(passed{b.owner.Taken(), state})
 	}
 }
 
@@ -363,7 +368,7 @@ func (b *batcher) status() schema.Status {
 		return s
 	}
 	s.Reissued += b.feed.reissued()
-	if p := b.feed.located(); p != nil {
+	if p := b.feed.progressAt(s.Taken); p != nil {
 		at := p.At(s.Rate)
 		s.Progress = &at
 	}

@@ -321,7 +321,9 @@ func (b *batcher) start(e owner.Feed) {
 	if err != nil { // the connection is closed, or Run ends
 		b.log.Warn("generation not fed", "gen", e.Gen, "error", err)
 		b.feed = nil
+		return
 	}
+	b.locate()
 }
 
 func (b *batcher) halt() {

@@ -51,6 +51,14 @@ func Merge(answers []wire.Overview) Status {
 	return s
 }
 
+// WaitingFor says why nothing of a batcher moves, if nothing does. Where no coordinator answers, that is why.
+func (s Status) WaitingFor(b schema.Status) string {
+	if len(s.Coordinators) == 0 && b.Error == nil {
+		return b.Waiting
+	}
+	return WaitingFor(b)
+}
+
 // WaitingFor says why nothing moves, if nothing does, and is empty else.
 func WaitingFor(b schema.Status) string {
 	switch idle := b.IdleFor.Round(time.Second); {
