@@ -133,7 +133,7 @@ func TestDiffer(t *testing.T) {
 // Counts of what went wrong have a column only when there are any.
 func TestStatusTable(t *testing.T) {
 	t.Parallel()
-	s := fleet.Status{Batchers: []schema.Status{{
+	s := fleet.Status{Coordinators: []fleet.Coordinator{{Coordinator: "c"}}, Batchers: []schema.Status{{
 		Batcher: "t", Phase: schema.PhaseRunning, Reader: "r", IdleFor: 3 * time.Second,
 		Timing: schema.Timing{Wait: 3 * time.Second, Trainer: time.Second},
 	}}}
