@@ -14,7 +14,11 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN ["go", "mod", "download"]
 COPY . .
-RUN ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", "/out/jetbatch", "./cmd/jetbatch"]
+# What "jetbatch version" says of the image: --build-arg VERSION=$(git describe --tags --always --dirty). The history is
+# not in the context, and no shell is there for a flag.
+ARG VERSION
+ENV GOFLAGS="'-ldflags=-s -w -X=github.com/jetbatch/jetbatch/cli.stamp=${VERSION}'"
+RUN ["go", "build", "-trimpath", "-buildvcs=false", "-o", "/out/jetbatch", "./cmd/jetbatch"]
 
 # For coordinators and workers with data sets in Python, and for trainers (deploy/compose.python.yml):
 #

@@ -34,7 +34,7 @@ bench: ## every figure beside its floor; minutes, on a machine of its own
 	$(GO) run ./bench
 
 image: ## docker image jetbatch:local
-	docker build -t jetbatch:local .
+	docker build -t jetbatch:local --build-arg VERSION=$$(git describe --tags --always --dirty) .
 
 compose-up: ## the service in containers, of the image JETBATCH_IMAGE or that of "make image"; WORKERS=4
 	$(COMPOSE) up --scale worker=$(WORKERS)

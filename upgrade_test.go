@@ -91,7 +91,7 @@ func TestVersionSkew(t *testing.T) {
 	c.start("coordinator-v2")
 	eventually(t, "the new coordinator hears all", func() bool {
 		o, ok := c.overview(nc)
-		return ok && slices.Equal(o.Datasets, []string{next}) && len(o.Workers) >= 2
+		return ok && slices.Equal(o.Kinds, []string{next}) && len(o.Workers) >= 2
 	})
 	_, before := c.serving(nc, old)
 	b = c.open("after", p)
@@ -275,7 +275,7 @@ func TestBesideLastRelease(t *testing.T) {
 		}
 		eventually(t, "the run waits for a worker of its version", func() bool {
 			s, err := b.Status(within(t))
-			return err == nil && s.Fed > 0 && s.Workers == 0 && strings.Contains(s.Waiting, kind)
+			return err == nil && s.Fed > 0 && s.Workers == 0 && strings.Contains(s.Waiting, wire.KindName(kind))
 		})
 		c.start("worker")
 		newOracle(t, p, schema.State{}).take(b, 40)

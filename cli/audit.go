@@ -237,8 +237,8 @@ func (c *auditCmd) report(a *app, r *auditReport) error {
 			fmt.Fprintf(&b, "  DIFFERS: %s\n", legible.Line(x.Differs))
 		}
 	}
-	fmt.Fprintf(&b, "%d batches of %s by %d workers; %d made again, %d of them by another worker; %d differ\n",
-		r.Batches, r.Dataset, r.Workers, r.Again, r.Elsewhere, r.Different)
+	fmt.Fprintf(&b, "%s of %s by %s; %d made again, %d of them by another worker; %d differ\n",
+		legible.Count(r.Batches, "batch"), r.Dataset, legible.Count(r.Workers, "worker"), r.Again, r.Elsewhere, r.Different)
 	switch {
 	case r.Workers < 2:
 		b.WriteString("only one worker serves the data set: what another machine would make of it is not known\n")

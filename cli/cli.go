@@ -88,6 +88,9 @@ type grammar struct {
 	Params      paramsCmd      `cmd:"" help:"Show the parameters of a data set: type, unit, default and meaning of each."`
 	Onda        ondaCmd        `cmd:"" help:"Make data sets for onda."`
 	Bridge      bridgeCmd      `cmd:"" help:"Serve a trainer in another language, which starts this command: see docs/PYTHON.md."`
+	Completion  completionCmd  `cmd:"" help:"Print a script that has a shell complete commands, flags and their values."`
+	Complete    completeCmd    `cmd:"" hidden:"" passthrough:""`
+	Man         manCmd         `cmd:"" help:"Print the manual page: jetbatch man >jetbatch.1"`
 	Version     versionCmd     `cmd:"" help:"Show versions."`
 }
 
@@ -109,7 +112,7 @@ type app struct {
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, defs []dataset.Definition) int {
-	a := &app{out: stdout, err: newConsole(stderr), defs: defs}
+	a := &app{out: forPeople(stdout), err: newConsole(stderr), defs: defs}
 	err := a.run(ctx, args)
 	code := exitCode(err)
 	if err != nil && code != exitInterrupted && !errors.Is(err, syscall.EPIPE) {
@@ -127,19 +130,26 @@ func (a *app) run(ctx context.Context, args []string) error {
 	if parsed == nil || err != nil {
 		return err
 	}
+	if g.LogFormat == "json" {
+		a.err.w = forMachines(a.err.w)
+	}
 	a.log = g.logger(a.err, parsed.Command())
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(a)
 }
 
+// parser is the structure of the command line.
+func (a *app) parser(g *grammar, more ...kong.Option) (*kong.Kong, error) {
+	return kong.New(g, append(more,
+		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
+		kong.Writers(a.out, a.err), kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Bind(a),
+	)...)
+}
+
 // parse reads a command line into g. It returns nil after --help, whose text is then written.
 func (a *app) parse(g *grammar, args []string) (*kong.Context, error) {
 	exited := false
-	parser, err := kong.New(g,
-		kong.Name("jetbatch"), kong.Description(description), kong.DefaultEnvars("JETBATCH"),
-		kong.Writers(a.out, a.err), kong.Exit(func(int) { exited = true }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Bind(a),
-	)
+	parser, err := a.parser(g, kong.Exit(func(int) { exited = true }))
 	if err != nil {
 		return nil, err // a mistake in the grammar
 	}

@@ -133,7 +133,7 @@ func TestDiffer(t *testing.T) {
 // Counts of what went wrong have a column only when there are any.
 func TestStatusTable(t *testing.T) {
 	t.Parallel()
-	s := fleet.Status{Batchers: []schema.Status{{
+	s := fleet.Status{Coordinators: []fleet.Coordinator{{Coordinator: "c"}}, Batchers: []schema.Status{{
 		Batcher: "t", Phase: schema.PhaseRunning, Reader: "r", IdleFor: 3 * time.Second,
 		Timing: schema.Timing{Wait: 3 * time.Second, Trainer: time.Second},
 	}}}
@@ -144,7 +144,7 @@ func TestStatusTable(t *testing.T) {
 		}
 		return b.String()
 	}
-	if got := table(); !strings.Contains(got, " 75 ") || !strings.Contains(got, "a reader, silent for 3s") || strings.Contains(got, "RESTARTS") {
+	if got := table(); !strings.Contains(got, " 75 ") || !strings.Contains(got, "a trainer, silent for 3s") || strings.Contains(got, "RESTARTS") {
 		t.Error(got)
 	}
 	s.Batchers[0].Restarts, s.Batchers[0].Reissued = 2, 31
@@ -218,6 +218,44 @@ func TestMeterLines(t *testing.T) {
 			t.Errorf("%q, want %q", b.String(), want)
 		}
 	})
+}
+
+// Where the data set says how far it is, a meter without end shows the way to the end of the data, or of the epoch.
+func TestMeterPlace(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	m := newConsole(&b).meter("train", 0)
+	m.set(nil)
+	m.add(1)
+	m.set(&schema.Progress{Epoch: 2, Epochs: 3, Batch: 10, Batches: 100})
+	for range 7 {
+		m.add(1)
+	}
+	m.end()
+	if !strings.Contains(b.String(), "train 8 batches, ") || !strings.HasSuffix(b.String(), ", epoch 2 of 3, 10 %\n") {
+		t.Errorf("%q", &b)
+	}
+	if p := m.place.Load(); p.at(m.taken.Load()) != 117 || p.at(0) != 110 || p.at(1000) != p.all || p.all != 300 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestASCII(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := &asciiWriter{Writer: &b}
+	text := "▸ train ▁█ 12 µs … 41 % ü 日 x"
+	for i := range len(text) { // byte by byte, so that every character is split
+		if n, err := w.Write([]byte{text[i]}); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if got, want := b.String(), "> train _# 12 us ~ 41 % ? ? x"; got != want || got != toASCII(text) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if forMachines(w) != &b || forMachines(&b) != &b {
+		t.Error("the writer behind is another")
+	}
 }
 
 func TestTimingReport(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -47,6 +48,9 @@ type loginFlags struct {
 const passwordEnv = "JETBATCH_PASSWORD"
 
 func (f *loginFlags) options(log *slog.Logger, name string) ([]nats.Option, error) {
+	if err := f.readable(); err != nil {
+		return nil, err
+	}
 	opts := []nats.Option{nats.Name(name), nats.ErrorHandler(logOnce(log))}
 	if f.Creds != "" {
 		opts = append(opts, nats.UserCredentials(f.Creds))
@@ -82,6 +86,36 @@ func (f *loginFlags) options(log *slog.Logger, name string) ([]nats.Option, erro
 		opts = append(opts, nats.ClientCert(f.TLSCert, f.TLSKey))
 	}
 	return opts, nil
+}
+
+// readable refuses files that cannot be read, whichever of them the connection would need first.
+func (f *loginFlags) readable() error {
+	for _, x := range []struct{ flag, path string }{
+		{"creds", f.Creds}, {"nkey", f.NKey}, {"tls-ca", f.TLSCA}, {"tls-cert", f.TLSCert}, {"tls-key", f.TLSKey},
+	} {
+		if x.path == "" {
+			continue
+		}
+		file, err := os.Open(x.path)
+		if err != nil {
+			return fmt.Errorf("%w: --%s: %w", errUsage, x.flag, err)
+		}
+		_ = file.Close() // nothing was written
+	}
+	return nil
+}
+
+// checkServers refuses what is no address of a server.
+func checkServers(servers string) error {
+	for server := range strings.SplitSeq(servers, ",") {
+		if server = strings.TrimSpace(server); !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		if u, err := url.Parse(server); err != nil || u.Host == "" { // the error has the URL, and so a password
+			return fmt.Errorf("%w: --server: %q is no address of a server, such as nats://broker:4222", errUsage, client.Redact(server))
+		}
+	}
+	return nil
 }
 
 // jetStream speaks to the JetStream of the domain.
@@ -126,7 +160,7 @@ const forever time.Duration = -1
 // another command line mends fails at once.
 func (f *natsFlags) connect(ctx context.Context, log *slog.Logger, name string, patience time.Duration, more ...nats.Option) (*nats.Conn, error) {
 	opts, err := f.options(log, name)
-	if err != nil {
+	if err = cmp.Or(err, checkServers(f.Server)); err != nil {
 		return nil, err
 	}
 	if patience = cmp.Or(f.ConnectTimeout, patience); patience > 0 {
@@ -182,6 +216,6 @@ func printJSON(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n", legible.JSON(data))
+	_, err = fmt.Fprintf(forMachines(w), "%s\n", legible.JSON(data))
 	return err
 }

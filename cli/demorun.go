@@ -13,6 +13,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/schema"
@@ -44,7 +45,7 @@ func (d *demo) run(ctx context.Context) (*demoReport, error) {
 	stop := d.cmd.Batches / 2
 	path := filepath.Join(d.dir, "state")
 	g := new(gate)
-	d.story.say("service   NATS server, coordinator and %d workers in this process", d.cmd.Workers)
+	d.story.say("service   NATS server, coordinator and %s in this process", legible.Count(d.cmd.Workers, "worker"))
 	if err := d.leg(ctx, "taking", path, stop, d.cmd.Workers, gatedOnda(g), g); err != nil {
 		return nil, err
 	}
@@ -52,9 +53,9 @@ func (d *demo) run(ctx context.Context) (*demoReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.story.say("stopped   after %d batches; nothing is left of the service but the saved state,", stop)
+	d.story.say("stopped   after %s; nothing is left of the service but the saved state,", legible.Count(stop, "batch"))
 	d.story.say("          %s", token[:len(token)-1])
-	d.story.say("service   a new one with %d workers", d.cmd.ResumeWorkers)
+	d.story.say("service   a new one with %s", legible.Count(d.cmd.ResumeWorkers, "worker"))
 	if err := d.leg(ctx, "resuming", path, d.cmd.Batches, d.cmd.ResumeWorkers, onda.Definition(), nil); err != nil {
 		return nil, err
 	}
@@ -171,7 +172,8 @@ func (d *demo) kill(ctx context.Context, service *embedded.Service, g *gate, slo
 			return
 		}
 		d.killed = append(d.killed, name)
-		d.story.say("killed    worker %s, with %d batches in its hands; others make them when its lease on them has run out", name, d.cmd.Slots)
+		d.story.say("killed    worker %s, with %s in its hands; others make them when its lease on them has run out", name,
+			legible.Count(d.cmd.Slots, "batch"))
 		g.wait(waiting, func(_, ended int) bool { return ended > 0 })
 		done <- nil
 	}()

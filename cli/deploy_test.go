@@ -275,3 +275,26 @@ func TestComposeVariables(t *testing.T) {
 		}
 	}
 }
+
+// An image says which version it was built of, by way of the Dockerfile's GOFLAGS: there is no shell for a flag.
+func TestImageSaysItsVersion(t *testing.T) {
+	t.Parallel()
+	file, err := os.ReadFile("../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := regexp.MustCompile(`(?m)^ENV GOFLAGS="(.*)"$`).FindSubmatch(file)
+	if flags == nil {
+		t.Fatal("the Dockerfile has no GOFLAGS")
+	}
+	binary := filepath.Join(t.TempDir(), "jetbatch")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "../cmd/jetbatch")
+	build.Env = append(os.Environ(), "GOFLAGS="+strings.ReplaceAll(string(flags[1]), "${VERSION}", "v9.9.9-1-gabc"))
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := exec.CommandContext(t.Context(), binary, "version").Output(); err != nil ||
+		!strings.Contains(string(out), "(github.com/jetbatch/jetbatch v9.9.9-1-gabc)") {
+		t.Errorf("%s, %v", out, err)
+	}
+}

@@ -3,12 +3,12 @@ package cli
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -132,19 +132,42 @@ func (h *history) since(ctx context.Context, from time.Time) (events []wire.Even
 		return nil, err
 	}
 	h.last = state.LastSeq
-	for to := state.LastSeq; to >= state.FirstSeq && to > 0; {
-		first := max(state.FirstSeq, to-min(to-1, parallelEvents-1))
-		some, err := read(ctx, s, first, to)
-		if err != nil {
-			return nil, err
-		}
-		events = append(some, events...)
-		if len(some) > 0 && some[0].At.Before(from) {
-			break
-		}
-		to = first - 1
+	first, err := h.first(ctx, from)
+	if err != nil || first == 0 {
+		return nil, err
 	}
-	return slices.DeleteFunc(events, func(e wire.Event) bool { return e.At.Before(from) }), nil
+	return read(ctx, s, first, state.LastSeq)
+}
+
+// first returns the sequence number of the first event that is stored since a moment; 0 for none. The client library
+// knows no such request.
+func (h *history) first(ctx context.Context, from time.Time) (seq uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	request, err := json.Marshal(map[string]any{"start_time": from, "next_by_subj": ">"})
+	if err != nil {
+		return 0, err
+	}
+	subject := topology.InDomain(h.js.Options().Domain, "$JS.API.STREAM.MSG.GET."+topology.EventsStream)
+	m, err := h.js.Conn().RequestWithContext(ctx, subject, request)
+	var reply struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+	}
+	if err == nil {
+		err = json.Unmarshal(m.Data, &reply)
+	}
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%w: events: %w", errUnhealthy, err)
+	case reply.Error != nil && errors.Is(reply.Error, jetstream.ErrMsgNotFound):
+		return 0, nil
+	case reply.Error != nil:
+		return 0, fmt.Errorf("%w: events: %w", errUnhealthy, reply.Error)
+	}
+	return reply.Message.Seq, nil
 }
 
 // news returns the events that came after those that were read.
@@ -183,38 +206,45 @@ func (h *history) denied(err error) error {
 	return cmp.Or(topology.Denied(h.js.Conn(), needs.In(h.js.Options().Domain)), err)
 }
 
-// read reads the events that are stored from one sequence number to another, in order; some were dropped.
+// read reads the events that are stored from one sequence number to another, in order. Most may have been dropped, so
+// each of a few goroutines goes from one that is there to the next in a part of its own.
 func read(ctx context.Context, s jetstream.Stream, from, to uint64) (events []wire.Event, err error) {
-	var mu sync.Mutex
-	bySeq := make(map[uint64]wire.Event)
+	if from > to {
+		return nil, nil
+	}
+	part := (to-from)/parallelEvents + 1
+	var parts [parallelEvents][]wire.Event
 	group, within := errgroup.WithContext(ctx)
-	group.SetLimit(parallelEvents)
-	for seq := from; seq <= to; seq++ {
-		group.Go(func() error {
-			one, cancel := context.WithTimeout(within, 2*time.Second)
-			defer cancel()
-			m, err := s.GetMsg(one, seq)
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("%w: events: %w", errUnhealthy, err)
-			}
-			e, err := wire.ParseEvent(m.Subject, m.Data, m.Time)
-			if err != nil {
-				return nil // another's message, or of another release
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			bySeq[seq] = e
-			return nil
+	for i := range parts {
+		first := from + uint64(i)*part
+		group.Go(func() (err error) {
+			parts[i], err = walk(within, s, first, min(to, first+part-1))
+			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	for seq := from; seq <= to; seq++ {
-		if e, ok := bySeq[seq]; ok {
+	return slices.Concat(parts[:]...), nil
+}
+
+// walk reads events one after the other.
+func walk(ctx context.Context, s jetstream.Stream, from, to uint64) (events []wire.Event, err error) {
+	for from <= to {
+		one, cancel := context.WithTimeout(ctx, 2*time.Second)
+		m, err := s.GetMsg(one, from, jetstream.WithGetMsgSubject(">"))
+		cancel()
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: events: %w", errUnhealthy, err)
+		}
+		if m.Sequence > to {
+			break
+		}
+		from = m.Sequence + 1
+		if e, err := wire.ParseEvent(m.Subject, m.Data, m.Time); err == nil { // else another's message, or of another release
 			events = append(events, e)
 		}
 	}

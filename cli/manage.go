@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"strings"
@@ -40,23 +41,32 @@ func (c *lsCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer nc.Close()
 	s, err := askOverview(ctx, nc, c.Wait)
-	if err != nil {
+	if errors.Is(err, errNobody) { // what is recorded is there all the same
+		var unread error
+		s.Batchers, unread = c.recorded(ctx, nc)
+		err = errors.Join(err, unread)
+	}
+	if err != nil && len(s.Batchers) == 0 {
 		return err
 	}
+	return errors.Join(c.list(a.out, s), err)
+}
+
+func (c *lsCmd) list(w io.Writer, s fleet.Status) error {
 	if c.JSON {
 		for _, b := range s.Batchers {
-			if err := printJSON(a.out, b); err != nil {
+			if err := printJSON(w, b); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tPREPARED\tREADER\tOWNER\tNOTE")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tPREPARED\tPROGRESS\tTRAINER\tOWNER\tNOTE")
 	for _, b := range s.Batchers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", legible.Line(b.Batcher), legible.Line(string(b.Phase)),
-			legible.Line(datasetOf(b)), b.Taken, fleet.Prepared(b), readerOf(b), legible.Line(b.Owner),
-			cmp.Or(oneLine(fleet.WaitingFor(b), maxWaiting), "-"))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", legible.Line(b.Batcher), legible.Line(string(b.Phase)),
+			legible.Line(datasetOf(b)), b.Total, fleet.Prepared(b), cmp.Or(fleet.Place(b.Progress), "-"), readerOf(b),
+			legible.Line(b.Owner), cmp.Or(oneLine(s.WaitingFor(b), maxWaiting), "-"))
 	}
 	if len(s.Batchers) == 0 {
 		fmt.Fprintln(t, "none")
@@ -206,7 +216,7 @@ func askOnce(ctx context.Context, nc *nats.Conn, data []byte) (reply wire.Manage
 		if denied := topology.Denied(nc, topology.Needs{Publish: []string{manageSubject}}); denied != nil {
 			return reply, fmt.Errorf("%w: %w", errUnhealthy, denied)
 		}
-		return reply, fmt.Errorf("%w: no coordinator answers: %w", errUnhealthy, err)
+		return reply, fmt.Errorf("%w: %w: %w", errUnhealthy, errNobody, err)
 	}
 	if err := topology.Answered(manageSubject, m.Data); err != nil {
 		return reply, fmt.Errorf("%w: %w", errUnhealthy, err)

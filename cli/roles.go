@@ -33,6 +33,11 @@ type coordinatorCmd struct {
 
 // Run runs a coordinator until ctx ends.
 func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
+	if c.Name != "" {
+		if err := wire.CheckName("coordinator", c.Name); err != nil {
+			return err
+		}
+	}
 	defs, closing, err := c.definitions(ctx, a, 1)
 	if err != nil {
 		return interrupted(ctx, err)
@@ -66,7 +71,8 @@ type workerCmd struct {
 
 // Run runs a worker until ctx ends.
 func (c *workerCmd) Run(ctx context.Context, a *app) error {
-	if err := checkSlots(c.Slots); err != nil {
+	name := cmp.Or(c.Name, uniqueName(""))
+	if err := cmp.Or(checkSlots(c.Slots), wire.CheckName("worker", name)); err != nil {
 		return err
 	}
 	defs, closing, err := c.definitions(ctx, a, c.Slots)
@@ -74,7 +80,6 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 		return interrupted(ctx, err)
 	}
 	defer closing()
-	name := cmp.Or(c.Name, uniqueName(""))
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-worker-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
 		return worker.New(nc, c.config(name, a, o), defs...)
 	})

@@ -47,8 +47,10 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 			return nil // --watch ends so
 		}
 		if errors.Is(err, errNobody) {
-			s = fleet.Merge([]wire.Overview{{Workers: askWorkers(ctx, nc, c.Wait)}})
+			batchers, unread := c.recorded(ctx, nc)
+			s = fleet.Merge([]wire.Overview{{Workers: askWorkers(ctx, nc, c.Wait), Batchers: batchers}})
 			s.Coordinators, s.Skew = nil, nil
+			err = errors.Join(err, unread)
 		}
 		if err == nil || !c.Watch {
 			err = errors.Join(err, c.show(ctx, a, nc, s, err))
@@ -74,7 +76,7 @@ type statusReport struct {
 }
 
 func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Status, failed error) error {
-	if failed != nil && len(s.Workers) == 0 {
+	if failed != nil && len(s.Workers) == 0 && len(s.Batchers) == 0 {
 		return nil
 	}
 	r := statusReport{Status: s}
@@ -109,7 +111,7 @@ func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Sta
 }
 
 // errNobody is that no coordinator answers.
-var errNobody = errors.New("no coordinator answers")
+var errNobody = errors.New("no coordinator answers; start one: jetbatch coordinator")
 
 // askWorkers asks the workers themselves how they stand.
 func askWorkers(ctx context.Context, nc *nats.Conn, wait time.Duration) (workers []schema.WorkerStatus) {
@@ -159,6 +161,9 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 		if denied := topology.Denied(nc, topology.Needs{Publish: []string{overview}}); denied != nil {
 			return fleet.Status{}, fmt.Errorf("%w: %w", errUnhealthy, denied)
 		}
+		if errors.Is(err, nats.ErrNoResponders) {
+			err = nil // that is what it means
+		}
 		return fleet.Status{}, errors.Join(fmt.Errorf("%w: %w", errUnhealthy, errNobody), stranger, err)
 	}
 	return fleet.Merge(answers), err
@@ -168,7 +173,11 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 func writeTable(w io.Writer, s fleet.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	rare := rareOf(s.Batchers)
-	fmt.Fprint(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tFED\tWINDOW\tBATCHES/S\tMB/S\tWAIT %\tWORKERS\tSLOTS\t")
+	fmt.Fprint(t, "BATCHER\tPHASE\tDATA SET\tTAKEN\tPREPARED\tWINDOW\tBATCHES/S\tMB/S\tWAIT %\tWORKERS\tSLOTS\t")
+	placed := slices.ContainsFunc(s.Batchers, func(b schema.Status) bool { return b.Progress != nil })
+	if placed {
+		fmt.Fprint(t, "PROGRESS\t")
+	}
 	for _, r := range rare {
 		fmt.Fprintf(t, "%s\t", r.head)
 	}
@@ -177,11 +186,14 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	for _, b := range batchers {
 		fmt.Fprintf(t, "%s\t%s\t%s@%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t",
 			legible.Line(b.Batcher), legible.Line(string(b.Phase)), legible.Line(b.Dataset), b.Version,
-			b.Taken, b.Fed, b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
+			b.Total, fleet.Prepared(b), b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
+		if placed {
+			fmt.Fprintf(t, "%s\t", cmp.Or(fleet.Place(b.Progress), "-"))
+		}
 		for _, r := range rare {
 			fmt.Fprintf(t, "%d\t", r.of(b))
 		}
-		waiting := fleet.WaitingFor(b)
+		waiting := s.WaitingFor(b)
 		if b.Error != nil {
 			waiting = "failed: see below"
 		}
@@ -212,7 +224,7 @@ func writeTable(w io.Writer, s fleet.Status) error {
 			x.Slots, x.Running, x.Done, x.Retried, x.Failed,
 			perJob(x, func(s schema.Spent) schema.Sum { return s.Materialize }),
 			perJob(x, func(s schema.Spent) schema.Sum { return s.Store }),
-			strings.Join(legible.Lines(x.Kinds), " "), oneLine(x.LastError, 60))
+			strings.Join(legible.Lines(wire.KindNames(x.Kinds)), " "), oneLine(x.LastError, 60))
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(t, "none")
@@ -222,12 +234,12 @@ func writeTable(w io.Writer, s fleet.Status) error {
 		fmt.Fprintln(t, "\nSLOW WORKERS")
 	}
 	for _, name := range slices.Sorted(maps.Keys(slow)) {
-		fmt.Fprintf(t, "%s: %s (%s)\n", legible.Line(name), slow[name], legible.Line(slow[name].Kind))
+		fmt.Fprintf(t, "%s: %s (%s)\n", legible.Line(name), slow[name], legible.Line(wire.KindName(slow[name].Kind)))
 	}
 	fmt.Fprintln(t, "\nCOORDINATOR\tVERSION\tDATA SETS")
 	for _, c := range s.Coordinators {
 		fmt.Fprintf(t, "%s\t%s\t%s\n",
-			legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(c.Datasets), " "))
+			legible.Line(c.Coordinator), legible.Line(c.Version), strings.Join(legible.Lines(wire.KindNames(c.Kinds)), " "))
 	}
 	if len(s.Coordinators) == 0 {
 		fmt.Fprintln(t, "none answers")

@@ -173,7 +173,7 @@ func TestStrangersText(t *testing.T) {
 		"demo",                        // a service of its own
 		"up", "coordinator", "worker", // a log, by the handlers that take shows
 		"bridge",                            // a program reads it
-		"keys", "params", "onda", "version", // no service
+		"keys", "params", "onda", "version", "completion", "complete", "man", // no service
 	}
 	var g grammar
 	parser, err := kong.New(&g, kong.Name("jetbatch"))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -83,6 +84,9 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		return interrupted(ctx, c.one(ctx, a, params))
 	case c.Name == "":
 		return fmt.Errorf("%w: missing flags: --name=STRING", errUsage)
+	}
+	if err := wire.CheckName("batcher", c.Name); err != nil {
+		return err
 	}
 	t := &taking{cmd: c, app: a}
 	if c.StateFile != "" {
@@ -180,7 +184,15 @@ func (t *taking) data(ctx context.Context, b *client.Batcher[[]byte]) error {
 func (t *taking) run(ctx context.Context, b *client.Batcher[[]byte]) error {
 	m := t.app.err.meter(t.cmd.Name, t.cmd.Batches)
 	t.start()
+	asking, end := context.WithCancel(ctx)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		askPlace(asking, b, m)
+	}()
 	err := t.loop(ctx, b, m)
+	end()
+	<-asked
 	t.stop()
 	m.end()
 	if err != nil {
@@ -190,6 +202,15 @@ func (t *taking) run(ctx context.Context, b *client.Batcher[[]byte]) error {
 		}
 	}
 	return errors.Join(interrupted(ctx, err), t.save())
+}
+
+// askPlace asks every second how far the data are, and shows it, until ctx ends.
+func askPlace(ctx context.Context, b *client.Batcher[[]byte], m *meter) {
+	for pause(ctx, time.Second) == nil {
+		if s, err := b.Status(ctx); err == nil { // else the next look says it
+			m.set(s.Progress)
+		}
+	}
 }
 
 func (t *taking) loop(ctx context.Context, b *client.Batcher[[]byte], m *meter) error {
@@ -271,7 +292,8 @@ func (t *taking) report(failure error) error {
 
 func (t *taking) print(r takeReport) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "took %d batches, %.1f MB, in %.1f s: %s\n", r.Batches, megabytes(r.Bytes), r.Seconds, pace(t.batches, t.bytes, t.elapsed))
+	fmt.Fprintf(&b, "took %s, %.1f MB, in %.1f s: %s\n", legible.Count(r.Batches, "batch"), megabytes(r.Bytes), r.Seconds,
+		pace(t.batches, t.bytes, t.elapsed))
 	if r.Data != "" {
 		fmt.Fprintf(&b, "data: %s\n", legible.Line(r.Data))
 	}

@@ -46,7 +46,7 @@ func (c *topCmd) Run(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t := &topper{model: top.New(client.Redact(c.Server)), looks: c.look(ctx, nc)}
-	out, isFile := a.out.(*os.File)
+	out, isFile := forMachines(a.out).(*os.File)
 	if !c.JSON && isFile && term.IsTerminal(int(out.Fd())) && term.IsTerminal(int(os.Stdin.Fd())) {
 		return t.watch(ctx, os.Stdin, out)
 	}
@@ -194,7 +194,7 @@ func (t *topper) draw(ctx context.Context, typed <-chan []byte, out io.Writer, s
 	for {
 		// From the upper left corner over what is there, each line to its end: nothing flickers.
 		frame := strings.Join(t.model.Render(width, height, color), "\x1b[K\r\n")
-		if _, err := io.WriteString(out, "\x1b[H"+frame+"\x1b[K"); err != nil {
+		if _, err := io.WriteString(forPeople(out), "\x1b[H"+frame+"\x1b[K"); err != nil {
 			return err
 		}
 		for changed := false; !changed; {

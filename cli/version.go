@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
+
+// stamp is the version that the build of an image gives, where no history is at hand: see Dockerfile.
+var stamp string
 
 type versionCmd struct {
 	JSON bool `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
@@ -28,7 +32,7 @@ func (c *versionCmd) Run(a *app) error {
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, Wire: wire.Version,
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		r.Module = info.Main.Path + " " + info.Main.Version
+		r.Module = info.Main.Path + " " + cmp.Or(stamp, info.Main.Version)
 	}
 	for _, d := range a.defs {
 		r.Datasets = append(r.Datasets, fmt.Sprintf("%s@%d", d.Name(), d.Version()))

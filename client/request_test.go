@@ -452,7 +452,7 @@ func TestNoWorkerIsSaidWithItsReason(t *testing.T) {
 	o := newOwner(t)
 	b, log := setup(t, o, nil)
 	take(t, b, schema.State{}, 1)
-	const why = "no worker can make batches of data set count: b: cannot open count: no such folder /data (1 of 1 workers)"
+	const why = "no worker can make batches of data set count: b: cannot open count: no such folder /data (1 of 1 worker)"
 	o.locked(func() { o.workers, o.trouble = 0, why })
 	natstest.Eventually(t, "the warning has the reason", func() bool {
 		return log.has("no worker serves the data set") && log.has(why)

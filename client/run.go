@@ -37,7 +37,7 @@ func (r *run) errClosed() error { return fmt.Errorf("batcher %s: %w", r.name, Er
 func (r *run) errStopped() error { return fmt.Errorf("batcher %s: %w", r.name, ErrStopped) }
 
 func (r *run) errSuperseded(by string) error {
-	return fmt.Errorf("batcher %s: %w: reader %s", r.name, ErrSuperseded, cmp.Or(by, "that has left since"))
+	return fmt.Errorf("batcher %s: %w: trainer %s", r.name, ErrSuperseded, cmp.Or(by, "that has left since"))
 }
 
 // errLocked is what ended the run, or the handle. Called with mu held.

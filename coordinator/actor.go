@@ -35,7 +35,7 @@ type batcher struct {
 	answers  map[owner.Token]func(any)
 	token    owner.Token
 	told     wire.Record // as it was when its last change was told
-	removing bool        // an operator asked for the end of the record
+	managing bool        // an operator asked for the end of the run, or of the record, and is told as who did it
 	checking bool        // a worker's word that two batches differ is held against the store
 	serving  string      // the kind that workers were last counted for
 	workers  owner.Fleet
@@ -187,9 +187,17 @@ func (b *batcher) beat() {
 	}
 	if b.feed != nil {
 		b.unstored.observe(b.feed)
+		b.locate()
 	}
 	if b.fleet() != b.workers {
 		b.countFleet()
+	}
+}
+
+// locate asks how far in its data the trainer is.
+func (b *batcher) locate() {
+	if state := b.owner.State(); state != nil {
+		b.feed.locate(passed{b.owner.Taken(), state})
 	}
 }
 
@@ -360,6 +368,10 @@ func (b *batcher) status() schema.Status {
 		return s
 	}
 	s.Reissued += b.feed.reissued()
+	if p := b.feed.progressAt(s.Taken); p != nil {
+		at := p.At(s.Rate)
+		s.Progress = &at
+	}
 	if refused, unstored := b.feed.waiting(); refused != "" && s.Phase == schema.PhaseRunning {
 		s.Waiting = unstoredText(len(unstored), refused)
 	}

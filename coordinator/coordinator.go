@@ -154,7 +154,7 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	}
 	defer unregister()
 	defer c.follow(ctx)()
-	c.log.Info("coordinator runs", "datasets", c.kindTokens())
+	c.log.Info("coordinator runs", "kinds", c.kindTokens())
 	c.tellCoordinator(c.cfg.Name, "came", fmt.Sprintf("data sets: %s; workers there: %d",
 		strings.Join(c.kindTokens(), " "), len(c.fleet.list())), false)
 	return c.loop(ctx)
@@ -422,9 +422,9 @@ func (c *Coordinator) kindTokens() []string {
 func (c *Coordinator) addService() (*topology.Service, error) {
 	cfg := topology.ServiceConfig{
 		Name: "jetbatch-coordinator", Version: wire.Release, Description: "feeds jetbatch batchers with jobs",
-		Metadata: map[string]string{"coordinator": c.cfg.Name},
-		Stats:    func() any { return map[string]int{"batchers": len(c.all())} },
-		Ready:    c.Ready,
+		ID: c.cfg.Name, Metadata: map[string]string{"coordinator": c.cfg.Name},
+		Stats: func() any { return map[string]int{"batchers": len(c.all())} },
+		Ready: c.Ready,
 	}
 	for _, op := range []string{opSeat, opStop, opStatus, opOverview, opManage} {
 		e := topology.Endpoint{Name: op, Subject: wire.CoordinatorPrefix + "." + op, Queue: "jetbatch", Handle: c.handle}

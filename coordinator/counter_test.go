@@ -52,6 +52,10 @@ func (c counter) Next(s count) (count, count, error) {
 	return count{I: s.I}, count{I: s.I + 1}, nil
 }
 
+func (c counter) Progress(s count) (dataset.Progress, error) {
+	return dataset.Progress{Epoch: 1, Batch: uint64(s.I), Batches: uint64(c.N)}, nil
+}
+
 func (c counter) Materialize(context.Context, count) (schema.Batch, error) {
 	return nil, errors.New("a coordinator materializes nothing")
 }

@@ -151,7 +151,9 @@ func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
 	b.post(func() {
 		if done.Outcome == owner.Done {
 			for _, event := range changes(&b.told, &e.Record) {
-				b.c.tellBatcher(event)
+				if !b.managing || event.What != whatStopped {
+					b.c.tellBatcher(event)
+				}
 			}
 			b.told = e.Record
 		}
@@ -163,8 +165,8 @@ func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
 // worth telling.
 func (b *batcher) retired(done owner.Retired) {
 	b.post(func() {
-		if done.Outcome == owner.Done && b.told.Seat > 0 && !b.removing {
-			b.c.tellBatcher(wire.Event{Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no reader for its idle timeout"})
+		if done.Outcome == owner.Done && b.told.Seat > 0 && !b.managing {
+			b.c.tellBatcher(wire.Event{Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no trainer for its idle timeout"})
 		}
 		b.step(done)
 	})
@@ -314,14 +316,16 @@ func (b *batcher) start(e owner.Feed) {
 	d := b.opened[e.Serial]
 	d.acquire() // the owner may let go of the data set while Next of the generation before still runs
 	var err error
-	b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), d.inst, d.leave, feedOf{
+	b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), d.inst.Instance, d.leave, feedOf{
 		gen: e.Gen, dataset: d.spec.Dataset,
 		subject: wire.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
 	})
 	if err != nil { // the connection is closed, or Run ends
 		b.log.Warn("generation not fed", "gen", e.Gen, "error", err)
 		b.feed = nil
+		return
 	}
+	b.locate()
 }
 
 func (b *batcher) halt() {

@@ -52,6 +52,9 @@ func (c *Coordinator) tellBatcher(e wire.Event) {
 	c.tell(e, "")
 }
 
+// whatStopped is the event of a run that was stopped.
+const whatStopped = "stopped"
+
 // changes are the events that a change of a batcher's record stands for.
 func changes(before, after *wire.Record) (events []wire.Event) {
 	add := func(what, why string, bad bool) {
@@ -60,11 +63,11 @@ func changes(before, after *wire.Record) (events []wire.Event) {
 	switch reader := after.Reader; {
 	case before.Reader == reader:
 	case before.Reader == "":
-		add("opened", "by reader "+reader, false)
+		add("opened", "by trainer "+reader, false)
 	case reader == "":
-		add("left", fmt.Sprintf("by reader %s, at %d", before.Reader, after.Taken), false)
+		add("left", fmt.Sprintf("by trainer %s, at %d", before.Reader, after.Taken), false)
 	default:
-		add("taken over", fmt.Sprintf("by reader %s, from reader %s", reader, before.Reader), false)
+		add("taken over", fmt.Sprintf("by trainer %s, from trainer %s", reader, before.Reader), false)
 	}
 	switch {
 	case after.Gen == "" || before.Gen == after.Gen && before.Position == after.Position:
@@ -89,7 +92,7 @@ func changes(before, after *wire.Record) (events []wire.Event) {
 	case schema.PhaseDone:
 		add("done", fmt.Sprintf("%d taken", after.Taken), false)
 	case schema.PhaseClosed:
-		add("stopped", fmt.Sprintf("at %d", before.Taken), false)
+		add(whatStopped, fmt.Sprintf("at %d", before.Taken), false)
 	case schema.PhaseRunning, schema.PhaseStopped:
 	}
 	return events

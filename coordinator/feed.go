@@ -46,6 +46,7 @@ type feed struct {
 	cancel context.CancelFunc
 
 	asked chan ask
+	place chan passed   // whose place in the data is wanted
 	ready chan struct{} // there is something to collect
 
 	mu          sync.Mutex
@@ -54,6 +55,8 @@ type feed struct {
 	refused     string                 // the last refusal, for people
 	full        bool                   // it was for lack of room
 	again       uint64                 // jobs that were published again and that the stream took, so they were missing
+	progress    *schema.Progress       // of the last position that was located; nil where the data set does not say
+	located     uint64                 // that position
 	apart       map[uint64]*separation // by the sequence number of a job that leaves its run
 }
 
@@ -82,6 +85,7 @@ func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Ins
 	f := &feed{
 		feedOf: of, nc: nc, log: log, inbox: nc.NewInbox(),
 		asked:       make(chan ask, 1),
+		place:       make(chan passed, 1),
 		ready:       make(chan struct{}, 1),
 		unconfirmed: make(map[uint64]publication),
 		apart:       make(map[uint64]*separation),
@@ -131,6 +135,9 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 		select {
 		case <-ctx.Done():
 			return
+		case p := <-f.place:
+			f.findPlace(inst, p)
+			continue
 		case a = <-f.asked:
 		}
 		state, untold, made := a.state, 0, int64(0)
@@ -161,6 +168,50 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 			}
 		}
 	}
+}
+
+// passed is a position that the trainer has come to, and the state after it.
+type passed struct {
+	seq   uint64
+	state []byte
+}
+
+// locate asks how far a position is. The question is dropped while Next has not answered an earlier one.
+func (f *feed) locate(p passed) {
+	select {
+	case f.place <- p:
+	default:
+	}
+}
+
+// findPlace asks the data set, whose code only this goroutine may wait for.
+func (f *feed) findPlace(inst kind.Instance, p passed) {
+	knows, ok := inst.(kind.Progresser)
+	if !ok {
+		return
+	}
+	known, err := knows.Progress(p.state)
+	if err != nil {
+		return // it does not say, or the state means nothing, as Next will say
+	}
+	f.mu.Lock()
+	f.progress = &schema.Progress{Epoch: known.Epoch, Epochs: known.Epochs, Batch: known.Batch, Batches: known.Batches}
+	f.located = p.seq
+	f.mu.Unlock()
+}
+
+// progressAt is how far the trainer is: at the position that was located, and so many further, up to the epoch's end.
+func (f *feed) progressAt(taken uint64) *schema.Progress {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.progress == nil || taken < f.located {
+		return f.progress
+	}
+	p := *f.progress
+	if p.Batch += taken - f.located; p.Batches > 0 {
+		p.Batch = min(p.Batch, p.Batches)
+	}
+	return &p
 }
 
 // tell says that there is something to collect.

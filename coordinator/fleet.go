@@ -76,7 +76,7 @@ func (f *fleet) hear(m *nats.Msg) {
 	case !known && !beat.Leaving:
 		f.log.Info("worker came", "worker", beat.Worker, "slots", beat.Slots)
 		if came {
-			f.tell("came", fmt.Sprintf("slots: %d; serves %s", beat.Slots, strings.Join(beat.Kinds, " ")), beat, false)
+			f.tell("came", fmt.Sprintf("slots: %d; serves %s", beat.Slots, strings.Join(wire.KindNames(beat.Kinds), " ")), beat, false)
 		}
 	case known && beat.Leaving:
 		f.log.Info("worker left", "worker", beat.Worker, "done", beat.Done)
@@ -280,7 +280,7 @@ func (f *fleet) suspended(kind, batcher string) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s: %s (%d of %d workers)", first, legible.Line(reason), n, len(f.workers))
+	return fmt.Sprintf("%s: %s (%d of %s)", first, legible.Line(reason), n, legible.Count(len(f.workers), "worker"))
 }
 
 func (f *fleet) list() []schema.WorkerStatus {

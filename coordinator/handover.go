@@ -165,7 +165,7 @@ func (c *Coordinator) has(ctx context.Context, name, token string) bool {
 	defer cancel()
 	reply, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: coordinatorSubject(name, opOverview)})
 	var o wire.Overview
-	return err == nil && json.Unmarshal(reply.Data, &o) == nil && slices.Contains(o.Datasets, token)
+	return err == nil && json.Unmarshal(reply.Data, &o) == nil && slices.Contains(o.Kinds, token)
 }
 
 func coordinatorSubject(name, op string) string {

@@ -40,11 +40,11 @@ func (c *Coordinator) manage(f *flight, req *wire.ManageRequest) (wire.ManageRep
 // manage asks the owner for the batcher's end, and tells who wanted it.
 func (b *batcher) manage(req *wire.ManageRequest, answer func(wire.ManageReply)) {
 	status := b.status()
-	b.removing = req.Action == wire.ActionRemove
+	b.managing = true
 	b.step(owner.EndAsked{
 		Token: b.expect(func(r any) {
 			reply := r.(wire.StopReply)
-			b.removing = false
+			b.managing = false
 			if reply.Fault == nil {
 				b.c.tellManaged(req, status)
 			}
@@ -77,7 +77,7 @@ func (c *Coordinator) manageStray(req *wire.ManageRequest, stray *strayError) (w
 		return reply, nil
 	case c.readerLives(stray.status) && !req.Force:
 		reply.Fault = &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
-			"batcher %s has a reader, %s", req.Batcher, stray.status.Reader)}
+			"batcher %s has a trainer, %s", req.Batcher, stray.status.Reader)}
 		return reply, nil
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, callTimeout)

@@ -80,7 +80,7 @@ func TestOperatorEndsARun(t *testing.T) {
 	c.coordinate(coordinator.Config{Name: "c2"}, new(hooks))
 	r.wait("the run goes on", func(s schema.Status) bool { return s.Owner == "c2" })
 	want := []string{
-		"opened", "begun", "stopped", "stopped by an operator", "begun", "stopped", "deleted by an operator",
+		"opened", "begun", "stopped by an operator", "begun", "deleted by an operator",
 		"opened", "begun", "taken over",
 	}
 	natstest.Eventually(t, "all is told", func() bool { return len(c.told("train")) >= len(want) })

@@ -205,6 +205,9 @@ func TestLostStore(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 	r.wait("the new generation is fed", func(s schema.Status) bool { return s.Restarts == 1 && s.Taken == 0 })
+	r.wait("what was taken counts on, in all and in the data", func(s schema.Status) bool {
+		return s.Total == 3 && s.Progress != nil && s.Progress.Batch == 3
+	})
 	// The reader comes back with its own state, which is where the new generation begins.
 	if seat := r.must(wire.ModeSeek, at(3)); !seat.Held || seat.Gen != got.Gen || seat.Position != 1 {
 		t.Fatalf("seat: %+v", seat)

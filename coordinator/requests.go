@@ -47,7 +47,7 @@ func (c *Coordinator) handle(m *nats.Msg) {
 			if req.Mode == wire.ModeOpen {
 				f.doing("data set %s of batcher %s is being opened", req.Spec.Dataset, req.Batcher)
 			} else {
-				f.doing("the reader of batcher %s is being seated", req.Batcher)
+				f.doing("the trainer of batcher %s is being seated", req.Batcher)
 			}
 			key, fault := c.specKey(req.Spec)
 			if fault != nil {
@@ -404,7 +404,7 @@ func (c *Coordinator) unknownDataset(name string) *schema.Fault {
 
 func (c *Coordinator) overview() wire.Overview {
 	o := wire.Overview{
-		Coordinator: c.cfg.Name, Version: wire.Release, Datasets: c.kindTokens(), Workers: c.fleet.list(),
+		Coordinator: c.cfg.Name, Version: wire.Release, Kinds: c.kindTokens(), Workers: c.fleet.list(),
 	}
 	for _, v := range c.views() {
 		o.Batchers = append(o.Batchers, v.Status)

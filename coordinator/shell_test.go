@@ -245,7 +245,7 @@ func TestWorkersAreKnownAtTheStart(t *testing.T) {
 	worker := schema.WorkerStatus{Worker: "w1", Slots: 3, Kinds: []string{wire.KindToken(def.Name(), def.Version())}}
 	status := func() any { return worker }
 	svc, err := topology.Serve(c.nc, topology.ServiceConfig{ // as workers do
-		Name: "jetbatch-worker", Version: wire.Release, Stats: status,
+		Name: "jetbatch-worker", ID: "w1", Version: wire.Release, Stats: status,
 		Endpoints: []topology.Endpoint{{Name: "status", Subject: "jetbatch.worker-status.w1", Answer: status}},
 	})
 	if err != nil {
@@ -302,7 +302,7 @@ func TestStrayIsCollected(t *testing.T) {
 	c.put(kv, wire.Record{Batcher: "train", Owner: "dead", Phase: schema.PhaseRunning, Taken: 5,
 		Spec: spec, Settings: idle})
 	c.put(kv, wire.Record{Batcher: "kept", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec})
-	old := `{"wire":99,"batcher":"old","owner":"dead","settings":{"idle_timeout":3000000000},"floor":"three"}`
+	old := `{"wire":99,"batcher":"old","owner":"dead","settings":{"idle_timeout_ns":3000000000},"floor":"three"}`
 	if _, err := kv.PutString(t.Context(), topology.BatcherKey("old"), old); err != nil {
 		t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func (c *Coordinator) claimStray(
 	}
 	if c.readerLives(status) && !seat.TakeOver && rec.Reader != seat.Reader {
 		return nil, &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
-			"batcher %s is held by reader %s, last heard %v ago, and %s; take over, or use another name",
+			"batcher %s is held by trainer %s, last heard %v ago, and %s; take over, or use another name",
 			rec.Batcher, rec.Reader, status.IdleFor.Round(time.Millisecond), why)}
 	}
 	c.log.Warn("record replaced", "batcher", rec.Batcher, "dataset", rec.Spec.Dataset, "reason", why)

@@ -82,6 +82,40 @@ type Rebaser[S any] interface {
 	Rebase(state S, was Origin) (S, error)
 }
 
+// Progresser is optional: how far a state is. With it status, top and the bar of take show the epoch, and when it ends.
+type Progresser[S any] interface {
+	// Progress says how far state is. It is a pure function and does no I/O. An error is of a state that means nothing.
+	Progress(state S) (Progress, error)
+}
+
+// Progress is a place in the data, counted in batches.
+type Progress struct {
+	Epoch   uint64 // of the batch that comes next, from 1
+	Epochs  uint64 // after which the data end; 0 for never
+	Batch   uint64 // batches of the epoch that lie before
+	Batches uint64 // of an epoch; 0 for one without end
+}
+
+// ProgressOf is the place after so many samples of an epoch, counted from 0, of size samples a batch. With dropLast a
+// smaller last batch is left out. Past the end of the data it is the end.
+func ProgressOf(epoch, epochs, sample, samples, size uint64, dropLast bool) Progress {
+	size = max(1, size)
+	batches := func(n uint64) uint64 {
+		if dropLast {
+			return n / size
+		}
+		return n/size + min(1, n%size)
+	}
+	p := Progress{Epoch: epoch + 1, Epochs: epochs, Batch: batches(sample), Batches: batches(samples)}
+	if p.Batch >= p.Batches {
+		p.Epoch, p.Batch = p.Epoch+1, 0
+	}
+	if epochs > 0 && p.Epoch > epochs {
+		p.Epoch, p.Batch = epochs, p.Batches
+	}
+	return p
+}
+
 // Origin describes the parameters and data that a state is of, as far as anybody knows: [Fingerprint]. Values of
 // parameters are JSON. It is empty if the state is too old.
 type Origin struct {

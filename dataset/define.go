@@ -241,6 +241,20 @@ func (i *instance[S, J, B]) Rebase(state []byte, was *kind.Origin) (rebased []by
 	return st.Data, err
 }
 
+func (i *instance[S, J, B]) Progress(state []byte) (progress kind.Progress, err error) {
+	defer kind.Recover(&err)
+	p, ok := any(i.ds).(Progresser[S])
+	if !ok {
+		return kind.Progress{}, kind.ErrNoProgress
+	}
+	var s S
+	if err := msgp.Unmarshal(state, &s); err != nil {
+		return kind.Progress{}, fmt.Errorf("%w: %w", kind.ErrWrongState, err)
+	}
+	known, err := p.Progress(s)
+	return kind.Progress(known), err
+}
+
 func partsOf(parts []kind.Part) []Part {
 	list := make([]Part, len(parts))
 	for i, p := range parts {

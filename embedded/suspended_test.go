@@ -47,7 +47,7 @@ func TestWaitSaysWhatWorkersLack(t *testing.T) {
 
 	b := open(t, svc, testset.Params{N: 3})
 	defer func() { _ = b.Close() }()
-	const want = "no worker can make batches of data set toy: worker-b: cannot open toy: no such folder /no-mount (1 of 1 workers)"
+	const want = "no worker can make batches of data set toy: worker-b: cannot open toy: no such folder /no-mount (1 of 1 worker)"
 	natstest.Eventually(t, "the wait says what the worker lacks", func() bool {
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

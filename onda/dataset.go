@@ -208,6 +208,18 @@ func (d *Dataset) Next(state State) (Job, State, error) {
 	return iterator.Next(state)
 }
 
+// Progress says how far a state is. Random batches are one epoch without end.
+func (d *Dataset) Progress(state State) (dataset.Progress, error) {
+	iterator, err := d.iterator()
+	if err != nil {
+		return dataset.Progress{}, err
+	}
+	if epochs, ok := iterator.(*EpochBatches); ok {
+		return epochs.Progress(state)
+	}
+	return dataset.Progress{Epoch: 1, Batch: state.Index}, state.check(ModeRandom)
+}
+
 // Signals are the labelled signals that windows are cut from. Do not change
 // them.
 func (d *Dataset) Signals() []LabeledSignal { return d.signals }

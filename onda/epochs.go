@@ -6,6 +6,8 @@ import (
 	"io"
 	"sort"
 	"time"
+
+	"github.com/jetbatch/jetbatch/dataset"
 )
 
 // EpochConfig configures [NewEpochBatches].
@@ -92,6 +94,12 @@ func newEpochBatches(cfg EpochConfig) *EpochBatches {
 
 // Windows is the number of windows of one epoch.
 func (e *EpochBatches) Windows() int { return e.ends[len(e.ends)-1] }
+
+// Progress says how far a state is.
+func (e *EpochBatches) Progress(state State) (dataset.Progress, error) {
+	return dataset.ProgressOf(state.Epoch, e.epochs, state.Index, uint64(e.Windows()), uint64(e.BatchSize), e.dropLast),
+		state.check(ModeEpochs)
+}
 
 // Next gives the batch after state. It is a pure function of state and safe
 // for concurrent use. A state at or past the end of its epoch, as one that was

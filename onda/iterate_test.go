@@ -176,6 +176,10 @@ func TestEpochsVisitEveryWindowOnce(t *testing.T) {
 			visited := map[[2]int64]int{}
 			n := 0
 			for state.Epoch == epoch {
+				p, err := e.Progress(state)
+				if want := uint64(n / cfg.BatchSize); err != nil || p.Epoch != epoch+1 || p.Epochs != cfg.Epochs || p.Batch != want {
+					rt.Fatalf("after %d windows of epoch %d: %+v, %v", n, epoch, p, err)
+				}
 				job, next, err := e.Next(state)
 				if err != nil {
 					rt.Fatal(err)
@@ -196,6 +200,9 @@ func TestEpochsVisitEveryWindowOnce(t *testing.T) {
 			if n != want || len(visited) != want {
 				rt.Fatalf("epoch %d: %d windows, %d of them different, want %d", epoch, n, len(visited), want)
 			}
+		}
+		if p, _ := e.Progress(state); p.Epoch != cfg.Epochs || p.Batch != p.Batches {
+			rt.Fatalf("at the end of the data: %+v", p)
 		}
 		for range 3 {
 			_, next, err := e.Next(state)

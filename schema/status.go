@@ -23,26 +23,66 @@ type Status struct {
 	Version    uint32        `json:"version"`
 	Gen        string        `json:"gen,omitempty"`
 	Seat       uint64        `json:"seat"`
-	Reader     string        `json:"reader,omitempty"` // id of the reader that holds the seat
-	Owner      string        `json:"owner"`            // the coordinator that feeds it
-	Taken      uint64        `json:"taken"`            // sequence number that the trainer has come to
-	Fed        uint64        `json:"fed"`              // sequence number that jobs are out to
-	Window     int           `json:"window"`           // batches in flight at most
-	BatchBytes int64         `json:"batch_bytes"`      // largest payload seen
-	Workers    int           `json:"workers"`          // live workers that serve the data set
-	Slots      int           `json:"slots"`            // their slots
-	Rate       float64       `json:"rate"`             // batches taken per second, lately
-	ByteRate   float64       `json:"byte_rate"`        // payload bytes taken per second, lately
+	Reader     string        `json:"reader,omitempty"`   // id of the reader that holds the seat
+	Owner      string        `json:"owner"`              // the coordinator that feeds it
+	Taken      uint64        `json:"taken"`              // sequence number that the trainer has come to, in this generation
+	Total      uint64        `json:"total"`              // batches taken in all generations; going back to a state takes none back
+	Progress   *Progress     `json:"progress,omitempty"` // nil where the data set does not say how far it is
+	Fed        uint64        `json:"fed"`                // sequence number that jobs are out to
+	Window     int           `json:"window"`             // batches in flight at most
+	BatchBytes int64         `json:"batch_bytes"`        // largest payload seen
+	Workers    int           `json:"workers"`            // live workers that serve the data set
+	Slots      int           `json:"slots"`              // their slots
+	Rate       float64       `json:"rate"`               // batches taken per second, lately
+	ByteRate   float64       `json:"byte_rate"`          // payload bytes taken per second, lately
 	Waiting    string        `json:"waiting,omitempty"`
 	Accepted   string        `json:"accepted_change,omitempty"` // how the data differ from those of the state that the run began from
 	Data       string        `json:"data,omitempty"`            // what the data set says of its data: "kept 93 of 100 recordings: 4 without labels, 3 shorter than 10s"
 	Timing     Timing        `json:"timing"`                    // summed over the batches that the reader took
 	Desired    int           `json:"desired_workers"`           // workers, like those that there are, that would keep the trainer from waiting for them
-	IdleFor    time.Duration `json:"idle_for,omitempty"`        // since the reader was last heard, when there is none
+	IdleFor    time.Duration `json:"idle_for_ns,omitempty"`     // since the reader was last heard, when there is none
 	Restarts   int           `json:"restarts,omitempty"`        // generations begun because a store was lost
 	Reissued   uint64        `json:"reissued,omitempty"`        // jobs published again because they had neither result nor job
 	Backups    uint64        `json:"backups,omitempty"`         // jobs given to a second worker because the first was late
 }
+
+// Progress is how far a batcher is in its data, in batches, and when it will be further at the pace of lately.
+type Progress struct {
+	Epoch     uint64        `json:"epoch"`                   // of the batch that comes next, from 1
+	Epochs    uint64        `json:"epochs,omitempty"`        // after which the data end; 0 for never
+	Batch     uint64        `json:"batch"`                   // batches of the epoch that were taken
+	Batches   uint64        `json:"batches,omitempty"`       // of an epoch; 0 for one without end
+	EpochLeft time.Duration `json:"epoch_left_ns,omitempty"` // until the epoch ends; 0 for unknown
+	Left      time.Duration `json:"left_ns,omitempty"`       // until the data end; 0 for unknown
+}
+
+// Ends is how many batches there are from the start of the data to their end, and how many of them lie before; ok is
+// false for data without end.
+func (p Progress) Ends() (before, all uint64, ok bool) {
+	before = p.Batch
+	if p.Epoch > 0 {
+		before += (p.Epoch - 1) * p.Batches
+	}
+	return before, p.Epochs * p.Batches, p.Epochs > 0 && p.Batches > 0
+}
+
+// At returns p with the times that are left at a pace in batches per second.
+func (p Progress) At(pace float64) Progress {
+	left := func(batches uint64) time.Duration {
+		return time.Duration(min(float64(batches)/pace, float64(maxLeft/time.Second)) * float64(time.Second))
+	}
+	p.EpochLeft, p.Left = 0, 0
+	if pace > 0 && p.Batches > p.Batch {
+		p.EpochLeft = left(p.Batches - p.Batch)
+	}
+	if before, all, ok := p.Ends(); ok && pace > 0 && all > before {
+		p.Left = left(all - before)
+	}
+	return p
+}
+
+// maxLeft is the longest time that is said to be left.
+const maxLeft = 100 * 365 * 24 * time.Hour
 
 // WorkerStatus is a worker's heartbeat, sent every second and at once when it joins or leaves.
 type WorkerStatus struct {
@@ -85,7 +125,7 @@ type Spent struct {
 
 // Sum is a total time, and of how many.
 type Sum struct {
-	Total time.Duration `json:"total"`
+	Total time.Duration `json:"total_ns"`
 	N     uint64        `json:"n"`
 }
 
@@ -101,7 +141,7 @@ func (s Sum) Mean() time.Duration {
 type Running struct {
 	Batcher string        `json:"batcher"`
 	Seq     uint64        `json:"seq"`
-	For     time.Duration `json:"for"` // so far
+	For     time.Duration `json:"for_ns"` // so far
 }
 
 // Step is one batch and its place in the sequence.

@@ -5,19 +5,19 @@ import "time"
 // Timing says where the time of one batch, or of many added up, went. Iterate and Materialize are
 // measured by one clock each; Queue and Transfer are between two machines' clocks and never below zero.
 type Timing struct {
-	Iterate     time.Duration `json:"iterate"`     // in the data set's Next
-	Queue       time.Duration `json:"queue"`       // from the job's storage to its execution
-	Materialize time.Duration `json:"materialize"` // in Materialize and encoding, retries included
-	Transfer    time.Duration `json:"transfer"`    // from there, through the store, until the payload was here
-	Wait        time.Duration `json:"wait"`        // Take blocked the trainer this long
-	Trainer     time.Duration `json:"trainer"`     // between the Take before and this one
+	Iterate     time.Duration `json:"iterate_ns"`     // in the data set's Next
+	Queue       time.Duration `json:"queue_ns"`       // from the job's storage to its execution
+	Materialize time.Duration `json:"materialize_ns"` // in Materialize and encoding, retries included
+	Transfer    time.Duration `json:"transfer_ns"`    // from there, through the store, until the payload was here
+	Wait        time.Duration `json:"wait_ns"`        // Take blocked the trainer this long
+	Trainer     time.Duration `json:"trainer_ns"`     // between the Take before and this one
 
 	// Wait by what the batch was in meanwhile. The five add up to it.
-	WaitIterate     time.Duration `json:"wait_iterate"`
-	WaitQueue       time.Duration `json:"wait_queue"`
-	WaitMaterialize time.Duration `json:"wait_materialize"`
-	WaitTransfer    time.Duration `json:"wait_transfer"`
-	WaitOther       time.Duration `json:"wait_other"` // none of them: the window was closed, a seat was asked for, the batch was decoded
+	WaitIterate     time.Duration `json:"wait_iterate_ns"`
+	WaitQueue       time.Duration `json:"wait_queue_ns"`
+	WaitMaterialize time.Duration `json:"wait_materialize_ns"`
+	WaitTransfer    time.Duration `json:"wait_transfer_ns"`
+	WaitOther       time.Duration `json:"wait_other_ns"` // none of them: the window was closed, a seat was asked for, the batch was decoded
 }
 
 // Add adds u to t, part by part.

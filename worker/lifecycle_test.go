@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/natstest"
@@ -294,5 +295,10 @@ func TestServiceAndTrace(t *testing.T) {
 	}
 	if text := string(reply.Data); !strings.Contains(text, `"worker":"w1"`) || !strings.Contains(text, wire.Release) {
 		t.Errorf("service statistics %s", text)
+	}
+	var stats micro.Stats
+	if err := json.Unmarshal(reply.Data, &stats); err != nil || stats.ID != "w1" || len(stats.Endpoints) != 2 ||
+		stats.Endpoints[1].NumRequests == 0 || uint64(stats.Endpoints[1].NumRequests) != st.Done+st.Failed {
+		t.Errorf("jobs are not shown as requests: %s, %v", reply.Data, err)
 	}
 }

@@ -77,10 +77,23 @@ func (w *Worker) serve() (*topology.Service, error) {
 	status := func() any { return w.Status() }
 	return topology.Serve(w.conns.control, topology.ServiceConfig{
 		Name: "jetbatch-worker", Version: wire.Release, Description: "materializes jetbatch jobs",
-		Metadata:  map[string]string{"worker": w.worker()},
-		Stats:     status,
-		Endpoints: []topology.Endpoint{{Name: "status", Subject: wire.StatusPrefix + "." + w.worker(), Answer: status}},
+		ID: w.worker(), Metadata: map[string]string{"worker": w.worker()},
+		Stats: status,
+		Endpoints: []topology.Endpoint{
+			{Name: "status", Subject: wire.StatusPrefix + "." + w.worker(), Answer: status},
+			{Name: "jobs", Subject: wire.JobPrefix + ".>", Queue: topology.JobsStream, Count: w.jobs},
+		},
 	})
+}
+
+// jobs is what became of the worker's jobs, for who looks at its service.
+func (w *Worker) jobs() topology.Count {
+	s := w.Status()
+	c := topology.Count{Done: s.Done, Failed: s.Failed, LastError: s.LastError}
+	for _, spent := range s.Spent {
+		c.Took += spent.Materialize.Total
+	}
+	return c
 }
 
 // Live returns nil while the process is of use: it has begun, and not every slot is lost to a job that ignores its

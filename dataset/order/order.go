@@ -22,6 +22,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"github.com/jetbatch/jetbatch/dataset"
 )
 
 // ErrFields is wrapped by what Next returns of an iterator whose fields make no order, with the reason.
@@ -95,6 +97,11 @@ type Position struct {
 
 // Start returns the first state.
 func (e Epochs) Start() (Position, error) { return Position{}, nil }
+
+// Progress says how far p is.
+func (e Epochs) Progress(p Position) (dataset.Progress, error) {
+	return dataset.ProgressOf(p.Epoch, e.Limit, p.Index, e.N, uint64(max(1, e.Batch)), e.DropLast), nil
+}
 
 // Next returns the samples of the batch at p, and the position after it.
 func (e Epochs) Next(p Position) (samples []uint64, next Position, err error) {

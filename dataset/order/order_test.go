@@ -357,3 +357,37 @@ func BenchmarkShuffle(b *testing.B) {
 		s.At(uint64(i) % s.N)
 	}
 }
+
+// Progress counts the batches, epoch by epoch, up to the end of the data.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		batch, drop := rapid.IntRange(1, 9).Draw(t, "batch"), rapid.Bool().Draw(t, "drop")
+		n, limit := rapid.Uint64Range(uint64(batch), 40).Draw(t, "n"), rapid.Uint64Range(1, 3).Draw(t, "limit")
+		progresses(t, order.Epochs{N: n, Batch: batch, Limit: limit, DropLast: drop})
+		progresses(t, order.Shards{Sizes: []uint64{n / 3, 0, n - n/3}, Batch: batch, Limit: limit, DropLast: drop})
+	})
+}
+
+func progresses[S, J any](t *rapid.T, it interface {
+	dataset.Iterator[S, J]
+	dataset.Starter[S]
+	dataset.Progresser[S]
+}) {
+	state, err := it.Start()
+	for n := uint64(0); ; n++ {
+		p, unknown := it.Progress(state)
+		if unknown != nil || (p.Epoch-1)*p.Batches+p.Batch != n {
+			t.Fatalf("%+v: after %d batches at %+v, %v", it, n, p, unknown)
+		}
+		if _, state, err = it.Next(state); err == io.EOF {
+			if n != p.Epochs*p.Batches || p.Epoch != p.Epochs {
+				t.Fatalf("%+v: the data end after %d batches, at %+v", it, n, p)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -3,6 +3,8 @@ package order
 import (
 	"fmt"
 	"io"
+
+	"github.com/jetbatch/jetbatch/dataset"
 )
 
 // ended is io.EOF for an epoch that is not to come.
@@ -39,6 +41,19 @@ type ShardPosition struct {
 
 // Start returns the first state.
 func (s Shards) Start() (ShardPosition, error) { return ShardPosition{}, nil }
+
+// Progress says how far p is.
+func (s Shards) Progress(p ShardPosition) (dataset.Progress, error) {
+	shards := Shuffle{uint64(len(s.Sizes)), hash(s.Seed, p.Epoch, 0)}
+	before, all := p.Index, uint64(0)
+	for place := range shards.N {
+		size := s.Sizes[shards.At(place)]
+		if all += size; place < p.Shard {
+			before += size
+		}
+	}
+	return dataset.ProgressOf(p.Epoch, s.Limit, before, all, uint64(max(1, s.Batch)), s.DropLast), nil
+}
 
 // Next returns the samples of the batch at p, and the position after it.
 func (s Shards) Next(p ShardPosition) (samples []Sample, next ShardPosition, err error) {

@@ -46,6 +46,14 @@ type Rebaser interface {
 	Rebase(state []byte, was *Origin) (rebased []byte, err error)
 }
 
+// Progresser is an Instance that may know how far a state is; ErrNoProgress if it does not after all.
+type Progresser interface {
+	Progress(state []byte) (Progress, error)
+}
+
+// Progress is a place in the data, counted in batches; see dataset.Progress.
+type Progress struct{ Epoch, Epochs, Batch, Batches uint64 }
+
 // Opened is an Instance with what it was opened on.
 type Opened struct {
 	Instance
@@ -73,6 +81,7 @@ var (
 	ErrBadParams  = errors.New("bad parameters")
 	ErrWrongState = errors.New("not a state of this data set")
 	ErrNoRebase   = errors.New("the data set does not say what a position means on other data")
+	ErrNoProgress = errors.New("the data set does not say how far a state is")
 	ErrWrongData  = errors.New("the state is of other parameters or data")
 	// ErrUnopened is of an instance that finds out late, when it makes a batch, that it cannot be opened.
 	ErrUnopened = errors.New("the data set cannot be opened")

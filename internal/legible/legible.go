@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -74,3 +75,15 @@ func (w jsonWriter) Write(p []byte) (int, error) {
 
 // shown reports whether a rune is printed as itself. The space is the only blank that is.
 func shown(r rune) bool { return unicode.IsPrint(r) }
+
+// Count is a number of things: 1 worker, 2 workers.
+func Count(n int, what string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(what, "ch"):
+		what += "es"
+	default:
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}

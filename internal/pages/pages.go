@@ -209,7 +209,7 @@ func matches(want, got string) bool {
 }
 
 // progress is a line of a meter, which come as often as it takes.
-var progress = regexp.MustCompile(`^\S.* \d+(/\d+)? batches, [\d.]+ batches/s, [\d.]+ MB/s$`)
+var progress = regexp.MustCompile(`^\S.* \d+(/\d+)? batches, [\d.]+ batches/s, [\d.]+ MB/s(, .*)?$`)
 
 // trimmed leaves out meters, and empty lines at the end.
 func trimmed(lines []string) []string {

@@ -103,8 +103,14 @@ func TestServiceAnswersAtInboxesOnly(t *testing.T) {
 	nc, other := denying(t, "jetbatch.result.>", "JETBATCH.>")
 	service, err := topology.Serve(nc, topology.ServiceConfig{
 		Name: "jetbatch-test", Version: "1.2.3", Description: "tests", Metadata: map[string]string{"test": "t1"},
-		Stats:     func() any { return map[string]int{"n": 7} },
-		Endpoints: []topology.Endpoint{{Name: "status", Subject: "test.status", Answer: func() any { return "fine" }}},
+		ID:    "t1",
+		Stats: func() any { return map[string]int{"n": 7} },
+		Endpoints: []topology.Endpoint{
+			{Name: "status", Subject: "test.status", Answer: func() any { return "fine" }},
+			{Name: "jobs", Subject: "test.jobs", Count: func() topology.Count {
+				return topology.Count{Done: 3, Failed: 1, Took: 8 * time.Second, LastError: "no such file"}
+			}},
+		},
 	})
 	must(t, err)
 	must(t, nc.Flush())
@@ -121,6 +127,9 @@ func TestServiceAnswersAtInboxesOnly(t *testing.T) {
 			must(t, other.PublishRequest(subject, reply, nil))
 		}
 	}
+	if _, err := other.Request("test.jobs", nil, 5*time.Second); !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("what is only counted is listened at: %v", err)
+	}
 	var ping micro.Ping
 	must(t, json.Unmarshal(ask("$SRV.PING"), &ping))
 	var info micro.Info
@@ -130,13 +139,16 @@ func TestServiceAnswersAtInboxesOnly(t *testing.T) {
 	}
 	var stats micro.Stats
 	must(t, json.Unmarshal(ask("$SRV.STATS.jetbatch-test."+ping.ID), &stats))
-	if ping.Type != micro.PingResponseType || ping.Name != "jetbatch-test" || ping.Metadata["test"] != "t1" || ping.Version != "1.2.3" {
+	if jobs := stats.Endpoints[1]; jobs.NumRequests != 4 || jobs.NumErrors != 1 || jobs.AverageProcessingTime != 2*time.Second {
+		t.Errorf("jobs %+v", jobs)
+	}
+	if ping.ID != "t1" || ping.Type != micro.PingResponseType || ping.Name != "jetbatch-test" || ping.Metadata["test"] != "t1" || ping.Version != "1.2.3" {
 		t.Errorf("ping %+v", ping)
 	}
-	if info.ID != ping.ID || info.Description != "tests" || len(info.Endpoints) != 1 || info.Endpoints[0].Subject != "test.status" {
+	if info.ID != ping.ID || info.Description != "tests" || len(info.Endpoints) != 2 || info.Endpoints[0].Subject != "test.status" {
 		t.Errorf("info %+v", info)
 	}
-	if len(stats.Endpoints) != 1 || stats.Endpoints[0].NumRequests != 1 || !strings.Contains(string(stats.Endpoints[0].Data), "7") || stats.Started.IsZero() {
+	if len(stats.Endpoints) != 2 || stats.Endpoints[0].NumRequests != 1 || !strings.Contains(string(stats.Endpoints[0].Data), "7") || stats.Started.IsZero() {
 		t.Errorf("statistics %+v", stats)
 	}
 	if err := nc.LastError(); err != nil {

@@ -5,29 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"github.com/oklog/ulid/v2"
 )
 
 // ServiceConfig describes a NATS micro service.
 type ServiceConfig struct {
 	Name, Version, Description string
+	ID                         string // of the process, a subject token: the name that it has everywhere else
 	Metadata                   map[string]string
 	Stats                      func() any   // shown with every endpoint's statistics
 	Ready                      func() error // why the service is of no use now, shown by PING; nil for always of use
 	Endpoints                  []Endpoint
 }
 
-// Endpoint is a subject at which a service answers requests: as JSON by Answer, or in its own way by Handle.
+// Endpoint is a subject at which a service answers requests: as JSON by Answer, or in its own way by Handle. One that
+// has Count is not listened at: it is work that comes in another way, shown beside the others.
 type Endpoint struct {
 	Name, Subject string
 	Queue         string // group of which one service gets a request; empty: all get it
 	Answer        func() any
 	Handle        nats.MsgHandler
+	Count         func() Count
+}
+
+// Count is what an endpoint has done.
+type Count struct {
+	Done, Failed uint64
+	Took         time.Duration // in all
+	LastError    string
 }
 
 // Service answers PING, INFO and STATS as package micro does, and its endpoints, but only where Answerable says so:
@@ -46,7 +56,7 @@ func Serve(nc *nats.Conn, cfg ServiceConfig) (*Service, error) {
 	s := &Service{
 		nc: nc, cfg: cfg, started: time.Now().UTC(), requests: make([]atomic.Int64, len(cfg.Endpoints)),
 		identity: micro.ServiceIdentity{
-			Name: cfg.Name, ID: ulid.Make().String(), Version: cfg.Version, Metadata: cfg.Metadata,
+			Name: cfg.Name, ID: cfg.ID, Version: cfg.Version, Metadata: cfg.Metadata,
 		},
 	}
 	verbs := map[micro.Verb]func() any{micro.PingVerb: s.ping, micro.InfoVerb: s.info, micro.StatsVerb: s.stats}
@@ -62,6 +72,9 @@ func Serve(nc *nats.Conn, cfg ServiceConfig) (*Service, error) {
 		}
 	}
 	for i, e := range cfg.Endpoints {
+		if e.Count != nil {
+			continue
+		}
 		handle := e.Handle
 		if handle == nil {
 			handle = s.answers(e.Answer)
@@ -147,9 +160,26 @@ func (s *Service) stats() any {
 		data = nil
 	}
 	for i, e := range s.cfg.Endpoints {
+		if e.Count != nil {
+			stats.Endpoints = append(stats.Endpoints, counted(e))
+			continue
+		}
 		stats.Endpoints = append(stats.Endpoints, &micro.EndpointStats{
 			Name: e.Name, Subject: e.Subject, QueueGroup: e.Queue, NumRequests: int(s.requests[i].Load()), Data: data,
 		})
+	}
+	return stats
+}
+
+func counted(e Endpoint) *micro.EndpointStats {
+	c := e.Count()
+	most := func(n uint64) int { return int(min(n, math.MaxInt)) }
+	stats := &micro.EndpointStats{
+		Name: e.Name, Subject: e.Subject, QueueGroup: e.Queue, NumRequests: most(c.Done + c.Failed), NumErrors: most(c.Failed),
+		LastError: c.LastError, ProcessingTime: c.Took,
+	}
+	if stats.NumRequests > 0 {
+		stats.AverageProcessingTime = c.Took / time.Duration(stats.NumRequests)
 	}
 	return stats
 }

@@ -250,8 +250,9 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 
 func createConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
 	_, err := js.CreateConsumer(ctx, JobsStream, jetstream.ConsumerConfig{
-		Durable: Consumer(batcher, gen), FilterSubject: wire.JobFilter(kind, batcher, gen),
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
+		Durable: Consumer(batcher, gen), Description: fmt.Sprintf("jobs of batcher %s, for workers of %s", batcher, wire.KindName(kind)),
+		FilterSubject: wire.JobFilter(kind, batcher, gen),
+		AckPolicy:     jetstream.AckExplicitPolicy, AckWait: AckWait,
 		// A job that runs out of deliveries would vanish from every count, and one held back by a bound on
 		// pending acks could be the head of the line: neither is limited here.
 		// So is the number of waiting pulls, of which idle workers have a few each.

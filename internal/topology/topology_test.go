@@ -238,6 +238,9 @@ func TestConsumerHandsOutItsGenerationOnly(t *testing.T) {
 	if err != nil || info.NumPending != 0 || info.Config.MaxDeliver != -1 || info.Config.AckWait != topology.AckWait {
 		t.Fatalf("got %+v, %v", info, err)
 	}
+	if want := "jobs of batcher " + batcher + ", for workers of "; !strings.HasPrefix(info.Config.Description, want) {
+		t.Errorf("description %q", info.Config.Description)
+	}
 }
 
 func TestEnsureConsumerMakesItAgain(t *testing.T) {

@@ -32,10 +32,10 @@ func digestOf(v any) (d Digest) {
 
 // Settings are what a client asks of its batcher. Zero values mean the defaults.
 type Settings struct {
-	Window      int           `json:"window,omitempty"`       // batches in flight; defaults to 2 x worker slots + 1
-	WindowBytes int64         `json:"window_bytes,omitempty"` // bound on window x largest batch; defaults to 1 GiB
-	Retain      int           `json:"retain,omitempty"`       // taken batches kept for look-up; defaults to half the window; -1 for none
-	IdleTimeout time.Duration `json:"idle_timeout,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
+	Window      int           `json:"window,omitempty"`          // batches in flight; defaults to 2 x worker slots + 1
+	WindowBytes int64         `json:"window_bytes,omitempty"`    // bound on window x largest batch; defaults to 1 GiB
+	Retain      int           `json:"retain,omitempty"`          // taken batches kept for look-up; defaults to half the window; -1 for none
+	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
 }
 
 // MaxIdleTimeout is the longest Settings.IdleTimeout: a month without its trainer is what a machine that is repaired
@@ -73,6 +73,7 @@ type Record struct {
 	Floor      uint64 `json:"floor"`                 // results up to here are dropped
 	FloorState []byte `json:"floor_state,omitempty"` // the state after Floor; iteration goes on from here
 	Taken      uint64 `json:"taken"`                 // the trainer has these
+	Total      uint64 `json:"total,omitempty"`       // batches taken, in this and all generations before
 	BatchBytes int64  `json:"batch_bytes,omitempty"` // largest payload seen
 
 	Origin   string `json:"origin,omitempty"`          // of the data set that the run was begun on; empty for unknown
@@ -256,7 +257,7 @@ type StatusReply struct {
 type Overview struct {
 	Coordinator string                `json:"coordinator"`
 	Version     string                `json:"version"`
-	Datasets    []string              `json:"datasets"` // kind tokens
+	Kinds       []string              `json:"kinds"` // of jobs that it iterates: onda-v1-w2
 	Batchers    []schema.Status       `json:"batchers"`
 	Workers     []schema.WorkerStatus `json:"workers"`
 }

@@ -24,10 +24,10 @@ var controls = []func() any{
 func FuzzControl(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `null`, `[]`, `{"wire":2,"batcher":"train","owner":"c","gen":"G","phase":"running","spec":{"dataset":"onda","version":1,"params":{"dir":"/data"}},
-		"settings":{"window_bytes":1073741824,"idle_timeout":600000000000},"seat":2,"reader":"R","since":"2026-11-23T01:01:13.417760816Z","floor_state":"haVl","taken":18}`,
+		"settings":{"window_bytes":1073741824,"idle_timeout_ns":600000000000},"seat":2,"reader":"R","since":"2026-11-23T01:01:13.417760816Z","floor_state":"haVl","taken":18}`,
 		`{"batcher":"b.>","reader":"r\r\nx","request":"q"}`, `{"worker":"w","kinds":["onda-v1-w2"],"slots":2,"oldest":{"batcher":"b","seq":1,"for":5},"now":"2026-11-23T01:01:13Z"}`,
-		`{"reader":"r","gen":"G","seat":1,"taken":9,"timing":{"iterate":-1,"wait":9223372036854775807},"failed":{"code":"x","message":"\u0000"}}`,
-		`{"fault":{"code":"busy"},"status":{"rate":1e308,"idle_for":-5}}`,
+		`{"reader":"r","gen":"G","seat":1,"taken":9,"timing":{"iterate_ns":-1,"wait_ns":9223372036854775807},"failed":{"code":"x","message":"\u0000"}}`,
+		`{"fault":{"code":"busy"},"status":{"rate":1e308,"idle_for_ns":-5}}`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -11,8 +11,8 @@ import (
 type TimeoutMark struct {
 	Worker  string        `json:"worker"`
 	Attempt string        `json:"attempt"`
-	After   time.Duration `json:"after"` // the worker's JobTimeout
-	Alone   bool          `json:"alone"` // nothing ran beside it
+	After   time.Duration `json:"after_ns"` // the worker's JobTimeout
+	Alone   bool          `json:"alone"`    // nothing ran beside it
 }
 
 // MaxTimeoutMarks is how many deadlines of one job are marked, those with neighbours among them.

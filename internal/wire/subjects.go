@@ -71,6 +71,29 @@ func KindToken(dataset string, version uint32) string {
 	return fmt.Sprintf("%s-v%d-w%d", dataset, version, Version)
 }
 
+// KindName is a kind of jobs for people: onda@1 is version 1 of the data set onda, as wherever one is named. A kind of
+// another version of the wire says which. What is no kind stays as it is.
+func KindName(kind string) string {
+	w, v := strings.LastIndex(kind, "-w"), strings.LastIndex(kind, "-v")
+	if v <= 0 || w < v {
+		return kind
+	}
+	name := kind[:v] + "@" + kind[v+2:w]
+	if of := kind[w+2:]; of != strconv.Itoa(Version) {
+		name += " (wire " + of + ")"
+	}
+	return name
+}
+
+// KindNames is KindName of each.
+func KindNames(kinds []string) []string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = KindName(k)
+	}
+	return names
+}
+
 // SameButWire reports whether two kinds of jobs are of one data set at one version, on different versions of the wire.
 func SameButWire(a, b string) bool {
 	i := strings.LastIndex(a, "-w")

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/internal/direct"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -50,11 +51,11 @@ func (e *examination) direct(ctx context.Context, secure bool) {
 		}
 	}
 	if len(unreached) == 0 {
-		e.find(OK, "direct", fmt.Sprintf("the ports of %s can be reached from here, for batches of 32 KiB or more", count(len(workers), "worker")), "")
+		e.find(OK, "direct", fmt.Sprintf("the ports of %s can be reached from here, for batches of 32 KiB or more", legible.Count(len(workers), "worker")), "")
 		return
 	}
 	e.find(Warning, "direct", fmt.Sprintf("%d of %s cannot be reached from here: %s; for a trainer here their batches of 32 KiB or more come through NATS",
-		len(unreached), count(len(workers), "worker"), strings.Join(unreached, ", ")),
+		len(unreached), legible.Count(len(workers), "worker"), strings.Join(unreached, ", ")),
 		"open the port that the workers are given by --direct, or name by --direct-advertise what trainers dial; if nothing can be opened, --direct off saves the attempts")
 }
 

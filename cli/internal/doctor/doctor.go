@@ -133,14 +133,6 @@ func (e *examination) ask(ctx context.Context, call func(context.Context) error,
 	return call(ctx)
 }
 
-// count writes a number of things.
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
 // bytes writes a size.
 func bytes[N int64 | uint64 | int](n N) string {
 	size, unit := float64(n), 0

@@ -82,8 +82,8 @@ func TestWorkerMemory(t *testing.T) {
 func deployment(nc *nats.Conn) Deployment {
 	return Deployment{Conn: nc, Version: wire.Release, Overview: func(context.Context) (fleet.Status, error) {
 		return fleet.Merge([]wire.Overview{
-			{Coordinator: "c1", Version: wire.Release, Datasets: []string{"onda-v1-w2"}, Workers: []schema.WorkerStatus{{Worker: "w1", Slots: 2, Kinds: []string{"onda-v1-w2"}}}},
-			{Coordinator: "c2", Version: wire.Release, Datasets: []string{"onda-v1-w2"}},
+			{Coordinator: "c1", Version: wire.Release, Kinds: []string{"onda-v1-w2"}, Workers: []schema.WorkerStatus{{Worker: "w1", Slots: 2, Kinds: []string{"onda-v1-w2"}}}},
+			{Coordinator: "c2", Version: wire.Release, Kinds: []string{"onda-v1-w2"}},
 		}), nil
 	}}
 }
@@ -376,13 +376,13 @@ func TestFleet(t *testing.T) {
 	d := deployment(nc)
 	d.Overview = func(context.Context) (fleet.Status, error) {
 		return fleet.Merge([]wire.Overview{
-			{Coordinator: "c1", Version: "0.0.9", Datasets: []string{"onda-v1-w2"}, Batchers: []schema.Status{
+			{Coordinator: "c1", Version: "0.0.9", Kinds: []string{"onda-v1-w2"}, Batchers: []schema.Status{
 				{Batcher: "lonely", Phase: schema.PhaseRunning, Reader: "r", Dataset: "onda", Version: 2},
 				{Batcher: "narrow", Phase: schema.PhaseRunning, Reader: "r", Dataset: "onda", Version: 1, Window: 3, BatchBytes: 1 << 20, Workers: 2, Slots: 8, Waiting: "batch 7 is not committed"},
 				{Batcher: "slow", Phase: schema.PhaseRunning, Reader: "r", Dataset: "onda", Version: 1, Window: 17, BatchBytes: 1, Workers: 2, Slots: 8, Desired: 6, Timing: schema.Timing{Wait: 2, Trainer: 1}},
 				{Batcher: "broken", Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5}},
 			}},
-			{Coordinator: "c2", Version: wire.Release, Datasets: []string{"other-v1-w2"}, Workers: []schema.WorkerStatus{
+			{Coordinator: "c2", Version: wire.Release, Kinds: []string{"other-v1-w2"}, Workers: []schema.WorkerStatus{
 				{Worker: "w1", Kinds: []string{"onda-v1-w2", "onda-v1-w9"}, Slots: 8, Failed: 2},
 				{Worker: "w2", Kinds: []string{"onda-v1-w2"}},
 			}},
@@ -390,9 +390,9 @@ func TestFleet(t *testing.T) {
 	}
 	findings := Examine(t.Context(), d)
 	expect(t, findings, Warning, "versions differ: 0.0.9, "+wire.Release)
-	expect(t, findings, Error, "they have different data sets: c1 with onda-v1-w2; c2 with other-v1-w2")
-	expect(t, findings, Error, "onda-v2-w2: wanted by lonely; no worker serves it")
-	expect(t, findings, Warning, "onda-v1-w9: served by w1; no coordinator has it")
+	expect(t, findings, Error, "they have different data sets: c1 with onda@1; c2 with other@1")
+	expect(t, findings, Error, "onda@2: wanted by lonely; no worker serves it")
+	expect(t, findings, Warning, "onda@1 (wire 9): served by w1; no coordinator has it")
 	expect(t, findings, Note, "jobs have failed on 1 worker")
 	expect(t, findings, Warning, "batcher narrow: a window of 3 leaves 5 of 8 slots idle")
 	expect(t, findings, Warning, "batcher narrow: the trainer waits: batch 7")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -49,11 +50,11 @@ func (e *examination) coordinators() {
 	for _, c := range e.state.Coordinators {
 		names = append(names, c.Coordinator)
 		versions[c.Version] = true
-		list := slices.Sorted(slices.Values(c.Datasets))
+		list := slices.Sorted(slices.Values(wire.KindNames(c.Kinds)))
 		key := strings.Join(list, " ")
 		datasets[key] = append(datasets[key], c.Coordinator)
 	}
-	e.find(OK, "coordinators", fmt.Sprintf("%s: %s", count(len(names), "coordinator"), strings.Join(names, ", ")), "")
+	e.find(OK, "coordinators", fmt.Sprintf("%s: %s", legible.Count(len(names), "coordinator"), strings.Join(names, ", ")), "")
 	if len(names) == 1 {
 		e.find(Note, "coordinators", "there is no spare: if it dies, trainers take what is prepared and wait", "start a second one, anywhere")
 	}
@@ -94,10 +95,10 @@ func (e *examination) workers() {
 	if len(e.state.Workers) == 0 {
 		e.find(Warning, "workers", "none", "start some: jetbatch worker --server …")
 	} else {
-		e.find(OK, "workers", fmt.Sprintf("%s with %s", count(len(e.state.Workers), "worker"), count(slots, "slot")), "")
+		e.find(OK, "workers", fmt.Sprintf("%s with %s", legible.Count(len(e.state.Workers), "worker"), legible.Count(slots, "slot")), "")
 	}
 	if failing > 0 {
-		e.find(Note, "workers", fmt.Sprintf("jobs have failed on %s", count(failing, "worker")), "jetbatch status shows the last error of each")
+		e.find(Note, "workers", fmt.Sprintf("jobs have failed on %s", legible.Count(failing, "worker")), "jetbatch status shows the last error of each")
 	}
 	for _, s := range e.state.Skew {
 		switch {
@@ -126,7 +127,7 @@ func (e *examination) memory(w schema.WorkerStatus) {
 		return
 	}
 	e.find(Warning, "workers", fmt.Sprintf("worker %s may use %s, and has %s: %s with a batch of %s each, %s kept for trainers, and %s for the rest",
-		w.Worker, bytes(need), bytes(w.Memory), count(w.Slots, "slot"), bytes(batch), bytes(w.KeepBytes), bytes(int64(workerBytes))),
+		w.Worker, bytes(need), bytes(w.Memory), legible.Count(w.Slots, "slot"), bytes(batch), bytes(w.KeepBytes), bytes(int64(workerBytes))),
 		"give it more memory, fewer --slots, or a smaller --keep-bytes; what does not fit is killed, or slow for want of memory")
 }
 
@@ -152,7 +153,7 @@ func (e *examination) batcher(b schema.Status) {
 		if s.Window > 0 && s.Window <= b.Window {
 			fix = fmt.Sprintf("open it with --window %d, or none", 2*b.Slots+1)
 		}
-		e.find(Warning, "batchers", fmt.Sprintf("%s: a window of %d leaves %d of %s idle", name, b.Window, b.Slots-b.Window, count(b.Slots, "slot")), fix)
+		e.find(Warning, "batchers", fmt.Sprintf("%s: a window of %d leaves %d of %s idle", name, b.Window, b.Slots-b.Window, legible.Count(b.Slots, "slot")), fix)
 	}
 	if e.info != nil && e.info.Limits.MaxMemory > 0 {
 		if need := int64(b.Window) * b.BatchBytes * 7 / 4; need > e.info.Limits.MaxMemory {
@@ -161,7 +162,7 @@ func (e *examination) batcher(b schema.Status) {
 		}
 	}
 	if share, known := fleet.WaitShare(b.Timing); known && share > 0.1 && b.Desired > b.Workers {
-		e.find(Warning, "batchers", fmt.Sprintf("%s: the trainer stands still %.0f %% of its time, with %s of data set %s", name, 100*share, count(b.Workers, "worker"), b.Dataset),
+		e.find(Warning, "batchers", fmt.Sprintf("%s: the trainer stands still %.0f %% of its time, with %s of data set %s", name, 100*share, legible.Count(b.Workers, "worker"), b.Dataset),
 			fmt.Sprintf("%d would do", b.Desired))
 	}
 }

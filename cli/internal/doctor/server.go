@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
@@ -95,11 +96,11 @@ func (e *examination) account(ctx context.Context) bool {
 	e.limit("file store", e.info.Store, e.info.Limits.MaxStore, "max_file", "records")
 	l := e.info.Limits
 	if l.MaxStreams > 0 && e.info.Streams+1 >= l.MaxStreams {
-		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one, for a moment two", e.info.Streams, count(l.MaxStreams, "stream")),
+		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one, for a moment two", e.info.Streams, legible.Count(l.MaxStreams, "stream")),
 			"raise the account's max_streams to 3 + 2 x batchers or more")
 	}
 	if l.MaxConsumers > 0 && e.info.Consumers >= l.MaxConsumers {
-		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one", e.info.Consumers, count(l.MaxConsumers, "consumer")), "raise the account's max_consumers to 2 x batchers or more")
+		e.find(Error, "jetstream", fmt.Sprintf("%d of %s are there, and each batcher needs one", e.info.Consumers, legible.Count(l.MaxConsumers, "consumer")), "raise the account's max_consumers to 2 x batchers or more")
 	}
 	if l.MaxBytesRequired {
 		e.find(Error, "jetstream", "the account wants a bound on the bytes of every stream, and jetbatch sets none", "remove max_bytes_required; the window bounds what is stored")

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
@@ -45,7 +46,7 @@ func (e *examination) streams(ctx context.Context) {
 		if !e.copies(want.Name, info) {
 			continue
 		}
-		text := fmt.Sprintf("%s: as it has to be, %s", want.Name, count(info.Config.Replicas, "replica"))
+		text := fmt.Sprintf("%s: as it has to be, %s", want.Name, legible.Count(info.Config.Replicas, "replica"))
 		if clustered && info.Config.Replicas == 1 {
 			e.find(Warning, "streams", text+" in a cluster: with its server goes the service, until it is back", "nats stream edit "+want.Name+" --replicas 3, and start coordinators with --replicas 3")
 			continue

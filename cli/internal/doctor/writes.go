@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -73,13 +74,13 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 		case p.Offline, !p.Current && p.Active > unheard:
 			away = append(away, p.Name)
 		case !p.Current || p.Lag > maxLag:
-			behind = append(behind, fmt.Sprintf("%s (%s)", p.Name, count(int(min(p.Lag, 1<<31)), "message")))
+			behind = append(behind, fmt.Sprintf("%s (%s)", p.Name, legible.Count(int(min(p.Lag, 1<<31)), "message")))
 		}
 	}
 	there := info.Config.Replicas - len(away)
 	if len(away) > 0 {
 		text := fmt.Sprintf("%s: %s of %d is away: %s",
-			name, count(len(away), "server"), info.Config.Replicas, strings.Join(away, ", "))
+			name, legible.Count(len(away), "server"), info.Config.Replicas, strings.Join(away, ", "))
 		if quorum := info.Config.Replicas/2 + 1; there <= quorum {
 			text += "; the next death stops the service until one is back"
 		}
@@ -129,11 +130,11 @@ func (e *examination) meta(m *metaCluster) {
 	}
 	if len(away) > 0 {
 		e.find(Warning, "cluster",
-			fmt.Sprintf("%s of %d is away: %s", count(len(away), "server"), m.Size, strings.Join(away, "; ")),
+			fmt.Sprintf("%s of %d is away: %s", legible.Count(len(away), "server"), m.Size, strings.Join(away, "; ")),
 			"start it again; if it is lost for good: nats server cluster peer-remove")
 		return
 	}
-	e.find(OK, "cluster", fmt.Sprintf("%s, led by %s", count(m.Size, "server"), m.Leader), "")
+	e.find(OK, "cluster", fmt.Sprintf("%s, led by %s", legible.Count(m.Size, "server"), m.Leader), "")
 }
 
 // healthz asks the monitoring port whether the server is well, streams and all.

@@ -26,7 +26,7 @@ type Status struct {
 type Coordinator struct {
 	Coordinator string   `json:"coordinator"`
 	Version     string   `json:"version"`
-	Datasets    []string `json:"datasets"` // kind tokens
+	Kinds       []string `json:"kinds"`
 }
 
 // Merge puts the answers of several coordinators together. Each knows its own batchers and hears all workers; of two
@@ -34,7 +34,7 @@ type Coordinator struct {
 func Merge(answers []wire.Overview) Status {
 	var s Status
 	for _, o := range answers {
-		s.Coordinators = append(s.Coordinators, Coordinator{o.Coordinator, o.Version, o.Datasets})
+		s.Coordinators = append(s.Coordinators, Coordinator{o.Coordinator, o.Version, o.Kinds})
 		s.Batchers = append(s.Batchers, o.Batchers...)
 		s.Workers = append(s.Workers, o.Workers...)
 	}
@@ -51,6 +51,14 @@ func Merge(answers []wire.Overview) Status {
 	return s
 }
 
+// WaitingFor says why nothing of a batcher moves, if nothing does. Where no coordinator answers, that is why.
+func (s Status) WaitingFor(b schema.Status) string {
+	if len(s.Coordinators) == 0 && b.Error == nil {
+		return b.Waiting
+	}
+	return WaitingFor(b)
+}
+
 // WaitingFor says why nothing moves, if nothing does, and is empty else.
 func WaitingFor(b schema.Status) string {
 	switch idle := b.IdleFor.Round(time.Second); {
@@ -60,9 +68,9 @@ func WaitingFor(b schema.Status) string {
 	case b.Phase == schema.PhaseStopped && b.Reader != "" && b.Waiting == "":
 		return "its trainer to start it"
 	case b.Phase == schema.PhaseRunning && b.Reader == "":
-		return fmt.Sprintf("a reader, for %v", idle)
+		return fmt.Sprintf("a trainer, for %v", idle)
 	case b.Phase == schema.PhaseRunning && b.IdleFor > 0:
-		return fmt.Sprintf("a reader, silent for %v", idle)
+		return fmt.Sprintf("a trainer, silent for %v", idle)
 	}
 	return b.Waiting
 }
@@ -73,6 +81,43 @@ func Begun(all []schema.Status) []schema.Status {
 	return slices.DeleteFunc(slices.Clone(all), func(b schema.Status) bool {
 		return b.Phase == schema.PhaseStopped && (b.Reader == "" || b.Seat == 0) && b.Waiting == "" && b.Error == nil
 	})
+}
+
+// Place is how far a batcher is in its data, and when it comes to the end at the pace of lately; empty where the data
+// set does not say.
+func Place(p *schema.Progress) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Batches == 0:
+		return fmt.Sprintf("%d since the start", p.Batch)
+	}
+	text := fmt.Sprintf("epoch %d", p.Epoch)
+	if p.Epochs > 0 {
+		text += fmt.Sprintf(" of %d", p.Epochs)
+	}
+	text += fmt.Sprintf(", %d %%", 100*p.Batch/p.Batches)
+	switch {
+	case p.Left > 0:
+		text += ", " + roughly(p.Left) + " left"
+	case p.EpochLeft > 0:
+		text += ", " + roughly(p.EpochLeft) + " to its end"
+	}
+	return text
+}
+
+// roughly is a duration for people: 40s, 12m, 3h10m, 5d2h.
+func roughly(d time.Duration) string {
+	minutes := int(d.Round(time.Minute) / time.Minute)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d/time.Second))
+	case minutes < 60:
+		return fmt.Sprintf("%dm", minutes)
+	case minutes < 24*60:
+		return fmt.Sprintf("%dh%dm", minutes/60, minutes%60)
+	}
+	return fmt.Sprintf("%dd%dh", minutes/(24*60), minutes/60%24)
 }
 
 // Prepared is how many batches are ahead of the trainer, made or being made.
@@ -95,7 +140,7 @@ func Loss(b schema.Status) string {
 
 func dropped(b schema.Status) (lost []string) {
 	if b.Reader != "" && b.IdleFor == 0 {
-		lost = append(lost, "the run under its reader, whose next take fails")
+		lost = append(lost, "the run of its trainer, whose next take fails")
 	}
 	if Prepared(b) > 0 {
 		lost = append(lost, fmt.Sprintf("batches %d to %d, which are prepared", b.Taken+1, b.Fed))

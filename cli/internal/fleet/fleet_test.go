@@ -27,8 +27,8 @@ func TestWaitingFor(t *testing.T) {
 		"":                            {Phase: schema.PhaseRunning, Reader: "r"},
 		"batch 7 is not committed":    {Phase: schema.PhaseRunning, Reader: "r", Waiting: "batch 7 is not committed"},
 		"its trainer to start it":     {Phase: schema.PhaseStopped, Reader: "r"},
-		"a reader, for 3s":            {Phase: schema.PhaseRunning, IdleFor: 3100 * time.Millisecond, Waiting: "batch 7"},
-		"a reader, silent for 9s":     {Phase: schema.PhaseRunning, Reader: "r", IdleFor: 9 * time.Second, Waiting: "batch 7"},
+		"a trainer, for 3s":           {Phase: schema.PhaseRunning, IdleFor: 3100 * time.Millisecond, Waiting: "batch 7"},
+		"a trainer, silent for 9s":    {Phase: schema.PhaseRunning, Reader: "r", IdleFor: 9 * time.Second, Waiting: "batch 7"},
 		"failed: store_full":          {Phase: schema.PhaseFailed, Error: &schema.Fault{Code: schema.CodeStoreFull}},
 		"failed: batch 5: poison: ow": {Phase: schema.PhaseFailed, IdleFor: 1, Error: &schema.Fault{Code: schema.CodePoison, Seq: 5, Message: "ow"}},
 		"failed: batch 5 on w1: poison: ow": {
@@ -69,5 +69,24 @@ func TestWaitShare(t *testing.T) {
 	}
 	if share, _ := WaitShare(schema.Timing{Wait: time.Second, Trainer: 3 * time.Second}); share != 0.25 {
 		t.Error(share)
+	}
+}
+
+func TestPlace(t *testing.T) {
+	t.Parallel()
+	for want, p := range map[string]*schema.Progress{
+		"":                               nil,
+		"7 since the start":              {Epoch: 1, Batch: 7},
+		"epoch 3, 41 %":                  {Epoch: 3, Batch: 41, Batches: 99},
+		"epoch 3, 41 %, 40s to its end":  {Epoch: 3, Batch: 41, Batches: 99, EpochLeft: 40500 * time.Millisecond},
+		"epoch 3 of 9, 0 %, 12m left":    {Epoch: 3, Epochs: 9, Batches: 9, EpochLeft: time.Second, Left: 12*time.Minute + 10*time.Second},
+		"epoch 1 of 1, 100 %":            {Epoch: 1, Epochs: 1, Batch: 9, Batches: 9},
+		"epoch 1 of 1, 50 %, 3h10m left": {Epoch: 1, Epochs: 1, Batch: 1, Batches: 2, Left: 190 * time.Minute},
+		"epoch 1 of 1, 50 %, 5d2h left":  {Epoch: 1, Epochs: 1, Batch: 1, Batches: 2, Left: 122 * time.Hour},
+		"epoch 1, 50 %, 1h0m to its end": {Epoch: 1, Batch: 1, Batches: 2, EpochLeft: 3599600 * time.Millisecond},
+	} {
+		if got := Place(p); got != want {
+			t.Errorf("%+v: %q, want %q", p, got, want)
+		}
 	}
 }

@@ -23,12 +23,12 @@ type Skew struct {
 func (s Skew) String() string {
 	var text string
 	if len(s.Batchers) > 0 {
-		text = fmt.Sprintf("%s: wanted by %s; no worker serves it", s.Kind, strings.Join(s.Batchers, ", "))
+		text = fmt.Sprintf("%s: wanted by %s; no worker serves it", wire.KindName(s.Kind), strings.Join(s.Batchers, ", "))
 	} else {
-		text = fmt.Sprintf("%s: served by %s; no coordinator has it", s.Kind, strings.Join(s.Workers, ", "))
+		text = fmt.Sprintf("%s: served by %s; no coordinator has it", wire.KindName(s.Kind), strings.Join(s.Workers, ", "))
 	}
 	if len(s.Others) > 0 {
-		text += ", but " + strings.Join(s.Others, ", ")
+		text += ", but " + strings.Join(wire.KindNames(s.Others), ", ")
 	}
 	return text
 }
@@ -37,7 +37,7 @@ func (s Skew) String() string {
 func skews(s Status) []Skew {
 	offered, served := make(map[string][]string), make(map[string][]string)
 	for _, c := range s.Coordinators {
-		for _, kind := range c.Datasets {
+		for _, kind := range c.Kinds {
 			offered[kind] = append(offered[kind], c.Coordinator)
 		}
 	}
@@ -74,7 +74,7 @@ func (s Status) kindOf(b schema.Status) string {
 		if c.Coordinator != b.Owner {
 			continue
 		}
-		for _, kind := range c.Datasets {
+		for _, kind := range c.Kinds {
 			if strings.HasPrefix(kind, fmt.Sprintf("%s-v%d-w", b.Dataset, b.Version)) {
 				return kind
 			}

@@ -25,19 +25,19 @@ func TestSkew(t *testing.T) {
 		},
 		"no worker": {
 			datasets: []string{"my-video-v1-w2"}, batchers: []schema.Status{running},
-			want: []string{"my-video-v1-w2: wanted by train; no worker serves it"},
+			want: []string{"my-video@1: wanted by train; no worker serves it"},
 		},
 		"side by side": {
 			datasets: []string{"my-video-v1-w2"}, batchers: []schema.Status{running},
 			workers: map[string][]string{"a": {"my-video-v1-w2"}, "b": {"my-video-v2-w2"}},
-			want:    []string{"my-video-v2-w2: served by b; no coordinator has it, but my-video-v1-w2"},
+			want:    []string{"my-video@2: served by b; no coordinator has it, but my-video@1"},
 		},
 		"unknown wire": {
 			datasets: []string{"my-video-v1-w2"}, batchers: []schema.Status{running},
 			workers: map[string][]string{"b": {"my-video-v1-w3"}, "c": {"my-video-v1-w3"}},
 			want: []string{
-				"my-video-v1-w2: wanted by train; no worker serves it, but my-video-v1-w3",
-				"my-video-v1-w3: served by b, c; no coordinator has it, but my-video-v1-w2",
+				"my-video@1: wanted by train; no worker serves it, but my-video@1 (wire 3)",
+				"my-video@1 (wire 3): served by b, c; no coordinator has it, but my-video@1",
 			},
 		},
 		"coordinator of another wire": {
@@ -49,7 +49,7 @@ func TestSkew(t *testing.T) {
 			want:    []string{": served by a; no coordinator has it", "-v-w: served by a; no coordinator has it", "-w: served by a; no coordinator has it"},
 		},
 	} {
-		o := wire.Overview{Coordinator: "c1", Datasets: tc.datasets, Batchers: tc.batchers}
+		o := wire.Overview{Coordinator: "c1", Kinds: tc.datasets, Batchers: tc.batchers}
 		for worker, kinds := range tc.workers {
 			o.Workers = append(o.Workers, schema.WorkerStatus{Worker: worker, Kinds: kinds})
 		}

@@ -13,8 +13,8 @@ type Slow struct {
 	Worker string        `json:"worker"`
 	Kind   string        `json:"kind"`
 	Stage  string        `json:"stage"`
-	Mean   time.Duration `json:"mean"`   // of the worker
-	Others time.Duration `json:"others"` // the median of the others' means
+	Mean   time.Duration `json:"mean_ns"`   // of the worker
+	Others time.Duration `json:"others_ns"` // the median of the others' means
 }
 
 // String says by how much, and at what.

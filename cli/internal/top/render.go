@@ -7,17 +7,16 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
 // Endless is a height for as many lines as it takes.
 const Endless = 0
 
-// The least size that is drawn for; on a smaller screen the rest is cut off.
-const (
-	minWidth  = 60
-	minHeight = 14
-)
+// minWidth is the least width that is drawn for; on a narrower screen the rest is cut off.
+const minWidth = 60
 
 // shareRows are the rows of the picture of one batcher's time: training, and five causes to wait.
 const shareRows = 6
@@ -31,10 +30,13 @@ func (m *Model) Render(width, height int, color bool) []string {
 	v := &view{Model: m, width: max(width, minWidth)}
 	v.rows = m.sorted()
 	events, batchers, workers := min(max(len(m.events), 1), 5), max(len(v.rows), 1), max(len(m.status.Workers), 1)
+	parts := m.fit(height)
 	if height != Endless {
-		// Everything but the rows of the three tables: head, titles, blank lines, the batcher, the keys.
-		left := max(height, minHeight) - (1 + 2 + 1 + 1 + shareRows + 2 + 2 + 2 + 1)
+		left := height - m.lines(parts)
 		least := min(events, max(1, left/5))
+		if !parts.events {
+			least = 0
+		}
 		batchers = min(batchers, max(1, left-least-min(workers, max(1, left/2))))
 		workers = min(workers, max(1, left-least-batchers))
 		events = min(events, max(1, left-batchers-workers))
@@ -42,12 +44,21 @@ func (m *Model) Render(width, height int, color bool) []string {
 	v.head()
 	v.line().add(bad, v.complaint())
 	v.batcherTable(batchers)
-	v.blank()
-	v.batcher()
-	v.blank()
+	gap := func() {
+		if parts.gaps {
+			v.blank()
+		}
+	}
+	gap()
+	if parts.batcher {
+		v.batcher(parts.shares)
+		gap()
+	}
 	v.workerTable(workers, height != Endless)
-	v.blank()
-	v.eventTable(events)
+	if parts.events {
+		gap()
+		v.eventTable(events)
+	}
 
 	out := make([]string, 0, max(len(v.lines), height))
 	for _, l := range v.lines {
@@ -62,6 +73,47 @@ func (m *Model) Render(width, height int, color bool) []string {
 	out = out[:height]
 	out[height-1] = m.footer().render(width, color)
 	return out
+}
+
+// parts are those of the picture that a screen has room for.
+type parts struct{ gaps, shares, events, batcher bool }
+
+// fit gives up part after part until the tables have a row each: batchers and workers are what is looked for.
+func (m *Model) fit(height int) parts {
+	p := parts{true, true, true, true}
+	for _, part := range []*bool{&p.gaps, &p.shares, &p.events, &p.batcher} {
+		if height == Endless || height >= m.lines(p)+3 {
+			break
+		}
+		*part = false
+	}
+	return p
+}
+
+// lines are those of the picture but for the rows of the three tables: head and complaint, titles, keys.
+func (m *Model) lines(p parts) int {
+	n := 2 + 1 + 1 + 1
+	if p.batcher {
+		n += 2 // title, what it waits for
+		if m.chosen().Progress != nil {
+			n++
+		}
+		if p.shares {
+			n += shareRows
+		}
+	}
+	if p.events {
+		n++
+	}
+	if p.gaps {
+		n += 4
+	}
+	return n
+}
+
+// chosen is the batcher that is looked at.
+func (m *Model) chosen() schema.Status {
+	return find(m.status.Batchers, func(b schema.Status) bool { return b.Batcher == m.selected })
 }
 
 // view is one rendering under way.
@@ -82,7 +134,7 @@ func (v *view) blank() { v.line() }
 
 // head has the server, the sum of all, and how old the picture is.
 func (v *view) head() {
-	l := v.line().add(bold, "jetbatch").add(dim, "  "+v.server+"  ")
+	l := v.line().add(bold, "jetbatch").add(dim, "  "+v.server).add(plain, "  ")
 	switch {
 	case v.failure != "" && v.heard.IsZero():
 		l.add(bad, "no answer yet")
@@ -97,9 +149,9 @@ func (v *view) head() {
 			running += w.Running
 		}
 		if v.width >= 90 {
-			l.add(plain, count(len(v.status.Coordinators), "coordinator")+"  ")
+			l.add(plain, legible.Count(len(v.status.Coordinators), "coordinator")+"  ")
 		}
-		l.add(plain, fmt.Sprintf("%s, %d of %s busy", count(len(v.status.Workers), "worker"), running, count(slots, "slot")))
+		l.add(plain, fmt.Sprintf("%s, %d of %s busy", legible.Count(len(v.status.Workers), "worker"), running, legible.Count(slots, "slot")))
 	}
 	clock := v.at.Format("15:04:05")
 	if v.paused {
@@ -124,20 +176,13 @@ func (v *view) complaint() string {
 	return "  " + v.failure
 }
 
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return strconv.Itoa(n) + " " + what + "s"
-}
-
 // batcherTable has a row per batcher, the chosen one marked.
 func (v *view) batcherTable(rows int) {
 	wide := v.width >= 110
 	name := min(max(14, (v.width-62)/3), 40)
 	spark := v.width - name - 57
 	if wide {
-		spark -= 22
+		spark -= 25
 	}
 	spark = min(max(spark, 6), 60)
 	title := v.line()
@@ -156,7 +201,7 @@ func (v *view) batcherTable(rows int) {
 	column(byName, "BATCHER", name, false)
 	title.left(dim, " PHASE", 9)
 	if wide {
-		title.right(dim, "TAKEN", 11).right(dim, "FED", 11)
+		title.right(dim, "TAKEN", 11).right(dim, "EPOCH", 14)
 	}
 	column(byRate, "BATCHES/S", 11, true)
 	title.add(plain, " ").left(dim, "", spark)
@@ -188,7 +233,7 @@ func (v *view) batcherTable(rows int) {
 		}
 		l.add(blue, mark).left(style, cut(b.Batcher, name-len(more))+more, name).left(phaseStyle(b), " "+string(b.Phase), 9)
 		if wide {
-			l.right(plain, grouped(b.Taken), 11).right(plain, grouped(b.Fed), 11)
+			l.right(plain, grouped(b.Total), 11).right(plain, epoch(b.Progress), 14)
 		}
 		batches, bytes := v.pace(b)
 		l.right(plain, decimal(batches), 11).add(plain, " ")
@@ -200,6 +245,17 @@ func (v *view) batcherTable(rows int) {
 		share, known := v.share(b.Batcher)
 		l.right(shareStyle(share), percent(share, known), 7)
 	}
+}
+
+// epoch is where a batcher is, in short.
+func epoch(p *schema.Progress) string {
+	switch {
+	case p == nil || p.Batches == 0:
+		return "–"
+	case p.Epochs == 0:
+		return fmt.Sprintf("%d %3d %%", p.Epoch, 100*p.Batch/p.Batches)
+	}
+	return fmt.Sprintf("%d/%d %3d %%", p.Epoch, p.Epochs, 100*p.Batch/p.Batches)
 }
 
 func phaseStyle(b schema.Status) style {
@@ -225,8 +281,8 @@ func shareStyle(share float64) style {
 }
 
 // batcher shows the chosen one: where its trainer's time goes, and what it waits for.
-func (v *view) batcher() {
-	b := find(v.rows, func(b schema.Status) bool { return b.Batcher == v.selected })
+func (v *view) batcher(shares bool) {
+	b := v.chosen()
 	title := v.line()
 	if b.Batcher == "" {
 		for range shareRows + 1 {
@@ -234,7 +290,8 @@ func (v *view) batcher() {
 		}
 		return
 	}
-	title.add(bold, b.Batcher).add(dim, fmt.Sprintf("  %s@%d  %s taken  %s", b.Dataset, b.Version, grouped(b.Taken), count(b.Workers, "worker")))
+	title.add(bold, b.Batcher).add(dim, fmt.Sprintf("  %s@%d  %s taken", b.Dataset, b.Version, grouped(b.Total)))
+	title.add(dim, "  "+legible.Count(b.Workers, "worker"))
 	if b.Desired > 0 {
 		style := dim
 		if b.Desired > b.Workers {
@@ -250,7 +307,12 @@ func (v *view) batcher() {
 			title.add(warn, fmt.Sprintf("  %s: %s", x.what, grouped(x.n)))
 		}
 	}
-	v.shares(b.Batcher)
+	if shares {
+		v.shares(b.Batcher)
+	}
+	if place := fleet.Place(b.Progress); place != "" {
+		v.line().add(dim, "  progress          ").add(plain, place)
+	}
 	l := v.line()
 	switch what := fleet.WaitingFor(b); {
 	case b.Error != nil:
@@ -359,7 +421,7 @@ func (v *view) workerTable(rows int, pages bool) {
 		l.right(plain, grouped(w.Done), 10).right(nonzero(w.Retried, warn), grouped(w.Retried), 8).
 			right(nonzero(w.Failed, bad), grouped(w.Failed), 8).add(plain, "  ").add(plain, at(w.Oldest, most))
 		if serves {
-			l.to(name+counts+most).add(dim, "  "+strings.Join(w.Kinds, " "))
+			l.to(name+counts+most).add(dim, "  "+strings.Join(wire.KindNames(w.Kinds), " "))
 		}
 	}
 }

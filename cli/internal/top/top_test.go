@@ -29,12 +29,13 @@ var began = time.Date(2026, 11, 23, 1, 30, 0, 0, time.UTC)
 func look(n int) fleet.Status {
 	s := time.Duration(n) * time.Second
 	return fleet.Status{
-		Coordinators: []fleet.Coordinator{{Coordinator: "c-1", Version: "0.1.0", Datasets: []string{"onda-v1-w2"}}},
+		Coordinators: []fleet.Coordinator{{Coordinator: "c-1", Version: "0.1.0", Kinds: []string{"onda-v1-w2"}}},
 		Batchers: []schema.Status{
-			{Batcher: "eval-2026-11-22", Phase: schema.PhaseDone, Dataset: "onda", Version: 1, Gen: "a", Taken: 1250, Fed: 1250},
+			{Batcher: "eval-2026-11-22", Phase: schema.PhaseDone, Dataset: "onda", Version: 1, Gen: "a", Taken: 1250, Fed: 1250, Total: 1250},
 			{
 				Batcher: "train", Phase: schema.PhaseRunning, Dataset: "onda", Version: 1, Gen: "b", Reader: "r", Owner: "c-1",
-				Taken: uint64(n * (2 + n%7)), Fed: uint64(n*(2+n%7) + 9), Window: 9, Workers: 2, Slots: 4, Rate: 4.2, ByteRate: 5.5e6,
+				Taken: uint64(n * (2 + n%7)), Total: uint64(1000 + n*(2+n%7)), Fed: uint64(n*(2+n%7) + 9), Window: 9, Workers: 2, Slots: 4, Rate: 4.2, ByteRate: 5.5e6,
+				Progress: &schema.Progress{Epoch: 3, Epochs: 10, Batch: 41, Batches: 99, Left: 2*time.Hour + 10*time.Minute},
 				Timing: schema.Timing{
 					Materialize: 3 * s, Queue: s / 2, Iterate: s / 100, Transfer: s / 8, Wait: s / 50, Trainer: s * 49 / 50,
 					WaitTransfer: s / 50,
@@ -42,7 +43,7 @@ func look(n int) fleet.Status {
 			},
 			{
 				Batcher: "train-large", Phase: schema.PhaseRunning, Dataset: "images", Version: 3, Gen: "c", Reader: "r2", Owner: "c-1",
-				Taken: uint64(n * 2), Fed: uint64(n*2 + 3), Window: 9, Workers: 2, Slots: 4, Rate: 2, ByteRate: 41.9e6, Desired: 5, Restarts: 1,
+				Taken: uint64(n * 2), Total: uint64(n * 2), Fed: uint64(n*2 + 3), Window: 9, Workers: 2, Slots: 4, Rate: 2, ByteRate: 41.9e6, Desired: 5, Restarts: 1,
 				Waiting: "batch 31 of generation 01JQZ3V8XK is not committed", Reissued: 12,
 				Timing: schema.Timing{
 					Materialize: 4 * s, Queue: s, Iterate: s / 100, Transfer: s / 8, Wait: s * 6 / 10, Trainer: s * 4 / 10,
@@ -117,6 +118,8 @@ func TestRender(t *testing.T) {
 		{"failed", failed, 80, 24},
 		{"empty", New("nats://broker:4222"), 80, 24},
 		{"tiny", chosen, 40, 10},
+		{"least", chosen, 30, 8},
+		{"low", chosen, 80, 14},
 	} {
 		lines := test.m.Render(test.width, test.height, false)
 		if test.height != Endless && len(lines) != test.height {

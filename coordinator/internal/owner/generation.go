@@ -215,10 +215,21 @@ func (g *generation) progress() func(*wire.Record) {
 	floor := max(g.droppable(), min(g.saveTo, g.Taken()))
 	g.save, g.saveTo = false, 0
 	return func(r *wire.Record) {
-		r.Taken, r.Floor, r.FloorState = g.Taken(), floor, g.StateAfter(floor)
+		takenIn(r, g)
+		r.Floor, r.FloorState = floor, g.StateAfter(floor)
 		r.BatchBytes = g.reader.batchBytes()
 	}
 }
+
+// takenIn notes in a record of a generation how far the trainer has come in it; nil for one that is not in memory.
+func takenIn(r *wire.Record, g *generation) {
+	if g != nil {
+		r.Total, r.Taken = totalOf(r, g.Taken()), g.Taken()
+	}
+}
+
+// totalOf is how many batches were taken in all generations when the trainer has come to taken in the record's.
+func totalOf(r *wire.Record, taken uint64) uint64 { return r.Total + max(taken, r.Taken) - r.Taken }
 
 // progressed goes on when progress is in the record: results below the new floor are dropped. The record comes first,
 // because a successor must find everything above the floor that it reads. It reports whether anything was dropped.

@@ -213,7 +213,10 @@ func (r *recovery) record(now time.Time) {
 	if g := r.feeder.gen; g != nil && g.Taken() <= g.Fed() {
 		state, taken = g.StateAfter(g.Taken()), 0
 	}
-	r.ledger.record(toBeginNew, func(next *wire.Record) { beginIn(now, next, m.gen, state, taken) })
+	r.ledger.record(toBeginNew, func(next *wire.Record) {
+		takenIn(next, r.feeder.gen)
+		beginIn(now, next, m.gen, state, taken)
+	})
 }
 
 // beginIn turns a record into that of a new generation. The first taken positions after state are the trainer's

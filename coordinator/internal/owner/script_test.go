@@ -168,6 +168,7 @@ func (s *script) begin(w words) {
 	if w.has("running") {
 		rec.Phase, rec.Gen, rec.Seat, rec.Reader, rec.Request = schema.PhaseRunning, "G0", 2, "r1", "1"
 		rec.Floor, rec.Taken, rec.BatchBytes = w.uint("floor"), w.uint("taken"), 1<<20
+		rec.Total = rec.Taken
 		rec.FloorState, rec.Position, rec.Origin = state(rec.Floor), 1, w.named["origin"]
 		if version := w.uint("version"); version > 0 {
 			rec.Spec.Version = uint32(version)
@@ -379,7 +380,8 @@ func (s *script) show(e Effect) string {
 	switch e := e.(type) {
 	case Record:
 		r := e.Record
-		say("record at %d: %s gen=%s seat=%d reader=%s request=%s taken=%d floor=%d/%s", e.Revision, r.Phase, r.Gen, r.Seat, r.Reader, r.Request, r.Taken, r.Floor, r.FloorState)
+		say("record at %d: %s gen=%s seat=%d reader=%s request=%s taken=%d%s floor=%d/%s", e.Revision, r.Phase,
+			r.Gen, r.Seat, r.Reader, r.Request, r.Taken, inAll(r), r.Floor, r.FloorState)
 		if r.Origin != "" {
 			say(" origin=%s", r.Origin)
 		}
@@ -481,4 +483,12 @@ func (s *script) show(e Effect) string {
 		say("%s", strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e), "owner.")))
 	}
 	return b.String()
+}
+
+// inAll is a record's total where that is not what was taken in its generation.
+func inAll(r wire.Record) string {
+	if r.Total == r.Taken {
+		return ""
+	}
+	return fmt.Sprint("/", r.Total)
 }

@@ -108,7 +108,7 @@ func (s *seats) seat(now time.Time, a *asking) {
 			return
 		}
 	case !same && req.Mode != wire.ModeOpen:
-		s.refuse(schema.CodeSuperseded, "batcher %s is held by reader %s", rec.Batcher, rec.Reader)
+		s.refuse(schema.CodeSuperseded, "batcher %s is held by trainer %s", rec.Batcher, rec.Reader)
 		return
 	}
 	s.reader.follow(req.Trace)
@@ -201,7 +201,7 @@ func (s *seats) sit(now time.Time, a *asking) {
 			return
 		case !req.TakeOver:
 			s.refuse(schema.CodeInUse,
-				"batcher %s is held by reader %s, last heard %v ago; take over, or use another name",
+				"batcher %s is held by trainer %s, last heard %v ago; take over, or use another name",
 				rec.Batcher, rec.Reader, now.Sub(s.reader.heard).Round(time.Millisecond))
 			return
 		}

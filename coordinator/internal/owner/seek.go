@@ -61,6 +61,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 			a.position = position
 			s.ledger.record(toSeek, func(r *wire.Record) {
 				seatIn(now, a, r)
+				takenIn(r, g)
 				r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
 			})
 			return
@@ -77,6 +78,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 	a.before = s.ledger.lane()
 	s.ledger.recordSpec(toBegin, key, func(r *wire.Record) {
 		r.Spec, r.Settings = spec, settings
+		takenIn(r, s.feeder.gen)
 		beginIn(now, r, gen, state, 0)
 		r.Origin, r.Accepted = d.origin, a.changed
 		seatIn(now, a, r)

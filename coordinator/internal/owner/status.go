@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -15,7 +16,7 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		Batcher: rec.Batcher, Phase: rec.Phase, Error: rec.Error, Dataset: rec.Spec.Dataset, Version: rec.Spec.Version,
 		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Owner: o.cfg.Name, Taken: rec.Taken, Fed: rec.Taken,
 		BatchBytes: o.reader.batchBytes(), Workers: o.fleet.Workers, Slots: o.fleet.Slots, Restarts: o.recovery.restarts, Backups: o.backups,
-		Accepted: rec.Accepted,
+		Accepted: rec.Accepted, Total: totalOf(rec, o.feeder.taken()),
 	}
 	if !o.reader.live(now, o.cfg.ReaderLease) {
 		s.IdleFor = now.Sub(o.reader.heard)
@@ -45,7 +46,7 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 	case blocked != "":
 		return blocked
 	case s.Workers == 0:
-		return cmp.Or(o.feeder.suspended(), "no worker serves data set "+o.KindToken())
+		return cmp.Or(o.feeder.suspended(), "no worker serves data set "+wire.KindName(o.KindToken()))
 	case o.reader.last.Waiting == "" || o.feeder.gen == nil:
 		return o.reader.last.Waiting
 	case s.Fed == s.Taken:
@@ -62,6 +63,14 @@ func (o *Owner) Counters() Counters { return *o.count }
 
 // Taken is the sequence number that the trainer has come to.
 func (o *Owner) Taken() uint64 { return o.feeder.taken() }
+
+// State is the state that the trainer has come to; nil where it is not in memory.
+func (o *Owner) State() []byte {
+	if o.feeder.gen == nil {
+		return nil
+	}
+	return o.feeder.gen.StateAfter(o.feeder.gen.Taken())
+}
 
 // Job returns a job that is fed and not taken.
 func (o *Owner) Job(seq uint64) ([]byte, bool) {

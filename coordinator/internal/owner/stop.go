@@ -15,7 +15,7 @@ func (s *seats) stop(now time.Time, a *asking) {
 		s.requests.confirm(ReplyStop{a.token, wire.StopReply{Error: rec.Error}})
 		return
 	case !seated:
-		s.refuse(schema.CodeSuperseded, "batcher %s is held by reader %s", rec.Batcher, rec.Reader)
+		s.refuse(schema.CodeSuperseded, "batcher %s is held by trainer %s", rec.Batcher, rec.Reader)
 		return
 	case s.overtaken(req.Reader, req.Request):
 		s.refuse(schema.CodeSuperseded, "this request was overtaken by a later one")
@@ -27,9 +27,7 @@ func (s *seats) stop(now time.Time, a *asking) {
 	}
 	s.ledger.record(toStop, func(r *wire.Record) {
 		r.Since, r.Request = now, req.Request
-		if s.feeder.gen != nil {
-			r.Taken = s.feeder.gen.Taken()
-		}
+		takenIn(r, s.feeder.gen)
 		if req.Leave {
 			vacate(r)
 			r.Seat++
@@ -59,9 +57,7 @@ func (s *seats) end(now time.Time, a *asking) {
 		a.before, a.failure = s.ledger.lane(), rec.Error
 		s.ledger.record(toStop, func(r *wire.Record) {
 			r.Since = now
-			if s.feeder.gen != nil {
-				r.Taken = s.feeder.gen.Taken()
-			}
+			takenIn(r, s.feeder.gen)
 			closeIn(r)
 		})
 	}

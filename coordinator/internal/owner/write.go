@@ -23,9 +23,15 @@ func (o *Owner) write(now time.Time) {
 		o.retire()
 	case o.ending.failing != nil:
 		fault := o.ending.failing.fault
-		l.record(toFail, func(r *wire.Record) { r.Phase, r.Error, r.Since = schema.PhaseFailed, fault, now })
+		l.record(toFail, func(r *wire.Record) {
+			takenIn(r, g)
+			r.Phase, r.Error, r.Since = schema.PhaseFailed, fault, now
+		})
 	case o.ending.finished && v != nil && v.Fault == nil && rec.Phase == schema.PhaseRunning:
-		l.record(toFinish, func(r *wire.Record) { r.Phase, r.Since = schema.PhaseDone, now })
+		l.record(toFinish, func(r *wire.Record) {
+			takenIn(r, g)
+			r.Phase, r.Since = schema.PhaseDone, now
+		})
 	case g != nil && g.unsaid != nil && (v == nil || v.Seq != g.unsaid.Seq):
 		l.record(toConclude, func(r *wire.Record) { r.Verdict = g.unsaid })
 	case l.damaged:
