@@ -172,7 +172,7 @@ func TestStrangersText(t *testing.T) {
 	others := []string{
 		"demo",                        // a service of its own
 		"up", "coordinator", "worker", // a log, by the handlers that take shows
-		"bridge",                            // a program reads it
+		"bridge",                                                             // a program reads it
 		"keys", "params", "onda", "version", "completion", "complete", "man", // no service
 	}
 	var g grammar
