@@ -72,7 +72,7 @@ func TestVersionSkew(t *testing.T) {
 	}
 	eventually(t, "the batcher waits for a worker of version 1", func() bool {
 		s, err := b.Status(within(t))
-		return err == nil && s.Fed > 0 && s.Workers == 0 && strings.Contains(s.Waiting, old)
+		return err == nil && s.Fed > 0 && s.Workers == 0 && strings.Contains(s.Waiting, wire.KindName(old))
 	})
 
 	// Upgraded half way: both versions are up, and the run goes on with the old one alone.

@@ -11,13 +11,15 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/deploy"
+	"github.com/jetbatch/jetbatch/internal/natstest"
 )
 
 // With the permissions that ship, each role may all that it needs, by the check's own list, and no other role's work.
 func TestCheckRoles(t *testing.T) {
 	t.Parallel()
 	s := startSecured(t)
-	s.start("coordinator")
+	log := s.start("coordinator")
+	natstest.Eventually(t, "the coordinator answers", func() bool { return strings.Contains(log.String(), "coordinator runs") })
 	for _, user := range deploy.Roles {
 		for _, role := range deploy.Roles {
 			var out, errs bytes.Buffer

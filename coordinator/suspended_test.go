@@ -89,7 +89,7 @@ func TestSuspendedForOneBatcher(t *testing.T) {
 	}
 	r.wait("the reason", func(s schema.Status) bool {
 		beat()
-		return s.Workers == 0 && s.Waiting == "no worker can make batches of data set count: part: cannot open count: no such folder /data (1 of 1 workers)"
+		return s.Workers == 0 && s.Waiting == "no worker can make batches of data set count: part: cannot open count: no such folder /data (1 of 1 worker)"
 	})
 	other.wait("the other is served", func(s schema.Status) bool { beat(); return s.Workers == 1 })
 	r.wait("a worker is alone with it", func(s schema.Status) bool {

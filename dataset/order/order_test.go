@@ -375,6 +375,9 @@ func progresses[S, J any](t *rapid.T, it interface {
 	dataset.Progresser[S]
 }) {
 	state, err := it.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for n := uint64(0); ; n++ {
 		p, unknown := it.Progress(state)
 		if unknown != nil || (p.Epoch-1)*p.Batches+p.Batch != n {
