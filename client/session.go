@@ -27,7 +27,7 @@ type intake struct {
 	credits *credits
 	fetcher *fetcher
 	uploads *uploads
-	buffers pool
+	buffers *pool
 	tasks   *sync.WaitGroup
 }
 

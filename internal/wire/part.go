@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -107,20 +108,115 @@ func (p *Part) Cut(b schema.Batch) (schema.Batch, schema.Rows, error) {
 	}
 	cut := slices.Clone(b)
 	for i := range cut {
-		if slices.Contains(p.Whole, cut[i].Name) {
-			continue
-		}
-		t := &cut[i].Tensor
-		from, to := span(rows, len(t.Data))
-		t.Shape = slices.Clone(t.Shape)
-		t.Shape[0] = rows.To - rows.From
-		t.Data = t.Data[from:to:to]
+		t := &cut[i]
+		at := p.within(t, Extent{0, len(t.Tensor.Data)}, rows)
+		p.view(t, t.Tensor.Data[at.From:at.To:at.To], rows)
 	}
 	return cut, rows, nil
 }
 
-// span returns where rows lie in the data of a tensor of size bytes.
-func span(r schema.Rows, size int) (from, to int) {
-	row := size / max(r.Of, 1)
-	return r.From * row, r.To * row
+// within returns which bytes of a tensor the part has; at is where the tensor lies.
+func (p *Part) within(t *schema.Named, at Extent, rows schema.Rows) Extent {
+	if p.Count <= 1 || slices.Contains(p.Whole, t.Name) {
+		return at
+	}
+	row := (at.To - at.From) / max(rows.Of, 1)
+	return Extent{at.From + rows.From*row, at.From + rows.To*row}
+}
+
+// view makes the part of a tensor of it, whose bytes are data.
+func (p *Part) view(t *schema.Named, data []byte, rows schema.Rows) {
+	t.Tensor.Data = data
+	if p.Count > 1 && !slices.Contains(p.Whole, t.Name) {
+		t.Tensor.Shape = slices.Clone(t.Tensor.Shape)
+		t.Tensor.Shape[0] = rows.To - rows.From
+	}
+}
+
+// Extents returns which bytes of a payload the part needs: the blocks that have its rows, whole tensors or the header,
+// in ascending order, as few extents as that takes. The payload is of size bytes and begins with start, which is its
+// first block or more. It reports false for a payload that has to be had whole: its header is longer than a block, it is
+// not a batch or has no such part, or the extents and the hashes that they are checked with are no less than all of it.
+func (p *Part) Extents(start []byte, size int) (Extents, bool) {
+	b, header, err := readHeader(start[:min(len(start), DigestBlock)], size)
+	if err != nil {
+		return nil, false
+	}
+	rows, err := p.Of(b)
+	if err != nil {
+		return nil, false
+	}
+	extents := p.extents(b, header, size, rows)
+	return extents, BlocksSize(size)+extents.Size() < size
+}
+
+func (p *Part) extents(b schema.Batch, header, size int, rows schema.Rows) Extents {
+	extents := Extents{{0, min(DigestBlock, size)}}
+	for t, at := range layout(b, header) {
+		need := p.within(t, at, rows)
+		if need.From == need.To {
+			continue
+		}
+		need.From -= need.From % DigestBlock
+		need.To = min((need.To+DigestBlock-1)/DigestBlock*DigestBlock, size)
+		if last := &extents[len(extents)-1]; need.From <= last.To {
+			last.To = max(last.To, need.To)
+		} else {
+			extents = append(extents, need)
+		}
+	}
+	return extents
+}
+
+// DecodePart decodes the part of a batch from data, its payload of size bytes or the [Part.Extents] of it, one after the
+// other. What it returns is a view of data, as that of [DecodePayload] is, and which rows these are. Errors are those of
+// [Part.Of] and of DecodePayload. Any other type than [schema.Batch] is decoded whole, and has no rows.
+func DecodePart[B any](data []byte, size int, p *Part) (b B, rows schema.Rows, err error) {
+	batch, ok := any(&b).(*schema.Batch)
+	switch {
+	case !ok:
+		b, err = DecodePayload[B](data)
+	case len(data) == size:
+		if *batch, err = DecodeBatch(data); err == nil {
+			*batch, rows, err = p.Cut(*batch)
+		}
+	default:
+		*batch, rows, err = p.decode(data, size)
+	}
+	if err != nil {
+		return *new(B), schema.Rows{}, err
+	}
+	return b, rows, nil
+}
+
+func (p *Part) decode(data []byte, size int) (schema.Batch, schema.Rows, error) {
+	b, header, err := readHeader(data[:min(len(data), DigestBlock)], size)
+	if err != nil {
+		return nil, schema.Rows{}, err
+	}
+	rows, err := p.Of(b)
+	if err != nil {
+		return nil, schema.Rows{}, err
+	}
+	extents := p.extents(b, header, size, rows)
+	if want := extents.Size(); len(data) != want {
+		return nil, schema.Rows{}, fmt.Errorf("%w: %d bytes of a part that has %d", msgp.ErrMalformed, len(data), want)
+	}
+	for t, at := range layout(b, header) {
+		need := p.within(t, at, rows)
+		if need.From == need.To {
+			p.view(t, nil, rows)
+			continue
+		}
+		for need.To > extents[0].To {
+			data = data[extents[0].To-extents[0].From:]
+			extents = extents[1:]
+		}
+		from, to := need.From-extents[0].From, need.To-extents[0].From
+		p.view(t, data[from:to:to], rows)
+	}
+	if err := b.Validate(); err != nil {
+		return nil, schema.Rows{}, fmt.Errorf("%w: %w", msgp.ErrMalformed, err)
+	}
+	return b, rows, nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 
@@ -157,4 +158,186 @@ func TestPartCheck(t *testing.T) {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
+}
+
+// fetched is what a worker sends of a payload for a part: the bytes of its extents, or all of it.
+func fetched(p *Part, payload []byte) (data []byte, inPart bool) {
+	extents, ok := p.Extents(payload, len(payload))
+	if !ok {
+		return payload, false
+	}
+	for _, e := range extents {
+		data = append(data, payload[e.From:e.To]...)
+	}
+	return data, true
+}
+
+// TestDecodePartAgainstCut compares parts that are decoded from extents with those cut from the whole batch, and the
+// extents with the blocks that a byte by byte look finds.
+func TestDecodePartAgainstCut(t *testing.T) {
+	t.Parallel()
+	inParts := 0
+	rapid.Check(t, func(t *rapid.T) {
+		b, whole := drawRows(t)
+		payload := schema.AlignedBuffer(EncodedSize(b))
+		if _, err := AppendBatch(payload[:0], b); err != nil {
+			t.Fatal(err)
+		}
+		blocks := Pieces{payload}.Blocks(nil)
+		if blocks.Sum() != Sum(payload) || len(blocks) != BlocksSize(len(payload)) && len(payload) > 0 {
+			t.Fatalf("%d bytes: %d bytes of hashes", len(payload), len(blocks))
+		}
+		count := rapid.IntRange(1, 9).Draw(t, "parts")
+		var parts []schema.Batch
+		var rows []schema.Rows
+		for i := range count {
+			p := &Part{Index: i, Count: count, Whole: whole}
+			data, inPart := fetched(p, payload)
+			if inPart {
+				inParts++
+				needs := make(map[int]bool) // blocks
+				needs[0] = true
+				want, r, err := p.Cut(must(DecodeBatch(payload)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for k := range want {
+					if n := len(want[k].Tensor.Data); n > 0 {
+						at := offsetIn(payload, want[k].Tensor.Data)
+						for block := at / DigestBlock; block <= (at+n-1)/DigestBlock; block++ {
+							needs[block] = true
+						}
+					}
+				}
+				extents, _ := p.Extents(payload[:DigestBlock], len(payload))
+				got := 0
+				for k, e := range extents {
+					if e.From%DigestBlock != 0 || e.To%DigestBlock != 0 && e.To != len(payload) || k > 0 && e.From <= extents[k-1].To {
+						t.Fatalf("extents %+v of %d bytes", extents, len(payload))
+					}
+					for at := e.From; at < e.To; at += DigestBlock {
+						if got++; !needs[at/DigestBlock] {
+							t.Fatalf("block %d is not needed for rows %+v: %+v", at/DigestBlock, r, extents)
+						}
+					}
+					if !blocks.Match(e.From, payload[e.From:e.To]) {
+						t.Fatalf("%+v is not as its hashes say", e)
+					}
+				}
+				if got != len(needs) {
+					t.Fatalf("%d blocks, %d are needed: %+v", got, len(needs), extents)
+				}
+			}
+			part, r, err := DecodePart[schema.Batch](data, len(payload), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parts, rows = append(parts, part), append(rows, r)
+			if inPart {
+				if _, _, err := DecodePart[schema.Batch](data[:len(data)-1], len(payload), p); !errors.Is(err, schema.ErrMalformed) {
+					t.Fatalf("a byte less: %v", err)
+				}
+			}
+		}
+		sameParts(t, b, whole, parts, rows)
+	})
+	if inParts == 0 {
+		t.Error("no payload was large enough to be sent in parts")
+	}
+}
+
+func must(b schema.Batch, err error) schema.Batch {
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// offsetIn returns where view, of the memory of payload, begins.
+func offsetIn(payload, view []byte) int {
+	return int(uintptr(unsafe.Pointer(unsafe.SliceData(view))) - uintptr(unsafe.Pointer(unsafe.SliceData(payload))))
+}
+
+// A changed byte shows in the hash of its block, and in no other.
+func TestBlocksMatch(t *testing.T) {
+	t.Parallel()
+	payload := make([]byte, 3*DigestBlock+1000)
+	blocks := Pieces{payload}.Blocks(make(Blocks, 7))
+	for k := range 4 {
+		payload[k*DigestBlock+999] ^= 1
+		for j := range 4 {
+			at := j * DigestBlock
+			if got := blocks.Match(at, payload[at:min(at+DigestBlock, len(payload))]); got != (j != k) {
+				t.Errorf("byte of block %d changed: block %d is right: %v", k, j, got)
+			}
+		}
+		payload[k*DigestBlock+999] ^= 1
+	}
+	if !blocks.Match(DigestBlock, payload[DigestBlock:]) || blocks.Match(DigestBlock, append(payload, 1)[DigestBlock:]) ||
+		blocks.Match(4*DigestBlock, []byte{1}) || blocks.Match(0, payload[:DigestBlock-1]) {
+		t.Error("bytes that the payload has not are right, or such as it has wrong")
+	}
+	blocks[20] ^= 1
+	if blocks.Sum() == Sum(payload) {
+		t.Error("another list of hashes has the same digest")
+	}
+}
+
+// What has to be had whole.
+func TestExtentsOfWhat(t *testing.T) {
+	t.Parallel()
+	p := &Part{Index: 3, Count: 4}
+	rows := func(n, size int) schema.Tensor {
+		return schema.Tensor{DType: schema.Uint8, Shape: []int{n, size}, Data: make([]byte, n*size)}
+	}
+	many := make(schema.Batch, schema.MaxTensors)
+	for i := range many {
+		many[i] = named(fmt.Sprintf("%0255d", i), rows(8, 10000))
+	}
+	for name, payload := range map[string][]byte{
+		"not a batch": bytes.Repeat([]byte{7}, 1<<20), "no rows": mustAppend(t, schema.Batch{named("x", mustTensor(t, make([]uint8, 1<<20), 1, 1<<20)), named("y", rows(8, 1))}),
+		"small": mustAppend(t, schema.Batch{named("x", rows(8, 8000))}), "long header": mustAppend(t, many), "nothing": {},
+		"nothing saved": mustAppend(t, schema.Batch{named("x", rows(8, 9000))}),
+	} {
+		if extents, ok := p.Extents(payload, len(payload)); ok {
+			t.Errorf("%s: %+v", name, extents)
+		}
+	}
+	// 20 MB, of which the header, a quarter of the rows and the edges are to be had.
+	payload := mustAppend(t, schema.Batch{named("x", rows(64, 300_000)), named("y", rows(64, 100)), named("z", rows(64, 10_000))})
+	for i := range 4 {
+		p := &Part{Index: i, Count: 4}
+		if data, ok := fetched(p, payload); !ok || float64(len(data)+BlocksSize(len(payload))) > 0.27*float64(len(payload)) {
+			t.Errorf("part %d: %d of %d bytes", i, len(data), len(payload))
+		}
+	}
+}
+
+// Invariants: an error, or tensors that hold together, with rows within the batch; errors are ErrMalformed or of the cut.
+func FuzzDecodePart(f *testing.F) {
+	rows := make([]byte, 16*9001)
+	payload, err := AppendBatch(nil, schema.Batch{named("x", schema.Tensor{DType: schema.Uint8, Shape: []int{16, 9001}, Data: rows})})
+	if err != nil {
+		f.Fatal(err)
+	}
+	p := &Part{Index: 3, Count: 4}
+	data, _ := fetched(p, payload)
+	f.Add(data[:100], len(data), len(payload), 3, 4, "")
+	f.Add(payload[:100], len(payload), len(payload), 0, 4, "x")
+	f.Fuzz(func(t *testing.T, head []byte, length, size, index, count int, whole string) {
+		p := &Part{Index: index, Count: count, Whole: []string{whole}}
+		if length < 0 || length > 1<<20 || size < length || len(head) > length || p.Check() != nil {
+			t.Skip("no part of a payload")
+		}
+		data := append(slices.Clone(head), make([]byte, length-len(head))...)
+		b, r, err := DecodePart[schema.Batch](data, size, p)
+		switch {
+		case err == nil:
+			if b.Validate() != nil || r.From < 0 || r.To < r.From || r.Of < r.To {
+				t.Fatalf("%v, rows %+v", b.Validate(), r)
+			}
+		case !errors.Is(err, schema.ErrMalformed) && !errors.Is(err, schema.ErrNotRows):
+			t.Fatal(err)
+		}
+	})
 }
