@@ -35,6 +35,9 @@ type keeper struct {
 	alien   bool // what listens is no worker
 	small   bool // payloads are small enough to be asked for together
 	gaps    bool // every fifth payload is in the store instead, or is another than announced
+
+	content func(uint64) []byte                        // of payloads; big or small by default
+	answer  func(f *wire.Fetch, payload []byte) []byte // to a fetch of what is there; nil to close the connection
 }
 
 func newKeeper(t *testing.T, o *owner) *keeper {
@@ -75,13 +78,16 @@ func (k *keeper) serve(conn net.Conn) {
 		k.served++
 		k.mu.Unlock()
 		answer := append(wire.AppendAnswer(nil, has(ok), len(payload)), payload...)
+		if ok && k.answer != nil {
+			answer = k.answer(fetch, payload)
+		}
 		if alien {
 			answer = []byte("HTTP/1.1 400 Bad Request\r\n\r\n")
 		}
 		if stall > 0 {
 			answer = answer[:stall]
 		}
-		if _, err := conn.Write(answer); err != nil {
+		if _, err := conn.Write(answer); err != nil || answer == nil {
 			return
 		}
 	}
@@ -107,6 +113,9 @@ func (k *keeper) make(o *owner, seq uint64) (*wire.Result, []byte) {
 	content := big
 	if k.small {
 		content = small
+	}
+	if k.content != nil {
+		content = k.content
 	}
 	res, payload := result(seq, n, content(n))
 	res.Direct = &wire.Direct{Address: k.l.Addr().String()}

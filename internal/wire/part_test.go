@@ -31,7 +31,7 @@ func drawRows(t *rapid.T) (b schema.Batch, whole []string) {
 		}
 		data := make([]byte, schema.Tensor{Shape: shape}.Len()*dtype.Size())
 		for k := range data {
-			data[k] = byte(i + k + k>>8)
+			data[k] = byte(i + k + k>>8 + k>>16)
 		}
 		b = append(b, named(name, schema.Tensor{DType: dtype, Shape: shape, Data: data}))
 	}
