@@ -446,3 +446,28 @@ func TestAvoidance(t *testing.T) {
 		}
 	}
 }
+
+// TestLostPayloadIsAnother has a payload that was lost come back as another: some rank may have had rows of the first.
+func TestLostPayloadIsAnother(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	_ = k.l.Close()
+	b, _ := setup(t, o, nil)
+	if err := b.Start(deadline(t), schema.State{}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "payloads are lost", func() bool {
+		b.r.line.mu.Lock()
+		defer b.r.line.mu.Unlock()
+		return b.r.line.tally.lost > 0
+	})
+	o.locked(func() {
+		o.make = func(o *owner, seq uint64) (*wire.Result, []byte) { return result(seq, o.base+seq-1, []byte("another")) }
+		o.remake = true
+	})
+	if step, err := b.Take(deadline(t), schema.State{}); !errors.Is(err, ErrNondeterministic) {
+		t.Errorf("%.20q, %v", step.Batch, err)
+	}
+	o.locked(func() { o.remake = false })
+}
