@@ -99,6 +99,9 @@ func (c *Coordinator) planSeat(req *wire.SeatRequest) (plan, *schema.Fault) {
 	if fault == nil {
 		fault = proven(req.Reader, req.Secret)
 	}
+	if err := req.Check(req.Size); fault == nil && err != nil {
+		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
+	}
 	return planned, fault
 }
 
@@ -106,6 +109,12 @@ func (c *Coordinator) planStop(req *wire.StopRequest) (plan, *schema.Fault) {
 	planned, fault := planChange(opStop, req.Batcher, req.Reader, req.Request)
 	if fault == nil {
 		fault = proven(req.Reader, req.Secret)
+	}
+	if err := req.CheckPlace(); fault == nil && err != nil {
+		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
+	}
+	if last := req.Last; fault == nil && last != nil && (last.Reader != req.Reader || last.Rank != req.Rank) {
+		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: "the last credit is another reader's"}
 	}
 	return planned, fault
 }

@@ -24,7 +24,7 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		s.Timing = *o.reader.last.Timing
 	}
 	if rec.Phase == schema.PhaseRunning && o.reader.live(now, o.cfg.ReaderLease) {
-		s.Desired = o.reader.need.workers(s.Workers, s.Slots, inFlight(rec.Settings, o.reader.batchBytes()))
+		s.Desired = o.ranks.workers(s.Workers, s.Slots, inFlight(rec.Settings, o.reader.batchBytes()))
 	}
 	if g := o.feeder.gen; g != nil {
 		s.Taken, s.Fed, s.Window = g.Taken(), g.Fed(), g.Limit()
@@ -55,7 +55,12 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 }
 
 // Late is for how long the trainer has said that it waits.
-func (o *Owner) Late(now time.Time) time.Duration { return o.reader.late(now, o.cfg.ReaderLease) }
+func (o *Owner) Late(now time.Time) time.Duration {
+	if !o.reader.live(now, o.cfg.ReaderLease) {
+		return 0
+	}
+	return o.ranks.late(now)
+}
 
 // Counters returns the owner's counts.
 func (o *Owner) Counters() Counters { return *o.count }
