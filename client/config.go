@@ -89,6 +89,7 @@ type Config struct {
 	Trace func(context.Context) string
 
 	params json.RawMessage
+	part   wire.Part // of each batch, that this process wants
 }
 
 const defaultWindowBytes = 1 << 30

@@ -68,6 +68,12 @@ var (
 	// ErrDecode is returned by Take when a batch does not decode into the batch type of this Batcher.
 	ErrDecode = errors.New("batch does not decode")
 
+	// ErrNotRows is returned by every rank's Take for a batch that has no rows to be shared; it names the tensor.
+	ErrNotRows = schema.ErrNotRows
+
+	// ErrUneven is returned by every rank's Take, with World.Even, for a batch whose rows do not divide by World.Parts.
+	ErrUneven = schema.ErrUneven
+
 	// ErrBadRequest is returned when a coordinator does not understand a request: versions differ.
 	ErrBadRequest = errors.New("bad request")
 
@@ -223,6 +229,9 @@ func (c *Config) jobError(f *schema.Fault) *JobError {
 }
 
 func (c *Config) decodeError(seq uint64, err error) error {
+	if errors.Is(err, ErrNotRows) || errors.Is(err, ErrUneven) { // it decodes
+		return fmt.Errorf("batcher %s: batch %d: %w", c.Name, seq, err)
+	}
 	return fmt.Errorf("batcher %s: batch %d: %w: %w", c.Name, seq, ErrDecode, err)
 }
 

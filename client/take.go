@@ -29,8 +29,9 @@ type call struct {
 }
 
 // take is Batcher.Take on bytes: it moves to where the state is, waits for the head of the line there, and delivers it.
-// decode is called once for a batch that is to be returned; it goes by itself, and so does not escape to the heap.
-func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byte) error) (taken, error) {
+// decode is called once for a batch that is to be returned, with what is here of its payload of size bytes; it goes by
+// itself, and so does not escape to the heap.
+func (r *reader) take(ctx context.Context, asked schema.State, decode func(payload []byte, size int) error) (taken, error) {
 	c := call{time.Now(), asked}
 	trace := r.cfg.traceOf(ctx)
 	if err := r.turn.get(ctx, r.handle); err != nil {
@@ -81,7 +82,7 @@ func (r *reader) move(ctx context.Context, asked schema.State) error {
 }
 
 // next waits for the head of the line and delivers it.
-func (r *reader) next(ctx context.Context, c call, decode func([]byte) error) (taken, error) {
+func (r *reader) next(ctx context.Context, c call, decode func(payload []byte, size int) error) (taken, error) {
 	p := newPatience(c.began)
 	defer p.stop()
 	defer r.line.note("", false)
@@ -155,9 +156,9 @@ func (r *reader) pursue(p *patience, s *sight, now time.Time) {
 }
 
 // deliver hands the head out. Only when it decodes is it taken.
-func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func([]byte) error) (taken, error) {
+func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(payload []byte, size int) error) (taken, error) {
 	res, got := entry.Result, &entry.Value
-	if err := decode(got.payload.bytes); err != nil {
+	if err := decode(got.payload.bytes, int(res.Size)); err != nil {
 		return taken{}, r.cfg.decodeError(res.Seq, err)
 	}
 	now := time.Now()

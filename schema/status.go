@@ -104,6 +104,7 @@ type Running struct {
 type Step[B any] struct {
 	Seq        uint64 // from 1 within a generation; not a checkpoint
 	Batch      B
+	Rows       Rows   // of the whole batch, that are in Batch; zero for a type without rows
 	Prev       State  // the state that was asked for
 	Next       State  // the state after this batch: save this with a checkpoint
 	Timing     Timing // where the time went

@@ -276,10 +276,12 @@ type Overview struct {
 type Lane struct {
 	Batcher string `json:"batcher"`
 	Gen     string `json:"gen"`
-	Kind    string `json:"kind"`            // kind token
-	Floor   uint64 `json:"floor,omitempty"` // results up to here are of no use to anybody
-	Workers int    `json:"workers"`         // live ones that serve the kind; a job's error is confirmed by a second one
-	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
+	Kind    string `json:"kind"`              // kind token
+	Floor   uint64 `json:"floor,omitempty"`   // results up to here are of no use to anybody
+	Readers int    `json:"readers,omitempty"` // how many fetch each payload that a worker keeps; 0 and 1: one
+	Taken   uint64 `json:"taken,omitempty"`   // all of them are past the results up to here, and may go back to them
+	Workers int    `json:"workers"`           // live ones that serve the kind; a job's error is confirmed by a second one
+	Over    bool   `json:"over,omitempty"`    // nothing of the generation is wanted any more
 }
 
 // Report is a worker's word to the owner: that its result contradicts the stored one, or what else is at fault, or that
