@@ -38,16 +38,17 @@ type seats struct {
 type sitting struct {
 	mode     wire.Mode
 	state    schema.State
-	takeOver bool // with ModeOpen
+	takeOver bool   // with ModeOpen
+	ended    string // likewise: wire.SeatRequest.Ended
 	open     bool // the data set is open: an answer that takes long does not come
 	repair   bool // give up when the head of the line arrives meanwhile
 }
 
 const seatMoves = "the seat keeps moving"
 
-// hold opens the batcher without starting it.
-func (s *seats) hold(ctx context.Context) error {
-	reply, err := s.request(ctx, &sitting{mode: wire.ModeOpen, takeOver: s.cfg.TakeOver})
+// hold opens the batcher without starting it. ended is the secret of a reader whose process has ended, if one is known.
+func (s *seats) hold(ctx context.Context, ended string) error {
+	reply, err := s.request(ctx, &sitting{mode: wire.ModeOpen, takeOver: s.cfg.TakeOver, ended: ended})
 	if err != nil {
 		return err
 	}
@@ -168,7 +169,7 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		op: "seat", limit: requestTimeout, run: s.run.context(), moot: s.mootIf(want.repair),
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, Secret: s.secret,
-			TakeOver: want.takeOver,
+			TakeOver: want.takeOver, Ended: want.ended,
 			Spec:     s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},
