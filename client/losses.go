@@ -17,7 +17,10 @@ type loss struct {
 func (l losses) add(res *wire.Result) { l[res.Seq] = loss{res.Attempt, res.Digest} }
 
 // has reports whether this very attempt is lost.
-func (l losses) has(res *wire.Result) bool { return l[res.Seq].attempt == res.Attempt }
+func (l losses) has(res *wire.Result) bool {
+	lost, ok := l[res.Seq]
+	return ok && lost.attempt == res.Attempt
+}
 
 // contradict reports whether a result is another than the one that was lost at its place. Another rank may have had rows
 // of that one.

@@ -48,6 +48,7 @@ func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind) *lane {
 		store: topology.ResultsStream(rec.Batcher, rec.Gen), spec: rec.SpecDigest(),
 		data: opened{kind: k, params: rec.Spec.Params, origin: rec.Origin},
 	}
+	l.readers.Store(int64(rec.Size))
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	return l
 }

@@ -22,6 +22,16 @@ func (c cursors) counts(k cursor) bool {
 	return true
 }
 
+// present is how many ranks count.
+func (c cursors) present() (n int) {
+	for _, k := range c {
+		if c.counts(k) {
+			n++
+		}
+	}
+	return n
+}
+
 // slowest is the rank that has come least far, the first of them.
 func (c cursors) slowest() int {
 	slowest := -1

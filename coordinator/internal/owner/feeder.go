@@ -79,11 +79,14 @@ func (f *feeder) discard(l lane) {
 
 // announce tells workers that there are jobs to pull.
 func (f *feeder) announce() {
-	if f.gen != nil {
-		f.out.emit(Announce{wire.Lane{
-			Batcher: f.ledger.rec.Batcher, Gen: f.gen.gen, Kind: f.ledger.kindToken(), Floor: f.ledger.rec.Floor,
-		}})
+	if f.gen == nil {
+		return
 	}
+	l := wire.Lane{Batcher: f.ledger.rec.Batcher, Gen: f.gen.gen, Kind: f.ledger.kindToken(), Floor: f.ledger.rec.Floor}
+	if f.ledger.rec.Size > 0 { // a reader of its own has what it fetched
+		l.Readers, l.Taken = f.ranks.present(), f.gen.Taken()
+	}
+	f.out.emit(Announce{l})
 }
 
 // resize sets the window to what workers and batch size allow.
