@@ -35,7 +35,7 @@ type reader struct {
 }
 
 func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*reader, error) {
-	c, err := cfg.resolve()
+	c, err := cfg.resolve(align)
 	if err != nil {
 		return nil, err
 	}
