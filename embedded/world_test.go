@@ -203,7 +203,8 @@ func TestP8Together(t *testing.T) {
 
 func startRows(t *testing.T) *embedded.Service {
 	t.Helper()
-	svc, err := embedded.Start(t.Context(), embedded.Config{Logger: slog.New(slog.DiscardHandler)}, rowsDefinition())
+	// Its handles are closed after the end of the test's context.
+	svc, err := embedded.Start(context.Background(), embedded.Config{Logger: slog.New(slog.DiscardHandler)}, rowsDefinition())
 	if err != nil {
 		t.Fatal(err)
 	}
