@@ -120,9 +120,10 @@ func (c Config) resolve(batches bool) (*Config, error) {
 	if err := c.World.validate(batches); err != nil {
 		return &c, fmt.Errorf("%w: %w", ErrBadConfig, err)
 	}
-	var err error
-	c.part, err = c.World.part()
-	return &c, err
+	if c.World != nil {
+		c.part, _ = c.World.part() // it is valid
+	}
+	return &c, nil
 }
 
 func (c *Config) validate() error {

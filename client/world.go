@@ -77,9 +77,6 @@ func (w *World) patience() time.Duration {
 
 // part is which rows the rank gets.
 func (w *World) part() (wire.Part, error) {
-	if w == nil {
-		return wire.Part{}, nil
-	}
 	p := wire.Part{Index: w.Part, Count: w.Parts, Whole: w.Whole, Even: w.Even}
 	if w.Parts == 0 && w.Part == 0 {
 		p.Index, p.Count = w.Rank, w.Size
