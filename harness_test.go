@@ -24,11 +24,27 @@ func TestMain(m *testing.M) {
 		"server":      proctest.ServerRole,
 		"coordinator": proctest.CoordinatorRole(numbersDefinition()),
 		"worker":      proctest.WorkerRole(numbersDefinition()),
+		"trainer":     trainer,
 
 		"coordinator-v2": proctest.CoordinatorRole(numbersDefinition().WithVersion(2)),
 		"worker-v2":      proctest.WorkerRole(numbersDefinition().WithVersion(2)),
 	})
 	os.Exit(m.Run())
+}
+
+// trainer holds a batcher until it is killed, and takes nothing.
+func trainer(ctx context.Context, log *slog.Logger) error {
+	nc, err := client.Connect(os.Getenv(proctest.URLEnv))
+	if err != nil {
+		return err
+	}
+	b, err := client.Open[schema.Batch](ctx, nc, client.Config{Name: "train", Dataset: "numbers", Params: testset.Params{}})
+	if err != nil {
+		return err
+	}
+	log.Info("holds the batcher")
+	<-ctx.Done()
+	return b.Close()
 }
 
 // numbersDefinition is the data set of these tests.

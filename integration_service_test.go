@@ -1,7 +1,9 @@
 package jetbatch_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +102,48 @@ func TestP5TakeOver(t *testing.T) {
 		return errors.Is(err, client.ErrSuperseded)
 	})
 	o2.take(second, 20)
+}
+
+// P5: a trainer that was killed is not waited for by the one that follows it on the same machine.
+func TestP5KilledTrainer(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1)
+	first := c.start("trainer")
+	eventually(t, "the first holds the batcher", func() bool { return strings.Contains(first.Log(), "holds the batcher") })
+	if _, err := c.tryOpen("train", testset.Params{}); !errors.Is(err, client.ErrInUse) {
+		t.Fatalf("Open while it lives: %v, want ErrInUse", err)
+	}
+	first.Kill()
+	b := c.open("train", testset.Params{})
+	newOracle(t, testset.Params{}, schema.State{}).take(b, 20)
+}
+
+// P5: a coordinator that is frozen and owns nothing is in nobody's way.
+func TestP5FrozenCoordinator(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1)
+	b := c.open("train", testset.Params{})
+	o := newOracle(t, testset.Params{}, schema.State{})
+	o.take(b, 20)
+	second := c.start("coordinator")
+	eventually(t, "the second answers", func() bool { return strings.Contains(second.Log(), "coordinator runs") })
+	second.Pause()
+	for i := range 8 { // some of these would be sent to it alone
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // it would be waited for for 5 s
+		other, err := client.Open[schema.Batch](ctx, c.connect(), client.Config{
+			Name: fmt.Sprintf("other-%d", i), Dataset: "numbers", Params: testset.Params{},
+		})
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.take(b, 20)
+	second.Resume()
+	o.take(b, 20)
 }
 
 // P5: a worker, and then a coordinator, that was paused past every lease does no harm when it wakes.

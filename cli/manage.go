@@ -151,7 +151,10 @@ func asker() string {
 	return strings.ToValidUTF8(text[:min(len(text), wire.MaxBy)], "")
 }
 
-const manageSubject = wire.CoordinatorPrefix + ".manage"
+const (
+	manageOp      = "manage"
+	manageSubject = wire.CoordinatorPrefix + "." + manageOp
+)
 
 // manage asks the coordinators until one has carried the request out or refuses.
 func (c *manageFlags) manage(ctx context.Context, a *app, req wire.ManageRequest) (reply wire.ManageReply, err error) {
@@ -198,7 +201,7 @@ func (c *manageFlags) manage(ctx context.Context, a *app, req wire.ManageRequest
 
 // askOnce asks any coordinator.
 func askOnce(ctx context.Context, nc *nats.Conn, data []byte) (reply wire.ManageReply, err error) {
-	m, err := nc.RequestWithContext(ctx, manageSubject, data)
+	m, err := topology.Ask(ctx, nc, manageOp, data)
 	if err != nil {
 		if denied := topology.Denied(nc, topology.Needs{Publish: []string{manageSubject}}); denied != nil {
 			return reply, fmt.Errorf("%w: %w", errUnhealthy, denied)

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -80,7 +81,7 @@ func (a *asker) ask(ctx context.Context, q question) error {
 	heard, last := false, ""
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		noticed := a.notices.wait() // only what the owner says from now on is news
-		msg, err := a.once(either, subject, body, &q)
+		msg, err := a.once(either, body, &q)
 		what := "no coordinator answers"
 		switch {
 		case errors.Is(err, errNotNeeded):
@@ -129,11 +130,11 @@ func (a *asker) ask(ctx context.Context, q question) error {
 }
 
 // once asks once. It also ends when the answer is needed no more.
-func (a *asker) once(ctx context.Context, subject string, body []byte, q *question) (*nats.Msg, error) {
+func (a *asker) once(ctx context.Context, body []byte, q *question) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.limit)
 	defer cancel()
 	if q.moot == nil {
-		return a.nc.RequestWithContext(ctx, subject, body)
+		return topology.Ask(ctx, a.nc, q.op, body)
 	}
 	var moot bool
 	var watch sync.WaitGroup
@@ -151,7 +152,7 @@ func (a *asker) once(ctx context.Context, subject string, body []byte, q *questi
 			}
 		}
 	})
-	msg, err := a.nc.RequestWithContext(ctx, subject, body)
+	msg, err := topology.Ask(ctx, a.nc, q.op, body)
 	cancel()
 	watch.Wait()
 	if err != nil && moot {

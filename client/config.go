@@ -45,6 +45,10 @@ type Config struct {
 	// trainer; the next batch is fetched at any size. Defaults to 1 GiB.
 	WindowBytes int64
 
+	// World is set when this process is one of several ranks that take each batch together. Defaults to nil: it takes
+	// whole batches, alone. In a world OnError is InOrder, so that all ranks meet an error at the same batch.
+	World *World
+
 	// OnError says when an error is reported. Defaults to FailFast.
 	OnError OnError
 
@@ -95,7 +99,7 @@ type Config struct {
 const defaultWindowBytes = 1 << 30
 
 // resolve returns the configuration with its defaults filled in, or ErrBadConfig.
-func (c Config) resolve() (*Config, error) {
+func (c Config) resolve(batches bool) (*Config, error) {
 	c.WindowBytes = cmp.Or(c.WindowBytes, defaultWindowBytes)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 10*time.Minute)
 	c.Logger = cmp.Or(c.Logger, slog.Default()).With("batcher", c.Name)
@@ -106,7 +110,19 @@ func (c Config) resolve() (*Config, error) {
 		}
 		c.params = raw
 	}
-	return &c, c.validate()
+	if c.World != nil {
+		c.OnError = InOrder
+		c.Logger = c.Logger.With("rank", c.World.Rank)
+	}
+	if err := c.validate(); err != nil {
+		return &c, err
+	}
+	if err := c.World.validate(batches); err != nil {
+		return &c, fmt.Errorf("%w: %w", ErrBadConfig, err)
+	}
+	var err error
+	c.part, err = c.World.part()
+	return &c, err
 }
 
 func (c *Config) validate() error {
@@ -157,5 +173,6 @@ func (c *Config) spec() wire.Spec {
 }
 
 func (c *Config) settings() wire.Settings {
-	return wire.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout}
+	return wire.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout,
+		Patience: c.World.patience()}
 }

@@ -30,11 +30,12 @@ type reader struct {
 	seats   *seats
 	intake  *intake
 	record  *record
+	lock    *lock
 	meters  *meters // nil without Config.Registerer
 }
 
 func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*reader, error) {
-	c, err := cfg.resolve()
+	c, err := cfg.resolve(align)
 	if err != nil {
 		return nil, err
 	}
@@ -47,11 +48,13 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
 	}
 	r := newReader(c, both, js, align)
-	if err := r.seats.hold(ctx); err != nil {
+	if err := r.seats.hold(ctx, r.lock.ended()); err != nil {
 		r.cancel(err)
 		both.data.Close()
+		r.lock.abandon()
 		return nil, err
 	}
+	r.lock.sign(r.line.secret)
 	if err := r.register(); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
@@ -83,6 +86,7 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 		cfg: c, id: id, secret: secret, handle: r.handle, ask: r.ask, run: r.run, line: r.line, credits: r.credits, intake: r.intake,
 	}
 	r.record = &record{cfg: c, nc: nc, js: js, run: r.run}
+	r.lock = newLock(c, nc)
 	return r
 }
 
@@ -123,7 +127,7 @@ func (r *reader) start(ctx context.Context, state schema.State) error {
 		r.cfg.Logger.Warn("Start on a running batcher changes nothing; Take from the state that is wanted")
 		return nil
 	case errors.Is(had, ErrSuperseded): // and stays so until the batcher is ours once more
-		if err := r.seats.hold(ctx); err != nil {
+		if err := r.seats.hold(ctx, ""); err != nil {
 			return err
 		}
 	case had != nil:

@@ -53,6 +53,7 @@ func (r *reader) close() error {
 	r.tasks.Wait()
 	r.intake.fetcher.conns.close()
 	if superseded {
+		r.lock.remove()
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
@@ -60,8 +61,10 @@ func (r *reader) close() error {
 	q := r.ending(true, func(*wire.StopReply) {})
 	q.run, q.limit, q.deaf = ctx, leaveDeaf, leaveDeaf
 	if err := r.ask.ask(ctx, q); err != nil && !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrStopped) {
+		r.lock.abandon() // it says that the seat is free
 		return fmt.Errorf("leave: %w", err)
 	}
+	r.lock.remove()
 	return nil
 }
 
@@ -71,7 +74,7 @@ func (r *reader) ending(leave bool, told func(*wire.StopReply)) question {
 	return question{
 		op: "stop", limit: requestTimeout, run: r.handle,
 		body: &wire.StopRequest{Batcher: r.cfg.Name, Request: r.ask.newID(), Reader: r.line.id,
-			Secret: r.line.secret, Leave: leave, Last: &last},
+			Secret: r.line.secret, Rank: r.cfg.World.place(), Leave: leave, Last: &last},
 		decode: func(subject string, data []byte) (*schema.Fault, error) {
 			var reply wire.StopReply
 			err := readAnswer(subject, data, &reply)

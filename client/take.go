@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -159,7 +160,7 @@ func (r *reader) pursue(p *patience, s *sight, now time.Time) {
 func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(payload []byte, size int) error) (taken, error) {
 	res, got := entry.Result, &entry.Value
 	if err := decode(got.payload.bytes, int(res.Size)); err != nil {
-		return taken{}, r.cfg.decodeError(res.Seq, err)
+		return taken{}, r.undecoded(res.Seq, err)
 	}
 	now := time.Now()
 	timing := timingOf(res, got, c.began, now)
@@ -175,6 +176,25 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(paylo
 	}
 	t.prev.Data, t.next.Data = prev, next
 	return t, nil
+}
+
+// undecoded is the error of a batch that does not decode. In a world it ends the run, since the other ranks would wait for
+// this one: at the same batch where it is the batch's, at once where it is this rank's alone.
+func (r *reader) undecoded(seq uint64, err error) error {
+	said := r.cfg.decodeError(seq, err)
+	if r.cfg.World == nil {
+		return said
+	}
+	fault := &schema.Fault{Code: schema.CodeRankLost, Message: said.Error()}
+	switch {
+	case errors.Is(err, ErrUneven):
+		fault.Code, fault.Seq = schema.CodeUneven, seq
+	case errors.Is(err, ErrNotRows):
+		fault.Code, fault.Seq = schema.CodeNotRows, seq
+	}
+	said = r.run.blame(said, fault)
+	r.credits.publish()
+	return said
 }
 
 // apart copies the data of two states into memory that neither the line nor the caller knows: what the caller changes

@@ -51,6 +51,9 @@ func (c Config) withDefaults() (Config, error) {
 	if err := wire.CheckName("coordinator", c.Name); err != nil {
 		return c, err
 	}
+	if c.Name == wire.EveryCoordinator {
+		return c, fmt.Errorf("coordinator config: the name %q means every coordinator: take another", c.Name)
+	}
 	if c.Lease < 0 || c.ReaderLease < 0 || c.Stall < 0 || c.Replicas < 0 {
 		return c, fmt.Errorf("coordinator config: a duration or number is negative: lease %v, reader lease %v, stall %v, replicas %d",
 			c.Lease, c.ReaderLease, c.Stall, c.Replicas)

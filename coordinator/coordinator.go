@@ -264,9 +264,11 @@ func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 	for subject, handle := range map[string]nats.MsgHandler{
 		wire.WorkerPrefix + ".*": c.fleet.hear,
 		c.inbox:                  c.fleet.hear,
-		wire.CoordinatorPrefix + "." + c.cfg.Name + ".*": c.handle,
-		wire.ReaderPrefix + ".*":                         c.deliverReader,
-		wire.ReportPrefix + ".*":                         c.deliver((*batcher).hearReport),
+		wire.ReaderPrefix + ".*": c.deliverReader,
+		wire.ReportPrefix + ".*": c.deliver((*batcher).hearReport),
+
+		coordinatorSubject(c.cfg.Name, "*"):            c.handle,
+		coordinatorSubject(wire.EveryCoordinator, "*"): c.handle,
 	} {
 		sub, err := c.nc.Subscribe(subject, handle)
 		if err != nil {
@@ -302,7 +304,7 @@ func (c *Coordinator) deliverReader(m *nats.Msg) {
 // loop runs until ctx ends, or until the server denies a subject that the coordinator needs. Work that waits for
 // JetStream has goroutines of its own.
 func (c *Coordinator) loop(ctx context.Context) error {
-	for _, f := range []func(context.Context){c.judges, c.reads, c.collects} {
+	for _, f := range []func(context.Context){c.judges, c.pings, c.reads, c.collects} {
 		c.running.Go(func() { f(ctx) })
 	}
 	tick := time.NewTicker(beat)

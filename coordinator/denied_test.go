@@ -39,8 +39,10 @@ func TestDenied(t *testing.T) {
 	}{
 		"streams":  {&server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.INFO.*"}}}, "$js.api.stream.info.kv_jetbatch"},
 		"lease":    {&server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$KV.jetbatch.coordinator.>"}}}, "$kv.jetbatch.coordinator.c1"},
-		"requests": {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"jetbatch.coordinator.*.*"}}}, "jetbatch.coordinator.c1.*"},
-		"inbox":    {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}}, ""},
+		"requests": {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"jetbatch.coordinator.c1.*"}}}, "jetbatch.coordinator.c1.*"},
+		"requests to all": {&server.Permissions{Subscribe: &server.SubjectPermission{
+			Deny: []string{"jetbatch.coordinator.all.*"}}}, "jetbatch.coordinator.all.*"},
+		"inbox": {&server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,9 +27,9 @@ const (
 	leaseAbsent // there was none at the last look
 )
 
-// leases judges other coordinators by this process's monotonic clock alone: one is dead when its lease is gone, or has
-// stood at the same revision for the whole lease time. While the bucket has no leader, leases can be neither renewed
-// nor read, so that time does not count.
+// leases judges other coordinators by this process's monotonic clock alone: one is dead when its lease is gone, has
+// stood at the same revision for the whole lease time, or when it lost its connection a while ago. While the bucket has
+// no leader, leases can be neither renewed nor read, so that time does not count.
 type leases struct {
 	lease time.Duration
 
@@ -36,7 +37,8 @@ type leases struct {
 	at     time.Time            // of the last look
 	listed time.Time            // when that look began: a lease that is older and not in it is gone
 	seen   map[string]*sighting // nil until the first look
-	looked chan struct{}        // closed by the next look
+	gone   map[string]bool      // have no connection, by the last pings
+	looked chan struct{}        // closed by the next look, and when another has gone
 }
 
 type sighting struct {
@@ -56,6 +58,8 @@ func (l *leases) state(id string) leaseState {
 		return leaseUnknown
 	case !ok:
 		return leaseAbsent
+	case l.gone[id]:
+		return leaseDead
 	case s.stood+min(time.Since(l.at), 2*beat) > l.lease*11/12: // or the look that comes a moment early waits for the next
 		return leaseDead
 	case s.moved:
@@ -64,9 +68,9 @@ func (l *leases) state(id string) leaseState {
 	return leaseUnknown
 }
 
-// gone reports whether an owner that a record named at a moment is dead now. An owner has its lease before its first
+// over reports whether an owner that a record named at a moment is dead now. An owner has its lease before its first
 // batcher, so one whose lease was not listed after that moment has given it up.
-func (l *leases) gone(id string, named time.Time) bool {
+func (l *leases) over(id string, named time.Time) bool {
 	switch l.state(id) {
 	case leaseDead:
 		return true
@@ -98,11 +102,39 @@ func (l *leases) observe(listed time.Time, ids []string, revisions map[string]ui
 		}
 	}
 	l.seen, l.at, l.listed = seen, now, listed
+	l.wakeLocked()
+}
+
+// disconnected takes the coordinators that count as dead since they have no connection, until the next call, and
+// returns those that did not before.
+func (l *leases) disconnected(gone map[string]bool) (news []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range gone {
+		if !l.gone[id] {
+			news = append(news, id)
+		}
+	}
+	l.gone = gone
+	if news != nil {
+		l.wakeLocked()
+	}
+	return news
+}
+
+func (l *leases) wakeLocked() {
 	close(l.looked)
 	l.looked = make(chan struct{})
 }
 
-// next returns a channel that the next look closes.
+// known lists the coordinators that have a lease, this one included.
+func (l *leases) known() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.seen))
+}
+
+// next returns a channel that is closed by the next look, and when another coordinator has gone.
 func (l *leases) next() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -243,7 +243,7 @@ func TestLeases(t *testing.T) {
 	if l.state("a") != leaseLive || l.state("b") != leaseLive {
 		t.Errorf("after an hour in which nobody could look: a %v, b %v", l.state("a"), l.state("b"))
 	}
-	if l.gone("c", now) || !l.gone("c", now.Add(-time.Nanosecond)) {
+	if l.over("c", now) || !l.over("c", now.Add(-time.Nanosecond)) {
 		t.Error("an owner without a lease is dead if its record is older than the list of leases")
 	}
 }

@@ -367,6 +367,29 @@ func TestTwoCoordinators(t *testing.T) {
 	third.stop(t)
 }
 
+// TestKilledCoordinatorIsMissed has leases that say nothing for an hour: the server knows sooner who is gone.
+func TestKilledCoordinatorIsMissed(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first", Lease: time.Hour}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	c.coordinate(coordinator.Config{Name: "second", Lease: time.Hour}, new(hooks))
+	pings, err := c.nc.SubscribeSync(wire.CoordinatorPrefix + ".first.ping")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the answer to the first has been heard when the second comes
+		if _, err := pings.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := pings.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	first.kill(t)
+	r.keepUp(2, "the second takes over", func(s schema.Status) bool { return s.Owner == "second" && s.Fed == 10 })
+}
+
 // TestDeposedOwner names another owner behind the back of one that is alive.
 func TestDeposedOwner(t *testing.T) {
 	c := setup(t)
@@ -378,6 +401,10 @@ func TestDeposedOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := kv.Put(t.Context(), topology.CoordinatorKey("ghost"), []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	// It is frozen, and not gone: it has a connection, and its lease stands still.
+	if _, err := c.nc.SubscribeSync(wire.CoordinatorPrefix + ".ghost.ping"); err != nil {
 		t.Fatal(err)
 	}
 	natstest.Eventually(t, "there is nothing left to save", func() bool { rec, _ := r.record(); return rec.Taken == 2 })

@@ -23,6 +23,7 @@ const (
 	opStatus   = "status"
 	opOverview = "overview"
 	opManage   = "manage"
+	opPing     = "ping" // of one coordinator by another
 )
 
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
@@ -77,6 +78,8 @@ func (c *Coordinator) handle(m *nats.Msg) {
 		})
 	case opManage:
 		answer(c, m, c.planManage, c.manage)
+	case opPing:
+		c.respond(m, struct{}{})
 	case opOverview:
 		plan := func(*struct{}) (plan, *schema.Fault) {
 			bounds := []bound{{opOverview, maxViews, "the overview"}}
@@ -221,6 +224,8 @@ func (c *Coordinator) finish(m *nats.Msg, reply any, err error) {
 	switch {
 	case err == nil:
 		c.respond(m, reply)
+	case errors.As(err, &forward) && strings.HasPrefix(m.Subject, coordinatorSubject(wire.EveryCoordinator, "")):
+		// The owner heard it, too.
 	case errors.As(err, &forward):
 		if strings.Count(m.Subject, ".") > 2 { // passed on once already
 			c.refuse(m, unavailable("the batcher is changing hands"))

@@ -153,6 +153,30 @@ func TestRepeatedRequests(t *testing.T) {
 	})
 }
 
+// A reader whose process has ended is not waited for. Who says so has its secret, which nobody else has.
+func TestReaderThatEnded(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{ReaderLease: time.Hour}, new(hooks))
+	r := c.reader("train")
+	r.run(1)
+	next := c.reader("train")
+	open := next.request(wire.ModeOpen, schema.State{})
+	for _, guess := range []string{r.id, next.secret, wire.NewSecret()} {
+		open.Ended = guess
+		expectFault(t, next.try(open).Fault, schema.CodeInUse)
+	}
+	open.Ended = r.secret
+	if got := next.try(open); got.Fault != nil || got.Gen != r.reply.Gen || got.Seat <= r.reply.Seat {
+		t.Fatalf("seat: %+v", got)
+	}
+	if got := next.must(wire.ModeSeek, at(1)); !got.Held {
+		t.Fatalf("the run goes on: %+v", got)
+	}
+	open = r.request(wire.ModeOpen, schema.State{})
+	open.Ended = r.secret
+	expectFault(t, r.try(open).Fault, schema.CodeInUse)
+}
+
 func TestOneReader(t *testing.T) {
 	c := setup(t)
 	c.coordinate(coordinator.Config{}, new(hooks))

@@ -98,7 +98,7 @@ func (c *Coordinator) scan(ctx context.Context) error {
 
 // lost reports whether an owner that a record named at a moment has no batchers any more.
 func (c *Coordinator) lost(owner string, named time.Time) bool {
-	return owner != c.cfg.Name && c.leases.gone(owner, named)
+	return owner != c.cfg.Name && c.leases.over(owner, named)
 }
 
 // look reads one record: its batcher is taken over when its owner is dead, and an actor whose record names another

@@ -12,7 +12,7 @@ type Fault struct {
 	Seq      uint64 `json:"seq,omitempty"`
 	Attempts int    `json:"attempts,omitempty"`
 
-	Rank *RankFault `json:"rank,omitempty"` // of a world, when one of its ranks is at fault
+	Rank *RankFault `json:"rank,omitempty" msgpack:"-"` // of a world, when one of its ranks is at fault; no result has one
 }
 
 // RankFault is what is known of a rank that the others of its world cannot wait for.

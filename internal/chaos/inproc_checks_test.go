@@ -280,11 +280,14 @@ func (c *checks) isForged(gen string, seq uint64) bool {
 	return c.forges[place{gen, seq}]
 }
 
-// breaches returns what was seen, and forgets it.
-func (c *checks) breaches() []string {
+// breaches returns what was seen as a violation, and forgets it; nil for nothing.
+func (c *checks) breaches() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	broken := c.broken
+	if len(c.broken) == 0 {
+		return nil
+	}
+	broken := &testset.Violation{Class: classInvariant, What: fmt.Sprintf("%q", c.broken)}
 	c.broken = nil
 	return broken
 }

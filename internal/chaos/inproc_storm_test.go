@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
@@ -36,6 +37,21 @@ const (
 
 // longest is how long a role may be held: past AckWait, the leases of coordinators and readers, and the pings of nats.go.
 const longest = 15 * time.Second
+
+// pass takes batches while faults go on.
+func (s *storm) pass(batches int) error {
+	ctx, end := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		s.rage(ctx)
+	}()
+	s.t.calm = false
+	err := s.t.run(batches)
+	end()
+	<-over
+	return err
+}
 
 // rage injects the faults of the plan. It ends when the last is over, or with ctx, and all of them with it.
 func (s *storm) rage(ctx context.Context) {
@@ -164,6 +180,39 @@ func (s *storm) delay() {
 	r.delay = time.Duration(1 + s.rng.Int64N(int64(5*time.Second)))
 	s.w.note("messages late: %v %v of %q, up to %v", r.class, r.dir, r.endpoint, r.delay)
 	s.apply(r, 6*time.Second)
+}
+
+// part takes batches while the owner is parted from the stores past its lease, and another coordinator stands by. The
+// owner lives and decides on with what it knew; all that it sends is under way for as long, and arrives after the other
+// took its batcher over and went on: as when the route between two servers of a cluster stalls, and neither end notices.
+// Nothing else is wrong meanwhile: most faults would hide what the write of an owner that was deposed does.
+func (w *world) part(t *trainer, r *rand.Rand, batches int) error {
+	const saved = 2 * time.Second // what is taken is in the record by then
+	for len(w.all("coordinator")) < 2 {
+		w.spawn("coordinator")
+	}
+	if err := t.run(batches / 3); err != nil { // so that the owner has something to write
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recovery)
+	defer cancel()
+	status, err := t.b.Status(ctx)
+	if err != nil {
+		return err
+	}
+	w.count("owner parted")
+	w.note("owner parted: %s", status.Owner)
+	until := time.Now().Add(coordinator.DefaultLease * time.Duration(6+r.IntN(5)) / 2)
+	for c := classWire + 1; c < classes; c++ {
+		w.enforce(&rule{endpoint: status.Owner, dir: up, class: c, until: until})
+	}
+	err = t.run(batches / 3)
+	time.Sleep(time.Until(until) - saved)
+	if err == nil {
+		err = t.run(batches / 3)
+	}
+	time.Sleep(time.Until(until) + saved)
+	return err
 }
 
 func (s *storm) rule() *rule {

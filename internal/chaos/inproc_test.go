@@ -302,19 +302,16 @@ func (w *world) schedule(t *trainer) error {
 		return err
 	}
 	defer t.close()
-	rng, ailing := w.plan.rand(1), w.plan.rand(7)
+	rng, ailing, parting := w.plan.rand(1), w.plan.rand(7), w.plan.rand(8)
+	parted := parting.IntN(2 * storms) // the storm of one fault: in half of the schedules there is none
 	for i := range storms {
-		t.calm = false
-		s := &storm{w: w, t: t, rng: rng, ailing: ailing}
-		ctx, end := context.WithCancel(context.Background())
-		over := make(chan struct{})
-		go func() {
-			defer close(over)
-			s.rage(ctx)
-		}()
-		err := t.run(w.plan.Batches * 9 / 10 / storms)
-		end()
-		<-over
+		s, batches := &storm{w: w, t: t, rng: rng, ailing: ailing}, w.plan.Batches*9/10/storms
+		var err error
+		if i == parted {
+			err = w.part(t, parting, batches)
+		} else {
+			err = s.pass(batches)
+		}
 		if err == nil {
 			s.heal()
 			t.calm = true
@@ -344,8 +341,8 @@ func (w *world) rest(t *trainer) error {
 			err = w.atRest(ctx, status)
 		}
 		cancel()
-		if broken := w.checks.breaches(); len(broken) > 0 {
-			return &testset.Violation{Class: classInvariant, What: fmt.Sprintf("%q", broken)}
+		if broken := w.checks.breaches(); broken != nil {
+			return broken
 		}
 		var never *testset.Violation
 		if err == nil || errors.As(err, &never) {
@@ -373,7 +370,7 @@ func (w *world) finish(t *trainer) error {
 		case err != nil:
 			return err
 		case len(left) == 0:
-			return nil
+			return w.checks.breaches()
 		case time.Now().After(deadline):
 			return &leak{left}
 		}

@@ -51,6 +51,7 @@ type rule struct {
 	lost     float64       // probability
 	refused  float64       // by the server, that is: the probability of an answer which says that there is no room
 	delay    time.Duration // the most; drawn for each message
+	until    time.Time     // before which nothing arrives; zero for any time
 }
 
 // role is a running coordinator or worker.
@@ -281,6 +282,7 @@ func (w *world) fate(e *endpoint, dir int, c class) (delay time.Duration, end en
 			w.faults["message refused"]++
 			return 0, refused
 		}
+		delay = max(delay, time.Until(r.until))
 		if r.delay > 0 {
 			w.faults["message delayed"]++
 			delay = max(delay, time.Duration(w.rng.Int64N(int64(r.delay))))

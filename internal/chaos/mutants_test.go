@@ -145,7 +145,7 @@ func TestMutants(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for o := range runSchedules(t.Context(), exe, 1, most, batches) {
+			for o := range runSchedules(t.Context(), exe, *firstFlag, most, batches) {
 				c.Schedules++
 				if o.Class != "" {
 					c.Class, c.Error = o.Class, o.Error

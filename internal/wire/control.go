@@ -160,7 +160,8 @@ type SeatRequest struct {
 	Size     int          `json:"size,omitempty"`
 	Repair   bool         `json:"repair,omitempty"` // of a rank: State is where it is, and it asks for no move
 	TakeOver bool         `json:"take_over,omitempty"`
-	Spec     Spec         `json:"spec"` // version 0
+	Ended    string       `json:"ended,omitempty"` // secret of a reader whose process has ended: its seat is free
+	Spec     Spec         `json:"spec"`            // version 0
 	Settings Settings     `json:"settings"`
 	State    schema.State `json:"state"`
 	Trace    string       `json:"trace,omitempty"` // W3C traceparent of the Take or Start that asks

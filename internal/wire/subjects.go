@@ -28,7 +28,7 @@ const (
 	ResultPrefix = "jetbatch.result"
 	LivePrefix   = "jetbatch.live"
 
-	CoordinatorPrefix = "jetbatch.coordinator"   // .<op> for any coordinator, .<id>.<op> for one
+	CoordinatorPrefix = "jetbatch.coordinator"   // .<op> for any coordinator, .<id>.<op> for one, .all.<op> for each
 	ReaderPrefix      = "jetbatch.reader"        // reader to owner: credits
 	NoticePrefix      = "jetbatch.notice"        // owner to reader: seat or phase changed
 	ReportPrefix      = "jetbatch.report"        // worker to owner: the store is full, gone, or has another result
@@ -38,6 +38,9 @@ const (
 	ClaimPrefix       = "jetbatch.worker-claim"  // worker to workers: this name is mine, unless another objects
 	UploadPrefix      = "jetbatch.upload"        // reader to one worker: store a payload that I cannot fetch
 )
+
+// EveryCoordinator is what all coordinators are called together.
+const EveryCoordinator = "all"
 
 // ErrBadName is returned for names that could not be a subject token or a part of a stream name.
 var ErrBadName = errors.New("bad name")

@@ -35,7 +35,8 @@ func (r *roster) member(req *wire.SeatRequest) *wire.Member {
 // admits returns why a process does not get the slot of its rank; nil when it does.
 func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 	m, k := r.member(req), &r.ranks.each[req.Rank.Rank]
-	if m.Reader == "" || m.Reader == req.Reader || m.Left || req.TakeOver || now.Sub(k.heard) >= r.cfg.ReaderLease {
+	ended := req.Ended != "" && wire.ReaderOf(req.Ended) == m.Reader
+	if m.Reader == "" || m.Reader == req.Reader || m.Left || ended || req.TakeOver || now.Sub(k.heard) >= r.cfg.ReaderLease {
 		return nil
 	}
 	return &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(

@@ -186,7 +186,8 @@ func (s *seats) sit(now time.Time, a *asking) {
 	spec := wire.Spec{Dataset: req.Spec.Dataset, Version: version, Params: req.Spec.Params}
 	a.differs = rec.Seat > 0 && a.key != s.ledger.key
 	holder := req.Holder(req.Reader)
-	if s.reader.live(now, s.cfg.ReaderLease) && rec.Reader != holder && rec.Phase != schema.PhaseClosed {
+	ended := req.Ended != "" && wire.ReaderOf(req.Ended) == rec.Reader
+	if s.reader.live(now, s.cfg.ReaderLease) && !ended && rec.Reader != holder && rec.Phase != schema.PhaseClosed {
 		switch {
 		case a.differs:
 			s.requests.refuse(anotherSpec(rec))

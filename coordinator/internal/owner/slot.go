@@ -93,5 +93,7 @@ func (s *seats) placed(now time.Time, a *asking) {
 	s.out.info("rank seated", "world", a.seat.World, "rank", rank, "gen", g.gen, "seq", a.position)
 	s.give(now, a, s.reply(a, a.position, true, a.warnings(s.feeder.ownData(now))...))
 	s.feeder.advance(now)
-	s.feeder.repair(now)
+	if a.seat.Repair { // of a doubt: the store may be lost
+		s.feeder.repair(now)
+	}
 }

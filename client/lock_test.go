@@ -1,0 +1,82 @@
+package client
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
+
+// The lock of a process that ended, however, is free and holds its secret; that of one that lives is not.
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	get := func() *lock {
+		t.Helper()
+		l, err := getLock(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	free := func(want string) *lock {
+		t.Helper()
+		l := get()
+		if l == nil {
+			t.Fatal("somebody has the lock")
+		}
+		if got := l.ended(); got != want {
+			t.Fatalf("found %q, want %q", got, want)
+		}
+		return l
+	}
+	first := free("")
+	if l := get(); l != nil || l.ended() != "" {
+		t.Fatal("two have the lock")
+	}
+	a, b := wire.NewSecret(), wire.NewSecret()
+	first.sign(a)
+	if get() != nil {
+		t.Fatal("two have the lock")
+	}
+	_ = first.file.Close() // as the system does for a process that is killed
+	free(a).abandon()      // it could not open the batcher
+	second := free(a)
+	second.sign(b)
+	second.abandon() // nobody heard that it leaves
+	third := free(b)
+	third.sign(a)
+	third.remove()
+	free("").abandon()
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("a lock that says nothing is left: %v", err)
+	}
+	third.remove() // closing twice
+}
+
+// Others' folders are not used: who writes there could have this user's secrets.
+func TestLockFolderOfOthers(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	dir, err := lockFolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := lockFolder(); err != nil || again != dir {
+		t.Fatalf("%s, %v", again, err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockFolder(); err == nil {
+		t.Error("a folder that others may read is used")
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(t.TempDir(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockFolder(); err == nil {
+		t.Error("a link is used")
+	}
+}
