@@ -118,7 +118,8 @@ func TestPart(t *testing.T) {
 				})
 			}
 			part := wire.Part{Index: 1, Count: 4, Whole: []string{"table"}}
-			cfg := Config{Name: o.name, Dataset: "count", Logger: slog.New(slog.DiscardHandler), part: part}
+			cfg := Config{Name: o.name, Dataset: "count", Logger: slog.New(slog.DiscardHandler),
+				World: &World{ID: "world", Size: 1, Part: part.Index, Parts: part.Count, Whole: part.Whole}}
 			if c.change != nil {
 				c.change(&cfg)
 			}
