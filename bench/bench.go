@@ -42,6 +42,7 @@ func cases() []benchCase {
 		{name: "scale", what: scaleWhat, run: scale},
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
+		{name: "ranks", what: ranksWhat, run: ranks},
 		{name: "onda", what: ondaWhat, run: ondaWindows},
 		{name: "soak", what: soakWhat, run: soak, long: true},
 	}

@@ -52,7 +52,7 @@ func runs(t *testing.T, opts options) *Report {
 // so none is judged.
 func TestEveryCase(t *testing.T) {
 	t.Parallel()
-	rows := map[string]int{"small": 1, "sizes": 8, "scale": 2, "latency": 6, "fanout": 1, "onda": 4, "soak": 12}
+	rows := map[string]int{"small": 1, "sizes": 8, "scale": 2, "latency": 6, "fanout": 1, "ranks": 1, "onda": 4, "soak": 12}
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
