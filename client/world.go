@@ -41,12 +41,15 @@ type World struct {
 	// differ by one row at most, and Step.Rows says which they are.
 	Even bool
 
-	// Patience is how long a silent rank is waited for; one that never came, ten times as long. Then Take
+	// Patience is how long a silent rank is waited for, 3 s at least; one that never came, ten times as long. Then Take
 	// returns ErrRankLost at every rank. Defaults to 1 min.
 	Patience time.Duration
 }
 
-const defaultPatience = time.Minute
+const (
+	defaultPatience = time.Minute
+	leastPatience   = 3 * time.Second // a rank is heard once a second
+)
 
 // place is the rank as coordinators know it; the zero place for no world.
 func (w *World) place() wire.Rank {
@@ -101,8 +104,8 @@ func (w *World) validate(batches bool) error {
 		return err
 	case part.Count > 1 && !batches:
 		return fmt.Errorf("%d parts of batches that are no schema.Batch", part.Count)
-	case w.Patience < 0:
-		return fmt.Errorf("a patience of %v", w.Patience)
+	case w.Patience != 0 && w.Patience < leastPatience:
+		return fmt.Errorf("a patience of %v; at least %v", w.Patience, leastPatience)
 	}
 	return nil
 }
