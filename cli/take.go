@@ -34,7 +34,7 @@ type takeCmd struct {
 	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
 	Accept      bool          `name:"accept-change" help:"Go on from a state of other parameters or data; else that ends with 2."`
 	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
-	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB." placeholder:"BYTES"`
+	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB, or a quarter of the memory limit." placeholder:"BYTES"`
 	Retain      int           `help:"Taken batches kept, so that going back to one costs nothing; -1 for none. Defaults to half the window."`
 	InOrder     bool          `help:"Take the good batches before a bad one first, instead of failing at once."`
 	TrainTime   time.Duration `help:"Pretend to train so long on every batch." placeholder:"DURATION"`
@@ -111,18 +111,8 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		return interrupted(ctx, err)
 	}
 	defer nc.Close()
-	cfg := client.Config{
-		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain,
-		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
-	}
-	if params != nil {
-		cfg.Params = params
-	}
-	if c.InOrder {
-		cfg.OnError = client.InOrder
-	}
 	opening, cancel := c.patience(ctx)
-	b, err := client.Open[[]byte](opening, nc, cfg)
+	b, err := client.Open[[]byte](opening, nc, c.config(params, a, o))
 	cancel()
 	if err != nil {
 		return interrupted(ctx, err)
@@ -140,6 +130,20 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		err = errors.Join(err, b.Stop(stopping))
 	}
 	return errors.Join(err, b.Close(), t.report(err))
+}
+
+func (c *takeCmd) config(params json.RawMessage, a *app, o *observer) client.Config {
+	cfg := client.Config{
+		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, Domain: c.Domain,
+		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
+	}
+	if params != nil {
+		cfg.Params = params
+	}
+	if c.InOrder {
+		cfg.OnError = client.InOrder
+	}
+	return cfg
 }
 
 // patience bounds one call that waits for the service.
