@@ -56,7 +56,7 @@ chaos: ## every fault at full size, figures as JSON lines; half an hour, on a ma
 	$(GO) test -v -timeout 60m ./coordinator/internal/model -args -model.full
 
 mutants: ## the roles with one safeguard removed at a time, which tests must notice; half an hour
-	$(GO) test -v -timeout 120m -run 'TestShellMutants$$' ./internal/mutant -args -mutants.shell
+	$(GO) test -v -timeout 120m -run 'Test(Shell|Hostile)Mutants$$' ./internal/mutant -args -mutants.shell
 
 ci: ## all that CI does
 	.ci/run

@@ -33,6 +33,7 @@ var layers = map[string][]string{
 	"internal/legible":    {},
 	"internal/chaos":      {},
 	"internal/direct":     {},
+	"internal/durable":    {},
 	"internal/golden":     {},
 	"internal/metrics":    {},
 	"internal/msgp":       {},
@@ -46,13 +47,13 @@ var layers = map[string][]string{
 	"internal/travel":     {"schema", "internal/msgp", "internal/wire"},
 	"schema":              {"internal/msgp"},
 	"internal/wire":       {"schema", "internal/msgp"},
-	"internal/topology":   {"schema", "internal/wire"},
+	"internal/topology":   {"schema", "internal/legible", "internal/wire"},
 
 	"dataset/order": {"dataset"},
 
 	"dataset":     {"schema", "internal/kind", "internal/msgp", "internal/nearest", "internal/travel", "internal/wire"},
 	"datasettest": {"schema", "dataset", "internal/msgp", "internal/travel", "internal/wire"},
-	"onda":        {"schema", "dataset"},
+	"onda":        {"schema", "dataset", "internal/durable"},
 	"onda/remote": {"onda"},
 
 	"client/internal":      {"schema", "internal/wire"},
@@ -69,7 +70,8 @@ var layers = map[string][]string{
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
 	"cli": {
-		"schema", "dataset", "internal/direct", "internal/kind", "internal/legible", "internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda",
+		"schema", "dataset", "internal/direct", "internal/durable", "internal/kind", "internal/legible", "internal/metrics",
+		"internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda",
 		"client", "coordinator", "worker", "embedded", "deploy", "bridge", "bridge/trainer", "bridge/process",
 	},
 	"cmd":      {"dataset", "onda", "onda/remote", "cli"},

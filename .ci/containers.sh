@@ -57,6 +57,43 @@ DOCKERFILE
   docker build -q -t "$1" "$root"
 }
 
+# standin_store has the S3 server that tests use, and a wget for the health check.
+standin_store() {
+  local root=$tmp/store
+  mkdir -p "$root/bin"
+  (cd onda/remote/servertest && CGO_ENABLED=0 go build -buildvcs=false -o "$root/bin/" github.com/versity/versitygw/cmd/versitygw)
+  CGO_ENABLED=0 go build -o "$root/bin/wget" ./.ci/standin/wget
+  cat >"$root/Dockerfile" <<'DOCKERFILE'
+FROM scratch
+COPY bin /usr/local/bin
+ENV PATH=/usr/local/bin
+ENTRYPOINT ["versitygw"]
+DOCKERFILE
+  docker build -q -t "$1" "$root"
+}
+
+# standin_debian has Debian packages that are installed here with all that they need, and the commands of a shell. It
+# fails where the packages are not installed.
+standin_debian() {
+  local name=$1 root=$tmp/debian packages
+  shift
+  dpkg -s "$@" >/dev/null 2>&1 || return 1
+  packages=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+    --no-enhances --installed "$@" bash coreutils libc-bin base-files | grep '^[a-z]' | sort -u)
+  mkdir -p "$root"/{etc,usr/bin,usr/sbin,usr/lib,usr/lib64}
+  cp -P /bin /sbin /lib /lib64 "$root/" # links into usr
+  # shellcheck disable=SC2086 # words
+  { dpkg -L $packages; find /etc/alternatives; find /usr/bin /usr/lib -maxdepth 3 -lname '/etc/alternatives/*'; } |
+    sed -n 's,^/,,; /^usr\/share\/\(doc\|man\|locale\)\//d; /[^.]/p' | sort -u |
+    (cd /; while read -r file; do [[ ! -e $file && ! -L $file ]] || printf '%s\n' "$file"; done) |
+    tar -C / --no-recursion -cf - -T - | tar -C "$root" --keep-directory-symlink -xf -
+  mkdir -p -m 1777 "$root/tmp"
+  ldconfig -r "$root"
+  printf 'FROM scratch\nCOPY . /\nENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp\nCMD ["bash"]\n' >"$root/Dockerfile"
+  docker build -q -t "$name" "$root"
+  rm -rf "$root"
+}
+
 # containers makes ready whatever containers need, once, and sets dc; or it says why there can be none.
 containers() {
   ((${#dc[@]} == 0)) || return 0
@@ -75,7 +112,7 @@ containers() {
   image nats:2.15-alpine standin_nats
 
   export COMPOSE_PROJECT_NAME=jetbatch-ci-$$ JETBATCH_IMAGE=jetbatch:ci-$$ JETBATCH_NATS_LISTEN=127.0.0.1:0 JETBATCH_BATCHES=3000
-  cleanups+=("docker image prune -f --filter label=jetbatch.stage=build >/dev/null")
+  cleanups+=("docker image prune -f --filter label=jetbatch.stage >/dev/null")
   cleanups+=("docker image rm -f $JETBATCH_IMAGE >/dev/null 2>&1")
   cleanups+=("${command[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
   if [[ -d $recordings ]]; then
@@ -108,8 +145,8 @@ untouched() {
   "${dc[@]}" down --volumes --timeout 3
 }
 
-# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here. It
-# builds images again and again, from nothing where Docker keeps no layers.
+# compose_pages runs what README.md and docs say with Docker, with "docker compose" where only docker-compose is here, one
+# page after the other: all of them name their containers and images alike.
 compose_pages() {
   containers
   ((${#dc[@]})) || return 0
@@ -121,7 +158,7 @@ compose_pages() {
   docker image inspect jetbatch:local >/dev/null 2>&1 || cleanups+=("docker image rm -f jetbatch:local >/dev/null 2>&1")
   (
     unset JETBATCH_IMAGE JETBATCH_DATA_FOLDER JETBATCH_BATCHES
-    pages docker
+    pages docker -parallel 1 -timeout 30m
   )
 }
 
@@ -174,7 +211,19 @@ compose() {
   JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer \
     take --name own --dataset waves --params '{"waves":10,"size":1024,"epochs":5}' --batches 0 --verify --json | tee "$tmp/own.json"
   grep -q '"batches":50,.*"identical":true,"end":"data"' "$tmp/own.json" || fail "not all batches of the own data set came"
+
+  section "containers: a worker of 256 MB keeps no more batches of 5.8 MB than it has room for"
+  JETBATCH_IMAGE=$own JETBATCH_WORKER_MEMORY=256m "${dc[@]}" up --detach --no-build --scale worker=1 coordinator worker
+  JETBATCH_IMAGE=$own "${dc[@]}" --profile trainer run --rm --no-deps -T trainer take --name big --dataset waves \
+    --params '{"waves":10,"size":1450000,"epochs":10}' --window 64 --train-time 50ms --batches 100 --json | tee "$tmp/big.json"
+  grep -q '"batches":100,' "$tmp/big.json" || fail "not all large batches came"
+  [[ $(docker inspect -f '{{.State.OOMKilled}} {{.RestartCount}}' "$("${dc[@]}" ps -q worker)") == "false 0" ]] || fail "the worker was killed for want of memory"
   "${dc[@]}" --profile trainer down --volumes --timeout 3
+
+  section "containers: recordings in a bucket of an S3 server"
+  bucket
+
+  with_python
 
   section "containers: TLS, and a key for each role"
   go run ./cmd/jetbatch keys "$tmp/keys" >/dev/null
@@ -200,8 +249,58 @@ compose() {
   docker kill "$("${cluster[@]}" ps -q nats)" >/dev/null
   echo "killed the first server after $before batches"
   await "the trainer goes on" more_than "$((before + 1000))" "${cluster[@]}"
+  "${cluster[@]}" run --rm --no-deps -T coordinator check | tee "$tmp/check.txt"
+  grep -q '1 server of 3 is away' "$tmp/check.txt" || fail "check does not say that a server is away"
   unload 60000 # elections, and, if the results were on that server, a generation begun again
   "${cluster[@]}" run --rm --no-deps -T coordinator status
+}
+
+# bucket trains on recordings that the profile store serves, and fails unless the batches are those of a plain loop.
+bucket() {
+  if ! (cd onda/remote/servertest && go mod download); then
+    echo "skipped: the modules of versitygw are neither here nor to be had"
+    return
+  fi
+  image versity/versitygw:v1.8.0 standin_store
+  local stored=("${dc[@]}" --profile store)
+  go run ./cmd/jetbatch demo --keep "$tmp/far" --batches 8 >/dev/null
+  chmod -R a+rX "$tmp"
+  cleanups+=("${stored[*]} --profile trainer down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
+  (
+    export JETBATCH_DATA_FOLDER=$tmp/far
+    export AWS_ENDPOINT_URL_S3=http://store:7070 AWS_ACCESS_KEY_ID=ci AWS_SECRET_ACCESS_KEY=of-no-use-elsewhere
+    "${stored[@]}" up --detach --no-build --scale worker=2 coordinator worker store
+    healthy "$("${stored[@]}" ps -q store)"
+    confined "${stored[@]}"
+    "${stored[@]}" --profile trainer run --rm --no-deps -T trainer take --name far --dataset onda \
+      --params '{"dir":"s3://recordings"}' --batches 100 --verify --json | tee "$tmp/bucket.json"
+    "${stored[@]}" --profile trainer down --volumes --timeout 3
+  )
+  grep -q '"batches":100,.*"identical":true' "$tmp/bucket.json" || fail "not all batches of the bucket came"
+}
+
+# with_python runs coordinator and workers in the Dockerfile's stage with Python.
+with_python() {
+  section "containers: a data set in Python, in the stage of the Dockerfile that has Python"
+  local base=$JETBATCH_IMAGE-debian
+  cleanups=("docker image rm -f $JETBATCH_IMAGE-python $base >/dev/null 2>&1" "${cleanups[@]}") # after its containers
+  if ! standin_debian "$base" python3-numpy python3-msgpack; then
+    echo "SKIPPED: python3-numpy and python3-msgpack are not installed here, so there is no image of them"
+    return
+  fi
+  docker build -q -t "$JETBATCH_IMAGE-python" --target python --build-arg "PYTHON_IMAGE=$base" .
+  mkdir "$tmp/tokens"
+  head -c 1000000 /dev/urandom >"$tmp/tokens/tokens.bin"
+  chmod -R a+rX "$tmp"
+  local -x JETBATCH_PYTHON_STAGE=$JETBATCH_IMAGE-python JETBATCH_DATA_FOLDER=$tmp/tokens
+  local python=("${dc[@]}" -f docker-compose.yml -f deploy/compose.python.yml)
+  "${python[@]}" up --detach --no-build --scale worker=2 coordinator worker
+  healthy "$("${python[@]}" ps -q coordinator)" $("${python[@]}" ps -q worker)
+  confined "${python[@]}"
+  "${python[@]}" --profile trainer run --rm --no-deps -T trainer \
+    take --name python --dataset tokens --params '{"file":"/data/tokens.bin"}' --batches 100 --json | tee "$tmp/python.json"
+  grep -q '"batches":100,.*"end":"batches"' "$tmp/python.json" || fail "not all batches of the data set in Python came"
+  "${python[@]}" --profile trainer down --volumes --timeout 3
 }
 
 # confined fails unless every container of a project runs without rights.
@@ -261,3 +360,33 @@ healthy() {
   echo "all healthy"
 }
 
+
+# newuser is what a new user of Python does: in a clean container with Python and Go, "pip install ./python" of a clone,
+# and the README's loop on the demo's data, which a Ctrl-C ends and which goes on with the very next batch.
+newuser() {
+  section "a new user of Python, in a clean container"
+  if ! docker info >/dev/null 2>&1; then
+    echo "SKIPPED: there is no Docker engine"
+    return
+  fi
+  local name=jetbatch-newuser:ci-$$ began=$SECONDS
+  cleanups+=("docker image rm -f $name >/dev/null 2>&1")
+  if ! standin_debian "$name" python3-numpy python3-msgpack python3-pip python3-venv python3-setuptools python3-wheel; then
+    echo "SKIPPED: Debian's python3 packages are not all installed here, so there is no image of them"
+    return
+  fi
+  local dir=$tmp/newuser cache
+  cache=$(go env GOMODCACHE)/cache/download
+  mkdir -p "$dir/build"
+  git archive --prefix clone/ HEAD | tar -C "$dir" -xf -
+  sed -n '/^```python$/,/^```$/{/^```/d; p}' README.md >"$dir/readme.py"
+  [[ -s $dir/readme.py ]] || fail "the README has no loop in Python"
+  cp .ci/newuser/* "$dir/"
+  chmod -R a+rX "$dir"
+  # Nothing but Go and its modules comes from outside of the image. What was compiled before need not be once more.
+  docker run --rm --network none --init -v "$dir:/home" -v "$(go env GOROOT):/usr/local/go:ro" -v "$cache:/proxy:ro" \
+    -v "$(go env GOCACHE):/tmp/build" -w /home -e GOCACHE=/tmp/build -e GOPROXY=file:///proxy -e GOSUMDB=off \
+    -e GOTOOLCHAIN=local -e GOFLAGS=-buildvcs=false "$name" bash -eu newuser.sh || fail "a new user would give up"
+  docker run --rm -v "$dir:/home" "$name" rm -rf /home/venv /home/clone /home/data # it is root's
+  echo "took $((SECONDS - began)) s"
+}

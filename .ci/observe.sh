@@ -85,6 +85,7 @@ observe() {
   done
   cat "$tmp/dashboard.log"
 
+  classic_histograms
   # One alert from end to end: no worker is left.
   docker kill $("${watched[@]}" ps -q worker) >/dev/null
   await "JetbatchNoWorkers is pending" alert_is JetbatchNoWorkers pending "$url"
@@ -93,6 +94,29 @@ observe() {
   await "JetbatchNoWorkers is inactive again" alert_is JetbatchNoWorkers inactive "$url"
   unload 30000 # there were no workers
   "${watched[@]}" --profile trainer down --volumes --timeout 3
+}
+
+# classic_histograms has a Prometheus that does not scrape native histograms answer for the same dashboard.
+classic_histograms() {
+  sed '/scrape_native_histograms/d' deploy/observe/prometheus.yml >"$tmp/classic.yml"
+  chmod a+r "$tmp/classic.yml"
+  cat >"$tmp/compose.classic.yml" <<COMPOSE
+services:
+  prometheus:
+    entrypoint: ["/bin/prometheus"]
+    volumes: ["$tmp/classic.yml:/etc/prometheus/prometheus.yml:ro"]
+COMPOSE
+  "${watched[@]}" rm --stop --force prometheus
+  docker volume rm "${COMPOSE_PROJECT_NAME}_prometheus-data"
+  watched+=(-f "$tmp/compose.classic.yml")
+  "${watched[@]}" up --detach --no-build --no-deps prometheus
+  url=http://$("${watched[@]}" port prometheus 9090)
+  deadline=$((SECONDS + 60))
+  until "$tmp/dashboard" "$url" deploy/observe/grafana/dashboards/jetbatch.json >"$tmp/dashboard.log" 2>&1; do
+    ((SECONDS < deadline)) || { cat "$tmp/dashboard.log"; fail "without native histograms the dashboard does not show everything"; }
+    sleep 2
+  done
+  echo "without native histograms the dashboard shows everything, too"
 }
 
 # alert_is reports whether the dashboard's report has an alert in a state.

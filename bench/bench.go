@@ -40,9 +40,15 @@ func cases() []benchCase {
 		{name: "small", what: smallWhat, run: small},
 		{name: "sizes", what: sizesWhat, run: sizes},
 		{name: "scale", what: scaleWhat, run: scale},
+		{name: "workers", what: workersWhat, run: workers, long: true},
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
+		{name: "ranks", what: ranksWhat, run: ranks},
 		{name: "onda", what: ondaWhat, run: ondaWindows},
+		{name: "recovery", what: recoveryWhat, run: recovery, long: true},
+		{name: "zst", what: zstWhat, run: zst},
+		{name: "labels", what: labelsWhat, run: labels},
+		{name: "store", what: storeWhat, run: store},
 		{name: "soak", what: soakWhat, run: soak, long: true},
 	}
 }

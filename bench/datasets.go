@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -65,7 +66,8 @@ func openTensor(_ context.Context, p tensorParams) (counter[uint64, schema.Batch
 }
 
 type sleepParams struct {
-	Every int `json:"every"` // one job in so many takes slowBy times as long; 0 for none
+	Every int           `json:"every"` // one job in so many takes slowBy times as long; 0 for none
+	Sleep time.Duration `json:"sleep"` // of a job; 0 is sleepTime
 }
 
 const (
@@ -78,7 +80,7 @@ func (p sleepParams) sleepOf(n uint64) time.Duration {
 	if p.Every > 0 && n%uint64(p.Every) == uint64(p.Every)/2 {
 		return slowBy * sleepTime
 	}
-	return sleepTime
+	return cmp.Or(p.Sleep, sleepTime)
 }
 
 // openSleep gives empty batches after a while.

@@ -50,17 +50,43 @@ var limits = []limit{
 	{"scale", "16 slots, window 33, 1 in 100", againstModel, byFigure, 0.9, false, false},
 	{"scale", "16 slots, window 1024, 1 in 100", againstModel, byFigure, 0.9, false, false},
 
+	{"workers", "200 workers x 1, batchers: 1", againstFew, byCPU, 1.5, true, false},
+	{"workers", "200 workers x 1, batchers: 100", againstFew, byCPU, 1.5, true, false},
+	{"workers", "200 workers x 1, batchers: 100", againstRate, byFigure, 0.85, false, true},
+	{"workers", "1000 workers x 1, batchers: 1", againstFew, byCPU, 1.5, true, false},
+
 	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, true, false},
 	{"latency", "round trip, p50", "raw NATS, no credit", byFigure, 1.5, true, false},
 	{"latency", "re-seat, held", againstRequest, byFigure, 3, true, false},
 
 	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.6, false, false},
 
+	{"ranks", "4 ranks, quarters", againstOneRank, byFigure, 0.9, false, false},
+
 	// A service needs more than one processor to be ahead of a loop that needs one.
 	{"onda", "16 windows per batch", againstLoop, byFigure, 1.5, false, true},
 	{"onda", "16 windows per batch", againstLoop, byCPU, 2, true, false},
 	{"onda", "64 windows per batch", againstLoop, byFigure, 1.5, false, true},
 	{"onda", "64 windows per batch", againstLoop, byCPU, 1.2, true, false},
+
+	{"recovery", "coordinator killed, one of two", againstAllowed, byFigure, 1, true, true},
+	{"recovery", "coordinator frozen, not the owner: open", againstAllowed, byFigure, 1, true, true},
+	{"recovery", "trainer killed and started again", againstAllowed, byFigure, 1, true, true},
+	{"recovery", "broker killed and started again", againstAllowed, byFigure, 1, true, true},
+
+	// A third of the floor's pace is three times its time.
+	{"zst", "repacked, windows of 1s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "repacked, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "repacked, windows of 30s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 1s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, folder, windows of 30s", againstLPCM, byFigure, 1. / 3, false, false},
+	{"zst", "one frame, memory, windows of 10s", againstLPCM, byFigure, 1. / 3, false, false},
+
+	{"labels", "worker", againstTarget, byFigure, 1, true, false},
+	{"labels", "coordinator, class weights", againstTarget, byFigure, 1, true, false},
+
+	{"store", "1 window per batch", againstRanges, byFigure, 0.9, false, false},
 
 	{"soak", "broker, goroutines", againstHalf, byFigure, 1.1, true, false},
 	{"soak", "broker, resident memory", againstHalf, byFigure, 1.1, true, false},
@@ -75,9 +101,13 @@ var limits = []limit{
 // Floors that several limits name.
 const (
 	againstSlots   = "slots / 20 ms"
+	againstRate    = "slots / time of a job"
+	againstAllowed = "allowed"
+	againstFew     = "4 workers, 1 batcher"
 	againstModel   = "the window's model"
 	againstRequest = "one request and answer"
 	againstLoop    = "loop"
+	againstOneRank = "1 rank, whole"
 	againstHalf    = "first half"
 )
 

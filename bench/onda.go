@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/onda"
+	"github.com/jetbatch/jetbatch/onda/remote"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -24,6 +26,10 @@ type ondaArg struct {
 	Params onda.Params `json:"params"`
 	// Concurrency is how many windows of a batch are read at once; 0 is the data set's own choice.
 	Concurrency int `json:"concurrency"`
+	// Slots of the service; 0 is ondaSlots.
+	Slots int `json:"slots"`
+	// Store is where s3:// URLs lead to.
+	Store string `json:"store"`
 }
 
 func ondaWindows(ctx context.Context, b *bench) (*Report, error) {
@@ -88,13 +94,18 @@ func (b *bench) ondaBatches(ctx context.Context, params onda.Params, report *Rep
 // define is the data set as both read it.
 func (a ondaArg) define() dataset.Definition {
 	return dataset.Define(onda.Name, func(ctx context.Context, p onda.Params) (*onda.Dataset, error) {
-		return onda.New(ctx, p, onda.Config{Concurrency: a.Concurrency})
+		return onda.New(ctx, p, onda.Config{Concurrency: a.Concurrency, Remote: remote.New(remote.Config{})})
 	})
 }
 
 // startOndaService is the whole service and its trainer in one process.
 func startOndaService(ctx context.Context, log *slog.Logger, arg ondaArg) (*role, any, error) {
-	s, err := embedded.Start(ctx, embedded.Config{Slots: ondaSlots, Logger: log}, arg.define())
+	if arg.Store != "" {
+		if err := useStore(arg.Store); err != nil {
+			return nil, nil, err
+		}
+	}
+	s, err := embedded.Start(ctx, embedded.Config{Slots: cmp.Or(arg.Slots, ondaSlots), Logger: log}, arg.define())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -131,6 +131,16 @@ func (s *side) end() error {
 	return errors.Join(errs...)
 }
 
+// kill kills one of the processes, which has no last word.
+func (s *side) kill(p *process) error {
+	s.procs = slices.DeleteFunc(s.procs, func(q *process) bool { return q == p })
+	if err := p.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = p.cmd.Wait() // it says that it was killed
+	return nil
+}
+
 // usage asks all processes at once, by role.
 func (s *side) usage(ctx context.Context) (map[string]usage, error) {
 	var (

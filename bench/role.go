@@ -58,6 +58,9 @@ var roles = map[string]starter{
 
 	"onda service": begin(startOndaService),
 	"onda loop":    begin(startOndaLoop),
+	"onda labels":  begin(startLabels),
+	"store":        begin(startStore),
+	"range reads":  begin(startRanges),
 
 	"floor feeder":   begin(startFloorFeeder),
 	"floor worker":   begin(startFloorWorker),

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,9 +24,15 @@ type brokerAnswer struct {
 	URL string `json:"url"`
 }
 
+type brokerArg struct {
+	Listen string `json:"listen,omitempty"` // host:port; a free port where empty
+	Dir    string `json:"dir,omitempty"`    // a temporary one where empty
+}
+
 // startBroker is the NATS server alone, of the service and of the floors alike.
-func startBroker(ctx context.Context, log *slog.Logger, _ struct{}) (*role, any, error) {
-	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", ServerOnly: true, Logger: log})
+func startBroker(ctx context.Context, log *slog.Logger, arg brokerArg) (*role, any, error) {
+	listen := cmp.Or(arg.Listen, "127.0.0.1:0")
+	s, err := embedded.Start(ctx, embedded.Config{Listen: listen, Dir: arg.Dir, ServerOnly: true, Logger: log})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -72,14 +80,36 @@ func startCoordinator(ctx context.Context, log *slog.Logger, arg coordinatorArg)
 type workerArg struct {
 	URL   string `json:"url"`
 	Slots int    `json:"slots"` // 0 is the worker's own choice
+	Crew  int    `json:"crew"`  // workers in this process; 0 is one
 
 	NoDirect bool `json:"no_direct"` // large batches by way of the store, never directly
 }
 
+// startWorker starts one worker, or several that share a process and nothing else.
 func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, any, error) {
+	var crew []*role
+	all := &role{close: func() {
+		var ended sync.WaitGroup
+		for _, r := range crew {
+			ended.Go(r.close)
+		}
+		ended.Wait()
+	}}
+	for range max(arg.Crew, 1) {
+		r, err := oneWorker(ctx, log, arg)
+		if err != nil {
+			all.close()
+			return nil, nil, err
+		}
+		crew = append(crew, r)
+	}
+	return all, nil, nil
+}
+
+func oneWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, error) {
 	nc, err := client.Connect(arg.URL)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cfg := worker.Config{Slots: arg.Slots, Logger: log}
 	if arg.NoDirect {
@@ -87,9 +117,9 @@ func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, a
 	}
 	w, err := worker.New(nc, cfg, definitions()...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return running(ctx, log, nc, w), nil, nil
+	return running(ctx, log, nc, w), nil
 }
 
 type trainerArg struct {
@@ -125,6 +155,7 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 		opTimes:   handle(t.times),
 		opOpened:  handle(t.opened),
 		opMoved:   handle(t.moved),
+		opStall:   handle(t.stall),
 	}}, nil, nil
 }
 
@@ -147,10 +178,12 @@ type openArg struct {
 	Params  json.RawMessage `json:"params"`
 	Window  int             `json:"window"`
 	Tensors bool            `json:"tensors"` // else bytes
+	As      string          `json:"as"`      // what the handle is taken from by; the batcher's name if empty
+	World   *client.World   `json:"world"`
 }
 
 func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
-	cfg := client.Config{Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log}
+	cfg := client.Config{Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log, World: arg.World}
 	var b batcher
 	var err error
 	if arg.Tensors {
@@ -159,7 +192,7 @@ func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
 		b, err = openHandle(ctx, t.nc, cfg, func(b []byte) int { return len(b) })
 	}
 	if err == nil {
-		t.batchers[arg.Name] = b
+		t.batchers[cmp.Or(arg.As, arg.Name)] = b
 	}
 	return struct{}{}, err
 }
@@ -256,22 +289,28 @@ var errLate = errors.New("no batch came for too long")
 // serviceConfig is the shape of the service.
 type serviceConfig struct {
 	Workers  int  // processes
-	Slots    int  // of each; 0 is the worker's own choice
+	Slots    int  // of each worker; 0 is the worker's own choice
+	Crew     int  // workers in each process; 0 is one
 	NoDirect bool // large batches by way of the store, never directly
+	Broker   brokerArg
+	URL      *string // is set to where the broker is, unless nil
 }
 
 // service starts a broker, a coordinator, workers and a trainer, each in a process of its own.
 func (b *bench) service(ctx context.Context, name string, cfg serviceConfig) (s *side, trainer *process, err error) {
 	s = b.side(name)
 	var broker brokerAnswer
-	if _, err = s.start(ctx, "broker", struct{}{}, &broker); err != nil {
+	if _, err = s.start(ctx, "broker", cfg.Broker, &broker); err != nil {
 		return nil, nil, err
+	}
+	if cfg.URL != nil {
+		*cfg.URL = broker.URL
 	}
 	if _, err = s.start(ctx, "coordinator", coordinatorArg(broker), nil); err != nil {
 		return nil, nil, err
 	}
 	for range cfg.Workers {
-		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, NoDirect: cfg.NoDirect}, nil); err != nil {
+		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, Crew: cfg.Crew, NoDirect: cfg.NoDirect}, nil); err != nil {
 			return nil, nil, err
 		}
 	}

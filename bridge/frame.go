@@ -101,34 +101,74 @@ func (c *Conn) Read() ([]byte, error) {
 }
 
 // Write sends one frame, whose values encode writes.
-func (c *Conn) Write(encode func(*msgpack.Encoder) error) error { return c.write(encode, nil) }
+func (c *Conn) Write(encode func(*msgpack.Encoder) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.add(encode); err != nil {
+		return err
+	}
+	return c.flush(nil)
+}
 
 // WriteWithFile sends one frame and a descriptor of f with it.
 func (c *Conn) WriteWithFile(f *os.File, encode func(*msgpack.Encoder) error) error {
-	return c.write(encode, unix.UnixRights(int(f.Fd())))
-}
-
-func (c *Conn) write(encode func(*msgpack.Encoder) error, rights []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out.Reset()
+	if err := c.add(encode); err != nil {
+		return err
+	}
+	return c.flush(unix.UnixRights(int(f.Fd())))
+}
+
+// Add makes a frame that goes with the next one that is sent, before it, or with Flush.
+func (c *Conn) Add(encode func(*msgpack.Encoder) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.add(encode)
+}
+
+// Flush sends what was added.
+func (c *Conn) Flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flush(nil)
+}
+
+// add puts a frame behind those that are not sent. Called with mu held.
+func (c *Conn) add(encode func(*msgpack.Encoder) error) error {
+	start := c.out.Len()
 	c.out.Write([]byte{0, 0, 0, 0})
-	if err := encode(c.enc); err != nil {
-		return fmt.Errorf("bridge: encode a frame: %w", err)
+	err := encode(c.enc)
+	size := c.out.Len() - start - 4
+	switch {
+	case err != nil:
+		err = fmt.Errorf("bridge: encode a frame: %w", err)
+	case size > MaxFrame:
+		err = fmt.Errorf("%w: %d bytes, at most %d", ErrFrame, size, MaxFrame)
 	}
-	frame := c.out.Bytes()
-	if len(frame)-4 > MaxFrame {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrFrame, len(frame)-4, MaxFrame)
+	if err != nil {
+		c.out.Truncate(start)
+		return err
 	}
-	binary.LittleEndian.PutUint32(frame, uint32(len(frame)-4))
+	binary.LittleEndian.PutUint32(c.out.Bytes()[start:], uint32(size))
+	return nil
+}
+
+// flush sends all frames, and rights with their first byte. Called with mu held.
+func (c *Conn) flush(rights []byte) error {
+	frames := c.out.Bytes()
+	defer c.out.Reset()
 	if rights != nil {
-		n, _, err := c.c.WriteMsgUnix(frame, rights, nil)
+		n, _, err := c.c.WriteMsgUnix(frames, rights, nil)
 		if err != nil {
 			return err
 		}
-		frame = frame[n:]
+		frames = frames[n:]
 	}
-	_, err := c.c.Write(frame)
+	if len(frames) == 0 {
+		return nil
+	}
+	_, err := c.c.Write(frames)
 	return err
 }
 

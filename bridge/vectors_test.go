@@ -27,6 +27,13 @@ type vectors struct {
 	States  []stateVector `json:"states"`
 	Batches []batchVector `json:"batches"`
 	Frames  []valueVector `json:"frames"` // with their lengths
+	Ahead   []aheadVector `json:"ahead"`
+}
+
+// aheadVector is a script of what lies ready for a trainer; bridge/trainer and the Python package play it.
+type aheadVector struct {
+	Name   string   `json:"name"`
+	Script []string `json:"script"`
 }
 
 type valueVector struct {
@@ -140,6 +147,7 @@ func TestVectors(t *testing.T) {
 	if err := json.Unmarshal(data, &v); err != nil {
 		t.Fatal(err)
 	}
+	got.Ahead = v.Ahead
 	for _, x := range v.Values {
 		x.Hex = hex.EncodeToString(marshal(t, value(t, x.Value)))
 		got.Values = append(got.Values, x)

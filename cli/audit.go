@@ -83,7 +83,7 @@ func (c *auditCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	defer nc.Close()
 	open := func(cfg client.Config) (*client.Batcher[[]byte], error) {
-		cfg.Name, cfg.Dataset, cfg.IdleTimeout, cfg.Logger = uniqueName("audit"), c.Dataset, auditIdle, a.log
+		cfg.Name, cfg.Dataset, cfg.IdleTimeout, cfg.Domain, cfg.Logger = uniqueName("audit"), c.Dataset, auditIdle, c.Domain, a.log
 		if params != nil {
 			cfg.Params = params
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"time"
 
@@ -91,11 +90,8 @@ func (c *benchCmd) choose(ctx context.Context, a *app) (json.RawMessage, error) 
 }
 
 func guessOnda(ctx context.Context, dir string) (json.RawMessage, error) {
-	params, err := onda.GuessContext(ctx, dir)
+	params, err := guessData(ctx, dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: --data: %w", errUsage, err)
-	}
-	if params.Dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
 	params.Seed = 1

@@ -186,7 +186,7 @@ func (b *comparison) openService(ctx context.Context, side *benchSide, noDirect 
 	registry := prometheus.NewRegistry()
 	cfg := client.Config{
 		Name: uniqueName("bench"), Dataset: b.cmd.Dataset, Window: b.cmd.Window, NoDirect: noDirect,
-		IdleTimeout: auditIdle, Logger: b.app.log, Registerer: registry,
+		IdleTimeout: auditIdle, Domain: b.cmd.Domain, Logger: b.app.log, Registerer: registry,
 	}
 	if b.params != nil {
 		cfg.Params = b.params

@@ -19,6 +19,7 @@ type bridgeCmd struct {
 
 // processFlags name data sets that run in processes of their own.
 type processFlags struct {
+	DataRoot      []string `help:"Folders, and beginnings of URLs such as s3://bucket/eeg, that trainers' parameters may have data sets open or keep copies in; several are separated by commas. onda keeps to them; of data sets of your own see dataset.Allowed. Defaults to everything that this process may read." placeholder:"PLACE"`
 	Python        []string `help:"Data set in Python, one process for each slot: the class that \"python3 -m jetbatch.serve MODULE:CLASS\" finds. Several are separated by commas." placeholder:"NAME=MODULE:CLASS" group:"Data sets in other processes"`
 	Exec          []string `sep:"none" help:"Data set in any language: a command for the shell that starts a process which speaks the protocol of docs/BRIDGE.md." placeholder:"NAME=COMMAND" group:"Data sets in other processes"`
 	Interpreter   string   `name:"python-interpreter" env:"JETBATCH_PYTHON_INTERPRETER" help:"Python for --python. Defaults to python3 on PATH." placeholder:"PROGRAM" group:"Data sets in other processes"`
@@ -32,10 +33,15 @@ func (f *processFlags) definitions(ctx context.Context, a *app, slots int) (defs
 		return nil, nil, fmt.Errorf("%w: --process-memory and --slots are not negative", errUsage)
 	}
 	commands, err := f.commands()
-	if err != nil || len(commands) == 0 {
-		return a.defs, func() {}, err
+	defs, closing = a.defs, func() {}
+	if err == nil && len(commands) > 0 {
+		defs, closing, err = f.start(ctx, a, commands, slots)
 	}
-	return f.start(ctx, a, commands, slots)
+	rooted := make([]dataset.Definition, len(defs))
+	for i, def := range defs {
+		rooted[i] = def.WithRoots(f.DataRoot...)
+	}
+	return rooted, closing, err
 }
 
 // command starts a data set's process.

@@ -32,7 +32,7 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 		Connect: func(ctx context.Context) (*nats.Conn, error) {
 			return c.connect(ctx, a.log, "jetbatch-bridge", 10*time.Second)
 		},
-		Memory: c.Memory, Level: leastLevel(ctx, a.log),
+		Domain: c.Domain, Memory: c.Memory, Level: leastLevel(ctx, a.log),
 	}
 	var service *embedded.Service
 	ended := func() {}

@@ -70,7 +70,7 @@ func (c *checkCmd) examine(ctx context.Context, a *app) ([]doctor.Finding, error
 	}
 	defer nc.Close()
 	d := doctor.Deployment{
-		Conn: nc, Version: wire.Release, Monitor: c.Monitor,
+		Conn: nc, Version: wire.Release, Monitor: c.Monitor, Domain: c.Domain,
 		Overview: func(ctx context.Context) (fleet.Status, error) { return askOverview(ctx, nc, c.Wait) },
 	}
 	if c.Role != "none" {

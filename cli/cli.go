@@ -21,6 +21,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/alecthomas/kong"
 
 	"github.com/jetbatch/jetbatch/dataset"
@@ -34,6 +35,9 @@ func Main(defs ...dataset.Definition) {
 	ctx, stop := untilSignal(context.Background())
 	context.AfterFunc(ctx, stop) // with no handler left, the next signal kills
 	unsetEmpty()
+	// Sizes follow what the process tries to stay under: nine tenths of its container's limit, unless GOMEMLIMIT says
+	// otherwise. Where there are no containers, there is no limit to be found.
+	_, _ = memlimit.Set()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, defs))
 }
 

@@ -250,3 +250,35 @@ func TestAloneIsHelp(t *testing.T) {
 		t.Error("it is not what --help says")
 	}
 }
+
+// What is written beside a state goes by the same way: a new file has the mode that is asked for, what could not be
+// written leaves the one before, and a pipe is written into.
+func TestReplaceFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "picture.png")
+	for _, text := range []string{"first", "second"} {
+		if err := replaceFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(file)
+		if got, _ := os.ReadFile(file); string(got) != text || err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("%q, %v, %v", got, info, err)
+		}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := replaceFile(fmt.Sprintf("/dev/fd/%d", w.Fd()), []byte("piped"), 0o644); err != nil {
+		t.Error(err)
+	}
+	w.Close()
+	if got, err := io.ReadAll(r); string(got) != "piped" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := replaceFile(dir, nil, 0o644); err == nil {
+		t.Error("a folder was replaced")
+	}
+}

@@ -15,9 +15,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
@@ -27,8 +29,9 @@ type natsFlags struct {
 	loginFlags
 }
 
-// loginFlags say who connects.
+// loginFlags say who connects, and to which JetStream.
 type loginFlags struct {
+	Domain         string        `help:"Domain of the JetStream that the service uses, where NATS is a leaf node with a JetStream of its own; the same for all roles." placeholder:"NAME" group:"NATS"`
 	Creds          string        `help:"Credentials file." type:"path" placeholder:"FILE" group:"NATS"`
 	NKey           string        `name:"nkey" help:"File with an nkey seed." type:"path" placeholder:"FILE" group:"NATS"`
 	User           string        `help:"User; the password is in JETBATCH_PASSWORD or --password-file." group:"NATS"`
@@ -79,6 +82,15 @@ func (f *loginFlags) options(log *slog.Logger, name string) ([]nats.Option, erro
 		opts = append(opts, nats.ClientCert(f.TLSCert, f.TLSKey))
 	}
 	return opts, nil
+}
+
+// jetStream speaks to the JetStream of the domain.
+func (f *loginFlags) jetStream(nc *nats.Conn) (jetstream.JetStream, error) {
+	js, err := topology.JetStream(nc, f.Domain)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --domain: %w", errUsage, err)
+	}
+	return js, nil
 }
 
 // maxLogged bounds how many different errors of one connection are logged.

@@ -98,14 +98,7 @@ func (c *demoCmd) params(ctx context.Context, story *console, dir string) (onda.
 		}
 		story.say("data      8 made-up recordings of 3 minutes, half of them compressed, in %s", data)
 	}
-	if c.Data != "" {
-		imported, err := importData(ctx, story, c.Data, data)
-		if err != nil {
-			return onda.Params{}, err
-		}
-		data = imported
-	}
-	params, err := guessData(ctx, data)
+	params, err := openData(ctx, story, cmp.Or(c.Data, data), data)
 	if err != nil {
 		return params, err
 	}
@@ -123,53 +116,77 @@ func (c *demoCmd) params(ctx context.Context, story *console, dir string) (onda.
 	return params, nil
 }
 
-// importData imports a folder of recordings in other formats to out, and gives the folder of Onda signals: that, or dir
-// itself if it has some. Bad files are left out and named.
-func importData(ctx context.Context, story *console, dir, out string) (string, error) {
+// openData gives parameters that open a folder: of Onda signals, or of recordings in other formats, which are imported
+// to out then. Bad files are left out and named. Where the files have no labels, each recording has one.
+func openData(ctx context.Context, story *console, dir, out string) (onda.Params, error) {
 	tables, err := filepath.Glob(filepath.Join(dir, "*.signals.arrow"))
 	if err == nil && len(tables) > 0 {
-		return dir, nil
+		return guessData(ctx, dir)
 	}
 	files, err := importer.Find([]string{dir})
 	if err != nil {
-		return "", fmt.Errorf("%w: --data: no table *.signals.arrow in %s, and: %w", errUsage, dir, err)
+		return onda.Params{}, fmt.Errorf("%w: --data: no table *.signals.arrow in %s, and: %w", errUsage, dir, err)
 	}
-	m := story.bytesMeter("importing")
-	summary, err := importer.Import(ctx, importer.Config{
-		Files: files, Out: out, OnBad: importer.OnBadDrop, Merge: true, Progress: m.set,
-	})
-	m.end()
+	cfg := importer.Config{Files: files, Out: out, OnBad: importer.OnBadDrop, Merge: true}
+	summary, err := importData(ctx, story, cfg)
 	if err != nil {
-		return "", err
+		return onda.Params{}, err
 	}
 	story.say("import    %d recordings of %d files to a temporary place, %s", len(summary.Recordings), len(files), out)
 	for _, b := range summary.Bad {
 		story.say("          without %s: %s", legible.Line(b.File), legible.Line(b.Err.Error()))
 	}
-	return out, nil
+	params, err := guessData(ctx, out)
+	if !errors.Is(err, onda.ErrParams) {
+		return params, err
+	}
+	cfg.Label = "unlabeled"
+	story.say("labels    none here that cover seconds; recordings without any are labelled %q", cfg.Label)
+	if err := os.RemoveAll(out); err != nil {
+		return params, err
+	}
+	if _, err := importData(ctx, story, cfg); err != nil {
+		return params, err
+	}
+	return guessData(ctx, out)
 }
 
-// guessData are the parameters that open a folder.
+// importData imports with a progress bar.
+func importData(ctx context.Context, story *console, cfg importer.Config) (importer.Summary, error) {
+	m := story.bytesMeter("importing")
+	defer m.end()
+	cfg.Progress = m.set
+	return importer.Import(ctx, cfg)
+}
+
+// guessData are the parameters that open a folder of Onda signals.
 func guessData(ctx context.Context, dir string) (onda.Params, error) {
 	params, err := onda.GuessContext(ctx, dir)
 	if err != nil {
-		return params, fmt.Errorf("%w: --data: %w", errUsage, err)
+		return params, fmt.Errorf("%w: --data: %w%s", errUsage, err, importHint(dir))
 	}
 	params.Dir, err = filepath.Abs(dir)
 	return params, err
 }
 
-// findData is guessData of a folder, or of what it is imported as. remove removes that.
+// importHint says what to do about a folder that has recordings in other formats, and else nothing.
+func importHint(dir string) string {
+	files, err := importer.Find([]string{dir})
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("; it has %d recordings in other formats: jetbatch onda import %s --out DIR makes such tables",
+		len(files), dir)
+}
+
+// findData is openData with a temporary place. remove removes that.
 func findData(ctx context.Context, story *console, dir string) (params onda.Params, remove func() error, err error) {
 	temporary, err := os.MkdirTemp("", "jetbatch-data-")
 	if err != nil {
 		return params, nil, err
 	}
 	remove = func() error { return os.RemoveAll(temporary) }
-	if dir, err = importData(ctx, story, dir, filepath.Join(temporary, "data")); err == nil {
-		params, err = guessData(ctx, dir)
-	}
-	if err != nil {
+	if params, err = openData(ctx, story, dir, filepath.Join(temporary, "data")); err != nil {
 		return params, nil, errors.Join(err, remove())
 	}
 	return params, remove, nil

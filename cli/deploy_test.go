@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,9 +70,9 @@ func TestKubernetesServers(t *testing.T) {
 func TestKubernetesVariables(t *testing.T) {
 	t.Parallel()
 	known := flagVariables(t)
-	files, err := filepath.Glob(filepath.Join(kubernetes, "*.yaml"))
-	if err != nil {
-		t.Fatal(err)
+	files, err := filepath.Glob("../deploy/[ko]*/*.yaml") // kubernetes, overlay
+	if err != nil || !slices.Contains(files, "../deploy/overlay/trainer.yaml") {
+		t.Fatal(files, err)
 	}
 	found := 0
 	for _, file := range files {

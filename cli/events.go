@@ -40,7 +40,7 @@ func (c *eventsCmd) Run(ctx context.Context, a *app) error {
 		return interrupted(ctx, err)
 	}
 	defer nc.Close()
-	h, err := newHistory(nc)
+	h, err := c.history(nc)
 	if err != nil {
 		return err
 	}
@@ -116,8 +116,8 @@ type history struct {
 	last uint64 // sequence number of the last event that was read
 }
 
-func newHistory(nc *nats.Conn) (*history, error) {
-	js, err := jetstream.New(nc)
+func (f *natsFlags) history(nc *nats.Conn) (*history, error) {
+	js, err := f.jetStream(nc)
 	return &history{js: js}, err
 }
 
@@ -172,15 +172,15 @@ func (h *history) state(ctx context.Context) (jetstream.Stream, jetstream.Stream
 		return nil, jetstream.StreamState{}, nil
 	}
 	if err != nil {
-		return nil, jetstream.StreamState{}, fmt.Errorf("%w: events: %w", errUnhealthy, denied(h.js.Conn(), err))
+		return nil, jetstream.StreamState{}, fmt.Errorf("%w: events: %w", errUnhealthy, h.denied(err))
 	}
 	return s, s.CachedInfo().State, nil
 }
 
 // denied is the server's refusal where there was one, since what it denies looks like silence.
-func denied(nc *nats.Conn, err error) error {
+func (h *history) denied(err error) error {
 	needs := topology.Needs{Publish: []string{"$JS.API.STREAM.INFO." + topology.EventsStream}}
-	return cmp.Or(topology.Denied(nc, needs), err)
+	return cmp.Or(topology.Denied(h.js.Conn(), needs.In(h.js.Options().Domain)), err)
 }
 
 // read reads the events that are stored from one sequence number to another, in order; some were dropped.

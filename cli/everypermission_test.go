@@ -15,7 +15,7 @@ import (
 
 var (
 	quoted   = regexp.MustCompile("`([^`]+)`")
-	testName = regexp.MustCompile("Test[A-Z][A-Za-z]*")
+	testName = regexp.MustCompile("Test[A-Z][A-Za-z0-9]*")
 )
 
 // permissionRows reads the table of docs/SECURITY.md. A key is a role and a permission; the permission to listen to a

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/jetbatch/jetbatch/internal/legible"
@@ -40,9 +39,9 @@ type healthReport struct {
 var healthNeeds = topology.Needs{Publish: []string{"$JS.API.INFO", "$SRV.PING"}}
 
 // denied puts the server's refusal, if there was one, in the place of the silence that it looked like.
-func (r *healthReport) denied(nc *nats.Conn, err error) error {
+func (r *healthReport) denied(nc *nats.Conn, domain string, err error) error {
 	var p *schema.PermissionError
-	if errors.As(topology.Denied(nc, healthNeeds), &p) {
+	if errors.As(topology.Denied(nc, healthNeeds.In(domain)), &p) {
 		r.Denied = p.Subject
 		return p
 	}
@@ -80,12 +79,12 @@ func (c *healthCmd) check(ctx context.Context, a *app) (*healthReport, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	js, err := jetstream.New(nc)
+	js, err := c.jetStream(nc)
 	if err == nil {
 		_, err = js.AccountInfo(ctx)
 	}
 	if err != nil {
-		err = r.denied(nc, err)
+		err = r.denied(nc, c.Domain, err)
 		r.JetStream = err.Error()
 		return r, fmt.Errorf("%w: JetStream: %w", errUnhealthy, err)
 	}
@@ -94,7 +93,7 @@ func (c *healthCmd) check(ctx context.Context, a *app) (*healthReport, error) {
 	}
 	r.Role = c.Role
 	if r.Instances, err = c.instances(ctx, nc); err != nil {
-		return r, fmt.Errorf("%w: role %s: %w", errUnhealthy, c.Role, r.denied(nc, err))
+		return r, fmt.Errorf("%w: role %s: %w", errUnhealthy, c.Role, r.denied(nc, c.Domain, err))
 	}
 	return r, nil
 }

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
@@ -21,7 +24,7 @@ import (
 )
 
 var (
-	hostileSchedules = flag.Int("hostile.schedules", 4, "schedules of a hostile worker and a hostile trainer")
+	hostileSchedules = flag.Int("hostile.schedules", 2, "schedules of a hostile worker and a hostile trainer")
 	hostileSeed      = flag.Uint64("hostile.seed", 1, "the first one's seed")
 )
 
@@ -34,6 +37,11 @@ type hostile struct {
 	batcher        string
 	rec            wire.Record
 	sent           int
+
+	set  kind.Instance // the data set of the record: a hostile worker has it, too
+	seen string        // the generation that known is of
+	at   uint64        // how many positions known has come
+	last []byte        // the state there
 }
 
 // look reads the record as any trainer may.
@@ -56,6 +64,52 @@ func (h *hostile) look(ctx context.Context) {
 	}
 }
 
+// wrong makes the record of a position as the run's own worker would, and its job, with the content of another batch.
+func (h *hostile) wrong(ctx context.Context, seq uint64) (job, result []byte) {
+	spec := h.rec.SpecDigest()
+	if h.seen != h.rec.Gen || h.at < h.rec.Floor || seq <= h.at {
+		h.seen, h.at, h.last = h.rec.Gen, h.rec.Floor, h.rec.FloorState
+	}
+	if h.set == nil {
+		set, err := kind.Of(testset.Define("wide", nil)).OpenFunc(ctx, h.rec.Spec.Params)
+		if err != nil {
+			h.t.Errorf("hostile: the run's own parameters: %v", err)
+			return nil, nil
+		}
+		h.set = set
+	}
+	var body, next, prev []byte
+	for ; h.at < seq; h.at++ {
+		var err error
+		prev = h.last
+		if body, next, err = h.set.Next(prev); err != nil {
+			return nil, nil
+		}
+		h.last = next
+	}
+	var other testset.Job
+	if msgpack.Unmarshal(body, &other) != nil {
+		return nil, nil
+	}
+	other.Seed++
+	body, err := msgpack.Marshal(&other)
+	if err != nil {
+		return nil, nil
+	}
+	work := &wire.Job{Seq: seq, Prev: prev, Next: next, Body: body, Spec: spec}
+	pieces, _, err := h.set.Materialize(ctx, body, nil)
+	if err != nil {
+		return nil, nil
+	}
+	payload := slices.Concat(pieces...)
+	data, err := wire.AppendResult(nil, &wire.Result{Seq: seq, Prev: prev, Next: next, Attempt: fmt.Sprint("f", h.sent),
+		Worker: "w1", Deliveries: 1, Digest: wire.Sum(payload), Size: uint64(len(payload)), Spec: spec}, payload)
+	if err != nil {
+		return nil, nil
+	}
+	return wire.AppendJob(nil, work), data
+}
+
 func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
 
 // seq is near the head, or absurd.
@@ -72,8 +126,19 @@ func (h *hostile) target() string {
 		wire.NoticePrefix+"."+h.batcher, wire.ReaderPrefix+"."+h.batcher, wire.ReportPrefix+"."+h.batcher,
 		wire.LanePrefix+"."+h.batcher, wire.WorkerPrefix+".w1", wire.CoordinatorPrefix+".seat",
 		wire.CoordinatorPrefix+".stop", "JETBATCH.job.x", "jetbatch.result.a.b.c", "_INBOX_coordinator.x.y",
-		"_INBOX_worker.x.y", "_INBOX_client.x.y",
+		"_INBOX_worker.x.y", "_INBOX_client.x.y", "$KV.jetbatch."+topology.OriginKey(h.rec.Origin),
+		wire.EventPrefix+".batcher."+h.batcher,
 	)
+}
+
+// record is the batcher's with other parameters, a place that nobody has come to, or another owner.
+func (h *hostile) record() []byte {
+	rec := h.rec
+	rec.Spec.Params = json.RawMessage(`{"salt":666}`)
+	rec.Taken = pick(h.rng, rec.Taken, rec.Floor+1<<19, 1<<40)
+	rec.Owner = pick(h.rng, rec.Owner, "nobody")
+	data, _ := json.Marshal(rec)
+	return data
 }
 
 // forgery is a message that some role would take for another's, if it did not look twice.
@@ -86,10 +151,7 @@ func (h *hostile) forgery() any {
 		BatchBytes: pick[int64](h.rng, -1, 1, 1<<62), Failed: pick(h.rng, nil, fault), Late: true, Straggles: true}
 	switch h.rng.IntN(8) {
 	case 0:
-		rec.Spec.Params = json.RawMessage(`{"salt":666}`)
-		rec.Taken = pick(h.rng, rec.Taken, 1<<40)
-		rec.Owner = pick(h.rng, rec.Owner, "nobody")
-		return rec
+		return json.RawMessage(h.record())
 	case 1:
 		return credit
 	case 2:
@@ -111,7 +173,10 @@ func (h *hostile) forgery() any {
 
 // body is a forgery or noise.
 func (h *hostile) body() []byte {
-	if h.rng.IntN(4) == 0 {
+	switch h.rng.IntN(8) {
+	case 0:
+		return nil
+	case 1:
 		noise := make([]byte, h.rng.IntN(200))
 		for i := range noise {
 			noise[i] = byte(h.rng.Uint32())
@@ -122,24 +187,65 @@ func (h *hostile) body() []byte {
 	return data
 }
 
+// headers are those by which NATS does more with a message than to store it.
+func (h *hostile) headers() nats.Header {
+	header := nats.Header{}
+	for range h.rng.IntN(3) {
+		name := pick(h.rng, "Nats-Rollup", "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Stream", "Nats-Msg-Id",
+			"KV-Operation", "Nats-Marker-Reason", "Nats-TTL", "Nats-Schedule", "Nats-Schedule-Target", "Nats-Incr",
+			"Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Trace-Dest", "Nats-Stream", "Nats-Subject", "Status")
+		header[name] = append(header[name], pick(h.rng, "sub", "all", "0", "1", "1s", "PURGE", "DEL", "MaxAge", "@every 1s",
+			"+1", "x", "404", "503", h.target(), topology.ResultsStream(h.batcher, h.rec.Gen)))
+	}
+	return header
+}
+
 // act does one thing.
-func (h *hostile) act() {
+func (h *hostile) act(ctx context.Context) {
 	gen := h.rec.Gen
 	results, consumer := topology.ResultsStream(h.batcher, gen), topology.Consumer(h.batcher, gen)
 	stash := fmt.Sprintf("jetbatch.result.%s.%s.0.1.stash.%d", h.batcher, gen, h.sent)
+	header := h.headers()
 	send := func(nc *nats.Conn, subject string, reply string, data []byte) {
-		err := nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: data})
+		err := nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: data, Header: header})
 		if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 			h.t.Logf("hostile: %s: %v", subject, err)
 		}
 		h.sent++
 	}
 	reply := pick(h.rng, "", h.target(), "_INBOX_worker.a.b")
-	switch h.rng.IntN(12) {
-	case 0: // a message that is stored and then sent on by the server, in the place of a role's own
-		send(h.worker, stash, "", h.body())
+	// aim has a message stored and then sent on by the server, in the place of a role's own.
+	aim := func(target string, data []byte) {
+		send(h.worker, stash, "", data)
 		if h.worker.FlushTimeout(time.Second) == nil {
-			send(h.client, "$JS.API.DIRECT.GET."+results+"."+stash, h.target(), nil)
+			header = nil
+			send(h.client, "$JS.API.DIRECT.GET."+results+"."+stash, target, nil)
+		}
+	}
+	switch h.rng.IntN(17) {
+	case 0:
+		aim(h.target(), h.body())
+	case 12, 13: // a job, or a batch, that looks right in all but its content
+		header = nil
+		seq := h.rec.Taken + 1 + h.rng.Uint64N(40)
+		job, result := h.wrong(ctx, seq)
+		if h.rng.IntN(2) == 0 {
+			aim(wire.JobSubject("wide-v1-w2", h.batcher, gen, seq, wire.TryFirst), job)
+		} else {
+			stash = fmt.Sprintf("jetbatch.result.%s.%s.7%d.%d", h.batcher, gen, h.sent, seq) // is sent on once more
+			header = nats.Header{"Nats-Last-Sequence": {"0"}}
+			aim(wire.LiveSubject(h.batcher, gen), result)
+		}
+	case 14: // the record, or a lease
+		header = pick(h.rng, nil, nats.Header{"KV-Operation": {"PURGE"}})
+		aim("$KV.jetbatch."+pick(h.rng, topology.BatcherKey(h.batcher), topology.CoordinatorKey(h.rec.Owner)), h.record())
+	case 15: // an acknowledgement
+		send(h.worker, stash, h.target(), h.body())
+	case 16: // a job taken and acked without a batch
+		m, err := h.worker.RequestWithContext(ctx, "$JS.API.CONSUMER.MSG.NEXT.jetbatch-jobs."+consumer,
+			[]byte(`{"batch":1,"no_wait":true}`))
+		if err == nil && m.Reply != "" {
+			send(h.worker, m.Reply, "", nil)
 		}
 	case 1:
 		send(h.client, "$JS.API.DIRECT.GET."+results+"."+wire.ResultSubject(h.batcher, gen, h.rec.Taken), h.target(), nil)
@@ -167,18 +273,20 @@ func (h *hostile) act() {
 	}
 }
 
-// rage acts until ctx ends.
-func (h *hostile) rage(ctx context.Context) {
-	for n := 0; ctx.Err() == nil; n++ {
-		if n%20 == 0 {
+// rage acts until it is over or ctx ends, and tells of each act.
+func (h *hostile) rage(ctx context.Context, acts int, acted chan<- struct{}) {
+	defer close(acted)
+	for n := range acts {
+		if n%5 == 0 {
 			h.look(ctx)
 		}
 		if h.rec.Gen != "" {
-			h.act()
+			h.act(ctx)
 		}
 		select {
+		case acted <- struct{}{}:
 		case <-ctx.Done():
-		case <-time.After(time.Duration(h.rng.IntN(3)) * time.Millisecond):
+			return
 		}
 	}
 }
@@ -201,6 +309,9 @@ func TestHostileRoles(t *testing.T) {
 		taken, ended, sent = taken+n, ended+e, sent+h.sent
 		h.worker.Close()
 		h.client.Close()
+		if h.sent < hostileActs/2 {
+			t.Errorf("%d messages were sent: the record was not read", h.sent)
+		}
 		if t.Failed() {
 			t.Fatalf("schedule %d; replay with -hostile.seed=%d -hostile.schedules=1", i, *hostileSeed+uint64(i))
 		}
@@ -208,13 +319,25 @@ func TestHostileRoles(t *testing.T) {
 	t.Logf("%d schedules, %d messages, %d batches taken, %d runs ended with an error", *hostileSchedules, sent, taken, ended)
 }
 
-// schedule takes batches while the others rage and then without them.
+const (
+	hostileActs = 300 // of a schedule
+	calmBatches = 20  // that are taken after them
+)
+
+// schedule takes batches while the others rage, one after some of their acts, and then without them.
 func (h *hostile) schedule(s *secured) (taken, ended int) {
 	t := h.t
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	p := testset.Params{Salt: h.rng.Uint64(), Size: pick(h.rng, 100, 3000)}
-	cfg := client.Config{Name: h.batcher, Dataset: "wide", Params: p, Window: 9, Logger: slog.New(slog.DiscardHandler)}
+	log := new(lockedLog)
+	defer func() {
+		if t.Failed() {
+			t.Logf("trainer:\n%s", log)
+		}
+	}()
+	cfg := client.Config{Name: h.batcher, Dataset: "wide", Params: p, Window: 9,
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	b, err := client.Open[schema.Batch](ctx, s.connect("client"), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -223,15 +346,15 @@ func (h *hostile) schedule(s *secured) (taken, ended int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raging, calm := context.WithCancel(ctx)
-	over := make(chan struct{})
-	go func() { defer close(over); h.rage(raging) }()
-	defer func() { calm(); <-over }()
-	began := time.Now()
-	for left := 100; left > 0; {
-		if raging.Err() == nil && (left <= 20 || time.Since(began) > 3*time.Second) {
-			calm()
-			<-over
+	every := h.rng.IntN(4) + 1
+	acted := make(chan struct{})
+	go h.rage(ctx, hostileActs, acted)
+	for calm := 0; calm < calmBatches; {
+		for range every {
+			if _, raging := <-acted; !raging {
+				calm++
+				break
+			}
 		}
 		step, err := b.Take(ctx, o.State)
 		switch {
@@ -256,7 +379,6 @@ func (h *hostile) schedule(s *secured) (taken, ended int) {
 		}
 		step.Release()
 		taken++
-		left--
 	}
 	if err := b.Stop(ctx); err != nil {
 		t.Logf("stop: %v", err)

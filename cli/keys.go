@@ -31,7 +31,7 @@ type keysCmd struct {
 	Days     int      `help:"How long the server's certificate is good; its authority is ten years." default:"730"`
 	CAFrom   string   `name:"ca-from" env:"JETBATCH_CA_FROM" help:"Folder of an earlier set: its authority signs, and clients need not learn a new one." type:"path" placeholder:"DIR"`
 	Owner    string   `help:"User and group, as numbers, that the files are for; only root can give files away." placeholder:"UID:GID"`
-	StoreDir string   `help:"Where the server keeps records." default:"/data" placeholder:"FOLDER"`
+	StoreDir string   `help:"Where the server keeps records. The default is a volume of the containers of Compose and Kubernetes; a server of this machine wants a folder of its own." default:"/data" placeholder:"FOLDER"`
 	JSON     bool     `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
 }
 

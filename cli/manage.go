@@ -208,6 +208,9 @@ func askOnce(ctx context.Context, nc *nats.Conn, data []byte) (reply wire.Manage
 		}
 		return reply, fmt.Errorf("%w: no coordinator answers: %w", errUnhealthy, err)
 	}
+	if err := topology.Answered(manageSubject, m.Data); err != nil {
+		return reply, fmt.Errorf("%w: %w", errUnhealthy, err)
+	}
 	if err := json.Unmarshal(m.Data, &reply); err != nil {
 		return reply, fmt.Errorf("%w: what answers %s is no coordinator: %w", errUnhealthy, manageSubject, err)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/metrics"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // observeFlags say where a process can be observed.
@@ -62,7 +64,8 @@ func (f *observeFlags) observe(ctx context.Context, log *slog.Logger) (*observer
 		return nil, fmt.Errorf("%w: --listen-http: %w", errUsage, err)
 	}
 	o.registry = prometheus.NewRegistry()
-	o.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	o.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		metrics.Build(wire.Release, wire.Version))
 	o.address = listener.Addr().String()
 	o.server = &http.Server{
 		Handler: o.handler(f.Pprof), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,

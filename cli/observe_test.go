@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -19,10 +20,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/embedded"
+	"github.com/jetbatch/jetbatch/internal/metrics"
 	"github.com/jetbatch/jetbatch/internal/testset"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -87,7 +91,8 @@ func TestProbes(t *testing.T) {
 			t.Errorf("%v: /readyz: %d %s", test.probe, code, body)
 		}
 	}
-	if code, body := get(t, url+"/metrics"); code != 200 || !strings.Contains(body, "go_goroutines") {
+	if code, body := get(t, url+"/metrics"); code != 200 || !strings.Contains(body, "go_goroutines") ||
+		!strings.Contains(body, `jetbatch_build_info{goversion="`+runtime.Version()+`",version="`+wire.Release+`",wire="`) {
 		t.Errorf("/metrics: %d %s", code, body)
 	}
 	if code, _ := get(t, url+"/debug/pprof/"); code != 404 {
@@ -124,10 +129,12 @@ func TestObserveFlags(t *testing.T) {
 	}
 }
 
-// served runs all roles on one registry, and returns the names of the metrics that they have.
-func served(t *testing.T) map[string]bool {
+// served runs all roles on one registry, and returns the names of the metrics that they have, and what histograms are
+// in their wide buckets.
+func served(t *testing.T) (names, parts map[string]bool) {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(metrics.Build(wire.Release, wire.Version)) // as every process does that is observed
 	service, err := embedded.Start(t.Context(), embedded.Config{Registerer: reg}, counting)
 	if err != nil {
 		t.Fatal(err)
@@ -149,9 +156,14 @@ func served(t *testing.T) map[string]bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := make(map[string]bool)
+	names, parts = make(map[string]bool), make(map[string]bool)
 	for _, f := range families {
 		names[f.GetName()] = true
+		if f.GetType() == dto.MetricType_HISTOGRAM { // as Prometheus has it that does not scrape native ones
+			for _, part := range []string{"_bucket", "_sum", "_count"} {
+				parts[f.GetName()+part] = true
+			}
+		}
 	}
 	if problems, err := testutil.GatherAndLint(reg); len(problems) > 0 || err != nil {
 		t.Error(problems, err)
@@ -159,7 +171,7 @@ func served(t *testing.T) map[string]bool {
 	if err := errors.Join(b.Close(), service.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return names
+	return names, parts
 }
 
 var metricName = regexp.MustCompile(`\bjetbatch_[a-z_]+`)
@@ -176,7 +188,7 @@ func mentioned(text []byte) map[string]bool {
 // TestMetricsAreTheDocumentedOnes compares the code with its page, the dashboard and the alerts.
 func TestMetricsAreTheDocumentedOnes(t *testing.T) {
 	t.Parallel()
-	exist := served(t)
+	exist, parts := served(t)
 	page, err := os.ReadFile("../docs/METRICS.md")
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +215,7 @@ func TestMetricsAreTheDocumentedOnes(t *testing.T) {
 		}
 		files++
 		for name := range mentioned(text) {
-			if !exist[name] {
+			if !exist[name] && !parts[name] {
 				t.Errorf("%s has %s, which does not exist", path, name)
 			}
 		}
@@ -282,5 +294,78 @@ func TestDashboardIsWellFormed(t *testing.T) {
 				t.Errorf("%q asks %s", p.Title, target.Expr)
 			}
 		}
+	}
+}
+
+// unitOf is Grafana's name of the unit of what a query returns.
+func unitOf(expr string) string {
+	rated, seconds := strings.Contains(expr, "[$__rate_interval]"), strings.Contains(expr, "_seconds")
+	switch {
+	case rated && strings.Contains(expr, "_bytes_total"):
+		return "Bps"
+	case rated && strings.Contains(expr, "_seconds_total"): // seconds per second
+		return "percentunit"
+	case rated && !seconds:
+		return "ops"
+	case strings.Contains(expr, "_bytes"):
+		return "bytes"
+	case rated && !strings.Contains(expr, "quantile") && !strings.Contains(expr, " / "): // seconds per second: slots
+		return "short"
+	case seconds:
+		return "s"
+	}
+	return "short"
+}
+
+// TestDashboard wants of every panel one unit, which is that of all its series, and of every query on a native
+// histogram one that a Prometheus without these can answer.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../deploy/observe/grafana/dashboards/jetbatch.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Panels []struct {
+			ID          int
+			Title, Type string
+			GridPos     struct{ X, Y, W, H int }
+			FieldConfig struct{ Defaults struct{ Unit string } }
+			Targets     []struct{ Expr, LegendFormat string }
+		}
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	perWorker, ids, taken := 0, make(map[int]bool), make(map[[2]int]string)
+	for _, p := range d.Panels {
+		if ids[p.ID] {
+			t.Errorf("%s: another panel has its id", p.Title)
+		}
+		ids[p.ID] = true
+		for x := range p.GridPos.W {
+			for y := range p.GridPos.H {
+				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				if other := taken[at]; other != "" {
+					t.Fatalf("%s lies over %s", p.Title, other)
+				}
+				taken[at] = p.Title
+			}
+		}
+		for _, target := range p.Targets {
+			if strings.Contains(target.LegendFormat, "{{worker}}") {
+				perWorker++
+			}
+			if unit := unitOf(target.Expr); unit != p.FieldConfig.Defaults.Unit {
+				t.Errorf("%s: its axis has unit %q, and a series %q: %s", p.Title, p.FieldConfig.Defaults.Unit, unit, target.Expr)
+			}
+			native := regexp.MustCompile(`_(stage|iterate)_seconds[\[{]`).MatchString(target.Expr)
+			if native && !strings.Contains(target.Expr, " or ") {
+				t.Errorf("%s: a Prometheus without native histograms shows nothing: %s", p.Title, target.Expr)
+			}
+		}
+	}
+	if perWorker < 3 {
+		t.Errorf("%d queries by worker", perWorker)
 	}
 }

@@ -28,6 +28,7 @@ type ondaImportCmd struct {
 	Annotator string   `help:"Ending of the annotation files of WFDB." default:"atr"`
 	Lasting   []string `help:"Symbols of WFDB annotations that last until the next of the same symbol." default:"+"`
 	Merge     bool     `help:"Make one signal of channels that differ in scale alone, as those of EDF often do, by decoding them to float32."`
+	Label     string   `help:"Label for the whole of a recording that has none." placeholder:"NAME"`
 	OnBad     string   `help:"refuse: a bad file ends the import. drop: bad files are left out, and listed." enum:"refuse,drop" default:"refuse" placeholder:"refuse|drop"`
 	JSON      bool     `name:"json" env:"JETBATCH_JSON" help:"Print one JSON object."`
 }
@@ -76,7 +77,7 @@ func (c *ondaImportCmd) Run(ctx context.Context, a *app) error {
 	m := a.err.bytesMeter("importing")
 	summary, err := importer.Import(ctx, importer.Config{
 		Files: files, Out: c.Out, DryRun: c.DryRun, Names: names, Annotator: c.Annotator, Lasting: c.Lasting,
-		OnBad: c.OnBad, Merge: c.Merge, Progress: m.set,
+		OnBad: c.OnBad, Merge: c.Merge, Label: c.Label, Progress: m.set,
 	})
 	m.end()
 	if err != nil {

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +44,14 @@ func TestOndaImport(t *testing.T) {
 	}
 	if _, err := os.Stat(out); err == nil {
 		t.Error("a dry run wrote")
+	}
+	// What wants an Onda data set says how to make one.
+	for _, args := range [][]string{{"onda", "describe", dir}, {"take", "--name", "x", "--data", dir}} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), args, io.Discard, &stderr, []dataset.Definition{onda.Definition()})
+		if code != exitUsage || !strings.Contains(stderr.String(), "jetbatch onda import "+dir) {
+			t.Errorf("%v: %d: %s", args, code, &stderr)
+		}
 	}
 	text, code = command("--out", out, "--json")
 	var report importReport
@@ -93,5 +103,52 @@ func TestDemoOfRecords(t *testing.T) {
 	data, err := os.ReadFile(picture)
 	if code != exitOK || err != nil || !strings.Contains(string(data), "AFIB") && !strings.Contains(string(data), ">N<") {
 		t.Errorf("%d, %v: %s%s", code, err, &stdout, &stderr)
+	}
+}
+
+// Folders of real recordings in other formats go into the demo as they are; where they have no labels they get one.
+func TestDemoOfForeign(t *testing.T) {
+	t.Parallel()
+	dir := recordings.Dir(t, "foreign")
+	for name, wants := range map[string][]string{
+		"edf":  {"import    7 recordings of 8 files", "Hypnogram.edf: ", `labelled "unlabeled"`, "kept 2 of 2"},
+		"wfdb": {"import    2 recordings of 3 files", "mixedsignals.hea: ", "kept 1 of 1"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), []string{"demo", "--data", filepath.Join(dir, name), "-n", "8", "--workers", "2",
+			"--resume-workers", "1"}, &stdout, &stderr, []dataset.Definition{onda.Definition()})
+		for _, want := range append(wants, "identical all 8 batches") {
+			if code != exitOK || !strings.Contains(stdout.String(), want) {
+				t.Errorf("%s: %d: no %q in %s%s", name, code, want, &stdout, &stderr)
+			}
+		}
+	}
+}
+
+// So do WAVE files, which seldom have labels.
+func TestDemoOfSounds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		var b bytes.Buffer
+		b.WriteString("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00")
+		b.WriteString("\xe8\x03\x00\x00\xd0\x07\x00\x00\x02\x00\x10\x00")
+		b.WriteString("data\x20\x4e\x00\x00") // 10 s at 1 kHz
+		for i := range 10_000 {
+			b.Write([]byte{byte(i), name[0]})
+		}
+		data := b.Bytes()
+		binary.LittleEndian.PutUint32(data[4:], uint32(len(data)-8))
+		if err := os.WriteFile(filepath.Join(dir, name+".wav"), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"demo", "--data", dir, "-n", "8", "--workers", "2", "--resume-workers", "1"},
+		&stdout, &stderr, []dataset.Definition{onda.Definition()})
+	for _, want := range []string{`labelled "unlabeled"`, "kept 2 of 2", "identical all 8 batches"} {
+		if code != exitOK || !strings.Contains(stdout.String(), want) {
+			t.Errorf("%d: no %q in %s%s", code, want, &stdout, &stderr)
+		}
 	}
 }

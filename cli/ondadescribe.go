@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -58,7 +57,7 @@ func (c *ondaDescribeCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// params are those given, or those that are guessed. A folder without anything that opens has the tables' usual names.
+// params are those given, or those that are guessed. Those of a folder without anything that opens name its first table.
 func (c *ondaDescribeCmd) params(ctx context.Context) (p onda.Params, r *describeReport, err error) {
 	r = &describeReport{}
 	given, err := readParams(c.Params)
@@ -70,11 +69,12 @@ func (c *ondaDescribeCmd) params(ctx context.Context) (p onda.Params, r *describ
 			return p, r, fmt.Errorf("%w: --params: %w", errUsage, err)
 		}
 	} else if p, err = onda.GuessContext(ctx, c.Dir); err != nil {
-		r.Error = err.Error()
-		p = onda.Params{}
-		if tables, _ := filepath.Glob(filepath.Join(c.Dir, "*.signals.arrow")); len(tables) > 0 {
-			p.Signals = filepath.Base(tables[0])
+		tables, _ := filepath.Glob(filepath.Join(c.Dir, "*.signals.arrow"))
+		if len(tables) == 0 {
+			return p, r, fmt.Errorf("%w%s", err, importHint(c.Dir))
 		}
+		r.Error = err.Error()
+		p = onda.Params{Signals: filepath.Base(tables[0])}
 	}
 	if p.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return p, r, err
@@ -171,7 +171,7 @@ func (c *ondaNormalizeCmd) Run(ctx context.Context, a *app) error {
 		_, err = a.out.Write(text)
 		return err
 	}
-	if err := os.WriteFile(c.Out, text, 0o644); err != nil {
+	if err := replaceFile(c.Out, text, 0o644); err != nil {
 		return fmt.Errorf("%w: --out: %w", errUsage, err)
 	}
 	_, err = fmt.Fprintf(a.out, "means and scales of %d channels in %s\n", len(p.Normalize.Channels), c.Out)

@@ -102,7 +102,7 @@ var actions = []struct {
 	{publish: "jetbatch.coordinator.seat", may: []string{train}},
 	{publish: "jetbatch.coordinator.stop", may: []string{train}},
 	{publish: "jetbatch.coordinator.status", may: []string{train, look}},
-	{publish: "jetbatch.coordinator.overview", may: []string{look}},
+	{publish: "jetbatch.coordinator.overview", may: []string{coord, look}},
 	{publish: "jetbatch.coordinator.manage", may: []string{look}},
 	{publish: "jetbatch.coordinator.c1.seat", may: []string{coord}},
 	{publish: "jetbatch.event.batcher.train", may: []string{coord}},

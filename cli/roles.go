@@ -40,11 +40,15 @@ func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
 	defer closing()
 	name := uniqueName(c.Name)
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-coordinator-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
-		return coordinator.New(nc, coordinator.Config{
-			Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Logger: a.log,
-			Registerer: o.registerer(),
-		}, defs...)
+		return coordinator.New(nc, c.config(name, a, o), defs...)
 	})
+}
+
+func (c *coordinatorCmd) config(name string, a *app, o *observer) coordinator.Config {
+	return coordinator.Config{
+		Name: name, Replicas: c.Replicas, Lease: c.Lease, ReaderLease: c.ReaderLease, Stall: c.Stall, Domain: c.Domain, Logger: a.log,
+		Registerer: o.registerer(),
+	}
 }
 
 type workerCmd struct {
@@ -57,7 +61,7 @@ type workerCmd struct {
 	DrainTimeout time.Duration `help:"How long what runs may go on after a signal. Defaults to 30s." placeholder:"DURATION"`
 	Direct       string        `help:"Where trainers fetch batches of 32 KiB or more straight from this worker; off sends them all through NATS. Defaults to a free port of the address from which NATS is reached." placeholder:"HOST:PORT"`
 	Advertise    string        `name:"direct-advertise" env:"JETBATCH_DIRECT_ADVERTISE" help:"What trainers dial, where that is not what --direct says." placeholder:"HOST:PORT"`
-	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB." placeholder:"BYTES"`
+	KeepBytes    int64         `help:"Bound on the batches in memory that trainers have not fetched; more go through NATS. Defaults to 512 MiB, or a quarter of the memory limit." placeholder:"BYTES"`
 }
 
 // Run runs a worker until ctx ends.
@@ -72,11 +76,15 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	defer closing()
 	name := cmp.Or(c.Name, uniqueName(""))
 	return a.role(ctx, &c.natsFlags, &c.observeFlags, "jetbatch-worker-"+name, func(nc *nats.Conn, o *observer) (runner, error) {
-		return worker.New(nc, worker.Config{
-			Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
-			Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes,
-		}, defs...)
+		return worker.New(nc, c.config(name, a, o), defs...)
 	})
+}
+
+func (c *workerCmd) config(name string, a *app, o *observer) worker.Config {
+	return worker.Config{
+		Name: name, Slots: c.Slots, JobTimeout: c.JobTimeout, DrainTimeout: c.DrainTimeout, Logger: a.log,
+		Registerer: o.registerer(), Direct: c.Direct, DirectAdvertise: c.Advertise, KeepBytes: c.KeepBytes, Domain: c.Domain,
+	}
 }
 
 // checkSlots refuses slots before there is a connection.

@@ -220,6 +220,7 @@ func TestSecuredService(t *testing.T) {
 		return json.Unmarshal([]byte(status), &fleet) == nil && len(fleet.Workers) == 2 && len(fleet.Batchers) == 2
 	})
 	s.command(t, "operator", "health", "--role", "worker")
+	s.command(t, "coordinator", "status") // from within its container, as in Kubernetes
 	s.command(t, "worker", "health", "--role", "worker", "--instance", "w2")
 	s.command(t, "coordinator", "health", "--role", "coordinator")
 

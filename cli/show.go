@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -153,7 +152,7 @@ func (c *showCmd) remote(ctx context.Context, a *app, s *shown) (err error) {
 		return err
 	}
 	defer nc.Close()
-	rec, err := readRecord(ctx, nc, c.Batcher)
+	rec, err := c.readRecord(ctx, nc, c.Batcher)
 	if err != nil {
 		return err
 	}
@@ -165,6 +164,7 @@ func (c *showCmd) remote(ctx context.Context, a *app, s *shown) (err error) {
 	}
 	cfg := client.Config{
 		Name: uniqueName("show"), Dataset: s.dataset, Window: 1, Retain: -1, IdleTimeout: auditIdle, AcceptChange: c.Accept,
+		Domain: c.Domain,
 		Logger: a.log,
 	}
 	if s.params != nil {
@@ -195,8 +195,8 @@ func (c *showCmd) remote(ctx context.Context, a *app, s *shown) (err error) {
 }
 
 // readRecord reads what the coordinators keep of a batcher.
-func readRecord(ctx context.Context, nc *nats.Conn, batcher string) (*wire.Record, error) {
-	js, err := jetstream.New(nc)
+func (f *natsFlags) readRecord(ctx context.Context, nc *nats.Conn, batcher string) (*wire.Record, error) {
+	js, err := f.jetStream(nc)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func (c *showCmd) report(ctx context.Context, a *app, s *shown) error {
 		for _, name := range c.Out {
 			data, err := p.Encode(name)
 			if err == nil {
-				err = os.WriteFile(name, data, 0o644)
+				err = replaceFile(name, data, 0o644)
 			}
 			if err != nil {
 				return fmt.Errorf("picture: %w", err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/jetbatch/jetbatch/internal/durable"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -66,41 +67,47 @@ func createBeside(path string) (*os.File, error) {
 	return os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 }
 
-// saveState replaces the file in one step, so that after a crash it has the state before or this one, whole. A link
-// stays a link, and a file keeps its mode. A file that cannot be replaced, since it alone is mounted, is overwritten.
-func saveState(path string, state schema.State) (err error) {
+// saveState replaces the file in one step.
+func saveState(path string, state schema.State) error {
 	text, err := state.MarshalText()
+	if err == nil {
+		err = replaceFile(path, append(text, '\n'), 0o600)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("state not saved: %w", err)
 	}
-	text = append(text, '\n')
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("state not saved: %w", err)
-		}
-	}()
-	if path, err = stateTarget(path); err != nil {
-		return err
-	}
+	return nil
+}
+
+// replaceFile replaces a file in one step, so that after a crash it has the content before or this one, whole. A link
+// stays a link, and a file keeps its mode; mode is that of a new one. A file that cannot be replaced, since it alone is
+// mounted, or is a device or a pipe, is written into.
+func replaceFile(path string, data []byte, mode fs.FileMode) error {
 	before, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if before != nil && !before.IsDir() && !before.Mode().IsRegular() {
+		return os.WriteFile(path, data, 0) // what /dev/stdout leads to has no name of its own
+	}
+	if path, err = stateTarget(path); err != nil {
 		return err
 	}
 	f, err := createBeside(path)
 	if err != nil {
 		if before != nil {
-			return overwrite(path, text) // the folder is not for this user to write to, the file is
+			return overwrite(path, data) // the folder is not for this user to write to, the file is
 		}
 		return err
 	}
-	_, err = f.Write(text)
 	if before != nil {
-		err = errors.Join(err, f.Chmod(before.Mode().Perm()))
+		mode = before.Mode().Perm()
 	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Chmod(mode), f.Close()); err == nil {
+		err = durable.Rename(f.Name(), path)
 		if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EXDEV) {
-			err = overwrite(path, text)
+			err = overwrite(path, data)
 			_ = os.Remove(f.Name()) // it has served
 			return err
 		}
@@ -112,11 +119,11 @@ func saveState(path string, state schema.State) (err error) {
 }
 
 // overwrite writes into the file that is there.
-func overwrite(path string, text []byte) error {
+func overwrite(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
+	_, err = f.Write(data)
 	return errors.Join(err, f.Sync(), f.Close())
 }

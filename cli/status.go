@@ -80,7 +80,7 @@ func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Sta
 	r := statusReport{Status: s}
 	var untold error // the status is shown where no events can be read
 	if c.Since > 0 {
-		h, err := newHistory(nc)
+		h, err := c.history(nc)
 		if err != nil {
 			return err
 		}
@@ -141,9 +141,14 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 	defer last.Stop()
 	const overview = wire.CoordinatorPrefix + ".overview"
 	var answers []wire.Overview
+	var stranger error
 	err := gather(ctx, nc, overview, func(m *nats.Msg) bool {
+		if err := topology.Answered(overview, m.Data); err != nil {
+			stranger = err
+			return true
+		}
 		var o wire.Overview
-		if json.Unmarshal(m.Data, &o) == nil {
+		if json.Unmarshal(m.Data, &o) == nil && o.Coordinator != "" {
 			answers = append(answers, o)
 		}
 		last.Reset(time.Until(due))
@@ -154,7 +159,7 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 		if denied := topology.Denied(nc, topology.Needs{Publish: []string{overview}}); denied != nil {
 			return fleet.Status{}, fmt.Errorf("%w: %w", errUnhealthy, denied)
 		}
-		return fleet.Status{}, errors.Join(fmt.Errorf("%w: %w", errUnhealthy, errNobody), err)
+		return fleet.Status{}, errors.Join(fmt.Errorf("%w: %w", errUnhealthy, errNobody), stranger, err)
 	}
 	return fleet.Merge(answers), err
 }

@@ -218,3 +218,24 @@ func TestStrangersTable(t *testing.T) {
 		t.Errorf("%q", b.String())
 	}
 }
+
+// A stream that stores what is sent to coordinators answers in their place, and every command that asks them names it.
+func TestStrangersStream(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Run(t)
+	_, js := srv.JetStream()
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "audit", Subjects: []string{wire.CoordinatorPrefix + ".>"}, Storage: jetstream.MemoryStorage,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"status"}, {"ls"}, {"stop", "a"}, {"rm", "a"}, {"take", "--name", "a", "--dataset", "counting"}, {"check"},
+	} {
+		var out bytes.Buffer
+		code := run(t.Context(), append(args, "--server", srv.URL()), &out, &out, []dataset.Definition{counting})
+		if code == exitOK || !strings.Contains(out.String(), "stream audit ") {
+			t.Errorf("%v: exit code %d\n%s", args, code, &out)
+		}
+	}
+}

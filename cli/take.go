@@ -33,13 +33,12 @@ type takeCmd struct {
 	StopAtEnd   bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
 	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
 	Accept      bool          `name:"accept-change" help:"Go on from a state of other parameters or data; else that ends with 2."`
-	World       string        `env:"JETBATCH_WORLD" help:"Take as one rank of this world, which takes each batch together: the same name for all ranks of one launch, another after every restart. Defaults to taking whole batches, alone." placeholder:"ID"`
+	World       string        `env:"JETBATCH_WORLD" help:"Take as one rank of this world, each of which takes every batch, whole: the same name for all ranks of one launch, another after every restart. Defaults to taking whole batches, alone." placeholder:"ID"`
 	Rank        int           `env:"RANK" help:"Rank of this process in --world, from 0."`
 	Size        int           `env:"WORLD_SIZE" help:"How many ranks --world has."`
-	Whole       []string      `help:"Tensors that every rank of --world gets whole; all others have the batch's rows on axis 0." placeholder:"NAME"`
 	Patience    time.Duration `help:"How long a silent rank of --world is waited for. Defaults to 1 min." placeholder:"DURATION"`
 	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
-	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB." placeholder:"BYTES"`
+	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB, or a quarter of the memory limit." placeholder:"BYTES"`
 	Retain      int           `help:"Taken batches kept, so that going back to one costs nothing; -1 for none. Defaults to half the window."`
 	InOrder     bool          `help:"Take the good batches before a bad one first, instead of failing at once."`
 	TrainTime   time.Duration `help:"Pretend to train so long on every batch." placeholder:"DURATION"`
@@ -76,9 +75,6 @@ type takeReport struct {
 func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Batches < 0 || c.SaveEvery < 1 || c.TrainTime < 0 || c.TakeTimeout < 0 {
 		return fmt.Errorf("%w: --batches, --train-time and --take-timeout are not negative, --save-every is at least 1", errUsage)
-	}
-	if c.World != "" && c.Verify {
-		return fmt.Errorf("%w: --verify compares whole batches, and a rank of a world has rows of them", errUsage)
 	}
 	params, err := c.params(ctx)
 	if err != nil {
@@ -119,21 +115,8 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		return interrupted(ctx, err)
 	}
 	defer nc.Close()
-	cfg := client.Config{
-		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain,
-		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
-	}
-	if c.World != "" {
-		cfg.World = &client.World{ID: c.World, Rank: c.Rank, Size: c.Size, Whole: c.Whole, Patience: c.Patience}
-	}
-	if params != nil {
-		cfg.Params = params
-	}
-	if c.InOrder {
-		cfg.OnError = client.InOrder
-	}
 	opening, cancel := c.patience(ctx)
-	b, err := client.Open[[]byte](opening, nc, cfg)
+	b, err := client.Open[[]byte](opening, nc, c.config(params, a, o))
 	cancel()
 	if err != nil {
 		return interrupted(ctx, err)
@@ -151,6 +134,23 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 		err = errors.Join(err, b.Stop(stopping))
 	}
 	return errors.Join(err, b.Close(), t.report(err))
+}
+
+func (c *takeCmd) config(params json.RawMessage, a *app, o *observer) client.Config {
+	cfg := client.Config{
+		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, Domain: c.Domain,
+		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
+	}
+	if params != nil {
+		cfg.Params = params
+	}
+	if c.InOrder {
+		cfg.OnError = client.InOrder
+	}
+	if c.World != "" { // take looks at payloads as they are
+		cfg.World = &client.World{ID: c.World, Rank: c.Rank, Size: c.Size, Parts: 1, Patience: c.Patience}
+	}
+	return cfg
 }
 
 // patience bounds one call that waits for the service.

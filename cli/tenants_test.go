@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/client"
@@ -128,6 +129,17 @@ func TestTenants(t *testing.T) {
 	takeAs(ctx, t, b, 2, 30)
 	takeAs(ctx, t, a, 1, 30)
 	for _, tenant := range []*secured{a, b} {
+		js, err := jetstream.New(tenant.connect("coordinator"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		account, err := js.AccountInfo(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := account.Limits; l.MaxMemory != 2<<30 || l.MaxStore != 5<<30 || l.MaxStreams != 128 {
+			t.Errorf("a tenant's account has the limits %+v", l)
+		}
 		natstest.Eventually(t, "a tenant sees one of each", func() bool {
 			var s fleet.Status
 			return json.Unmarshal([]byte(tenant.command(t, "operator", "status", "--json")), &s) == nil &&

@@ -58,7 +58,7 @@ func (c *topCmd) look(ctx context.Context, nc *nats.Conn) <-chan sighting {
 	looks := make(chan sighting)
 	go func() {
 		defer close(looks)
-		h, _ := newHistory(nc) // without JetStream nothing is told, which the overview's error says
+		h, _ := c.history(nc) // without JetStream nothing is told, which the overview's error says
 		told := func() ([]wire.Event, error) { return h.since(ctx, time.Now().Add(-time.Hour)) }
 		tick := time.NewTicker(c.Interval)
 		defer tick.Stop()

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -14,33 +14,12 @@ import (
 // errNoPhase is the error of an answer without a phase, which all of its kind have.
 var errNoPhase = errors.New("it does not say how the batcher stands")
 
-// errStream is matched by every *streamError.
-var errStream = errors.New("answered by a stream")
-
-// streamError is the error of a request that a stream stored and acknowledged, in the place of the role that it was
-// sent to.
-type streamError struct{ stream, subject string }
-
-func (e *streamError) Error() string {
-	return fmt.Sprintf("stream %s of this account stores %s, and answers in the place of jetbatch: "+
-		"its subjects must not be among jetbatch.>",
-		legible.Line(e.stream), e.subject)
-}
-
-func (e *streamError) Is(target error) bool { return target == errStream }
-
 // readAnswer decodes the answer to a request on subject. Anything that listens there may answer, so nothing is assumed
 // that the answer does not say.
 func readAnswer[T any](subject string, data []byte, reply *T) error {
 	*reply = *new(T)
-	if bytes.Contains(data,
-		[]byte(`"stream"`)) { // none of jetbatch's answers has it, all acknowledgements of JetStream have
-		var ack struct {
-			Stream string `json:"stream"`
-		}
-		if err := json.Unmarshal(data, &ack); err == nil && ack.Stream != "" {
-			return &streamError{ack.Stream, subject}
-		}
+	if err := topology.Answered(subject, data); err != nil {
+		return err
 	}
 	return json.Unmarshal(data, reply)
 }

@@ -39,7 +39,7 @@ type Batcher[B any] struct {
 // Open takes hold of the batcher that cfg names, without starting it: another process can no longer. It
 // waits for a coordinator until ctx ends.
 //
-// Errors: ErrBadConfig, ErrInUse, ErrSpecMismatch, ErrUnknownDataset, ErrBadParams, ErrPermission, and
+// Errors: ErrBadConfig, ErrInUse, ErrSpecMismatch, ErrUnknownDataset, ErrBadParams, ErrPermission, ErrJetStream, and
 // ErrUnavailable when ctx ended first. nc stays the caller's; a second connection like it is opened for
 // the batches.
 func Open[B any](ctx context.Context, nc *nats.Conn, cfg Config) (*Batcher[B], error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
@@ -109,7 +110,11 @@ func (c *credits) beat(ctx context.Context) (said wire.CreditReply, err error) {
 		return said, err
 	}
 	if warning := c.line.judge(&sent, &said, time.Now()); warning != "" {
-		c.cfg.Logger.Warn(warning, "dataset", c.cfg.Dataset)
+		about := []any{"dataset", c.cfg.Dataset}
+		if said.Trouble != "" {
+			about = append(about, "why", legible.Line(said.Trouble))
+		}
+		c.cfg.Logger.Warn(warning, about...)
 	}
 	return said, nil
 }
@@ -125,7 +130,8 @@ func (c *credits) unanswered(err error) {
 		return
 	}
 	usurper := ""
-	if errors.Is(err, errStream) {
+	var stream *topology.StreamError
+	if errors.As(err, &stream) {
 		usurper = err.Error()
 	}
 	c.line.owner.unanswered(usurper, time.Now())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,7 +43,7 @@ type Config struct {
 	Window int
 
 	// WindowBytes bounds window x largest batch, and the payloads that this process holds ahead of the
-	// trainer; the next batch is fetched at any size. Defaults to 1 GiB.
+	// trainer; the next batch is fetched at any size. Defaults to 1 GiB, or to a quarter of GOMEMLIMIT if that is less.
 	WindowBytes int64
 
 	// World is set when this process is one of several ranks that take each batch together. Defaults to nil: it takes
@@ -62,6 +63,11 @@ type Config struct {
 	// NoDirect has large batches stored by NATS and read from there, as if no worker could be reached. Defaults to
 	// false: they are fetched from the workers that made them.
 	NoDirect bool
+
+	// Domain is the domain of the JetStream that stores what is taken, the same for all roles of a deployment: 1 to 64 letters,
+	// digits, '-' and '_'. It is needed where NATS is a leaf node with a JetStream of its own. Defaults to none: the
+	// JetStream of the server that Open is connected to.
+	Domain string
 
 	// TakeOver makes Open and Start take the batcher from a process that still holds it. Defaults to false.
 	TakeOver bool
@@ -98,9 +104,12 @@ type Config struct {
 
 const defaultWindowBytes = 1 << 30
 
+// windowBytes is the default of Config.WindowBytes in a process whose memory is limited so; math.MaxInt64 is no limit.
+func windowBytes(memoryLimit int64) int64 { return min(defaultWindowBytes, memoryLimit/4) }
+
 // resolve returns the configuration with its defaults filled in, or ErrBadConfig.
 func (c Config) resolve(batches bool) (*Config, error) {
-	c.WindowBytes = cmp.Or(c.WindowBytes, defaultWindowBytes)
+	c.WindowBytes = cmp.Or(c.WindowBytes, windowBytes(debug.SetMemoryLimit(-1)))
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 10*time.Minute)
 	c.Logger = cmp.Or(c.Logger, slog.Default()).With("batcher", c.Name)
 	if c.Params != nil {
@@ -132,6 +141,11 @@ func (c *Config) validate() error {
 	}
 	if err := wire.CheckName("data set", c.Dataset); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadConfig, err)
+	}
+	if c.Domain != "" {
+		if err := wire.CheckName("JetStream domain", c.Domain); err != nil {
+			return fmt.Errorf("%w: %w", ErrBadConfig, err)
+		}
 	}
 	switch {
 	case c.Window < 0 || c.Window > math.MaxInt32:

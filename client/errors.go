@@ -60,6 +60,10 @@ var (
 	// ErrPermission is matched by every *schema.PermissionError: the NATS server refused a subject to this user.
 	ErrPermission = schema.ErrPermission
 
+	// ErrJetStream is returned by Open when a coordinator answers, and the JetStream that this connection reaches is
+	// another one than the coordinator's: set Config.Domain.
+	ErrJetStream = errors.New("another JetStream than the coordinator's")
+
 	// ErrDisconnected is returned when a NATS connection is closed for good.
 	ErrDisconnected = errors.New("connection to NATS is closed")
 

@@ -40,7 +40,16 @@ type line struct {
 	waiting string // what Take waits for
 	asking  string // the request for a move that a rank waits for; empty for none
 	overdue bool   // for so long that the owner should look
+	met     met    // what became of the head's job so far
 	trace   string // of the Take or Start that is under way, or was last
+	sought  uint64 // the position that the last Peek did not find; 0 for none
+}
+
+// met says what became of the executions of a job that has no result yet.
+type met struct {
+	gen  string
+	seq  uint64
+	text string // empty when nothing is known
 }
 
 // seat is the right to take as this reader knows it.
@@ -159,6 +168,28 @@ func (l *line) look(now time.Time, waited time.Duration) (s sight) {
 	return s
 }
 
+// ahead looks for the batch that follows a state without taking it, and returns what names the states of the seat. The
+// error says that only Take finds out what comes next.
+func (l *line) ahead(asked schema.State) (entry reorder.Entry[arrival], named schema.State, ok bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	doubt, err := l.run.doubting()
+	if err != nil {
+		return entry, named, false, err
+	}
+	_, failed := l.buf.FirstError()
+	named = schema.State{Dataset: l.cfg.Dataset, Version: l.seat.version, Origin: l.seat.origin}
+	foreign := asked.Dataset != named.Dataset || asked.Version != named.Version || asked.Origin != named.Origin
+	if doubt || l.sess == nil || failed && l.cfg.OnError == FailFast || foreign && !l.isHead(asked) {
+		return entry, named, false, l.cfg.errUnforeseen()
+	}
+	if asked.IsZero() {
+		asked.Data = l.buf.State()
+	}
+	entry, l.sought = l.buf.Ahead(asked.Data)
+	return entry, named, entry.Result != nil, nil
+}
+
 // moot reports whether the head has arrived, and returns what is closed when that may have changed.
 func (l *line) moot() (bool, <-chan struct{}) {
 	changed := l.changed.wait()
@@ -177,11 +208,15 @@ func (l *line) lacks(now time.Time) string {
 		return fmt.Sprintf("the payload of batch %d of generation %s is being fetched", l.buf.Head(), l.seat.gen)
 	}
 	text := fmt.Sprintf("batch %d of generation %s is not committed", l.buf.Head(), l.seat.gen)
+	if l.met.text != "" && l.met.seq == l.buf.Head() && l.met.gen == l.seat.gen {
+		text += "; " + l.met.text
+	}
 	if n := l.tally.holesInARow; n > 0 {
-		text += fmt.Sprintf("; the %d positions before it are holes, which have no batch", n)
+		holes := fmt.Sprintf("the data set makes only holes since batch %d, %d of them", l.buf.Head()-n, n)
 		if l.tally.lastHole != "" {
-			text += " (the last: " + l.tally.lastHole + ")"
+			holes += " (the last: " + l.tally.lastHole + ")"
 		}
+		text = holes + "; " + text
 	}
 	if why := cmp.Or(down, l.owner.text(now), l.owner.others()); why != "" {
 		text += "; " + why

@@ -198,18 +198,22 @@ func TestAnswersOfTheStoreAreChecked(t *testing.T) {
 	subject := wire.ResultSubject("train", "01J", 7)
 	for name, test := range map[string]struct {
 		streams, subjects []string
+		status            []string
 		right             bool
 	}{
-		"right":                  {[]string{s.stream}, []string{subject}, true},
-		"stored with headers":    {[]string{"x", s.stream}, []string{"x", subject}, true},
-		"another record":         {[]string{s.stream}, []string{wire.ResultSubject("train", "01J", 8)}, false},
-		"another stream":         {[]string{topology.JobsStream}, []string{subject}, false},
-		"forged beside the true": {[]string{s.stream, topology.JobsStream}, []string{subject}, false},
-		"without headers":        {nil, nil, false},
+		"right":                  {[]string{s.stream}, []string{subject}, nil, true},
+		"stored with headers":    {[]string{"x", s.stream}, []string{"x", subject}, nil, true},
+		"another record":         {[]string{s.stream}, []string{wire.ResultSubject("train", "01J", 8)}, nil, false},
+		"another stream":         {[]string{topology.JobsStream}, []string{subject}, nil, false},
+		"forged beside the true": {[]string{s.stream, topology.JobsStream}, []string{subject}, nil, false},
+		"stored with a status":   {[]string{s.stream}, []string{subject}, []string{"404"}, true},
+		"an error":               {nil, nil, []string{"408"}, false},
+		"without headers":        {nil, nil, nil, false},
 	} {
 		sub, err := nc.Subscribe(directGet+s.stream+".>", func(m *nats.Msg) {
 			answer := &nats.Msg{Subject: m.Reply, Data: []byte("x"), Header: nats.Header{
 				jetstream.StreamHeader: test.streams, jetstream.SubjectHeader: test.subjects,
+				"Status": test.status,
 			}}
 			_ = nc.PublishMsg(answer) // without an answer the test fails
 		})

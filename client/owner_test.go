@@ -36,6 +36,7 @@ type owner struct {
 	fed      uint64   // results published up to here
 	window   int
 	workers  int
+	trouble  string
 	end      uint64 // the state at which the data ends; 0 for never
 	manual   bool   // the test publishes by itself
 	silent   bool   // requests and credits are not answered
@@ -319,7 +320,7 @@ func (o *owner) credit(m *nats.Msg) {
 	if m.Reply != "" {
 		o.respond(m, wire.CreditReply{
 			Gen: o.rec.Gen, Seat: o.rec.Seat, Reader: o.rec.Reader, Phase: o.rec.Phase, Window: o.window, Workers: o.workers,
-			Error: o.rec.Error,
+			Error: o.rec.Error, Trouble: o.trouble,
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -39,7 +40,7 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc)
+	js, err := topology.JetStream(nc, c.Domain)
 	if err != nil {
 		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
 	}
@@ -55,6 +56,9 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 		return nil, err
 	}
 	r.lock.sign(r.line.secret)
+	if err := r.record.here(ctx, r.seats.domain); err != nil {
+		return nil, errors.Join(err, r.close()) // so that nobody waits for the end of its lease
+	}
 	if err := r.register(); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
@@ -82,10 +86,10 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 		cfg: c, align: align, data: data, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c, buffers), buffers: buffers,
 		uploads: &uploads{cfg: c, nc: nc, run: r.run}, tasks: &r.tasks,
 	}
+	r.record = &record{cfg: c, nc: nc, js: js, run: r.run}
 	r.seats = &seats{
 		cfg: c, id: id, secret: secret, handle: r.handle, ask: r.ask, run: r.run, line: r.line, credits: r.credits, intake: r.intake,
 	}
-	r.record = &record{cfg: c, nc: nc, js: js, run: r.run}
 	r.lock = newLock(c, nc)
 	return r
 }

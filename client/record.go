@@ -38,7 +38,7 @@ func (r *record) agrees(ctx context.Context, gen string, res *wire.Result) (bool
 			return false, r.cfg.errDisconnected(err)
 		}
 		what := fmt.Sprintf("the record of the batcher cannot be read (%v)", err)
-		if denied := refusal(r.nc, "$JS.API"); denied != nil {
+		if denied := refusal(r.nc, topology.InDomain(r.cfg.Domain, "$JS.API.")); denied != nil {
 			return false, fmt.Errorf("batcher %s: %w", r.cfg.Name, denied)
 		}
 		n.say(what)
@@ -50,6 +50,21 @@ func (r *record) agrees(ctx context.Context, gen string, res *wire.Result) (bool
 			return false, r.cfg.waitError(ctx, n.began, what)
 		}
 	}
+}
+
+// here returns ErrJetStream if the JetStream of this connection is another one than that of the coordinator which has
+// just given a seat: that one has the bucket, where the seat was recorded. domain is what the coordinator says of its
+// own. What is not known for sure is no error.
+func (r *record) here(ctx context.Context, domain string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if _, err := r.js.Stream(ctx, topology.BucketStream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if wire.CheckName("JetStream domain", domain) != nil {
+		domain = ""
+	}
+	return fmt.Errorf("batcher %s: %w: %s", r.cfg.Name, ErrJetStream, topology.OtherJetStream(r.cfg.Domain, domain))
 }
 
 func (r *record) read(ctx context.Context) (*wire.Record, error) {

@@ -260,7 +260,7 @@ func TestHolesAreNamed(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := b.Take(short, state)
-	if want := "the 8 positions before it are holes, which have no batch (the last: no label)"; !errors.Is(err,
+	if want := "the data set makes only holes since batch 2, 8 of them (the last: no label); batch 10 of generation"; !errors.Is(err,
 		ErrUnavailable) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v does not say: %s", err, want)
 	}
@@ -303,7 +303,7 @@ func TestEndlessHoles(t *testing.T) {
 		return b.r.line.buf.Len() == 32
 	})
 	_, err := b.Take(&weary{deadline(t), 8}, schema.State{})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "are holes") {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "makes only holes since batch 1, ") {
 		t.Fatalf("%v", err)
 	}
 	step, err := b.Take(deadline(t), schema.State{}) // a look-up, since the trainer has no other state
@@ -444,4 +444,76 @@ func TestCoordinatorOfAnotherWireVersion(t *testing.T) {
 	o.locked(func() { o.foreign = false }) // replaced
 	b, _ := setup(t, o, func(cfg *Config) { cfg.TakeOver = true })
 	take(t, b, schema.State{}, 3)
+}
+
+// The warning that no worker serves a data set says why those that have it do not.
+func TestNoWorkerIsSaidWithItsReason(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, log := setup(t, o, nil)
+	take(t, b, schema.State{}, 1)
+	const why = "no worker can make batches of data set count: b: cannot open count: no such folder /data (1 of 1 workers)"
+	o.locked(func() { o.workers, o.trouble = 0, why })
+	natstest.Eventually(t, "the warning has the reason", func() bool {
+		return log.has("no worker serves the data set") && log.has(why)
+	})
+}
+
+// While a batch does not come, the wait says what became of its job so far, as the workers left it in the store.
+func TestWaitSaysWhatBecameOfTheJob(t *testing.T) {
+	t.Parallel()
+	slow := func(worker string) any {
+		return wire.TimeoutMark{Worker: worker, Attempt: worker, After: 10 * time.Minute, Alone: true}
+	}
+	failed := wire.FailureMark{Worker: "a", Text: "bad\x1b[31m sample\n5"}
+	for name, c := range map[string]struct {
+		timeouts, failures []any
+		want               string
+	}{
+		"deadlines": {[]any{slow("a"), slow("b")}, nil, "; its job ran into its deadline of 10m twice, on a, b"},
+		"a failure": {nil, []any{failed}, "; its job failed on worker a and waits for another: bad"},
+		"both":      {[]any{slow("a")}, []any{failed}, "; its job ran into its deadline of 10m once, on a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			o.manual = true
+			b, _ := setup(t, o, nil)
+			if err := b.Start(t.Context(), schema.State{}); err != nil {
+				t.Fatal(err)
+			}
+			mark := func(at func(batcher, gen string, seq uint64, k int) string, marks []any) {
+				for i, m := range marks {
+					body, err := json.Marshal(m)
+					if err != nil {
+						t.Fatal(err)
+					}
+					o.store(at(o.name, o.gens[0], 1, i+1), body)
+				}
+			}
+			mark(wire.TimeoutSubject, c.timeouts)
+			mark(wire.FailureSubject, c.failures)
+			short, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			_, err := b.Take(short, schema.State{})
+			var wait *WaitError
+			if !errors.As(err, &wait) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\x1b") {
+				t.Errorf("%v", err)
+			}
+			told := false
+			o.locked(func() {
+				for _, c2 := range o.credits {
+					told = told || strings.Contains(c2.Waiting, c.want)
+				}
+			})
+			if !told {
+				t.Error("the owner, and so the status, is not told")
+			}
+			o.locked(func() {
+				o.manual = false
+				o.feed()
+			})
+			take(t, b, schema.State{}, 1)
+		})
+	}
 }

@@ -32,6 +32,7 @@ type seats struct {
 	line    *line
 	credits *credits
 	intake  *intake
+	domain  string // of the coordinator's JetStream, as it said; of Open and Start, one at a time
 }
 
 // sitting is what a seat is wanted for.
@@ -54,6 +55,7 @@ func (s *seats) hold(ctx context.Context, ended string) error {
 		return err
 	}
 	s.line.hold(&reply)
+	s.domain = reply.Domain
 	return nil
 }
 

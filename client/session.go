@@ -56,6 +56,7 @@ func (in *intake) open(gen string) (*session, error) {
 	s.store = newStore(in.data, in.cfg.Name, gen, func(denied error) {
 		in.line.run.end(fmt.Errorf("batcher %s: %w", in.cfg.Name, denied))
 	})
+	s.store.domain = in.cfg.Domain
 	s.payloads = &payloads{in: in, s: s, claimNow: newHint(), places: make(chan struct{}, fetchers)}
 	sub, err := in.data.Subscribe(s.live, s.hear)
 	if err == nil {
@@ -153,8 +154,9 @@ func (s *session) arrive(c *commit) {
 		}
 		kept = true
 		delete(l.lost, res.Seq) // this is another attempt
+		awaited := res.Seq == l.buf.Head() || res.Seq == l.sought
 		// Take waits for something else now if the head is overtaken.
-		news = l.late.arrive(&l.buf, res.Seq, c.came) || complete && (res.Seq == l.buf.Head() || res.Kind == wire.KindError)
+		news = l.late.arrive(&l.buf, res.Seq, c.came) || complete && (awaited || res.Kind == wire.KindError)
 	})
 	switch {
 	case !kept:
@@ -217,7 +219,10 @@ func (s *session) readHead() bool {
 	}
 	c, err := s.store.record(s.ctx, seq)
 	if errors.Is(err, errNotStored) {
-		err = s.store.exists(s.ctx)
+		if err = s.store.exists(s.ctx); err == nil {
+			m := met{gen: s.store.gen, seq: seq, text: s.store.met(s.ctx, seq)}
+			s.in.line.within(s, func() { s.in.line.met = m })
+		}
 	}
 	if errors.Is(err, errStoreGone) {
 		if s.gone++; s.gone >= goneLimit {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
@@ -34,6 +36,7 @@ type store struct {
 	data         *nats.Conn
 	batcher, gen string
 	stream       string
+	domain       string        // Config.Domain
 	denied       func(error)   // told when the server refuses to answer
 	chunks       chan struct{} // holds one token for every chunk that is being fetched
 }
@@ -58,7 +61,7 @@ type commit struct {
 func (s *store) get(ctx context.Context, subject string) (*nats.Msg, error) {
 	short, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
-	request := directGet + s.stream + "." + subject
+	request := topology.InDomain(s.domain, directGet+s.stream+"."+subject)
 	msg, err := s.data.RequestWithContext(short, request, nil)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
@@ -69,18 +72,18 @@ func (s *store) get(ctx context.Context, subject string) (*nats.Msg, error) {
 		}
 		return nil, err
 	}
+	// What the server says stands behind the headers that the message was stored with, a status among them.
+	if last(msg.Header, jetstream.StreamHeader) == s.stream && last(msg.Header, jetstream.SubjectHeader) == subject {
+		return msg, nil
+	}
 	switch status := msg.Header.Get("Status"); status {
 	case "":
+		return nil, fmt.Errorf("read %s: the answer is another message", subject)
 	case "404":
 		return nil, errNotStored
 	default:
 		return nil, fmt.Errorf("read %s: status %s %s", subject, status, msg.Header.Get("Description"))
 	}
-	// What the server says stands behind the headers that the message was stored with.
-	if last(msg.Header, jetstream.StreamHeader) != s.stream || last(msg.Header, jetstream.SubjectHeader) != subject {
-		return nil, fmt.Errorf("read %s: the answer is another message", subject)
-	}
-	return msg, nil
 }
 
 // last returns the last value of a header.
@@ -109,6 +112,42 @@ func (s *store) exists(ctx context.Context) error {
 		return errStoreGone
 	}
 	return err
+}
+
+// met says what became of the executions of a job without a result, as their workers left it; empty when nothing is
+// known. It is asked while Take waits.
+func (s *store) met(ctx context.Context, seq uint64) string {
+	var history []wire.TimeoutMark
+	for k := 1; k <= wire.MaxTimeoutMarks; k++ {
+		var mark wire.TimeoutMark
+		if s.mark(ctx, wire.TimeoutSubject(s.batcher, s.gen, seq, k), &mark) != nil {
+			break
+		}
+		history = append(history, mark)
+	}
+	if len(history) > 0 {
+		return clip("its job ran into its deadline of " + wire.DeadlinesText(history))
+	}
+	var failed wire.FailureMark
+	if s.mark(ctx, wire.FailureSubject(s.batcher, s.gen, seq, 1), &failed) != nil {
+		return ""
+	}
+	return clip(fmt.Sprintf("its job failed on worker %s and waits for another: %s", failed.Worker, failed.Text))
+}
+
+// mark reads what a worker left of an execution.
+func (s *store) mark(ctx context.Context, subject string, mark any) error {
+	msg, err := s.get(ctx, subject)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(msg.Data, mark)
+}
+
+// clip makes a line of what a worker wrote, short enough to be a part of one.
+func clip(text string) string {
+	const most = 256
+	return legible.Line(text[:min(len(text), most)])
 }
 
 // download fills buf with the chunks of a payload.

@@ -16,6 +16,25 @@ type straggler struct {
 	told      uint64    // the head that the owner was told of last
 }
 
+// While too few batches were taken to say what a job takes, the head straggles when it takes longer by far than those
+// behind it did: a machine that is stuck may have the first jobs of a run.
+const (
+	early       = 5 * time.Second
+	earlyFactor = 10
+)
+
+// patience is for how long the head may be behind others.
+func (s *straggler) patience(line *reorder.Buffer[arrival]) time.Duration {
+	if ns, known := s.pace.Patience(); known {
+		return time.Duration(ns)
+	}
+	var longest time.Duration
+	for e := range line.All() {
+		longest = max(longest, e.Result.Materialize)
+	}
+	return max(earlyFactor*longest, early)
+}
+
 // reset begins with another seat.
 func (s *straggler) reset() { s.told, s.overtaken = 0, time.Time{} }
 
@@ -50,18 +69,16 @@ func (s *straggler) uncover(line *reorder.Buffer[arrival], window int, now time.
 
 // at is when the head becomes a straggler, zero for never, or for one that the owner was told of.
 func (s *straggler) at(line *reorder.Buffer[arrival]) time.Time {
-	patience, known := s.pace.Patience()
-	if !known || s.overtaken.IsZero() || s.told == line.Head() || !line.Wants(line.Head()) {
+	if s.overtaken.IsZero() || s.told == line.Head() || !line.Wants(line.Head()) {
 		return time.Time{}
 	}
-	return s.overtaken.Add(time.Duration(patience))
+	return s.overtaken.Add(s.patience(line))
 }
 
 // straggles reports whether the owner is to be told that the head straggles, so that it may have another worker make
 // it.
 func (s *straggler) straggles(line *reorder.Buffer[arrival], now time.Time) bool {
-	patience, known := s.pace.Patience()
-	if !known || s.overtaken.IsZero() || !line.Wants(line.Head()) || now.Sub(s.overtaken) < time.Duration(patience) {
+	if s.overtaken.IsZero() || !line.Wants(line.Head()) || now.Sub(s.overtaken) < s.patience(line) {
 		return false
 	}
 	s.told = line.Head()

@@ -3,7 +3,9 @@ package client
 import (
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/jetbatch/jetbatch/client/internal/reorder"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -67,5 +69,28 @@ func TestStragglerIsReported(t *testing.T) {
 	publish(fed + 3)
 	if end := <-taken; number(end) != number(state)+4 {
 		t.Fatalf("ended at %d, began at %d", number(end), number(state))
+	}
+}
+
+// TestFirstBatchStraggles leaves out the first batch of a run while later ones arrive. How long a job takes is not known
+// yet, and one that takes longer by far than those behind it is told of all the same: its machine may be stuck.
+func TestFirstBatchStraggles(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]time.Duration{time.Millisecond: early, 2 * time.Second: 20 * time.Second} {
+		var s straggler
+		var line reorder.Buffer[arrival]
+		line.Reset(1, nil, span)
+		now := time.Unix(1000, 0)
+		if at := s.at(&line); !at.IsZero() {
+			t.Errorf("nothing is behind the head, which straggles at %v", at)
+		}
+		line.Add(&wire.Result{Seq: 2, Materialize: took}, arrival{came: now}, true)
+		s.arrive(&line, 2, now)
+		if at := s.at(&line); !at.Equal(now.Add(want)) {
+			t.Errorf("straggles at %v, want after %v", at, want)
+		}
+		if s.straggles(&line, now.Add(want-1)) || !s.straggles(&line, now.Add(want)) {
+			t.Errorf("with jobs of %v: the owner is not told after %v", took, want)
+		}
 	}
 }

@@ -247,7 +247,7 @@ func (b *batcher) answer(token owner.Token, reply any) {
 func (b *batcher) seat(req *wire.SeatRequest, key wire.Digest, answer func(wire.SeatReply)) {
 	b.step(owner.SeatAsked{Token: b.expect(func(r any) {
 		reply := r.(wire.SeatReply)
-		reply.Wire = wire.Version
+		reply.Wire, reply.Domain = wire.Version, b.c.domain
 		answer(reply)
 	}), Request: req, Key: key})
 }

@@ -83,6 +83,19 @@ func parseConsumer(name string) (batcher, gen string, ok bool) {
 	return rest[:i], rest[i+1:], true
 }
 
+// serversAway counts the servers beside the leader that hold a stream and are away, or behind.
+func serversAway(c *jetstream.ClusterInfo) (n int64) {
+	if c == nil {
+		return 0
+	}
+	for _, peer := range c.Replicas {
+		if peer.Offline || !peer.Current {
+			n++
+		}
+	}
+	return n
+}
+
 // generations lists the generations that have a store of results, a consumer or jobs: a store in memory may be gone,
 // and a job of a deposed owner may have come, after the generation was deleted.
 func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]bool, error) {
@@ -113,6 +126,7 @@ func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]boo
 	if err != nil {
 		return nil, err
 	}
+	c.process.away.Store(serversAway(info.Cluster))
 	for subject := range info.State.Subjects {
 		if _, batcher, gen, _, _, err := wire.ParseJobSubject(subject); err == nil {
 			stored[storedGeneration{batcher, gen}] = true

@@ -35,11 +35,18 @@ type Config struct {
 	Stall time.Duration
 	// Replicas of the bucket and the job stream, when they are created. Defaults to 1.
 	Replicas int
+	// Domain is the domain of the JetStream that stores all, the same for all roles of a deployment: 1 to 64 letters,
+	// digits, '-' and '_'. It is needed where NATS is a leaf node with a JetStream of its own. Defaults to none: the
+	// JetStream of the server that nc is connected to.
+	Domain string
 	// Logger is told what changes. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer is given the coordinator's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
 	Registerer prometheus.Registerer
 }
+
+// maxReplicas is the bound of nats-server.
+const maxReplicas = 5
 
 func (c Config) withDefaults() (Config, error) {
 	c.Name = cmp.Or(c.Name, ulid.Make().String())
@@ -54,9 +61,17 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Name == wire.EveryCoordinator {
 		return c, fmt.Errorf("coordinator config: the name %q means every coordinator: take another", c.Name)
 	}
+	if c.Domain != "" {
+		if err := wire.CheckName("JetStream domain", c.Domain); err != nil {
+			return c, err
+		}
+	}
 	if c.Lease < 0 || c.ReaderLease < 0 || c.Stall < 0 || c.Replicas < 0 {
 		return c, fmt.Errorf("coordinator config: a duration or number is negative: lease %v, reader lease %v, stall %v, replicas %d",
 			c.Lease, c.ReaderLease, c.Stall, c.Replicas)
+	}
+	if c.Replicas > maxReplicas {
+		return c, fmt.Errorf("coordinator config: %d replicas; NATS keeps %d at most", c.Replicas, maxReplicas)
 	}
 	return c, nil
 }

@@ -45,6 +45,7 @@ type Coordinator struct {
 
 	ran     atomic.Bool
 	ctx     context.Context // of Run; set before anything is owned
+	domain  string          // of the JetStream that it stores in; set before anything is owned
 	kv      jetstream.KeyValue
 	records *records
 	inbox   string // where workers answer this coordinator
@@ -75,7 +76,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc)
+	js, err := topology.JetStream(nc, cfg.Domain)
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
@@ -166,7 +167,7 @@ func (c *Coordinator) prepare(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if denied := topology.Denied(c.nc, needs); denied != nil {
+		if denied := topology.Denied(c.nc, needs.In(c.cfg.Domain)); denied != nil {
 			return denied
 		}
 		if !passing(err) {
@@ -186,6 +187,9 @@ func (c *Coordinator) prepareOnce(ctx context.Context) error {
 	defer cancel()
 	if err := c.ensure(ctx); err != nil {
 		return err
+	}
+	if info, err := c.js.AccountInfo(ctx); err == nil { // it only helps others to find it
+		c.domain = info.Domain
 	}
 	kv, err := topology.OpenBucket(ctx, c.js)
 	if err != nil {
@@ -313,7 +317,7 @@ func (c *Coordinator) loop(ctx context.Context) error {
 		if c.nc.IsConnected() {
 			c.fleet.expire(time.Now())
 		}
-		if err := topology.Denied(c.nc, needs); err != nil && ctx.Err() == nil {
+		if err := topology.Denied(c.nc, needs.In(c.cfg.Domain)); err != nil && ctx.Err() == nil {
 			return err
 		}
 		select {

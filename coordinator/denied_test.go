@@ -146,3 +146,20 @@ func TestBounds(t *testing.T) {
 		return len(o.Workers) > 1000
 	})
 }
+
+// A coordinator that cannot make its streams says which stream has their subjects.
+func TestSubjectsAreTaken(t *testing.T) {
+	t.Parallel()
+	nc, js := natstest.RunInProcess(t).JetStream()
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "audit", Subjects: []string{wire.JobPrefix + ".>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := coordinator.New(nc, coordinator.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "stream audit of this account takes "+wire.JobPrefix) {
+		t.Errorf("Run: %v", err)
+	}
+}

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -52,18 +53,60 @@ func (b *batcher) handOver(spec wire.Spec, why string) bool {
 	if to == "" {
 		return false
 	}
-	rec.Owner, rec.Handed = to, true
-	if _, err := b.c.records.update(ctx, rec, rev); err != nil {
-		b.log.Warn("batcher not handed over", "to", to, "error", err)
+	if !b.c.give(ctx, rec, rev, to, why) {
 		return false
 	}
-	b.log.Warn("batcher handed over: it cannot be fed here", "to", to, "dataset", spec.Dataset, "error", why)
 	b.post(func() { b.depose(to) })
-	// It finds the record by itself in a second or two; a question about the batcher has it look at once.
-	if data, err := json.Marshal(wire.StatusRequest{Batcher: b.name}); err == nil {
-		_, _ = b.c.nc.RequestWithContext(ctx, coordinatorSubject(to, opStatus), data)
-	}
+	b.c.prompt(ctx, b.name, to)
 	return true
+}
+
+// passOn names another coordinator in the record of a batcher whose owner lets go of it, and whose data set this one does
+// not have, or has in another version than the run. It returns an empty name when this coordinator can feed the batcher,
+// when the record is not its own to change, or when no other has the data set. Without it a coordinator that is restarted
+// with other data sets would keep its batchers from all others, and the first to be upgraded would end the runs of those
+// that are not.
+func (c *Coordinator) passOn(ctx context.Context, rec wire.Record, rev uint64) (to string) {
+	k, self := c.kinds[rec.Spec.Dataset], c.cfg.Name
+	var why string
+	switch {
+	case rec.Wire != wire.Version:
+		return ""
+	case k == nil && rec.Owner == self: // of another's batcher, a coordinator that has it takes care by itself
+		why = "coordinator " + self + " does not have the data set any more"
+	case k != nil && k.Version != rec.Spec.Version && rec.Phase == schema.PhaseRunning:
+		why = fmt.Sprintf("coordinator %s has version %d of the data set, the run is of version %d", self, k.Version, rec.Spec.Version)
+	default:
+		return ""
+	}
+	rec.Unfed = unfed(rec.Unfed, self, time.Now())
+	to = c.substitute(ctx, wire.KindToken(rec.Spec.Dataset, rec.Spec.Version), rec.Unfed)
+	if to == "" || !c.give(ctx, rec, rev, to, why) {
+		return ""
+	}
+	c.directory.found(rec.Batcher)
+	c.prompt(ctx, rec.Batcher, to)
+	return to
+}
+
+// give names another coordinator in a record.
+func (c *Coordinator) give(ctx context.Context, rec wire.Record, rev uint64, to, why string) bool {
+	rec.Owner, rec.Handed = to, true
+	rev, err := c.records.update(ctx, rec, rev)
+	if err != nil {
+		c.log.Warn("batcher not handed over", "batcher", rec.Batcher, "to", to, "error", err)
+		return false
+	}
+	c.directory.note(rec.Batcher, seen{rev: rev, owner: to}, false, time.Now())
+	c.log.Warn("batcher handed over: it cannot be fed here", "batcher", rec.Batcher, "to", to, "dataset", rec.Spec.Dataset, "error", why)
+	return true
+}
+
+// prompt has a coordinator look at once at the record that names it, which it would find by itself in a second or two.
+func (c *Coordinator) prompt(ctx context.Context, batcher, to string) {
+	if data, err := json.Marshal(wire.StatusRequest{Batcher: batcher}); err == nil {
+		_, _ = c.nc.RequestWithContext(ctx, coordinatorSubject(to, opStatus), data)
+	}
 }
 
 // isRuns reports whether an origin is that of the run that the record names, which is to be resumed here.

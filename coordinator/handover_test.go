@@ -1,6 +1,7 @@
 package coordinator_test
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
@@ -112,5 +114,53 @@ func TestHandedByAnotherClock(t *testing.T) {
 	})
 	if len(rec.Unfed) != 1 || time.Since(rec.Unfed[0].At) > time.Minute {
 		t.Errorf("marks are %v", rec.Unfed)
+	}
+}
+
+// A coordinator that is restarted under its name without the data set of its batchers, or with another version of it, hands
+// them to one that can feed them, whichever of the two comes first. So an upgrade one by one ends no run early.
+func TestRestartedWithOtherDatasets(t *testing.T) {
+	others := map[string]dataset.Definition{
+		"without it":      dataset.Define("other", func(context.Context, params) (counter, error) { return counter{hooks: new(hooks)}, nil }),
+		"another version": counting(new(hooks)).WithVersion(2),
+	}
+	for name, other := range others {
+		t.Run(name, func(t *testing.T) {
+			c := setup(t)
+			first := c.coordinate(coordinator.Config{Name: "first"}, new(hooks))
+			c.coordinate(coordinator.Config{Name: "second"}, new(hooks))
+			readers := []*reader{c.reader("a"), c.reader("b"), c.reader("c"), c.reader("d")}
+			for _, r := range readers {
+				r.run(2)
+			}
+			first.kill(t)
+			c.coordinateWith(coordinator.Config{Name: "first"}, other)
+			for _, r := range readers {
+				r.wait("the second feeds it", func(s schema.Status) bool { return s.Owner == "second" && s.Fed > s.Taken })
+				if rec, ok := r.record(); !ok || rec.Phase != schema.PhaseRunning || rec.Gen != r.reply.Gen {
+					t.Errorf("record %+v", rec)
+				}
+			}
+		})
+	}
+}
+
+// What the others do not have either stays with its reason, until one comes that has it.
+func TestRestartedWithoutTheDatasetAlone(t *testing.T) {
+	c := setup(t)
+	first := c.coordinate(coordinator.Config{Name: "first"}, new(hooks))
+	r := c.reader("train")
+	r.run(2)
+	first.kill(t)
+	c.coordinateWith(coordinator.Config{Name: "first"},
+		dataset.Define("other", func(context.Context, params) (counter, error) { return counter{hooks: new(hooks)}, nil }))
+	natstest.Eventually(t, "it says why nothing comes", func() bool {
+		reply := ask[wire.StatusReply](c, "status", wire.StatusRequest{Batcher: r.name})
+		return reply.Fault == nil && reply.Status.Waiting == "no coordinator has data set count"
+	})
+	c.coordinate(coordinator.Config{Name: "second"}, new(hooks))
+	r.wait("the second feeds it", func(s schema.Status) bool { return s.Owner == "second" && s.Fed > s.Taken })
+	if rec, ok := r.record(); !ok || rec.Phase != schema.PhaseRunning || rec.Gen != r.reply.Gen {
+		t.Errorf("record %+v", rec)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jetbatch/jetbatch/coordinator"
+	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -50,8 +51,13 @@ type process struct {
 // coordinate runs a coordinator until the test ends, and waits until it answers.
 func (c *cluster) coordinate(cfg coordinator.Config, h *hooks) *process {
 	c.t.Helper()
+	return c.coordinateWith(cfg, counting(h))
+}
+
+// coordinateWith is coordinate with another data set.
+func (c *cluster) coordinateWith(cfg coordinator.Config, def dataset.Definition) *process {
+	c.t.Helper()
 	p := &process{nc: c.srv.Connect(), done: make(chan error, 1)}
-	def := counting(h)
 	coord, err := coordinator.New(p.nc, cfg, def)
 	if err != nil {
 		c.t.Fatal(err)

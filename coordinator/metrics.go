@@ -23,6 +23,7 @@ type process struct {
 	renewed   atomic.Int64  // when the lease was renewed last, in nanoseconds since 1970
 	failures  atomic.Uint64 // renewals that failed
 	takeovers atomic.Uint64
+	away      atomic.Int64 // servers with a copy of the jobs that are away or behind, as of the last collection
 }
 
 // view is a batcher at one moment.
@@ -73,6 +74,7 @@ func (m *meters) addProcess(t *metrics.Table[Coordinator]) {
 	t.Counter("jetbatch_coordinator_takeovers_total", "Batchers taken over from a coordinator that died.", func(c *Coordinator) float64 { return float64(c.process.takeovers.Load()) })
 	t.Counter("jetbatch_coordinator_lease_failures_total", "Renewals of the coordinator's own lease that failed.", func(c *Coordinator) float64 { return float64(c.process.failures.Load()) })
 	t.Gauge("jetbatch_coordinator_lease_age_seconds", "Time since the coordinator's own lease was renewed.", func(c *Coordinator) float64 { return c.leaseAge().Seconds() })
+	t.Gauge("jetbatch_coordinator_servers_away", "Servers of a cluster, of those with a copy of the jobs, that are away or behind.", func(c *Coordinator) float64 { return float64(c.process.away.Load()) })
 	t.GaugeBy("jetbatch_coordinator_live_workers", "Live workers that serve a data set, at its version here.", "dataset", func(c *Coordinator, say func(float64, ...string)) {
 		for _, k := range c.kinds {
 			workers, _ := c.fleet.serving(wire.KindToken(k.Name, k.Version))

@@ -71,12 +71,12 @@ func (o *origins) described(ctx context.Context, digest string) *kind.Origin {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	entry, err := o.records.kv.Get(ctx, topology.OriginKey(digest))
-	if err != nil || len(entry.Value()) > maxDescription {
+	value, _, err := topology.Get(ctx, o.records.stream, topology.OriginKey(digest))
+	if err != nil || len(value) > maxDescription {
 		return nil
 	}
 	origin := new(kind.Origin)
-	if json.Unmarshal(entry.Value(), origin) != nil || origin.Digest != digest {
+	if json.Unmarshal(value, origin) != nil || origin.Digest != digest {
 		return nil
 	}
 	return origin

@@ -26,23 +26,22 @@ type presence struct {
 }
 
 // note takes what became of one ping. It reports whether the coordinator has been away for long enough to count as
-// dead. One that was not there since this coordinator connected has twice as long: the server may have been started
-// again, and it connects, too.
+// dead. One that was not there since this coordinator connected may be about to connect, too, or is where the
+// server does not know of it.
 func (p *presence) note(id string, there bool, now time.Time) (gone bool) {
 	if there {
 		p.there[id] = true
 		delete(p.absent, id)
 		return false
 	}
-	limit := goneAfter
 	if !p.there[id] {
-		limit *= 2
+		return false
 	}
 	since, ok := p.absent[id]
 	if !ok {
 		p.absent[id], since = now, now
 	}
-	return now.Sub(since) >= limit
+	return now.Sub(since) >= goneAfter
 }
 
 // forget begins anew, with a new connection.

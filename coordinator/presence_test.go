@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A coordinator counts as dead when it has had no connection for a while; one that was never seen to have one may be on
-// its way, and has longer.
+// A coordinator counts as dead when it had a connection and has none for a while. One that was never seen to have one
+// may be on its way.
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	var p presence
@@ -17,29 +17,36 @@ func TestPresence(t *testing.T) {
 		now = now.Add(pingEvery)
 		return p.note("other", there, now)
 	}
-	absent := func(pings int) {
+	for range 10 {
+		if ping(false) {
+			t.Fatal("one that was never there is gone")
+		}
+	}
+	ping(true)
+	absent := func() {
 		t.Helper()
-		for i := range pings {
-			if ping(false) {
+		for i := range 3 {
+			if gone := ping(false); gone {
 				t.Fatalf("gone after %d pings", i+1)
 			}
 		}
 	}
-	absent(6) // it was never there
-	if !ping(false) {
+	absent()
+	if gone := ping(false); !gone {
 		t.Fatal("not gone")
 	}
-	if ping(true) {
-		t.Fatal("gone though it is there")
-	}
-	absent(3)
-	if !ping(false) || !ping(false) {
-		t.Fatal("not gone")
+	if gone := ping(false); !gone {
+		t.Fatal("not gone any more")
 	}
 	ping(true)
-	absent(3)
+	absent()
+	ping(true)
 	p.forget() // this coordinator's own connection was lost
-	absent(6)
+	for range 10 {
+		if ping(false) {
+			t.Fatal("one that was not there since is gone")
+		}
+	}
 }
 
 func TestRing(t *testing.T) {

@@ -403,10 +403,6 @@ func TestDeposedOwner(t *testing.T) {
 	if _, err := kv.Put(t.Context(), topology.CoordinatorKey("ghost"), []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	// It is frozen, and not gone: it has a connection, and its lease stands still.
-	if _, err := c.nc.SubscribeSync(wire.CoordinatorPrefix + ".ghost.ping"); err != nil {
-		t.Fatal(err)
-	}
 	natstest.Eventually(t, "there is nothing left to save", func() bool { rec, _ := r.record(); return rec.Taken == 2 })
 	natstest.Eventually(t, "the record names another owner", func() bool {
 		e, err := kv.Get(t.Context(), topology.BatcherKey(r.name))

@@ -317,6 +317,9 @@ func (c *Coordinator) claim(ctx context.Context, name string, seat *wire.SeatReq
 	case leaseUnknown:
 		return nil, &waitError{rec.Owner}
 	}
+	if to := c.passOn(ctx, rec, rev); to != "" {
+		return nil, &forwardError{to}
+	}
 	if why := c.unfit(&rec); why != "" {
 		return c.claimStray(ctx, seat, rec, rev, why)
 	}

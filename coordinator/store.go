@@ -197,7 +197,7 @@ func (b *batcher) purgeSubject(gen, filter string) error {
 	if err != nil {
 		return err
 	}
-	return b.c.nc.Publish("$JS.API.STREAM.PURGE."+topology.ResultsStream(b.name, gen), request)
+	return b.c.nc.Publish(topology.InDomain(b.c.cfg.Domain, "$JS.API.STREAM.PURGE."+topology.ResultsStream(b.name, gen)), request)
 }
 
 // remove deletes the results of lost attempts, and of no other.

@@ -132,6 +132,9 @@ func (c *Coordinator) look(ctx context.Context, name string) error {
 	case leaseLive:
 		c.directory.found(name)
 	case leaseDead:
+		if c.passOn(ctx, rec, rev) != "" {
+			return nil
+		}
 		if why := c.unfit(&rec); why != "" {
 			return c.lookStray(ctx, rec, rev, why)
 		}

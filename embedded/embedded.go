@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,8 @@ type Config struct {
 	// Listen is the address that other processes can connect to, as host:port; port 0 takes a free one.
 	// Defaults to none.
 	Listen string
-	// Dir is where the server keeps records. Defaults to a temporary folder, removed by Close.
+	// Dir is where the server keeps records. Defaults to a temporary folder, removed by Close, or, on Linux, after this
+	// process was killed, by the next one that starts a service.
 	Dir string
 	// ServerOnly runs the NATS server alone: coordinators and workers are other processes. Defaults to false.
 	ServerOnly bool
@@ -64,7 +66,8 @@ type Service struct {
 	cfg    Config
 	defs   []dataset.Definition
 	server *server.Server
-	dir    string // to be removed
+	dir    string   // to be removed
+	lock   *os.File // of dir
 	nc     *nats.Conn
 
 	ctx    context.Context
@@ -119,11 +122,11 @@ func (s *Service) start() error {
 func (s *Service) startServer() error {
 	dir := s.cfg.Dir
 	if dir == "" {
-		temp, err := os.MkdirTemp("", "jetbatch-")
-		if err != nil {
+		var err error
+		if dir, s.lock, err = temporary(); err != nil {
 			return err
 		}
-		dir, s.dir = temp, temp
+		s.dir = dir
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil { // the server would only say that it is not ready
 		return err
@@ -196,6 +199,8 @@ func (s *Service) AddWorker() (name string, err error) {
 	cfg := worker.Config{
 		Name: name, Slots: s.cfg.Slots, JobTimeout: s.cfg.JobTimeout, DrainTimeout: cmp.Or(s.cfg.DrainTimeout, atOnce),
 		Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
+		// One process keeps for all its workers what it would keep for one.
+		KeepBytes: min(worker.DefaultKeepBytes, debug.SetMemoryLimit(-1)/4/int64(max(s.cfg.Workers, 1))),
 	}
 	if host, _, err := net.SplitHostPort(s.cfg.Listen); err == nil && host != "" { // where other processes come
 		cfg.Direct = net.JoinHostPort(host, "0")
@@ -252,6 +257,7 @@ func (s *Service) Close() error {
 		if err := os.RemoveAll(s.dir); err != nil {
 			return err
 		}
+		_ = s.lock.Close() // closed before, or nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

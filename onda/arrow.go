@@ -8,6 +8,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 
@@ -70,27 +71,9 @@ func readSignals(ctx context.Context, src Source, b *budget, name, groupColumn, 
 // label of a row is its value in the label column: text, or a whole number, a
 // boolean or a UUID written out. A row without a label is ErrTable.
 func ReadAnnotations(ctx context.Context, src Source, name, labelColumn, groupColumn string) ([]Annotation, error) {
-	t, err := readAnnotations(ctx, src, &budget{limit: maxTableMemory}, name, labelColumn, groupColumn, false)
-	return t.rows, err
-}
-
-// annotationTable is a table of annotations.
-type annotationTable struct {
-	rows []Annotation
-	// numbers says that the labels are numbers, and not text.
-	numbers bool
-	// unlabeled is the number of rows without a label, by their group. They are
-	// left out of rows.
-	unlabeled map[string]int
-	digest    string
-}
-
-func readAnnotations(
-	ctx context.Context, src Source, b *budget, name, labelColumn, groupColumn string, nulls bool,
-) (annotationTable, error) {
-	var out annotationTable
-	err := withTable(ctx, src, b, name, func(t *table) (err error) {
-		out, err = t.annotations(labelColumn, groupColumn, nulls)
+	var out []Annotation
+	err := withTable(ctx, src, &budget{limit: maxTableMemory}, name, func(t *table) (err error) {
+		out, err = t.annotations(labelColumn, groupColumn)
 		return err
 	})
 	return out, err
@@ -113,22 +96,35 @@ func withTable(ctx context.Context, src Source, b *budget, name string, use func
 	if err != nil {
 		return err
 	}
-	defer b.give(int64(len(data)))
+	returned := func(size int64) {
+		// Else as much again may be allocated before the collector looks.
+		if b.give(size); size >= collectBytes {
+			runtime.GC()
+		}
+	}
 	return guard(name, func() error {
+		defer func() { b.give(int64(len(data))) }()
 		alloc := &boundedAllocator{
 			Allocator: memory.DefaultAllocator, file: name, budget: b,
 			limit: minTableMemory + maxTableRatio*int64(len(data)),
 		}
-		defer func() { b.give(alloc.taken.Load()) }()
+		defer func() { returned(alloc.taken.Load()) }()
 		t, release, err := parseTable(name, data, alloc)
 		if err != nil {
 			return err
 		}
 		defer release()
 		t.budget, t.digest = b, digest(data)
+		// The records are a copy.
+		size := int64(len(data))
+		data = nil
+		returned(size)
 		return use(t)
 	})
 }
+
+// collectBytes take longer to allocate and fill than to collect.
+const collectBytes = 16 << 20
 
 // readTable reads a file whose first bytes are those of a table.
 func readTable(ctx context.Context, src Source, b *budget, name string) ([]byte, error) {
@@ -350,44 +346,21 @@ var (
 	}
 )
 
-func (t *table) annotations(labelColumn, groupColumn string, nulls bool) (annotationTable, error) {
-	out := annotationTable{numbers: t.numbers(labelColumn), digest: t.digest}
+func (t *table) annotations(labelColumn, groupColumn string) ([]Annotation, error) {
 	rows, err := makeRows[Annotation](t)
 	if err != nil {
-		return out, err
-	}
-	labels, err := t.column(labelColumn)
-	if err != nil {
-		return out, err
-	}
-	var missing []bool
-	if nulls {
-		if missing, err = makeRows[bool](t); err != nil {
-			return out, err
-		}
-		labels.onNull = func(row int) { missing[row] = true }
+		return nil, err
 	}
 	for _, err := range []error{
 		read(t, columnRecording, (*column).uuid, func(row int, v uuid.UUID) { rows[row].Recording = v }),
 		read(t, columnID, (*column).uuid, func(row int, v uuid.UUID) { rows[row].ID = v }),
 		read(t, columnSpan, (*column).span, func(row int, v Span) { rows[row].Span = v }),
-		convert(labels, (*column).text, func(row int, v string) { rows[row].Label = v }),
+		read(t, labelColumn, (*column).text, func(row int, v string) { rows[row].Label = v }),
 		t.groups(groupColumn, func(row int, v string) { rows[row].Group = v }),
 	} {
 		if err != nil {
-			return out, err
+			return nil, err
 		}
 	}
-	if out.rows = rows; !nulls {
-		return out, nil
-	}
-	out.rows, out.unlabeled = rows[:0], map[string]int{}
-	for i, a := range rows {
-		if missing[i] {
-			out.unlabeled[a.Group]++
-		} else {
-			out.rows = append(out.rows, a)
-		}
-	}
-	return out, nil
+	return rows, nil
 }

@@ -3,6 +3,7 @@ package onda
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -179,11 +180,14 @@ func (p *Params) fits(o *opened) error {
 		return fmt.Errorf("%w: batch_duration %v is shorter than a sample of recording %s, at %v Hz",
 			ErrWindow, time.Duration(p.BatchDuration), widest.Recording, widest.SampleRate)
 	}
-	channels := max(len(widest.Channels), len(drawn))
-	read := max(count, sampleIndex(widest.SampleRate, time.Duration(p.BatchDuration)))
-	if size := max(float64(widest.frame()), 8*float64(channels)) * float64(read); size > maxWindowBytes {
-		value := fmt.Sprintf("%v, %.0f bytes of recording %s", time.Duration(p.BatchDuration), size, widest.Recording)
-		return outOfBounds("batch_duration", value, "up to 128 MiB", "a worker reads several windows at once")
+	for i := range o.signals {
+		s := &o.signals[i]
+		wide := 8 * float64(max(len(s.Channels), len(drawn)))
+		size := max(float64(s.frame()), wide) * float64(s.perRead(p))
+		if size = max(size, wide*float64(count)); size > maxWindowBytes {
+			value := fmt.Sprintf("%v, %.0f bytes of recording %s", time.Duration(p.BatchDuration), size, s.Recording)
+			return outOfBounds("batch_duration", value, "up to 128 MiB", "a worker reads several windows at once")
+		}
 	}
 	taken := len(widest.Channels)
 	if len(drawn) > 0 {
@@ -208,6 +212,15 @@ func (p *Params) fits(o *opened) error {
 // perWindow is the samples of a channel in one window of x.
 func (l *LabeledSignal) perWindow(p *Params) int64 {
 	return sampleIndex(cmp.Or(p.Resample, l.SampleRate), time.Duration(p.BatchDuration))
+}
+
+// perRead is the samples of a channel that are read for one window: with those beside it that a filter needs.
+func (l *LabeledSignal) perRead(p *Params) int64 {
+	n := sampleIndex(l.SampleRate, time.Duration(p.BatchDuration))
+	if p.Resample != 0 {
+		n += 2 * int64(math.Ceil(zeroCrossings*max(1, l.SampleRate/p.Resample)))
+	}
+	return min(n, l.samples())
 }
 
 func maxLen(names []string) int {

@@ -28,6 +28,12 @@ func TestBounds(t *testing.T) {
 	long := strings.Repeat("x", 257)
 	wide := newMade(t).add(1, func(s *Signal) { s.Channels, s.SampleRate = many[:4096], 1 }).labelled()
 	fast := newMade(t).add(1, func(s *Signal) { s.SampleType, s.SampleRate = "int8", 100_000 }).labelled()
+	// A window of one rate is small, and what a filter needs of the other is not.
+	two := newMade(t)
+	for i, hz := range []float64{100, 30_000} {
+		two.add(byte(i+1), func(s *Signal) { s.Channels, s.SampleRate = many[:40], hz })
+	}
+	two.labelled()
 	for name, c := range map[string]struct {
 		m    *made
 		p    Params
@@ -71,7 +77,10 @@ func TestBounds(t *testing.T) {
 			[]string{"batch_duration is 1m40s", "128 MiB"}},
 		"bytes of a batch": {fast, Params{BatchDuration: Duration(50 * time.Second), BatchSize: 100},
 			[]string{"batch_size is 100, for batches of", "1 GiB"}},
-		"as much as goes in": {m, Params{BatchSize: 7500}, nil},
+		"bytes of a filter's inputs": {two, Params{Resample: 1, BatchDuration: Duration(time.Second), BatchSize: 1},
+			[]string{"batch_duration is 1s, ", id(2).String(), "128 MiB"}},
+		"bytes of another rate": {two, Params{Resample: 100, BatchDuration: Duration(time.Second), BatchSize: 1}, nil},
+		"as much as goes in":    {m, Params{BatchSize: 7500}, nil},
 	} {
 		src := source
 		if c.m != m {

@@ -19,6 +19,9 @@ func openBytes(memoryLimit int64) int64 {
 	return memoryLimit / 2
 }
 
+// cacheBytes is the default of [Config].CacheBytes in such a process.
+func cacheBytes(memoryLimit int64) int64 { return min(256<<20, memoryLimit/4) }
+
 // budget bounds the bytes that one opening holds at a time: files and their
 // decompressed content, rows, labels and weights. The opening charges a size
 // that a table or a parameter states before it allocates so much. A nil budget

@@ -61,7 +61,15 @@ func (c *column) text(a arrow.Array, i int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return c.table.keep(id.String())
+		// Rows of one recording mostly follow one another.
+		if last := &c.table.last; last.text == "" || last.id != id {
+			text, err := c.table.keep(id.String())
+			if err != nil {
+				return "", err
+			}
+			last.id, last.text = id, text
+		}
+		return c.table.last.text, nil
 	}
 	return c.string(a, i)
 }

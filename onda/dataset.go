@@ -34,7 +34,7 @@ type Config struct {
 	OpenBytes int64
 	// CacheBytes bounds what is kept in memory of decompressed lpcm.zst
 	// recordings, where Params do not say so. Negative keeps none. Defaults to
-	// 256 MiB.
+	// 256 MiB, or to a quarter of GOMEMLIMIT if that is less.
 	CacheBytes int64
 	// Concurrency bounds the windows that are read at once, over all batches.
 	// Defaults to 8, and to 64 where reads are far.
@@ -84,11 +84,16 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	}
 	source := cfg.Source
 	if source == nil {
-		if source, err = p.source(cfg.Remote); err != nil {
+		if source, err = p.source(ctx, cfg.Remote); err != nil {
 			return nil, err
 		}
 	} else if p.AllowLinks || len(p.AllowURLs) > 0 {
 		return nil, fmt.Errorf("%w: allow_links or allow_urls in a data set that has its own source", ErrParams)
+	}
+	if p.CacheDir != "" {
+		if err := dataset.Allowed(ctx, p.CacheDir); err != nil {
+			return nil, fmt.Errorf("onda: cache_dir: %w", err)
+		}
 	}
 	b := &budget{limit: cmp.Or(cfg.OpenBytes, openBytes(debug.SetMemoryLimit(-1)))}
 	opened, err := p.open(ctx, source, b, cfg.Selector != nil, cfg.Logger)
@@ -102,11 +107,11 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	if err := p.fits(&opened); err != nil {
 		return nil, err
 	}
-	shaping, err := p.shaping(&opened, cfg.Selector != nil)
+	shaping, err := p.shaping(&opened, b, cfg.Selector != nil)
 	if err != nil {
 		return nil, err
 	}
-	reader, err := newReader(source, p.CacheDir, p.cacheBytes(cfg.CacheBytes), int64(len(opened.signals)))
+	reader, err := newReader(source, p.CacheDir, p.cacheBytes(cmp.Or(cfg.CacheBytes, cacheBytes(debug.SetMemoryLimit(-1)))), int64(len(opened.signals)))
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +140,7 @@ func (p *Params) cacheBytes(memory int64) int64 {
 	if p.CacheDir != "" {
 		return cmp.Or(p.CacheBytes, 16<<30)
 	}
-	return cmp.Or(p.CacheBytes, memory, 256<<20)
+	return cmp.Or(p.CacheBytes, memory)
 }
 
 func (p *Params) selector(own ChannelSelector) (ChannelSelector, error) {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/jetbatch/jetbatch/internal/durable"
 )
 
 // folder keeps copies of content as files, which outlive the process and which
@@ -78,14 +80,11 @@ func (f *folder) copy(name string, size int64, write func(io.Writer) error) (hel
 		if err := part.Truncate(size); err != nil {
 			return err
 		}
-		if err := write(part); err != nil {
-			return err
-		}
-		// A copy is found by its name after the machine has failed, too.
-		return part.Sync()
+		return write(part)
 	}()
 	if err = errors.Join(err, part.Close()); err == nil {
-		err = os.Rename(part.Name(), path)
+		// A copy is found by its name after the machine has failed, too.
+		err = durable.Rename(part.Name(), path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(part.Name()))

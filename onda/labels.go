@@ -352,6 +352,11 @@ func SortedEncoding(annotations []Annotation) (map[string]uint8, error) {
 			names = append(names, a.Label)
 		}
 	}
+	return sortedEncoding(names)
+}
+
+// sortedEncoding is SortedEncoding of distinct labels, which it sorts.
+func sortedEncoding(names []string) (map[string]uint8, error) {
 	if len(names) > math.MaxUint8+1 {
 		return nil, fmt.Errorf("%w: %d distinct labels, 256 at most", ErrEncoding, len(names))
 	}

@@ -164,9 +164,9 @@ func TestNumberLayouts(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	_, err := numberEncoding([]Annotation{note(1, 0, 1, "3"), note(1, 1, 2, "256")})
+	_, err := numberEncoding([]string{"3", "256"})
 	mention(t, err, ErrEncoding, "256")
-	_, err = numberEncoding([]Annotation{note(1, 0, 1, "-1")})
+	_, err = numberEncoding([]string{"-1"})
 	mention(t, err, ErrEncoding, "-1")
 }
 
@@ -236,8 +236,8 @@ func TestOpeningBudget(t *testing.T) {
 		t.Fatalf("the table has %d bytes", bomb.Len())
 	}
 	b := &budget{limit: 64 << 20}
-	got, err := readAnnotations(t.Context(), files{"t": bomb.Bytes()}, b, "t", "label", "", true)
-	if err != nil || len(got.rows) != rows || b.taken.Load() > 9<<20 {
+	got, err := readLabels(t.Context(), files{"t": bomb.Bytes()}, b, "t", "label", "")
+	if err != nil || len(got.rows) != rows || b.taken.Load() > 3<<20 {
 		t.Errorf("%d rows, %d bytes held, %v", len(got.rows), b.taken.Load(), err)
 	}
 
@@ -249,7 +249,7 @@ func TestOpeningBudget(t *testing.T) {
 		budget int64
 	}{
 		"a table's rows": {files{"onda.signals.arrow": src["onda.signals.arrow"],
-			"onda.annotations.arrow": bomb.Bytes()}, Params{}, 8 << 20},
+			"onda.annotations.arrow": bomb.Bytes()}, Params{}, 2 << 20},
 		"a table's file": {src, Params{}, 100},
 		"signals":        {src, Params{}, 1000},
 	} {
@@ -275,6 +275,9 @@ func TestOpeningBudget(t *testing.T) {
 	mention(t, err, ErrTooLarge, "the weights of labels takes 24 bytes")
 	if openBytes(math.MaxInt64) != 512<<20 || openBytes(300<<20) != 150<<20 {
 		t.Error("the default is neither half of GOMEMLIMIT nor 512 MiB")
+	}
+	if cacheBytes(math.MaxInt64) != 256<<20 || cacheBytes(300<<20) != 75<<20 {
+		t.Error("the default is neither a quarter of GOMEMLIMIT nor 256 MiB")
 	}
 	// Text is bounded, too.
 	text := build(t, []arrow.Field{{Name: "x", Type: arrow.BinaryTypes.String}}, func(b *array.RecordBuilder) {

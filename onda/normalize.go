@@ -174,7 +174,7 @@ type shaping struct {
 }
 
 // shaping checks that every signal can be brought to the rate, and has its means and scales.
-func (p *Params) shaping(o *opened, ownSelector bool) (shaping, error) {
+func (p *Params) shaping(o *opened, b *budget, ownSelector bool) (shaping, error) {
 	sh := shaping{rate: p.Resample, filters: map[float64]*resampler{}}
 	room := maxFilters
 	for i := range o.signals {
@@ -182,7 +182,7 @@ func (p *Params) shaping(o *opened, ownSelector bool) (shaping, error) {
 		if p.Resample == 0 || math.Abs(hz-p.Resample) <= maxRateError*p.Resample || sh.filters[hz] != nil {
 			continue
 		}
-		filter, err := newResampler(hz, p.Resample, room)
+		filter, err := newResampler(hz, p.Resample, room, b)
 		if err != nil {
 			return sh, err
 		}

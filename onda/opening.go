@@ -109,12 +109,12 @@ func (o *opening) readSignals(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var all []Signal // of the sensor, in any part
-	var parts []bool
 	const row = int64(unsafe.Sizeof(Signal{}) + 8)
 	if err := o.budget.take("the signals of the sensor", row*int64(len(signals))); err != nil {
 		return err
 	}
+	all := make([]Signal, 0, len(signals)) // of the sensor, in any part
+	parts := make([]bool, 0, len(signals))
 	for i, s := range signals {
 		if !p.SensorType.have(s.SensorType) || !p.SensorLabel.have(s.SensorLabel) {
 			continue
@@ -263,25 +263,23 @@ func (o *opening) label(ctx context.Context) error {
 		return o.labelStored(ctx)
 	}
 	p := o.p
-	t, err := readAnnotations(ctx, o.source, o.budget, p.Annotations, p.LabelColumn, p.GroupColumn, true)
+	t, err := readLabels(ctx, o.source, o.budget, p.Annotations, p.LabelColumn, p.GroupColumn)
 	if err != nil {
 		return err
 	}
 	o.result.tables = append(o.result.tables, dataset.Part{Name: "annotations", Value: t.digest})
-	if o.result.encoding, err = p.encodingOf(t); err != nil {
+	if o.result.encoding, err = p.encodingOf(&t); err != nil {
 		return err
 	}
-	o.absent(t)
-	_, groups, err := groupAnnotations(t.rows, o.budget)
-	if err != nil {
-		return err
-	}
+	o.absent(&t)
 	cfg := p.labelConfig(o.result.encoding, o.budget)
 	known := map[string]groupLabels{}
+	o.result.signals = make([]LabeledSignal, 0, len(o.part))
 	for _, s := range o.part {
 		g, ok := known[s.Group]
 		if !ok {
-			g, err = cfg.group(groups[s.Group], t.unlabeled[s.Group], p.OnBad == OnBadDrop, p.SortAndTrim)
+			notes, unlabeled := t.notes(s.Group)
+			g, err = cfg.group(notes, unlabeled, p.OnBad == OnBadDrop, p.SortAndTrim)
 			if err != nil {
 				return err
 			}
@@ -295,25 +293,14 @@ func (o *opening) label(ctx context.Context) error {
 }
 
 // absent counts the recordings that have annotations, and no signal at all.
-func (o *opening) absent(t annotationTable) {
+func (o *opening) absent(t *labelTable) {
 	groups := map[string]bool{}
-	recordings := map[uuid.UUID]bool{}
 	for i := range o.table.signals {
 		groups[o.table.signals[i].Group] = true
-		recordings[o.table.signals[i].Recording] = true
 	}
-	for i := range t.rows {
-		if a := &t.rows[i]; !groups[a.Group] {
-			o.noSignal(a.Recording, a.Group)
-		}
-	}
-	for _, group := range slices.Sorted(maps.Keys(t.unlabeled)) {
+	for _, group := range slices.Sorted(maps.Keys(t.groups)) {
 		if !groups[group] {
-			id, err := uuid.Parse(group)
-			if err != nil {
-				id = uuid.NewSHA1(uuid.Nil, []byte(group)) // to count by
-			}
-			o.noSignal(id, group)
+			o.noSignal(t.groups[group].recording, group)
 		}
 	}
 }
@@ -330,26 +317,22 @@ func (o *opening) noSignal(id uuid.UUID, group string) {
 // encodingOf gives numbers to all labels, so that every part of a split numbers
 // alike: those of Params; or the labels themselves, if they are numbers; or
 // their places in the order of names. Ignored labels all have one number.
-func (p *Params) encodingOf(t annotationTable) (map[string]uint8, error) {
+func (p *Params) encodingOf(t *labelTable) (map[string]uint8, error) {
+	encoding := p.Encoding
+	if encoding == nil {
+		named := slices.DeleteFunc(slices.Clone(t.labels), func(l string) bool { return slices.Contains(p.Ignore, l) })
+		number := sortedEncoding
+		if t.numbers {
+			number = numberEncoding
+		}
+		var err error
+		if encoding, err = number(named); err != nil {
+			return nil, err
+		}
+	}
 	ignored := map[string]bool{}
 	for _, name := range p.Ignore {
 		ignored[name] = true
-	}
-	encoding := p.Encoding
-	if encoding == nil {
-		named := t.rows
-		if len(ignored) > 0 {
-			named = slices.DeleteFunc(slices.Clone(t.rows), func(a Annotation) bool { return ignored[a.Label] })
-		}
-		var err error
-		if t.numbers {
-			encoding, err = numberEncoding(named)
-		} else {
-			encoding, err = SortedEncoding(named)
-		}
-		if err != nil {
-			return nil, err
-		}
 	}
 	if len(ignored) == 0 {
 		return encoding, nil
@@ -371,13 +354,9 @@ func (p *Params) encodingOf(t annotationTable) (map[string]uint8, error) {
 }
 
 // numberEncoding keeps labels that are numbers.
-func numberEncoding(annotations []Annotation) (map[string]uint8, error) {
+func numberEncoding(labels []string) (map[string]uint8, error) {
 	encoding := map[string]uint8{}
-	for i := range annotations {
-		label := annotations[i].Label
-		if _, ok := encoding[label]; ok {
-			continue
-		}
+	for _, label := range labels {
 		n, err := strconv.ParseUint(label, 10, 8)
 		if err != nil {
 			return nil, fmt.Errorf("%w: label %s is not in 0 to 255: name an encoding", ErrEncoding, label)

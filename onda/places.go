@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/jetbatch/jetbatch/dataset"
 )
 
 // placed serves a folder or a URL, and URLs elsewhere that were allowed.
@@ -17,17 +20,22 @@ type placed struct {
 	allowed []string
 }
 
-// source is where Params.Dir and Params.AllowURLs say that files are.
-func (p *Params) source(remote Source) (Source, error) {
+// source is where Params.Dir and Params.AllowURLs say that files are, as far as the process may open them.
+func (p *Params) source(opening context.Context, remote Source) (Source, error) {
 	if p.Dir == "" {
 		return nil, fmt.Errorf("%w: no dir", ErrParams)
 	}
 	local := Dir(p.Dir)
 	if p.AllowLinks {
-		local = DirWithLinks(p.Dir)
+		local = linked{DirWithLinks(p.Dir), p.Dir, opening}
 	}
-	if !isURL(p.Dir) && len(p.AllowURLs) == 0 {
-		return local, nil
+	if !isURL(p.Dir) {
+		if err := dataset.Allowed(opening, p.Dir); err != nil {
+			return nil, fmt.Errorf("onda: dir: %w", err)
+		}
+		if len(p.AllowURLs) == 0 {
+			return local, nil
+		}
 	}
 	if remote == nil {
 		return nil, fmt.Errorf("%w: this program opens no s3:// or https:// (onda.Config.Remote)", ErrParams)
@@ -48,7 +56,26 @@ func (p *Params) source(remote Source) (Source, error) {
 		out.dir, out.local = strings.TrimSuffix(dir, "/"), nil
 		out.allowed = append(out.allowed, out.dir)
 	}
+	for _, prefix := range out.allowed {
+		if err := dataset.Allowed(opening, prefix); err != nil {
+			return nil, fmt.Errorf("onda: dir or allow_urls: %w", err)
+		}
+	}
 	return out, nil
+}
+
+// linked is a folder whose links may lead out of it, but nowhere that the process may not open.
+type linked struct {
+	Source
+	dir     string
+	opening context.Context // has what is allowed
+}
+
+func (l linked) Open(ctx context.Context, path string) (Object, error) {
+	if err := dataset.Allowed(l.opening, filepath.Join(l.dir, path)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPath, err)
+	}
+	return l.Source.Open(ctx, path)
 }
 
 func isURL(path string) bool {

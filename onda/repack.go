@@ -12,6 +12,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/jetbatch/jetbatch/internal/durable"
 )
 
 // RepackConfig configures [Repack].
@@ -69,7 +71,7 @@ func Repack(ctx context.Context, cfg RepackConfig) (Repacked, error) {
 	}
 	out, err := cfg.repack(ctx, dir, signals)
 	if err == nil {
-		err = errors.Join(os.Chmod(dir, 0o755), os.Rename(dir, cfg.To))
+		err = errors.Join(os.Chmod(dir, 0o755), durable.Rename(dir, cfg.To))
 	}
 	if err != nil {
 		return Repacked{}, errors.Join(err, os.RemoveAll(dir))

@@ -28,8 +28,8 @@ type resampler struct {
 	taps     []float64 // of every phase, 2*half each
 }
 
-// newResampler makes the filter from one rate to another, where there is room for so many taps.
-func newResampler(from, to float64, room int) (*resampler, error) {
+// newResampler makes the filter from one rate to another, where there is room for so many taps, within the budget.
+func newResampler(from, to float64, room int, mem *budget) (*resampler, error) {
 	a, b := rateOf(from), rateOf(to)
 	up, down, ok := ratio(a, b)
 	reach := zeroCrossings * max(1, float64(down)/float64(up))
@@ -43,7 +43,11 @@ func newResampler(from, to float64, room int) (*resampler, error) {
 			"choose recordings of fewer rates", ErrParams, from, to, maxFilters)
 	}
 	r := &resampler{up: up, down: down, half: int64(math.Ceil(reach))}
-	r.taps = make([]float64, int64(up)*2*r.half)
+	n := int64(up) * 2 * r.half
+	if err := mem.take(fmt.Sprintf("the filter from %v to %v Hz", from, to), 8*n); err != nil {
+		return nil, err
+	}
+	r.taps = make([]float64, n)
 	narrow := min(1, float64(up)/float64(down)) * cutoff
 	for phase := range up {
 		taps := r.phase(phase)

@@ -44,7 +44,7 @@ func TestResampleFormula(t *testing.T) {
 		in[i] = rng.NormFloat64()
 	}
 	for _, c := range [][2]float64{{360, 250}, {100, 128}, {256, 100}, {1, 3}, {12.8, 100}, {100, 100.04}, {1000, 10}} {
-		r, err := newResampler(c[0], c[1], maxFilters)
+		r, err := newResampler(c[0], c[1], maxFilters, nil)
 		if err != nil {
 			t.Fatal(c, err)
 		}
@@ -57,10 +57,10 @@ func TestResampleFormula(t *testing.T) {
 			}
 		}
 	}
-	if _, err := newResampler(100, 100.0001234, maxFilters); !errors.Is(err, ErrParams) {
+	if _, err := newResampler(100, 100.0001234, maxFilters, nil); !errors.Is(err, ErrParams) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := newResampler(100, 128, 1000); !errors.Is(err, ErrParams) {
+	if _, err := newResampler(100, 128, 1000, nil); !errors.Is(err, ErrParams) {
 		t.Errorf("where the filters of other rates left room for 1000 numbers: got %v", err)
 	}
 }
@@ -70,7 +70,7 @@ func TestResampleFormula(t *testing.T) {
 func TestResampleFigures(t *testing.T) {
 	t.Parallel()
 	for _, c := range [][2]float64{{360, 250}, {100, 128}, {256, 100}, {500, 499}} {
-		r, err := newResampler(c[0], c[1], maxFilters)
+		r, err := newResampler(c[0], c[1], maxFilters, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +116,7 @@ func TestResampleFigures(t *testing.T) {
 // Whatever part is read, an output is the same.
 func TestResampleParts(t *testing.T) {
 	t.Parallel()
-	r, err := newResampler(360, 250, maxFilters)
+	r, err := newResampler(360, 250, maxFilters, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

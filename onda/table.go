@@ -9,6 +9,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/ipc"
+	"github.com/google/uuid"
 )
 
 // table is an Arrow table in memory. Its methods find a column by name and
@@ -21,6 +22,10 @@ type table struct {
 	budget  *budget
 	digest  string            // of the file
 	texts   map[string]string // every text once, however many rows have it
+	last    struct {          // the UUID that was written out last
+		id   uuid.UUID
+		text string
+	}
 }
 
 func (t *table) fail(column string, row int, format string, args ...any) error {

@@ -62,6 +62,8 @@ type WorkerStatus struct {
 	Direct    string       `json:"direct,omitempty"`     // where large batches are fetched from it, host:port; empty for nowhere, or in its own process only
 	DirectPin []byte       `json:"direct_pin,omitempty"` // SHA-256 of the certificate that it shows there; empty where no TLS is spoken
 	Now       time.Time    `json:"now,omitzero"`         // when it said so, by its own clock
+	Memory    int64        `json:"memory,omitempty"`     // bytes that its process tries to stay under; 0 for no limit
+	KeepBytes int64        `json:"keep_bytes,omitempty"` // bound on the batches that it keeps for trainers
 	Spent     []Spent      `json:"spent,omitempty"`      // where the time of its jobs went, by kind
 }
 

@@ -28,20 +28,22 @@ type claim struct {
 	instance string        // random, of this process' worker
 	patience time.Duration // for another worker of the name to object
 	conflict func()        // called once, when another worker turns out to have a name that is this one's
+	usurped  func(error)   // called once, when what answers is a stream
 
 	mu      sync.Mutex
 	name    string
 	held    bool // no worker has objected in time
 	yielded bool
 	told    bool // of a conflict
+	streams sync.Once
 	asked   time.Time
 	taken   chan struct{} // hears at most once, that the name is another worker's
 	subs    []*nats.Subscription
 	inbox   string
 }
 
-func newClaim(nc *nats.Conn, conflict func()) *claim {
-	return &claim{nc: nc, instance: rand.Text(), patience: claimWait, conflict: conflict}
+func newClaim(nc *nats.Conn, conflict func(), usurped func(error)) *claim {
+	return &claim{nc: nc, instance: rand.Text(), patience: claimWait, conflict: conflict, usurped: usurped}
 }
 
 // obtain claims a name, or else that name with a suffix, and returns the one that is this worker's now. Without a
@@ -137,6 +139,13 @@ func (c *claim) onClaim(msg *nats.Msg) {
 func (c *claim) onObjection(msg *nats.Msg) {
 	if len(msg.Data) == 0 || string(msg.Data) == c.instance {
 		return // not from a worker
+	}
+	c.mu.Lock()
+	subject := wire.ClaimPrefix + "." + c.name
+	c.mu.Unlock()
+	if err := topology.Answered(subject, msg.Data); err != nil {
+		c.streams.Do(func() { c.usurped(err) })
+		return
 	}
 	c.mu.Lock()
 	held := c.held

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -131,5 +133,26 @@ func TestNameIsNotTalkedAway(t *testing.T) {
 	}
 	if n, _, _ := heard.Pending(); n > 0 {
 		t.Error("the worker wrote a result for a stranger")
+	}
+}
+
+// A stream of somebody else that stores claims acknowledges them, which is no objection: the worker keeps its name, and
+// says which stream it is.
+func TestAStreamAnswersAClaim(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunInProcess(t)
+	_, js := s.JetStream()
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "audit", Subjects: []string{wire.ClaimPrefix + ".>"}, Storage: jetstream.MemoryStorage,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	def := define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) })
+	w, _ := start(t, s, Config{Name: "w1", Slots: 1}, nil, def)
+	natstest.Eventually(t, "it says which stream answers", func() bool {
+		return strings.Contains(w.Status().LastError, "stream audit of this account stores "+wire.ClaimPrefix+".w1")
+	})
+	if name := w.Status().Worker; name != "w1" {
+		t.Errorf("the worker is named %s", name)
 	}
 }

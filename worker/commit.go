@@ -228,7 +228,15 @@ func (c *committer) fault(j *job, attempts int, err error) *schema.Fault {
 func (c *committer) compare(x *commit) {
 	j, mine := x.job, x.result
 	theirs, err := c.store.result(c.hard, j.lane, mine.Seq)
+	var none *noResultError
 	switch {
+	case errors.As(err, &none):
+		// Nobody believes it, so that nothing is lost with it; the first message that is a result wins, as ever.
+		c.log.Error("removed what was stored in the place of a result", j.at("error", err)...)
+		c.tally.trouble(err.Error())
+		c.store.purgeBefore(j.lane, wire.ResultSubject(j.lane.batcher, j.lane.gen, mine.Seq), none.stored+1)
+		c.publish(x)
+		return
 	case errors.Is(err, errNoStream):
 		c.storeGone(j, mine)
 		c.leave(x)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -19,7 +20,14 @@ import (
 // DirectOff is the Config.Direct that has all payloads stored.
 const DirectOff = "off"
 
-const defaultKeepBytes = 512 << 20
+// DefaultKeepBytes is the default of Config.KeepBytes in a process whose memory is not limited.
+const DefaultKeepBytes = 512 << 20
+
+// memoryLimit is what the process tries to stay under, in bytes: GOMEMLIMIT, or math.MaxInt64 for no limit.
+func memoryLimit() int64 { return debug.SetMemoryLimit(-1) }
+
+// keepBytes is the default of Config.KeepBytes in a process whose memory is limited so; math.MaxInt64 is no limit.
+func keepBytes(memoryLimit int64) int64 { return min(DefaultKeepBytes, memoryLimit/4) }
 
 // Config configures a Worker. The zero value works.
 type Config struct {
@@ -46,8 +54,13 @@ type Config struct {
 	// worker listens.
 	DirectAdvertise string
 	// KeepBytes bounds the batches that wait to be fetched; what does not fit is stored. The worker's memory is at most
-	// this and Slots batches. Defaults to 512 MiB.
+	// this, Slots batches with what Materialize uses for them, and 64 MiB. Defaults to 512 MiB, or to a quarter of
+	// GOMEMLIMIT if that is less.
 	KeepBytes int64
+	// Domain is the domain of the JetStream that stores jobs and results, the same for all roles of a deployment: 1 to 64 letters,
+	// digits, '-' and '_'. It is needed where NATS is a leaf node with a JetStream of its own. Defaults to none: the
+	// JetStream of the server that nc is connected to.
+	Domain string
 	// Logger is told what changes. Defaults to slog.Default.
 	Logger *slog.Logger
 	// Registerer is given the worker's metrics while Run runs: docs/METRICS.md has their names. Defaults to none.
@@ -60,7 +73,7 @@ func (c *Config) resolve() error {
 	c.JobTimeout = cmp.Or(c.JobTimeout, 10*time.Minute)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
 	c.Attempts = cmp.Or(c.Attempts, 5)
-	c.KeepBytes = cmp.Or(c.KeepBytes, defaultKeepBytes)
+	c.KeepBytes = cmp.Or(c.KeepBytes, keepBytes(memoryLimit()))
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c.validate()
 }
@@ -68,6 +81,11 @@ func (c *Config) resolve() error {
 func (c *Config) validate() error {
 	if err := wire.CheckName("worker", c.Name); err != nil {
 		return err
+	}
+	if c.Domain != "" {
+		if err := wire.CheckName("JetStream domain", c.Domain); err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
 	}
 	switch {
 	case c.Slots < 0 || c.Slots > wire.MaxSlots:

@@ -10,11 +10,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
-	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
@@ -27,7 +25,9 @@ var (
 // passingDelay is how long a job that met a passing trouble is left alone before it is delivered again.
 const passingDelay = time.Second
 
-// errForged is the error of a job that the run's owner did not queue.
+// errForged is the error of a job that the run's owner did not queue. One that cannot be read is none of its jobs
+// either: an owner of another wire version has another kind. The server can be made to store a job, or an
+// acknowledgement, at another job's subject, without a header that says so.
 var errForged = errors.New("job is forged")
 
 // errForeign is the error of a job whose data set, version or wire version this worker does not have. Such a job comes
@@ -110,7 +110,7 @@ func (d *delivery) unpack(kinds map[string]*kind.Kind, data []byte, aimed bool) 
 	token, _, _, seq, try, err := wire.ParseJobSubject(d.subject)
 	switch {
 	case err != nil:
-		err = dataset.Permanent(err)
+		err = fmt.Errorf("%w: %w", errForged, err)
 	case aimed:
 		err = fmt.Errorf("job %d: %w: the server was made to store it", seq, errForged)
 	case kinds[token] != d.lane.data.kind:
@@ -129,21 +129,20 @@ func (d *delivery) decode(seq uint64, n int, data []byte) error {
 	for i := range jobs {
 		work, rest, err := wire.DecodeJob(data)
 		if err != nil {
-			return dataset.Permanent(err)
+			return fmt.Errorf("job %d: %w: %w", seq+uint64(i), errForged, err)
 		}
 		if work.Spec != d.lane.spec {
 			return fmt.Errorf("job %d: %w: it is of other parameters or data than the run", work.Seq, errForged)
 		}
 		if work.Seq != seq+uint64(i) {
-			err := fmt.Errorf("job %d: %w: its body says %d", seq+uint64(i), schema.ErrMalformed, work.Seq)
-			return dataset.Permanent(err)
+			return fmt.Errorf("job %d: %w: its body says %d", seq+uint64(i), errForged, work.Seq)
 		}
 		jobs[i] = job{delivery: d, seq: work.Seq, work: work, data: data[:len(data)-len(rest)], index: -1}
 		d.jobs[i] = &jobs[i]
 		data = rest
 	}
 	if len(data) > 0 {
-		return dataset.Permanent(fmt.Errorf("job %d: %w: %d bytes follow it", seq, schema.ErrMalformed, len(data)))
+		return fmt.Errorf("job %d: %w: %d bytes follow it", seq, errForged, len(data))
 	}
 	return nil
 }

@@ -278,7 +278,8 @@ func TestRefusedIsNotKept(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "large")
-	r := &wire.Result{Seq: 1, Attempt: "other", Worker: "w0", Digest: wire.Sum(payloadOf(t, 1, large)), Prev: []byte{1}, Next: []byte{2}}
+	r := &wire.Result{Seq: 1, Attempt: "other", Worker: "w0", Digest: wire.Sum(payloadOf(t, 1, large)), Prev: []byte{1},
+		Next: []byte{2}, Spec: (&wire.Record{Spec: o.spec}).SpecDigest()}
 	data, err := wire.AppendResult(nil, r, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -115,15 +115,24 @@ func TestBadParamsAreOfTheMachine(t *testing.T) {
 	}
 }
 
+// A job that cannot be read, or that is another's, is none that the owner queued: it gets out of the way.
 func TestMalformedJob(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
 	o := newOwner(t, s, "train", "plain")
-	start(t, s, Config{}, nil, define("plain", func(_ context.Context, n int) (schema.Batch, error) { return values(n, 1) }))
-	o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, 1, 0), Data: []byte{0xdf, 0xff, 0xff, 0xff, 0xff}})
-	o.feedMsg(&nats.Msg{Subject: wire.JobSubject(o.kind(), o.batcher, o.gen, 2, 0), Data: o.job(7)})
-	for seq := uint64(1); seq <= 2; seq++ {
-		if r, _ := o.result(seq); r.Kind != wire.KindError || !strings.Contains(r.Fault.Message, schema.ErrMalformed.Error()) {
+	start(t, s, Config{}, nil, plain())
+	at := func(seq uint64) string { return wire.JobSubject(o.kind(), o.batcher, o.gen, seq, 0) }
+	for subject, body := range map[string][]byte{
+		at(1): {0xdf, 0xff, 0xff, 0xff, 0xff}, at(2): o.job(7), at(3): append(o.job(3), 0), at(4): nil,
+		at(5):       []byte(`{"stream":"jetbatch-results-train-x", "seq":7}`),
+		at(5) + "x": o.job(5),
+	} {
+		o.feedMsg(&nats.Msg{Subject: subject, Data: body, Header: nats.Header{"Status": {"404"}}})
+	}
+	o.waitEmpty()
+	o.feed(1, 5) // as the owner does when they are missing
+	for seq := uint64(1); seq <= 5; seq++ {
+		if r, _ := o.result(seq); r.Kind != wire.KindBatch {
 			t.Fatalf("result %+v, fault %+v", r, r.Fault)
 		}
 	}
@@ -149,8 +158,8 @@ func TestDeadline(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the context ended with %v", err)
 	}
-	if r, _ := o.result(1); r.Kind != wire.KindBatch || r.Deliveries != 2 {
-		t.Fatalf("result %+v", r)
+	if r, _ := o.result(1); r.Kind != wire.KindBatch || calls.Load() != 2 {
+		t.Fatalf("%d executions, result %+v", calls.Load(), r)
 	}
 }
 

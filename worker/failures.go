@@ -20,6 +20,7 @@ const maxFailures = 1024
 type failures struct {
 	mu    sync.Mutex
 	since map[uint64]int64 // by sequence number, when a job failed here first
+	stuck map[uint64]int64 // when one was first passed on since it had run into its deadline here
 	alone int64            // since when the owner knows of no other worker; 0 while it does, or is not heard
 	heard int64            // when the owner last said
 }
@@ -64,6 +65,29 @@ func (f *failures) forget(seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.since, seq)
+	delete(f.stuck, seq)
+}
+
+// passes reports whether a job whose last execution ran into its deadline here is to be tried by another worker next, and
+// for how long it should stay away: it may be this machine that is stuck. A worker that has been the only one for a
+// while, or whose job no other tries, runs it again.
+func (f *failures) passes(j *job, now int64) (delay time.Duration, passes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire(now)
+	first, known := f.stuck[j.seq]
+	if !known {
+		if f.stuck == nil || len(f.stuck) >= maxFailures {
+			f.stuck = make(map[uint64]int64)
+		}
+		first = now
+		f.stuck[j.seq] = first
+	}
+	if judge.Sole(now, first, f.alone) || f.alone > 0 && judge.Sole(now, f.alone, f.alone) {
+		delete(f.stuck, j.seq)
+		return 0, false
+	}
+	return time.Duration(judge.PassFor(now, first, f.alone, j.deliveries)), true
 }
 
 // declines reports whether a delivery is of a job that failed here and that another worker is to try, and for how long it

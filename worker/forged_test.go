@@ -53,6 +53,50 @@ func TestForgedJobs(t *testing.T) {
 	}
 }
 
+// What is no result of the run takes no result's place, whoever had it stored: noise, another batch's record, one of
+// other parameters, and one that the server was made to store.
+func TestForgedResults(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "plain")
+	w, _ := start(t, s, Config{}, nil, plain())
+	spec := (&wire.Record{Spec: o.spec}).SpecDigest()
+	record := func(seq uint64, spec wire.Digest) []byte {
+		t.Helper()
+		data, err := wire.AppendResult(nil, &wire.Result{Seq: seq, Kind: wire.KindHole, Attempt: "F", Worker: "f", Spec: spec,
+			Fault: &schema.Fault{Code: schema.CodeSkipped}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	for seq, m := range map[uint64]*nats.Msg{
+		1: {Data: []byte("noise")}, 2: {Data: record(7, spec)}, 3: {Data: record(3, wire.Digest{1})},
+		4: {Data: record(4, spec), Header: nats.Header{"Nats-Stream": {"jetbatch-results-x-y"}}}, 5: {},
+	} {
+		m.Subject = wire.ResultSubject(o.batcher, o.gen, seq)
+		if _, err := o.js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What another worker, or the owner, has stored stays.
+	if _, err := o.js.Publish(t.Context(), wire.ResultSubject(o.batcher, o.gen, 6), record(6, spec)); err != nil {
+		t.Fatal(err)
+	}
+	o.feed(1, 6)
+	o.waitEmpty()
+	for seq := uint64(1); seq <= 6; seq++ {
+		r, _ := o.result(seq)
+		if want := map[bool]wire.Kind{true: wire.KindHole, false: wire.KindBatch}[seq == 6]; r.Seq != seq || r.Kind != want ||
+			r.Spec != spec {
+			t.Errorf("result %d: %+v", seq, r)
+		}
+	}
+	if s := w.Status(); !strings.Contains(s.LastError, "no result") {
+		t.Errorf("last error: %q", s.LastError)
+	}
+}
+
 // A worker that opened a lane by a record which was forged makes no batch of it, and serves the run once the owner has
 // written its record anew.
 func TestForgedRecord(t *testing.T) {

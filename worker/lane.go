@@ -40,11 +40,11 @@ type lane struct {
 	looks  int   // how often it was read since the last announcement
 }
 
-func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind) *lane {
+func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind, domain string) *lane {
 	consumer := topology.Consumer(rec.Batcher, rec.Gen)
 	l := &lane{
 		batcher: rec.Batcher, gen: rec.Gen, token: wire.KindToken(rec.Spec.Dataset, rec.Spec.Version),
-		next:  "$JS.API.CONSUMER.MSG.NEXT." + topology.JobsStream + "." + consumer,
+		next:  topology.InDomain(domain, "$JS.API.CONSUMER.MSG.NEXT."+topology.JobsStream+"."+consumer),
 		store: topology.ResultsStream(rec.Batcher, rec.Gen), spec: rec.SpecDigest(),
 		data: opened{kind: k, params: rec.Spec.Params, origin: rec.Origin},
 	}

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -42,6 +43,7 @@ type lanes struct {
 	resting   map[string]resting // by batcher, the generation that was found to have no jobs
 	done      map[string]*lane   // by batcher, the closed lane of a run that is done: its payloads stay for look-ups
 	foreign   map[string]bool    // by kind token, whether jobs of it on another wire version were heard of
+	elsewhere bool               // it was said that records are in another JetStream
 	draining  bool
 }
 
@@ -165,10 +167,26 @@ func (s *lanes) looking(ctx context.Context, cancel context.CancelFunc, batcher 
 		}
 		s.mu.Unlock()
 		if err != nil && !overtaken {
-			s.log.Warn("record not read; it will be at the next announcement", "batcher", batcher, "error", err)
+			s.unread(batcher, err)
 		}
 	}
 	cancel()
+}
+
+// unread says why a record could not be read. That it is in another JetStream is said once, and in the status.
+func (s *lanes) unread(batcher string, err error) {
+	if !errors.Is(err, errElsewhere) {
+		s.log.Warn("record not read; it will be at the next announcement", "batcher", batcher, "error", err)
+		return
+	}
+	s.puller.tally.trouble(err.Error())
+	s.mu.Lock()
+	said := s.elsewhere
+	s.elsewhere = true
+	s.mu.Unlock()
+	if !said {
+		s.log.Error("jobs are announced whose records are not here", "batcher", batcher, "error", err)
+	}
 }
 
 // apply makes the lane of a batcher what its record says.
@@ -231,7 +249,7 @@ func standing(rec *wire.Record, gen string) error {
 
 // begin opens the lane that a record names.
 func (s *lanes) begin(rec *wire.Record, k *kind.Kind) error {
-	l := newLane(s.hard, rec, k)
+	l := newLane(s.hard, rec, k, s.store.domain)
 	l.data.describe = s.records.origin
 	l.announced(s.now(), judge.LookAfter)
 	if err := s.puller.open(l); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,19 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
+
+// Sizes of a worker whose memory is limited are parts of that: in a container of 256 MiB it is not killed for what it
+// would keep by default. .ci/run compose has such a container.
+func TestSizesFollowTheMemory(t *testing.T) {
+	t.Parallel()
+	const limit = 230 << 20 // nine tenths of 256 MiB
+	if keep, out := keepBytes(limit), outstandingBytes(limit); keep != limit/4 || out != limit/8 {
+		t.Errorf("of %d bytes it keeps %d, and has %d outstanding", limit, keep, out)
+	}
+	if keepBytes(math.MaxInt64) != DefaultKeepBytes || outstandingBytes(math.MaxInt64) != maxOutstandingBytes {
+		t.Error("without a limit the defaults are others")
+	}
+}
 
 func TestConfig(t *testing.T) {
 	t.Parallel()

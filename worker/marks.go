@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -14,10 +13,6 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
-
-// maxTimeoutMarks is how many deadlines of one job are marked: those of the first attempts, which may run beside other
-// jobs on several workers at once, and the lone ones.
-const maxTimeoutMarks = 2 * judge.MaxTimeouts
 
 // convictedError is committed as the result of a job that has shown often enough what it does.
 type convictedError struct{ code, text string }
@@ -28,14 +23,6 @@ func (e *convictedError) Error() string { return e.text }
 type unmarkedError struct{ verdict verdict }
 
 func (e *unmarkedError) Error() string { return "start not marked" }
-
-// timeoutMark is what is stored of an execution that ran into its deadline.
-type timeoutMark struct {
-	Worker  string        `json:"worker"`
-	Attempt string        `json:"attempt"`
-	After   time.Duration `json:"after"` // the worker's JobTimeout
-	Alone   bool          `json:"alone"` // nothing ran beside it
-}
 
 // place is the subject of the k-th marker of a kind.
 type place func(batcher, gen string, seq uint64, k int) string
@@ -80,33 +67,32 @@ func (m *marks) unmark(j *job) {
 func (m *marks) timeout(ctx context.Context, j *job, after time.Duration, alone bool) {
 	ctx, cancel := context.WithTimeout(ctx, topology.AckWait)
 	defer cancel()
-	data, err := json.Marshal(timeoutMark{m.worker(), j.attempt, after, alone})
+	data, err := json.Marshal(wire.TimeoutMark{Worker: m.worker(), Attempt: j.attempt, After: after, Alone: alone})
 	if err == nil {
-		_, _, err = m.put(ctx, j, wire.TimeoutSubject, maxTimeoutMarks, data)
+		_, _, err = m.put(ctx, j, wire.TimeoutSubject, wire.MaxTimeoutMarks, data)
 	}
 	if err != nil {
 		m.log.Warn("deadline not marked", j.at("error", err)...)
 		return
 	}
 	if history, err := m.timeouts(ctx, j); err == nil && len(history) > 0 {
-		m.tally.trouble(fmt.Sprintf("job %d of %s ran into its deadline of %s %s, on %s", j.seq, j.lane.batcher,
-			short(after), times(len(history)), names(history)))
+		m.tally.trouble(fmt.Sprintf("job %d of %s ran into its deadline of %s", j.seq, j.lane.batcher, wire.DeadlinesText(history)))
 	}
 }
 
 // timeouts returns the executions of a job that ran into their deadline.
-func (m *marks) timeouts(ctx context.Context, j *job) ([]timeoutMark, error) {
-	var history []timeoutMark
-	for k := 1; k <= maxTimeoutMarks; k++ {
-		data, err := m.store.message(ctx, j.lane.store, wire.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+func (m *marks) timeouts(ctx context.Context, j *job) ([]wire.TimeoutMark, error) {
+	var history []wire.TimeoutMark
+	for k := 1; k <= wire.MaxTimeoutMarks; k++ {
+		msg, err := m.store.message(ctx, j.lane.store, wire.TimeoutSubject(j.lane.batcher, j.lane.gen, j.seq, k))
 		if err == errNotStored {
 			break
 		}
 		if err != nil {
 			return history, err
 		}
-		var mark timeoutMark
-		if json.Unmarshal(data, &mark) == nil {
+		var mark wire.TimeoutMark
+		if json.Unmarshal(msg.Data, &mark) == nil {
 			history = append(history, mark)
 		}
 	}
@@ -114,15 +100,14 @@ func (m *marks) timeouts(ctx context.Context, j *job) ([]timeoutMark, error) {
 }
 
 // convict returns a *convictedError when enough lone executions of a job ran into their deadline.
-func convict(history []timeoutMark) error {
-	lone := slices.DeleteFunc(slices.Clone(history), func(m timeoutMark) bool { return !m.Alone })
+func convict(history []wire.TimeoutMark) error {
+	lone := slices.DeleteFunc(slices.Clone(history), func(m wire.TimeoutMark) bool { return !m.Alone })
 	if len(lone) < judge.MaxTimeouts {
 		return nil
 	}
-	shortest := slices.MinFunc(lone, func(a, b timeoutMark) int { return int(a.After - b.After) }).After
-	return &convictedError{schema.CodeJobTimeout, fmt.Sprintf(
-		"took over %s %s, on %s; raise JobTimeout or make the job smaller",
-		short(shortest), times(len(lone)), names(lone))}
+	return &convictedError{
+		schema.CodeJobTimeout, "took over " + wire.DeadlinesText(lone) + "; raise JobTimeout or make the job smaller",
+	}
 }
 
 // put stores a marker at the first free place of n, and returns the place and the verdict: exists when none is free.
@@ -134,7 +119,7 @@ func (m *marks) put(ctx context.Context, j *job, at place, n int, data []byte) (
 			return k, v, err
 		}
 		// Its own marker is there when the answer to it was lost.
-		if there, err := m.store.message(ctx, j.lane.store, subject); err == nil && bytes.Equal(there, data) {
+		if there, err := m.store.message(ctx, j.lane.store, subject); err == nil && bytes.Equal(there.Data, data) {
 			return k, stored, nil
 		}
 	}
@@ -156,29 +141,23 @@ func (m *marks) publish(ctx context.Context, l *lane, subject string, data []byt
 	}
 }
 
-// failureMark is what is stored of an execution whose error another worker is to confirm.
-type failureMark struct {
-	Worker string `json:"worker"`
-	Text   string `json:"text"`
-}
-
 // maxFailureMarks is how many failures of one job are marked: the second by another worker is a verdict. Two may fail at
 // once.
 const maxFailureMarks = 2
 
 // failure stores that a job failed here, unless it failed on another worker before, whose mark is returned.
-func (m *marks) failure(ctx context.Context, j *job, text string) (other *failureMark, v verdict, err error) {
-	mine := failureMark{m.worker(), clip(text, maxMarked)}
+func (m *marks) failure(ctx context.Context, j *job, text string) (other *wire.FailureMark, v verdict, err error) {
+	mine := wire.FailureMark{Worker: m.worker(), Text: clip(text, maxMarked)}
 	for k := 1; k <= maxFailureMarks; k++ {
-		data, err := m.store.message(ctx, j.lane.store, wire.FailureSubject(j.lane.batcher, j.lane.gen, j.seq, k))
+		msg, err := m.store.message(ctx, j.lane.store, wire.FailureSubject(j.lane.batcher, j.lane.gen, j.seq, k))
 		if err == errNotStored {
 			break
 		}
 		if err != nil {
 			return nil, passing, err
 		}
-		var mark failureMark
-		if json.Unmarshal(data, &mark) == nil && mark.Worker != mine.Worker {
+		var mark wire.FailureMark
+		if json.Unmarshal(msg.Data, &mark) == nil && mark.Worker != mine.Worker {
 			return &mark, stored, nil
 		}
 	}
@@ -194,36 +173,3 @@ func (m *marks) failure(ctx context.Context, j *job, text string) (other *failur
 const maxMarked = 1 << 10
 
 // names lists workers, each once.
-func names(history []timeoutMark) string {
-	var list []string
-	for _, m := range history {
-		if !slices.Contains(list, m.Worker) {
-			list = append(list, m.Worker)
-		}
-	}
-	return strings.Join(list, ", ")
-}
-
-func times(n int) string {
-	switch n {
-	case 1:
-		return "once"
-	case 2:
-		return "twice"
-	case 3:
-		return "three times"
-	}
-	return fmt.Sprintf("%d times", n)
-}
-
-// short writes 10 minutes as "10m" and not as "10m0s".
-func short(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}

@@ -189,7 +189,7 @@ func TestClosedLaneKeepsNothing(t *testing.T) {
 	w.shelf.open(wire.Direct{Address: "host:1"})
 	for cause, want := range map[error]int{errOver: 0, errNotServed: 0, errDone: 1} {
 		before := w.shelf.shelf.Len()
-		l := newLane(t.Context(), &wire.Record{Batcher: "train", Gen: "GEN"}, nil)
+		l := newLane(t.Context(), &wire.Record{Batcher: "train", Gen: "GEN"}, nil, "")
 		l.close(cause)
 		r := &wire.Result{Seq: 1, Attempt: cause.Error(), Size: wire.InlineLimit + 1}
 		if !w.exec.commits.keep(l, r, newPayload()) {
@@ -219,7 +219,7 @@ func TestClosedLaneAnswersItsJobs(t *testing.T) {
 	for cause, want := range map[error]string{
 		errOver: "", errDone: "-NAK", errNotServed: "-NAK", errNoStream: `-NAK {"delay":1000000000}`,
 	} {
-		l := newLane(t.Context(), rec, w.kinds[wire.KindToken("plain", 1)])
+		l := newLane(t.Context(), rec, w.kinds[wire.KindToken("plain", 1)], "")
 		w.slots.open(l)
 		d := delivered(l, 1, 1, 1)
 		w.held.hold(d)

@@ -44,7 +44,7 @@ func newStage(t *testing.T) *stage {
 
 // lane is one of a data set "plain" that nobody announces.
 func (g *stage) lane(batcher string) *lane {
-	return newLane(g.hard, &wire.Record{Batcher: batcher, Gen: "GEN"}, &kind.Kind{Name: "plain"})
+	return newLane(g.hard, &wire.Record{Batcher: batcher, Gen: "GEN"}, &kind.Kind{Name: "plain"}, "")
 }
 
 // delivered is a delivery of n jobs from seq on.
@@ -144,7 +144,7 @@ func TestAnswerWaitsForTheSend(t *testing.T) {
 func TestGateHoldsBackAndLetsGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
+		g := newGate(maxOutstandingBytes)
 		if !g.enter(2 * maxOutstandingBytes) { // the first may have any size
 			t.Fatal("closed")
 		}
@@ -417,7 +417,7 @@ func TestMarksTakeFreePlaces(t *testing.T) {
 	}
 	store := &store{life: g.life, conns: &conns{control: nc, data: nc}}
 	m := &marks{life: g.life, pub: pub, store: store, tally: g.tally}
-	l := newLane(g.hard, &wire.Record{Batcher: "train", Gen: o.gen}, &kind.Kind{Name: "plain"})
+	l := newLane(g.hard, &wire.Record{Batcher: "train", Gen: o.gen}, &kind.Kind{Name: "plain"}, "")
 	j := delivered(l, 1, 1, 1).jobs[0]
 	for i, attempt := range []string{"x", "x", "y", "z"} { // the second is the first, said again
 		j.attempt = attempt

@@ -230,11 +230,15 @@ func (p *publisher) close() {
 // record is published, so something must hold a worker back that is faster than the store.
 const (
 	maxOutstanding      = 256
-	maxOutstandingBytes = 64 << 20
+	maxOutstandingBytes = 64 << 20 // where memory is not limited
 )
+
+// outstandingBytes is the bound in a process whose memory is limited so; math.MaxInt64 is no limit.
+func outstandingBytes(memoryLimit int64) int { return int(min(maxOutstandingBytes, memoryLimit/8)) }
 
 // gate lets so many records be outstanding.
 type gate struct {
+	most   int // bytes
 	mu     sync.Mutex
 	room   sync.Cond // a record was answered, or the gate is closed
 	n      int
@@ -242,8 +246,8 @@ type gate struct {
 	closed bool
 }
 
-func newGate() *gate {
-	g := new(gate)
+func newGate(most int) *gate {
+	g := &gate{most: most}
 	g.room.L = &g.mu
 	return g
 }
@@ -252,7 +256,7 @@ func newGate() *gate {
 func (g *gate) enter(size int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.n > 0 && (g.n >= maxOutstanding || g.size+size > maxOutstandingBytes) {
+	for g.n > 0 && (g.n >= maxOutstanding || g.size+size > g.most) {
 		if g.closed {
 			return false
 		}

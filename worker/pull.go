@@ -98,7 +98,7 @@ func (p *puller) renew(l *lane) (refused bool) {
 func (p *puller) onMessage(l *lane, msg *nats.Msg) {
 	now := p.now()
 	l.heard.Store(now)
-	if len(msg.Data) == 0 && msg.Header != nil {
+	if len(msg.Data) == 0 && msg.Header != nil && msg.Reply == "" { // a job may be stored with a status and no body
 		if status := msg.Header.Get("Status"); status != "" {
 			p.onStatus(l, status, msg)
 			return

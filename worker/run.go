@@ -52,8 +52,12 @@ func (x *executor) run(j *job) bool {
 		return true
 	}
 	if err == nil && j.deliveries > 1 {
-		var aside bool
-		if aside, err = x.lookBack(j); aside {
+		var history []wire.TimeoutMark
+		history, err = x.lookBack(j)
+		if err == nil && x.passOn(j, history) {
+			return true
+		}
+		if err == nil && x.setAside(j, history) {
 			return false
 		}
 	}
@@ -146,21 +150,35 @@ func (x *executor) forged(j *job, err error) {
 	x.held.ack(j)
 }
 
-// lookBack reads whether earlier executions of a job that was delivered before ran into their deadline. Such a job runs
-// alone from then on: it is set aside unless it runs alone now. The error convicts it.
-func (x *executor) lookBack(j *job) (aside bool, err error) {
-	history, err := x.marks.timeouts(j.lane.ctx, j)
-	if err != nil || len(history) == 0 {
-		return false, nil // a store that is gone, or silent, shows when the result is stored
+// lookBack reads which earlier executions of a job that was delivered before ran into their deadline. The error convicts
+// the job.
+func (x *executor) lookBack(j *job) (history []wire.TimeoutMark, err error) {
+	history, err = x.marks.timeouts(j.lane.ctx, j)
+	if err != nil {
+		return nil, nil // a store that is gone, or silent, shows when the result is stored
 	}
-	if err := convict(history); err != nil {
-		return false, err
+	return history, convict(history)
+}
+
+// passOn hands a job back whose last execution ran into its deadline here, for another worker to try.
+func (x *executor) passOn(j *job, history []wire.TimeoutMark) bool {
+	if len(history) == 0 || history[len(history)-1].Worker != x.worker() {
+		return false
 	}
-	if j.suspect() || j.aside {
-		return false, nil
+	delay, passes := j.lane.failures.passes(j, x.now())
+	if passes {
+		x.held.giveBack(j, delay)
+	}
+	return passes
+}
+
+// setAside sees to it that a job that ran into its deadline before runs alone: it is set aside unless it does now.
+func (x *executor) setAside(j *job, history []wire.TimeoutMark) bool {
+	if len(history) == 0 || j.suspect() || j.aside {
+		return false
 	}
 	j.aside = true
-	return x.slots.setAside(j), nil
+	return x.slots.setAside(j)
 }
 
 // cutShort notes why an execution was cut off. An end that is not the job's fault must not speak against it.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -18,6 +19,9 @@ func (w *Worker) Status() schema.WorkerStatus {
 	running, slots, _ := w.slots.load()
 	s := schema.WorkerStatus{
 		Worker: w.worker(), Slots: slots, Running: running, Leaving: w.bell.draining.Load(), Now: time.Now(),
+	}
+	if limit := memoryLimit(); limit < math.MaxInt64 {
+		s.Memory, s.KeepBytes = limit, w.cfg.KeepBytes
 	}
 	w.tally.figures(&s)
 	s.Spent = w.tally.spent(w.kinds)

@@ -23,6 +23,7 @@ const recordTimeout = time.Second
 var (
 	errNoStream  = errors.New("no such stream")
 	errNotStored = errors.New("not stored")
+	errElsewhere = errors.New("another JetStream than the coordinator's")
 )
 
 // conns are the worker's connections. data is set before anything uses it.
@@ -33,7 +34,8 @@ type conns struct {
 
 // records reads batchers' records. Its lock guards the opened bucket and is not held during a read.
 type records struct {
-	js jetstream.JetStream
+	js     jetstream.JetStream
+	domain string // of it
 
 	mu     sync.Mutex
 	bucket jetstream.Stream // nil until the first record was read
@@ -85,6 +87,9 @@ func (r *records) open(ctx context.Context) (jetstream.Stream, error) {
 		return bucket, nil
 	}
 	bucket, err := r.js.Stream(ctx, topology.BucketStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("%w: %s", errElsewhere, topology.OtherJetStream(r.domain, ""))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -98,16 +103,54 @@ func (r *records) open(ctx context.Context) (jetstream.Stream, error) {
 type store struct {
 	*life
 	*conns
+	domain string // of its JetStream
 }
 
-// result reads the commit record of a sequence number from the leader of the lane's store.
+// result reads the commit record of a sequence number from the leader of the lane's store. The error is a *noResultError
+// where something else is stored in its place.
 func (s *store) result(ctx context.Context, l *lane, seq uint64) (*wire.Result, error) {
-	data, err := s.message(ctx, l.store, wire.ResultSubject(l.batcher, l.gen, seq))
+	m, err := s.message(ctx, l.store, wire.ResultSubject(l.batcher, l.gen, seq))
 	if err != nil {
 		return nil, err
 	}
-	r, _, err := wire.DecodeResult(data)
-	return r, err
+	r, _, err := wire.DecodeResult(m.Data)
+	switch {
+	case err != nil:
+	case m.aimed():
+		err = errors.New("the server was made to store it")
+	case r.Seq != seq || r.Spec != l.spec:
+		err = fmt.Errorf("it is batch %d, or of other parameters or data", r.Seq)
+	default:
+		return r, nil
+	}
+	return nil, &noResultError{m.Seq, err}
+}
+
+// noResultError is the error of a message in the place of a commit record that no reader believes.
+type noResultError struct {
+	stored uint64 // the message, by the stream's number
+	cause  error
+}
+
+func (e *noResultError) Error() string {
+	return fmt.Sprintf("what is stored is no result: %v", e.cause)
+}
+
+func (e *noResultError) Unwrap() error { return e.cause }
+
+// storedMsg is a message as the API returns it.
+type storedMsg struct {
+	Seq     uint64 `json:"seq"`
+	Headers []byte `json:"hdrs"`
+	Data    []byte `json:"data"`
+}
+
+func (m *storedMsg) aimed() bool {
+	if len(m.Headers) == 0 {
+		return false
+	}
+	header, err := nats.DecodeHeadersMsg(m.Headers)
+	return err != nil || topology.Aimed(header)
 }
 
 // there reports whether a generation has a store.
@@ -118,14 +161,14 @@ func (s *store) there(ctx context.Context, batcher, gen string) bool {
 }
 
 // message reads what is stored at a subject from the stream's leader.
-func (s *store) message(ctx context.Context, stream, subject string) ([]byte, error) {
+func (s *store) message(ctx context.Context, stream, subject string) (*storedMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	request, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {
 		return nil, err
 	}
-	msg, err := s.data.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
+	msg, err := s.data.RequestWithContext(ctx, topology.InDomain(s.domain, "$JS.API.STREAM.MSG.GET."+stream), request)
 	if errors.Is(err, nats.ErrNoResponders) {
 		return nil, errNoStream
 	}
@@ -133,10 +176,8 @@ func (s *store) message(ctx context.Context, stream, subject string) ([]byte, er
 		return nil, err
 	}
 	var reply struct {
-		Error   *refusal `json:"error"`
-		Message struct {
-			Data []byte `json:"data"`
-		} `json:"message"`
+		Error   *refusal  `json:"error"`
+		Message storedMsg `json:"message"`
 	}
 	if err := json.Unmarshal(msg.Data, &reply); err != nil {
 		return nil, err
@@ -150,7 +191,7 @@ func (s *store) message(ctx context.Context, stream, subject string) ([]byte, er
 		}
 		return nil, fmt.Errorf("%s (%d)", e.Description, e.ErrCode)
 	}
-	return reply.Message.Data, nil
+	return &reply.Message, nil
 }
 
 // report tells the owner something about its store. It is a hint; the owner looks for itself.
@@ -176,12 +217,18 @@ func (s *store) reportFull(worker string, l *lane, seq uint64, size int) {
 }
 
 // purge removes messages from a generation's store. What it misses goes with the generation.
-func (s *store) purge(l *lane, filter string) {
+func (s *store) purge(l *lane, filter string) { s.purgeBefore(l, filter, 0) }
+
+// purgeBefore removes those before a number of the stream; 0 removes all.
+func (s *store) purgeBefore(l *lane, filter string, seq uint64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.hard), topology.AckWait)
 	defer cancel()
-	request, err := json.Marshal(map[string]string{"filter": filter})
+	request, err := json.Marshal(struct {
+		Filter string `json:"filter"`
+		Seq    uint64 `json:"seq,omitempty"`
+	}{filter, seq})
 	if err == nil {
-		_, err = s.data.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+l.store, request)
+		_, err = s.data.RequestWithContext(ctx, topology.InDomain(s.domain, "$JS.API.STREAM.PURGE."+l.store), request)
 	}
 	if err != nil {
 		s.log.Debug("not purged", l.at("filter", filter, "error", err)...)

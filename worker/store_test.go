@@ -145,7 +145,8 @@ func TestStoredBefore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := &wire.Result{Seq: 1, Kind: test.kind, Attempt: "other", Worker: "w0", Digest: test.digest, Prev: []byte{1}}
+			r := &wire.Result{Seq: 1, Kind: test.kind, Attempt: "other", Worker: "w0", Digest: test.digest, Prev: []byte{1},
+				Spec: (&wire.Record{Spec: o.spec}).SpecDigest()}
 			if test.kind == wire.KindError {
 				r.Fault = &schema.Fault{Code: schema.CodeMaterialize}
 			} else {

@@ -76,13 +76,13 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 		}
 		kinds[token] = kind.Of(def)
 	}
-	js, err := jetstream.New(nc)
+	js, err := topology.JetStream(nc, cfg.Domain)
 	if err != nil {
 		return nil, fmt.Errorf("worker %s: %w", cfg.Name, err)
 	}
 	w := &Worker{
 		life: &life{epoch: time.Now()}, cfg: cfg, kinds: kinds, conns: &conns{control: nc}, bell: newBell(),
-		tasks: new(tasks), tally: newTally(kinds), gate: newGate(),
+		tasks: new(tasks), tally: newTally(kinds), gate: newGate(outstandingBytes(memoryLimit())),
 		tick: topology.AckWait / 4, lostAfter: topology.AckWait,
 	}
 	w.rename(cfg.Name, cfg.Logger)
@@ -95,7 +95,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Worker, error)
 
 // assemble makes the parts, each of those before it.
 func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
-	store := &store{life: w.life, conns: w.conns}
+	store := &store{life: w.life, conns: w.conns, domain: w.cfg.Domain}
 	w.pub = newPublisher(w.now)
 	w.shelf = newKeeper(w.cfg.KeepBytes, w.life)
 	w.readers = &readers{life: w.life, listen: w.cfg.Direct, advertise: w.cfg.DirectAdvertise, shelf: w.shelf}
@@ -104,7 +104,7 @@ func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
 	w.held = &held{life: w.life, nc: nc, tasks: w.tasks, tally: w.tally, bell: w.bell}
 	puller := &puller{life: w.life, nc: nc, slots: w.slots, held: w.held, tally: w.tally, bell: w.bell, kinds: w.kinds}
 	w.lanes = newLanes(&lanes{
-		life: w.life, kinds: w.kinds, records: &records{js: js}, store: store, puller: puller, slots: w.slots,
+		life: w.life, kinds: w.kinds, records: &records{js: js, domain: w.cfg.Domain}, store: store, puller: puller, slots: w.slots,
 		held: w.held, shelf: w.shelf, tasks: w.tasks,
 	})
 	marks := &marks{life: w.life, pub: w.pub, store: store, tally: w.tally}
@@ -123,6 +123,9 @@ func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
 	w.claim = newClaim(nc, func() {
 		w.tally.trouble("another worker is named " + w.worker() + " too, and both count as one: restart one of them")
 		w.log.Error("another worker has this name too, and both count as one: restart one of them")
+	}, func(err error) {
+		w.tally.trouble(err.Error())
+		w.log.Error("another answers in the place of workers", "error", err)
 	})
 }
 
@@ -291,7 +294,7 @@ func (w *Worker) heartbeat() {
 
 // denied returns the last refusal of a subject that the worker needs.
 func (w *Worker) denied() error {
-	n := needs(w.worker(), w.lanes.all())
+	n := needs(w.worker(), w.lanes.all()).In(w.cfg.Domain)
 	if err := topology.Denied(w.conns.control, n); err != nil {
 		return err
 	}

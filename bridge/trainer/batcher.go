@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -20,13 +21,32 @@ import (
 type batcher struct {
 	s      *server
 	handle uint64
-	b      *client.Batcher[schema.Batch]
-	last   context.Context // of the newest take, which has ended or was given up when another comes
+	name   string
+	b      *client.Batcher[[]byte] // of payloads as they are, which need be copied only once
+	last   context.Context         // of the newest take, which has ended or was given up when another comes
 
 	// kept is a batch that was taken, and could not be delivered: there was no room, or the trainer had given up. The
 	// next take is for the same state, or another one, and then the batch is of no use any more.
-	kept   *client.Step[schema.Batch]
-	taking sync.Mutex // held by a take; those before it were given up, and may not be over yet
+	kept *client.Step[[]byte]
+	// turn is of a take, or of what is done between two takes. Takes that were given up may not be over yet. Who has it
+	// has what is above and ahead.
+	turn  chan struct{}
+	ahead ahead         // what lies ready for the trainer
+	took  atomic.Uint64 // up to which number the trainer took what lay ready
+	wake  chan struct{} // a hint for readAhead
+	open  context.Context
+	ends  context.CancelFunc
+
+	mu        sync.Mutex
+	between   context.Context // ends when a take comes: it goes before what is done between two
+	interrupt context.CancelFunc
+}
+
+// place is where a batch is that the trainer may see.
+type place struct {
+	batch  uint64 // its number
+	offset int64
+	size   int
 }
 
 // take is a request for a batch.
@@ -39,18 +59,21 @@ type take struct {
 
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
-	cfg.Logger = s.log.logger
-	opened, err := client.Open[schema.Batch](ctx, s.nc, cfg)
+	cfg.Domain, cfg.Logger = s.domain, s.log.logger
+	opened, err := client.Open[[]byte](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)
 		return
 	}
-	b := &batcher{s: s, b: opened}
+	b := &batcher{s: s, name: req.Name, b: opened, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	b.open, b.ends = context.WithCancel(s.ctx)
+	b.renew()
 	s.mu.Lock()
 	s.handles++
 	b.handle = s.handles
 	s.batchers[b.handle] = b
 	s.mu.Unlock()
+	s.tasks.Go(b.readAhead)
 	s.answer(id, nil, b.handle)
 }
 
@@ -62,11 +85,55 @@ func (s *server) forget(b *batcher) {
 
 // close leaves the batcher, and ends a take that waits.
 func (b *batcher) close() error {
+	ctx, cancel := context.WithTimeout(b.open, lastWords)
+	b.counted(ctx)
+	cancel()
+	b.ends()
 	err := b.b.Close()
-	b.taking.Lock()
-	defer b.taking.Unlock()
+	b.turn <- struct{}{}
+	defer b.give()
+	b.ahead.end()
 	b.drop()
 	return err
+}
+
+func (b *batcher) give() { <-b.turn }
+
+// asked ends what is done between two takes.
+func (b *batcher) asked() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.interrupt()
+}
+
+// renew begins what is done between two takes.
+func (b *batcher) renew() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.interrupt != nil {
+		b.interrupt()
+	}
+	b.between, b.interrupt = context.WithCancel(b.open)
+}
+
+func (b *batcher) pause() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.between
+}
+
+// counted returns when the client has counted what the trainer took, when a take comes, which does that, or with ctx.
+func (b *batcher) counted(ctx context.Context) {
+	between := b.pause()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(between, cancel)()
+	select {
+	case b.turn <- struct{}{}:
+		defer b.give()
+		b.settle(ctx)
+	case <-ctx.Done():
+	}
 }
 
 func (b *batcher) drop() {
@@ -77,8 +144,17 @@ func (b *batcher) drop() {
 }
 
 func (b *batcher) take(t take) {
-	b.taking.Lock()
-	defer b.taking.Unlock()
+	b.turn <- struct{}{}
+	defer b.give()
+	b.settle(t.ctx)
+	if b.ahead.has(t.state) { // and the trainer did not see it when it asked
+		b.renew()
+		t.done()
+		b.s.send(t.id, "ready")
+		b.look()
+		return
+	}
+	b.ahead.end()
 	step, err := b.next(t)
 	if err == nil && errors.Is(context.Cause(t.ctx), errCancelled) {
 		b.kept, err = &step, errCancelled // it came just too late; the next take is likely to be for it
@@ -88,7 +164,7 @@ func (b *batcher) take(t take) {
 		b.s.answer(t.id, err)
 		return
 	}
-	offset, size, err := b.share(step.Batch)
+	at, err := b.share(step.Batch)
 	if errors.Is(err, bridge.ErrMemoryFull) {
 		b.kept = &step
 		err = fmt.Errorf("the trainer keeps arrays of earlier batches: %w; "+
@@ -99,14 +175,15 @@ func (b *batcher) take(t take) {
 		return
 	}
 	step.Release()
-	b.s.mu.Lock()
-	b.s.lent[t.id] = offset
-	b.s.mu.Unlock()
-	b.deliver(t.id, offset, size, &step)
+	b.deliver(t.id, "step", at, &step)
+	b.s.flush()
+	b.ahead.begin(step.Next)
+	b.renew()
+	b.look()
 }
 
 // next is the batch that was kept, if it is the one that is asked for, or one from the service.
-func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
+func (b *batcher) next(t take) (client.Step[[]byte], error) {
 	if b.kept != nil && b.kept.Prev.Equal(t.state) {
 		step := *b.kept
 		b.kept = nil
@@ -116,29 +193,38 @@ func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
 	return b.b.Take(t.ctx, t.state)
 }
 
-// share writes the payload of a batch to where the trainer sees it.
-func (b *batcher) share(batch schema.Batch) (offset int64, size int, err error) {
-	size = wire.EncodedSize(batch)
-	offset, slot, err := b.s.memory.Alloc(size)
+// share copies a payload to where the trainer sees it. It is the trainer's until it is freed by its number.
+func (b *batcher) share(payload []byte) (at place, err error) {
+	at.size = len(payload)
+	offset, slot, err := b.s.memory.Alloc(at.size)
 	if err != nil {
-		return 0, 0, err
+		return at, err
 	}
-	if _, err := wire.AppendBatch(slot[:0], batch); err != nil {
-		return 0, 0, errors.Join(err, b.s.memory.Free(offset))
+	copy(slot, payload)
+	if _, err := wire.DecodeBatch(slot); err != nil {
+		return at, errors.Join(fmt.Errorf("batcher %s: %w: %w", b.name, client.ErrDecode, err), b.s.memory.Free(offset))
 	}
-	return offset, size, nil
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	b.s.numbers++
+	at.batch, at.offset = b.s.numbers, offset
+	b.s.lent[at.batch] = offset
+	return at, nil
 }
 
-// deliver answers a take. It is written by hand: there is one for each batch.
-func (b *batcher) deliver(id uint64, offset int64, size int, step *client.Step[schema.Batch]) {
+// deliver makes the frame that answers a take, or, with id 0, says what lies ready. It is sent with a flush. It is
+// written by hand: there is one for each batch.
+func (b *batcher) deliver(id uint64, word string, at place, step *client.Step[[]byte]) {
 	t := &step.Timing
-	err := b.s.conn.Write(func(enc *msgpack.Encoder) error {
+	err := b.s.conn.Add(func(enc *msgpack.Encoder) error {
 		w := writer{enc: enc}
-		w.array(11)
+		w.array(13)
 		w.uint(id)
-		w.string("step")
-		w.uint(uint64(offset))
-		w.uint(uint64(size))
+		w.string(word)
+		w.uint(b.handle)
+		w.uint(at.batch)
+		w.uint(uint64(at.offset))
+		w.uint(uint64(at.size))
 		w.uint(step.Seq)
 		w.do(step.Next.EncodeMsgpack(enc))
 		w.array(11)

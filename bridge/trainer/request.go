@@ -71,6 +71,8 @@ func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
 	switch op {
 	case "take", "start":
 		return s.stated(id, op, dec)
+	case "took":
+		return s.took(dec)
 	case "free":
 		return s.free(dec)
 	case "cancel":
@@ -101,11 +103,15 @@ func (s *server) simple(id uint64, op string, dec *msgpack.Decoder) error {
 		}
 		switch op {
 		case "status":
+			b.counted(ctx)
 			st, err := b.b.Status(ctx)
 			text, _ := json.Marshal(st) // of a struct that marshals
 			s.answer(id, err, string(text))
 		case "stop":
-			s.answer(id, b.b.Stop(ctx))
+			b.counted(ctx)
+			err := b.b.Stop(ctx)
+			b.withdraw()
+			s.answer(id, err)
 		default:
 			s.forget(b)
 			s.answer(id, b.close())
@@ -134,13 +140,19 @@ func (s *server) stated(id uint64, op string, dec *msgpack.Decoder) error {
 		return nil
 	}
 	if op == "start" {
-		s.call(id, timeout, func(ctx context.Context) { s.answer(id, b.b.Start(ctx, state)) })
+		s.call(id, timeout, func(ctx context.Context) {
+			b.counted(ctx)
+			err := b.b.Start(ctx, state)
+			b.withdraw()
+			s.answer(id, err)
+		})
 		return nil
 	}
 	if b.last != nil && b.last.Err() == nil {
 		s.answer(id, errTwoTakes)
 		return nil
 	}
+	b.asked()
 	ctx, done := s.begin(id, timeout)
 	b.last = ctx
 	s.tasks.Go(func() { b.take(take{id: id, state: state, ctx: ctx, done: done}) })
@@ -168,7 +180,27 @@ func (s *server) target(dec *msgpack.Decoder) (*batcher, time.Duration, error) {
 	return s.batchers[handle], seconds(timeout), nil
 }
 
-// free reads a list of takes whose batches the trainer uses no longer. Ones that are not lent are ignored: an
+// took reads which batches the trainer took of what lay ready, and what it has released.
+func (s *server) took(dec *msgpack.Decoder) error {
+	handle, err := dec.DecodeUint64()
+	if err != nil {
+		return err
+	}
+	batch, err := dec.DecodeUint64()
+	if err != nil {
+		return err
+	}
+	err = s.free(dec)
+	s.mu.Lock()
+	b := s.batchers[handle]
+	s.mu.Unlock()
+	if b != nil {
+		b.hears(batch)
+	}
+	return err
+}
+
+// free reads a list of batches, by number, that the trainer uses no longer. Ones that are not lent are ignored: an
 // interrupted trainer may say it twice.
 func (s *server) free(dec *msgpack.Decoder) error {
 	n, err := dec.DecodeArrayLen()
@@ -176,13 +208,13 @@ func (s *server) free(dec *msgpack.Decoder) error {
 		return err
 	}
 	for range n {
-		call, err := dec.DecodeUint64()
+		batch, err := dec.DecodeUint64()
 		if err != nil {
 			return err
 		}
 		s.mu.Lock()
-		offset, lent := s.lent[call]
-		delete(s.lent, call)
+		offset, lent := s.lent[batch]
+		delete(s.lent, batch)
 		s.mu.Unlock()
 		if !lent {
 			continue

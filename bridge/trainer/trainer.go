@@ -1,8 +1,8 @@
 //go:build linux
 
 // Package trainer serves one trainer process over the local protocol: it is a client of the service on behalf of a
-// process in another language. What the trainer has not asked for, it does not take: how far the service believes the
-// trainer to be is what the trainer's own takes returned.
+// process in another language. The next batches it lays ready in shared memory, and does not take them: how far the
+// service believes the trainer to be is what the trainer's own takes returned.
 package trainer
 
 import (
@@ -33,6 +33,9 @@ type Config struct {
 	// returns.
 	Connect func(ctx context.Context) (*nats.Conn, error)
 
+	// Domain is client.Config.Domain of every batcher. Defaults to none.
+	Domain string
+
 	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest. Defaults to
 	// DefaultMemory.
 	Memory int64
@@ -50,7 +53,7 @@ func Serve(ctx context.Context, conn *bridge.Conn, cfg Config) (err error) {
 		cfg.Memory = DefaultMemory
 	}
 	s := &server{
-		conn: conn, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
+		conn: conn, domain: cfg.Domain, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
 		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64),
 	}
 	s.log = newLog(conn, cfg.Level)
@@ -71,6 +74,7 @@ var (
 // server is a trainer being served.
 type server struct {
 	conn   *bridge.Conn
+	domain string // Config.Domain
 	log    *logger
 	memory *bridge.Memory
 	nc     *nats.Conn
@@ -84,7 +88,8 @@ type server struct {
 	mu       sync.Mutex
 	batchers map[uint64]*batcher
 	calls    map[uint64]context.CancelCauseFunc // that are under way, by the id of their request
-	lent     map[uint64]int64                   // where the batches are that the trainer has, by the id of their take
+	numbers  uint64                             // of batches, so far
+	lent     map[uint64]int64                   // where the batches are that the trainer has, by their numbers
 }
 
 // read begins to answer one request after another until there are no more.
@@ -177,18 +182,26 @@ func encode(enc *msgpack.Encoder, values ...any) error {
 
 // answer sends the reply to a call, or its error.
 func (s *server) answer(id uint64, err error, values ...any) {
-	var written error
 	switch {
 	case errors.Is(err, io.EOF):
-		written = s.conn.Write(func(enc *msgpack.Encoder) error { return encode(enc, id, "end") })
+		s.send(id, "end")
 	case err != nil:
-		written = s.conn.Write(func(enc *msgpack.Encoder) error { return encode(enc, id, "error", faultOf(err)) })
+		s.send(id, "error", faultOf(err))
 	default:
-		written = s.conn.Write(func(enc *msgpack.Encoder) error {
-			return encode(enc, append([]any{id, "ok"}, values...)...)
-		})
+		s.send(append([]any{id, "ok"}, values...)...)
 	}
-	if written != nil {
+}
+
+// send sends a frame. A trainer that cannot be reached has ended.
+func (s *server) send(values ...any) {
+	if s.conn.Write(func(enc *msgpack.Encoder) error { return encode(enc, values...) }) != nil {
+		s.cancel(errEnded)
+	}
+}
+
+// flush sends the frames that were added.
+func (s *server) flush() {
+	if s.conn.Flush() != nil {
 		s.cancel(errEnded)
 	}
 }

@@ -5,6 +5,7 @@ package trainer_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/bridge/trainer"
+	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/internal/natstest"
@@ -58,6 +60,7 @@ type peer struct {
 	conn   *bridge.Conn
 	memory *os.File
 	calls  uint64
+	news   [][]any // frames that are no answers, from their words on
 	served chan error
 }
 
@@ -123,17 +126,39 @@ func (p *peer) call(op string, args ...any) []any {
 	p.calls++
 	p.send(p.calls, op, args...)
 	for {
-		frame, err := p.conn.Read()
-		var answer []any
-		if err == nil {
-			err = msgpack.Unmarshal(frame, &answer)
+		frame := p.read()
+		if fmt.Sprint(frame[0]) == fmt.Sprint(p.calls) {
+			return frame[1:]
 		}
-		if err != nil {
-			p.t.Fatalf("%s: %v", op, err)
+		p.news = append(p.news, frame[1:])
+	}
+}
+
+// read returns the next frame.
+func (p *peer) read() (frame []any) {
+	p.t.Helper()
+	data, err := p.conn.Read()
+	if err == nil {
+		err = msgpack.Unmarshal(data, &frame)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return frame
+}
+
+// next returns the next frame of that word that is no answer.
+func (p *peer) next(word string) []any {
+	p.t.Helper()
+	for {
+		for len(p.news) > 0 {
+			frame := p.news[0]
+			p.news = p.news[1:]
+			if frame[0] == word {
+				return frame
+			}
 		}
-		if fmt.Sprint(answer[0]) == fmt.Sprint(p.calls) {
-			return answer[1:]
-		}
+		p.news = append(p.news, p.read()[1:])
 	}
 }
 
@@ -183,41 +208,128 @@ func TestEqualsReference(t *testing.T) {
 	var state schema.State
 	states := []schema.State{state}
 	freed := []any{}
+	asked := 0
 	for {
 		want, err := reference.Take(t.Context(), schema.State{Data: state.Data})
-		answer := p.call("take", handle, 30.0, []any{state.Dataset, state.Version, state.Data}, freed)
+		// Every third is taken of what lies ready, or about to.
+		var answer []any
+		if n := len(states); n%3 == 2 && err == nil {
+			answer = p.next("ready")
+			p.send(0, "took", handle, answer[2], freed)
+		} else if answer = p.call("take", handle, 30.0, wire3(state), freed); answer[0] == "ready" {
+			answer = p.next("ready")
+			p.send(0, "took", handle, answer[2], []any{})
+		} else {
+			p.news = nil // withdrawn by the answer
+			asked++
+		}
 		if errors.Is(err, io.EOF) {
 			if answer[0] != "end" {
 				t.Fatalf("%v, where the data ends", answer)
 			}
 			break
 		}
-		if answer[0] != "step" {
+		if answer[0] != "step" && answer[0] != "ready" {
 			t.Fatal(answer...)
 		}
-		payload := make([]byte, number(t, answer[2]))
-		if _, err := p.memory.ReadAt(payload, number(t, answer[1])); err != nil {
+		payload := make([]byte, number(t, answer[4]))
+		if _, err := p.memory.ReadAt(payload, number(t, answer[3])); err != nil {
 			t.Fatal(err)
 		}
 		expected, err := wire.AppendBatch(nil, want.Batch)
 		if err != nil || !bytes.Equal(payload, expected) {
 			t.Fatalf("batch %d differs from the reference (%v)", want.Seq, err)
 		}
-		next := answer[4].([]any)
-		state = schema.State{Dataset: next[0].(string), Version: uint32(number(t, next[1])), Data: next[2].([]byte)}
+		state = after(t, answer)
 		if !bytes.Equal(state.Data, want.Next.Data) {
 			t.Fatalf("state %d differs from the reference", want.Seq)
 		}
 		states = append(states, state)
-		freed = []any{p.calls}
+		freed = []any{answer[2]}
 	}
-	if len(states) != 41 {
-		t.Fatalf("%d states", len(states))
+	if len(states) != 41 || asked > 40 {
+		t.Fatalf("%d states, %d asked for", len(states), asked)
 	}
-	back := states[17]
-	answer := p.call("take", handle, 30.0, []any{back.Dataset, back.Version, back.Data}, []any{})
-	if answer[0] != "step" || !bytes.Equal(answer[4].([]any)[2].([]byte), states[18].Data) {
+	answer := p.call("take", handle, 30.0, wire3(states[17]), []any{})
+	if answer[0] != "step" || !bytes.Equal(after(t, answer).Data, states[18].Data) {
 		t.Fatalf("going on from 17: %v", answer)
+	}
+}
+
+// wire3 is a state as it travels.
+func wire3(s schema.State) []any { return []any{s.Dataset, s.Version, s.Data} }
+
+// after is the state after the batch of a frame.
+func after(t *testing.T, frame []any) schema.State {
+	t.Helper()
+	next := frame[6].([]any)
+	return schema.State{Dataset: next[0].(string), Version: uint32(number(t, next[1])), Data: next[2].([]byte)}
+}
+
+// Ready batches count as taken when the trainer says so, and not before.
+func TestReadyIsNotTaken(t *testing.T) {
+	t.Parallel()
+	service := start(t)
+	p := setup(t, func(context.Context) (*nats.Conn, error) { return service.Conn(), nil })
+	handle := p.open("ready")
+	first := []any{"", 0, nil}
+	if answer := p.call("take", handle, 30.0, first, []any{}); answer[0] != "step" {
+		t.Fatal(answer...)
+	}
+	second, third := p.next("ready"), p.next("ready")
+	taken := func() uint64 {
+		t.Helper()
+		var status schema.Status
+		if err := json.Unmarshal([]byte(p.call("status", handle, 30.0)[1].(string)), &status); err != nil {
+			t.Fatal(err)
+		}
+		return status.Taken
+	}
+	if n := taken(); n != 1 {
+		t.Errorf("%d are taken, 1 was", n)
+	}
+	p.send(0, "took", handle, third[2], []any{second[2]})
+	if n := taken(); n != 3 {
+		t.Errorf("%d are taken, 3 were", n)
+	}
+	// What lies ready is the answer to a take that has not seen it.
+	p.next("ready")
+	if answer := p.call("take", handle, 30.0, wire3(after(t, third)), []any{}); answer[0] != "ready" {
+		t.Errorf("the fourth: %v", answer)
+	}
+	// A state elsewhere withdraws it.
+	if answer := p.call("take", handle, 30.0, first, []any{}); answer[0] != "step" || number(t, answer[5]) != 1 {
+		t.Errorf("back to the first: %v", answer)
+	}
+	p.news = nil
+	if again := p.next("ready"); number(t, again[5]) != 2 || again[2] == second[2] {
+		t.Errorf("after the first: %v", again)
+	}
+	if n := taken(); n != 1 {
+		t.Errorf("%d are taken, after going back to the first", n)
+	}
+}
+
+// The end of a run that the trainer did not ask for withdraws what lies ready.
+func TestWithdrawn(t *testing.T) {
+	t.Parallel()
+	service := start(t)
+	p := setup(t, func(context.Context) (*nats.Conn, error) { return service.Conn(), nil })
+	handle := p.open("withdrawn")
+	if answer := p.call("take", handle, 30.0, []any{"", 0, nil}, []any{}); answer[0] != "step" {
+		t.Fatal(answer...)
+	}
+	ready := p.next("ready")
+	cfg := client.Config{Name: "withdrawn", Dataset: "counting", Params: counting{Length: 40}, TakeOver: true}
+	other, err := client.Open[schema.Batch](t.Context(), service.Conn(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close() //nolint:errcheck // it has the batcher for nothing
+	p.next("withdrawn")
+	answer := p.call("take", handle, 30.0, wire3(after(t, ready)), []any{})
+	if fault, _ := answer[1].(map[string]any); answer[0] != "error" || fault["code"] != "superseded" {
+		t.Fatal(answer...)
 	}
 }
 

@@ -18,7 +18,7 @@ func rightData(p testset.Params) string {
 	if p.Salt%2 == 1 {
 		return ""
 	}
-	return "93"
+	return newData
 }
 
 // newOracle is the oracle of what all tiers iterate.

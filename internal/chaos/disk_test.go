@@ -3,6 +3,7 @@ package chaos
 import (
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,6 +52,21 @@ func fill(t *testing.T, dir string) (empty func()) {
 	}
 }
 
+// healthz asks a server what the probes of deploy/ ask it.
+func healthz(t *testing.T, monitor string) (status int, said string) {
+	t.Helper()
+	resp, err := http.Get("http://" + monitor + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it is read whole
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
@@ -61,7 +77,8 @@ func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t)
 	s := &system{t: t, made: make(map[uint64]int)}
-	s.addBroker(proctest.ServerConfig{Addr: proctest.FreeAddr(t), Dir: dir, Name: "broker", MaxStore: 64 << 20})
+	monitor := proctest.FreeAddr(t)
+	s.addBroker(proctest.ServerConfig{Addr: proctest.FreeAddr(t), Dir: dir, Name: "broker", MaxStore: 64 << 20, Monitor: monitor})
 	s.populate(1, 1)
 	p := testset.Params{Delay: time.Millisecond, Jitter: true}
 	b, _ := s.open(t, client.Config{Params: p, Window: 8})
@@ -72,7 +89,10 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("after %d batches: waited for %q, which does not say that the broker stores nothing", o.Taken, what)
 	}
 	empty()
-	// The server gives JetStream up when its disk is full, until it is started again.
+	// The server gives JetStream up when its disk is full, until it is started again. The probes that ship ask /healthz.
+	if status, said := healthz(t, monitor); status != http.StatusServiceUnavailable || !strings.Contains(said, "write error") {
+		t.Errorf("/healthz: %d %s; want the write error", status, said)
+	}
 	s.brokers[0].proc.Terminate()
 	s.brokers[0].restart()
 	takes(t, b, o, 50)

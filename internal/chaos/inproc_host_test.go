@@ -39,7 +39,7 @@ func (h *host) definition() dataset.Definition {
 		},
 		Data: func(p testset.Params) string {
 			if h.is(staleCopy) {
-				return "90"
+				return oldData
 			}
 			return rightData(p)
 		},

@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/client"
-	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/proctest"
 	"github.com/jetbatch/jetbatch/internal/testset"
 	"github.com/jetbatch/jetbatch/schema"
@@ -24,24 +23,21 @@ import (
 func runRoleIfAsked() {
 	proctest.Main(map[string]proctest.Role{
 		"server":      proctest.ServerRole,
-		"coordinator": proctest.CoordinatorRole(sequenceDefinition()),
-		"worker":      proctest.WorkerRole(spokenDefinition()),
+		"coordinator": proctest.CoordinatorRole(machine(os.Getenv(hostEnv)).definition(nil)),
+		"worker":      proctest.WorkerRole(machine(os.Getenv(hostEnv)).definition(speak())),
 		"trainer":     trainerRole,
 	})
 }
 
-// spokenDefinition is the data set of worker processes: it says on standard output which position it materializes.
-func spokenDefinition() dataset.Definition {
+// speak returns what says on standard output which position a worker materializes.
+func speak() func(testset.Job) error {
 	var mu sync.Mutex
-	return testset.Define(sequenceName, &testset.Hooks{
-		Data: rightData,
-		Materialize: func(_ context.Context, _ testset.Params, j testset.Job) error {
-			mu.Lock()
-			defer mu.Unlock()
-			_, err := fmt.Fprintln(os.Stdout, j.At)
-			return err
-		},
-	})
+	return func(j testset.Job) error {
+		mu.Lock()
+		defer mu.Unlock()
+		_, err := fmt.Fprintln(os.Stdout, j.At)
+		return err
+	}
 }
 
 const trainerEnv = "JETBATCH_CHAOS_TRAINER"

@@ -84,7 +84,7 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 	for range faults {
 		at += 1 + r.IntN(2*batches/(faults+1))
 		f := fault{at: min(at, batches-10), hold: holdTime(r, longest), seed: r.Uint64()}
-		switch r.IntN(8) {
+		switch r.IntN(12) {
 		case 0, 1:
 			f.kind, f.target = "worker."+pick(r, roleFaults), r.IntN(s.workers)
 			switch k := r.IntN(8); {
@@ -101,6 +101,13 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 			f.kind = "broker." + pick(r, brokerFaults)
 		case 7:
 			f.kind = "store." + pick(r, storeFaults)
+		case 8, 9, 10:
+			f.kind, f.target = "worker."+string(pick(r, workerAilments)), r.IntN(s.workers)
+		case 11:
+			f.kind, f.target = "coordinator."+string(pick(r, coordinatorAilments)), r.IntN(s.coordinators)
+		}
+		if rightData(s.params) == "" { // nobody could tell
+			f.kind = strings.ReplaceAll(f.kind, string(staleCopy), string(mountAway))
 		}
 		s.faults = append(s.faults, f)
 	}
@@ -131,7 +138,7 @@ func holdTime(r *rand.Rand, longest time.Duration) time.Duration {
 	return (time.Duration(r.Int64N(int64(h))) + 50*time.Millisecond).Round(10 * time.Millisecond)
 }
 
-func pick(r *rand.Rand, from []string) string { return from[r.IntN(len(from))] }
+func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
 // inject makes the fault happen and returns what ends it.
 func (c *course) inject(f fault) (heal func(), err error) {
@@ -139,12 +146,18 @@ func (c *course) inject(f fault) (heal func(), err error) {
 	r := rand.New(rand.NewPCG(f.seed, 2))
 	switch role {
 	case "worker":
+		if slices.Contains(workerAilments, ailment(what)) {
+			return c.sicken(c.s.workers[f.target], ailment(what))
+		}
 		if m := c.s.workers[f.target]; slices.Contains(transferFaults, what) {
 			m.served.set(network{most: 1 + r.IntN(c.cfg.Params.BigSize), stall: what == "choke"})
 			return func() { m.served.set(network{}) }, nil
 		}
 		return c.disturb(c.s.workers[f.target], what)
 	case "coordinator":
+		if slices.Contains(coordinatorAilments, ailment(what)) {
+			return c.sicken(c.s.coordinators[f.target], ailment(what))
+		}
 		return c.disturb(c.s.coordinators[f.target], what)
 	case "trainer":
 		return c.disturb(c.s.trainer, what)

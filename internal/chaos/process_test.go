@@ -49,7 +49,9 @@ type member struct {
 	runs int // of the role: every process has a name of its own
 	env  []string
 	dir  string // of a broker's store
-	link *proxy // nil for brokers, and in a system without proxies
+	host machine
+	ails ailment // of the host
+	link *proxy  // nil for brokers, and in a system without proxies
 	line func([]byte)
 	proc *proctest.Process
 
@@ -94,7 +96,8 @@ func (s *system) populate(coordinators, workers int, env ...string) {
 
 // add starts a role.
 func (s *system) add(name, role string, line func([]byte), env ...string) *member {
-	m := &member{s: s, name: name, role: role, env: env, line: line}
+	m := &member{s: s, name: name, role: role, line: line, host: newMachine(s.t)}
+	m.env = append([]string{hostEnv + "=" + string(m.host)}, env...)
 	if !s.direct {
 		m.link = newProxy(s.t, s.addrs[0])
 	}

@@ -3,6 +3,8 @@
 package metrics
 
 import (
+	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,11 +80,23 @@ func (t *Table[S]) Collect(ch chan<- prometheus.Metric, s *S, values ...string) 
 	}
 }
 
+// Buckets of a histogram for a Prometheus that does not scrape native ones: from 10 µs to 7 min.
+const firstBucket, bucketFactor, buckets = 10e-6, 3, 17
+
 // Histogram returns a native histogram of seconds, 10 % wide a bucket. In the text format, and for a Prometheus that
-// does not scrape native histograms, it is a count and a sum.
+// does not scrape native histograms, it has a few wide buckets.
 func Histogram(name, help string, fixed prometheus.Labels, variable ...string) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: name, Help: help, ConstLabels: fixed,
+		Buckets:                     prometheus.ExponentialBuckets(firstBucket, bucketFactor, buckets),
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
 	}, variable)
+}
+
+// Build returns a metric that is always 1, whose labels say what runs: the release, the wire version and Go's version.
+func Build(release string, wire int) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "jetbatch_build_info", Help: "1; its labels say which release of jetbatch runs.",
+		ConstLabels: prometheus.Labels{"version": release, "wire": strconv.Itoa(wire), "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
 }

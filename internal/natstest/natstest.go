@@ -5,6 +5,7 @@ package natstest
 
 import (
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -92,6 +93,16 @@ func (s *Server) URL() string {
 		return ""
 	}
 	return s.srv.ClientURL()
+}
+
+// LeafAddress is where leaf nodes connect, host:port, of a server with that port.
+func (s *Server) LeafAddress() string {
+	s.t.Helper()
+	varz, err := s.srv.Varz(nil)
+	if err != nil {
+		s.t.Fatalf("natstest: %v", err)
+	}
+	return net.JoinHostPort(varz.LeafNode.Host, strconv.Itoa(varz.LeafNode.Port))
 }
 
 // Connect returns a connection that reconnects without end and is closed when the test ends. A connection

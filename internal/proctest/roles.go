@@ -46,6 +46,7 @@ type ServerConfig struct {
 	Cluster  string   // where other servers connect; empty for a server alone
 	Routes   []string // the addresses of all servers of the cluster
 	MaxStore int64    // bytes on disk; 0 for the server's own choice
+	Monitor  string   // where it is monitored; empty for nowhere
 }
 
 // Env is the configuration as a variable for the environment of ServerRole.
@@ -89,6 +90,11 @@ func (c ServerConfig) options() (*server.Options, error) {
 	}
 	opts := &server.Options{
 		ServerName: c.Name, Host: host, Port: port, JetStream: true, StoreDir: c.Dir, JetStreamMaxStore: c.MaxStore, NoSigs: true,
+	}
+	if c.Monitor != "" {
+		if opts.HTTPHost, opts.HTTPPort, err = splitAddr(c.Monitor); err != nil {
+			return nil, err
+		}
 	}
 	if c.Cluster == "" {
 		return opts, nil

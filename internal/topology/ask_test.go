@@ -40,7 +40,9 @@ func TestAskIsHedged(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	m, err := Ask(t.Context(), nc, "seat", []byte("body"))
+	ctx, cancel = context.WithTimeout(t.Context(), 20*hedgeAfter)
+	defer cancel()
+	m, err := Ask(ctx, nc, "seat", []byte("body"))
 	if err != nil || string(m.Data) != "body" {
 		t.Fatalf("%v, %v", m, err)
 	}

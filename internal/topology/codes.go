@@ -22,6 +22,7 @@ const (
 	codeStorageResources      = 10047
 	codeDeleteFailed          = 10057 // so, too, of some streams
 	codeStreamNotFound        = 10059
+	codeSubjectsOverlap       = 10065 // another stream has them
 	codeWrongLastSequence     = 10071
 	codeStoreFailed           = 10077 // one code for several limits; the description tells them apart
 	codeWriteUnderWay         = 10164 // the same of a stream of several replicas, whose last write is not applied yet

@@ -139,6 +139,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = js.CreateStream(ctx, cfg)
+		err = overlapped(ctx, js, cfg, err)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return nil // made by another coordinator in between
 		}
@@ -204,8 +205,9 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 	if err := createConsumer(ctx, js, kind, batcher, gen); err != nil {
 		return err
 	}
-	if _, err := js.CreateStream(ctx, Results(batcher, gen)); err != nil {
-		return fmt.Errorf("stream %s: %w", name, err)
+	results := Results(batcher, gen)
+	if _, err := js.CreateStream(ctx, results); err != nil {
+		return fmt.Errorf("stream %s: %w", name, overlapped(ctx, js, results, err))
 	}
 	if _, err := js.Publish(ctx, wire.GenesisSubject(batcher, gen), wire.Genesis(gen), jetstream.WithExpectStream(name)); err != nil {
 		return fmt.Errorf("stream %s: genesis: %w", name, err)

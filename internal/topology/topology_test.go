@@ -376,3 +376,42 @@ func TestDial(t *testing.T) {
 		t.Fatalf("the user's handler heard of %s", name)
 	}
 }
+
+// TestOverlap has streams of somebody else take jetbatch's subjects: what cannot be made for them says which they are.
+func TestOverlap(t *testing.T) {
+	t.Parallel()
+	_, js := natstest.RunInProcess(t).JetStream()
+	taken := func(name, subject string) {
+		t.Helper()
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}})
+		must(t, err)
+	}
+	named := func(err error, stream string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "stream "+stream+" of this account takes jetbatch.") {
+			t.Errorf("%v; want %s", err, stream)
+		}
+	}
+	taken("audit", wire.JobPrefix+".>")
+	named(topology.Ensure(t.Context(), js, topology.Config{}), "audit")
+	must(t, js.DeleteStream(t.Context(), "audit"))
+	must(t, topology.Ensure(t.Context(), js, topology.Config{}))
+	taken("metrics", wire.ResultPrefix+".train.>")
+	named(topology.CreateGeneration(t.Context(), js, "count-v1-w2", "train", "01J"), "metrics")
+}
+
+// TestAnswered tells the acknowledgements of streams from answers of jetbatch.
+func TestAnswered(t *testing.T) {
+	t.Parallel()
+	for _, own := range []string{"", "{}", "[]", `"stream"`, `{"stream":""}`, `{"phase":"running","why":"\"stream\""}`} {
+		if err := topology.Answered("s", []byte(own)); err != nil {
+			t.Errorf("%s: %v", own, err)
+		}
+	}
+	for _, ack := range []string{`{"stream":"X","seq":3}`, `{"error":{"code":400},"stream":"X","seq":0}`} {
+		var err *topology.StreamError
+		if !errors.As(topology.Answered("jetbatch.s", []byte(ack)), &err) || err.Stream != "X" || err.Subject != "jetbatch.s" {
+			t.Errorf("%s: %v", ack, err)
+		}
+	}
+}

@@ -182,6 +182,7 @@ type SeatReply struct {
 	Held     bool          `json:"held,omitempty"` // found by look-up
 	Spec     Digest        `json:"spec"`           // Record.SpecDigest
 	Warnings []string      `json:"warnings,omitempty"`
+	Domain   string        `json:"domain,omitempty"` // of the JetStream in which the owner stores
 
 	Differences []string `json:"differences,omitempty"` // with wrong_data: what State's parameters and data had otherwise
 }

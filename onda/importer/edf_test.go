@@ -33,12 +33,7 @@ func TestImportForeign(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "sub", "out")
 	var last, total int64
-	// The two of one name would be written over one another.
-	_, err := Import(t.Context(), Config{Files: files, Out: out})
-	if !errors.Is(err, ErrImport) || !strings.Contains(err.Error(), "short_psg") {
-		t.Errorf("got %v", err)
-	}
-	files = slices.DeleteFunc(files, func(name string) bool { return strings.HasSuffix(name, "short_psg.bdf") })
+	// Two have one name but for its ending.
 	summary, err := Import(t.Context(), Config{
 		Files: files, Out: out, Progress: func(d, of int64) { last, total = d, of },
 	})

@@ -48,6 +48,9 @@ type Config struct {
 	// them to float32; samples that are marked as missing become NaN. Defaults to false: one signal for each scale,
 	// with samples as they are.
 	Merge bool
+	// Label, if set, is that of recordings without an annotation that has a duration: one over each of their stretches.
+	// Defaults to none.
+	Label string
 	// OnBad is "refuse" or "drop". Defaults to "refuse".
 	OnBad string
 	// Progress hears of samples that were written, in bytes of the files, from the calling goroutine. Defaults to none.

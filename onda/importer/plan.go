@@ -1,11 +1,13 @@
 package importer
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/zeebo/xxh3"
 
 	"github.com/jetbatch/jetbatch/onda"
 )
@@ -131,14 +134,14 @@ func (p *planner) read(name string) (*material, error) {
 func (p *planner) plan(ctx context.Context, names []string) (plans []*recording, bad []Bad, err error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	var apart []*recording // annotations alone
-	paths, ids := map[string]string{}, map[uuid.UUID]string{}
+	t := taken{paths: map[string]bool{}, ids: map[uuid.UUID]*recording{}}
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		r, err := p.planFile(name)
+		r, err := p.planFile(name, naming{})
 		if err == nil && len(r.Signals) > 0 {
-			err = r.clash(paths, ids)
+			r, err = p.apart(r, &t)
 		}
 		switch {
 		case err != nil:
@@ -154,28 +157,101 @@ func (p *planner) plan(ctx context.Context, names []string) (plans []*recording,
 			bad = append(bad, Bad{labels.File, err})
 		}
 	}
+	if p.Label != "" {
+		for _, r := range plans {
+			r.labelAll(p.Label)
+		}
+	}
 	return plans, bad, nil
 }
 
-// clash is an error if another file has the names of this one's, or is the same recording.
-func (r *recording) clash(paths map[string]string, ids map[uuid.UUID]string) error {
-	if other, ok := ids[r.ID]; ok {
-		return fmt.Errorf("%w: it is the same recording as %s", ErrImport, other)
-	}
-	for _, groups := range r.groups {
-		for _, g := range groups {
-			if other, ok := paths[g.path]; ok {
-				return fmt.Errorf("%w: it and %s would both be written as %s", ErrImport, other, g.path)
-			}
+// naming tells a recording from another whose file has the same name, as those of several subjects have in folders of
+// their own.
+type naming struct {
+	content []byte // digest of the files, where headers are alike, too
+	stem    string // of the paths of samples; by default the name of the file
+}
+
+// taken are identifiers and paths that recordings have.
+type taken struct {
+	paths map[string]bool
+	ids   map[uuid.UUID]*recording
+}
+
+func (t *taken) path(r *recording) bool {
+	return slices.ContainsFunc(r.Signals, func(s onda.Signal) bool { return t.paths[s.Path] })
+}
+
+// apart gives r an identifier and paths that no recording before it has. A copy of another recording is an error.
+func (p *planner) apart(r *recording, t *taken) (*recording, error) {
+	var n naming
+	var err error
+	if other := t.ids[r.ID]; other != nil {
+		var before []byte
+		if before, err = contentOf(other.files); err == nil {
+			n.content, err = contentOf(r.files)
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case bytes.Equal(before, n.content):
+			return nil, fmt.Errorf("%w: it is the same recording as %s", ErrImport, other.File)
+		}
+		if r, err = p.planFile(r.File, n); err != nil {
+			return nil, err
 		}
 	}
-	ids[r.ID] = r.File
-	for _, groups := range r.groups {
-		for _, g := range groups {
-			paths[g.path] = r.File
+	if t.path(r) {
+		n.stem = base(r.File) + "-" + r.ID.String()[:8]
+		if r, err = p.planFile(r.File, n); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	if other := t.ids[r.ID]; other != nil || t.path(r) {
+		return nil, fmt.Errorf("%w: another file has its name and header, and cannot be told from it", ErrImport)
+	}
+	t.ids[r.ID] = r
+	for _, s := range r.Signals {
+		t.paths[s.Path] = true
+	}
+	return r, nil
+}
+
+// contentOf is a digest of what files hold.
+func contentOf(files []string) ([]byte, error) {
+	sum := xxh3.New()
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		if _, err = io.Copy(sum, f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+	}
+	digest := sum.Sum128().Bytes()
+	return digest[:], nil
+}
+
+// labelAll gives a recording without labels one over each of its stretches.
+func (r *recording) labelAll(label string) {
+	if len(r.Spans) > 0 {
+		return
+	}
+	var notes []note
+	at := 0
+	for _, groups := range r.groups {
+		span := r.Signals[at].Span
+		for _, s := range r.Signals[at : at+len(groups)] {
+			span.Start, span.Stop = max(span.Start, s.Span.Start), min(span.Stop, s.Span.Stop)
+		}
+		at += len(groups)
+		notes = append(notes, note{span.Start, span.Duration(), label})
+	}
+	r.annotate(notes, 0)
 }
 
 // attach gives the annotations of a file that has nothing else to its recording.
@@ -201,26 +277,51 @@ func attach(labels *recording, plans []*recording) error {
 // minPrefix of two names say that their files belong together.
 const minPrefix = 4
 
-// partner finds the recording that a file of annotations belongs to.
+// partner finds the recording that a file of annotations belongs to: of those in its folder, or else of all, the one
+// whose name begins most like its own. Of several the clock decides.
 func partner(labels *recording, plans []*recording) (*recording, error) {
-	best, most, again := -1, minPrefix-1, false
-	for i, p := range plans {
+	var beside []*recording
+	for _, p := range plans {
+		if filepath.Dir(p.File) == filepath.Dir(labels.File) {
+			beside = append(beside, p)
+		}
+	}
+	found := likest(labels, beside)
+	if len(found) == 0 {
+		found = likest(labels, plans)
+	}
+	if len(found) == 0 && len(beside) == 1 {
+		found = beside
+	}
+	if len(found) > 1 && !labels.start.IsZero() {
+		found = slices.DeleteFunc(slices.Clone(found), func(p *recording) bool {
+			return p.start.IsZero() || labels.start.Sub(p.start).Abs() > 24*time.Hour
+		})
+	}
+	if len(found) != 1 || found[0].Labels != "" {
+		return nil, fmt.Errorf("%w: it has annotations only, and no one recording is in a file that is named like it",
+			ErrImport)
+	}
+	return found[0], nil
+}
+
+// likest are the recordings whose files' names begin most like that of labels.
+func likest(labels *recording, plans []*recording) []*recording {
+	var found []*recording
+	most := minPrefix
+	for _, p := range plans {
 		n := 0
 		for a, b := base(p.File), base(labels.File); n < min(len(a), len(b)) && a[n] == b[n]; {
 			n++
 		}
-		switch {
-		case n > most:
-			best, most, again = i, n, false
-		case n == most && best >= 0:
-			again = true
+		if n > most {
+			found, most = nil, n
+		}
+		if n == most {
+			found = append(found, p)
 		}
 	}
-	if best < 0 || again || plans[best].Labels != "" {
-		return nil, fmt.Errorf("%w: it has annotations only, and no one recording is in a file that is named like it",
-			ErrImport)
-	}
-	return plans[best], nil
+	return found
 }
 
 func base(name string) string {
@@ -228,7 +329,7 @@ func base(name string) string {
 	return strings.TrimSuffix(name, filepath.Ext(name))
 }
 
-func (p *planner) planFile(name string) (*recording, error) {
+func (p *planner) planFile(name string, n naming) (*recording, error) {
 	m, err := p.read(name)
 	if err != nil {
 		return nil, err
@@ -236,10 +337,13 @@ func (p *planner) planFile(name string) (*recording, error) {
 	r := &recording{material: m, Recording: Recording{
 		File: name, ID: uuid.NewSHA1(uuid.Nil, append([]byte(base(name)+"\x00"), m.identity...)),
 	}}
+	if n.content != nil {
+		r.ID = uuid.NewSHA1(r.ID, n.content)
+	}
 	if r.stamp, r.size, err = stampOf(m.files); err != nil {
 		return nil, err
 	}
-	if err := p.signals(r); err != nil {
+	if err := p.signals(r, cmp.Or(n.stem, base(name))); err != nil {
 		return nil, err
 	}
 	if len(r.Signals) > 0 {
@@ -285,7 +389,7 @@ func (r *recording) annotate(notes []note, shift time.Duration) {
 }
 
 // signals puts channels of one type, rate, unit and scale together.
-func (p *planner) signals(r *recording) error {
+func (p *planner) signals(r *recording, stem string) error {
 	type key struct {
 		kind string
 		encoding
@@ -319,9 +423,9 @@ func (p *planner) signals(r *recording) error {
 					sensors[k] = fmt.Sprintf("%s_%d", k.kind, count[k.kind])
 				}
 			}
-			path := fmt.Sprintf("samples/%s.%s.lpcm", base(r.File), sensors[k])
+			path := fmt.Sprintf("samples/%s.%s.lpcm", stem, sensors[k])
 			if len(r.stretches) > 1 {
-				path = fmt.Sprintf("samples/%s.%s.%d.lpcm", base(r.File), sensors[k], n+1)
+				path = fmt.Sprintf("samples/%s.%s.%d.lpcm", stem, sensors[k], n+1)
 			}
 			samples := part.channels[channels[k][0]].samples
 			s := onda.Signal{

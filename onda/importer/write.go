@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jetbatch/jetbatch/internal/durable"
 	"github.com/jetbatch/jetbatch/onda"
 )
 
@@ -61,7 +62,11 @@ func (w *writer) run(ctx context.Context, out *Summary) error {
 	if err := errors.Join(w.sweep(out), w.tables(out)); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Remove(filepath.Join(w.dir, journal)), os.Rename(w.dir, w.cfg.Out)); err != nil {
+	err = os.Remove(filepath.Join(w.dir, journal))
+	if err == nil {
+		err = durable.Rename(w.dir, w.cfg.Out)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrImport, err)
 	}
 	return nil

@@ -268,6 +268,38 @@ func TestRedirectsStaySecret(t *testing.T) {
 	}
 }
 
+// No request goes out in plain text, whether parameters ask for it or a redirect: the metadata services of clouds speak
+// nothing else.
+func TestNoPlainHTTP(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 1)
+	metadata := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	defer metadata.Close()
+	s := newSite(t, t.TempDir())
+	s.troubled(func(w http.ResponseWriter, r *http.Request) bool {
+		http.Redirect(w, r, metadata.URL+"/latest/meta-data", http.StatusFound)
+		return true
+	})
+	store := newHTTPStore(nil)
+	store.client.Transport = s.Client().Transport
+	if _, err := store.stat(t.Context(), s.URL+"/x"); !errors.Is(err, onda.ErrPath) {
+		t.Errorf("a redirect to http://: %v", err)
+	}
+	for _, place := range []string{metadata.URL, "HTTP" + strings.TrimPrefix(metadata.URL, "http"), "file:///etc"} {
+		if _, err := New(Config{}).Open(t.Context(), place+"/x"); !errors.Is(err, onda.ErrPath) {
+			t.Errorf("%s: %v", place, err)
+		}
+		if _, err := onda.New(t.Context(), onda.Params{Dir: place}, onda.Config{Remote: New(Config{})}); err == nil {
+			t.Errorf("the folder %s was opened", place)
+		}
+	}
+	select {
+	case path := <-asked:
+		t.Errorf("%s was asked for in plain text", path)
+	default:
+	}
+}
+
 // A file without a date and an ETag may be another at the next look, so no copy of it serves after that.
 func TestIdentityOfTheUndated(t *testing.T) {
 	t.Parallel()

@@ -74,6 +74,8 @@ func TestForeign(t *testing.T) {
 	dir := filepath.Join(recordings.Dir(t, "foreign"), "wfdb")
 	type signal struct {
 		Label  string `json:"label"`
+		File   string `json:"file"`
+		Format int    `json:"format"`
 		SHA256 string `json:"sha256_int32le"`
 	}
 	var want struct {
@@ -88,6 +90,9 @@ func TestForeign(t *testing.T) {
 			t.Fatalf("%s: %d signals", name, len(r.Signals))
 		}
 		for i, sum := range digests(t, dir, r) {
+			if w := signals[i]; w.File != "" && (r.Signals[i].File != w.File || r.Signals[i].Format != w.Format) {
+				t.Errorf("%s: signal %d is in %s, format %d", name, i, r.Signals[i].File, r.Signals[i].Format)
+			}
 			if signals[i].SHA256 == "" {
 				continue // the header's checksum was compared
 			}

@@ -13,8 +13,9 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import weakref
-from typing import IO, Any, Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import IO, Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,69 @@ log = logging.getLogger("jetbatch")
 # How long the bridge may take beyond the time that a call was given, until it counts as stuck, and to end, in seconds.
 GRACE = 10.0
 
+# For how long the bridge need not be told that a batch was taken, nor be listened to while batches lie ready, in
+# seconds.
+TELL = 0.001
+
+# The size of the largest batch that may lie ready, in bytes.
+AHEAD = 4 << 20
+
+# How long a batch that comes by itself is waited for until the bridge is asked for it, in milliseconds.
+PATIENCE = 2.0
+
 Bytes = npt.NDArray[np.uint8]
 
 
+# Places in a frame that has a batch.
+_HANDLE, _BATCH, _OFFSET, _SIZE, _NEXT = 2, 3, 4, 5, 7
+
 Wanted = Tuple[int, Tuple[Any, ...]]
 """What a take is for: the batcher's handle and the state."""
+
+
+class _Ready:
+    """What lies ready of a batcher: docs/BRIDGE.md has the rules. Each batch is kept with the state before it."""
+
+    def __init__(self) -> None:
+        self.queue: Deque[Tuple[Tuple[Any, ...], List[Any]]] = collections.deque()
+        self.on = False  # the next one may come to lie ready
+        self.next: Tuple[Any, ...] = ()  # the state after the batch that was given out last
+        self.took = 0  # its number
+        self.told = 0  # up to where the bridge knows
+        self.when = 0.0  # it was told
+        self.looked = 0.0  # when frames of the bridge were looked for
+
+    def due(self, now: float) -> bool:
+        """Whether to tell the bridge. Several at a time are half the work where they are taken in no time."""
+        return len(self.queue) <= self.took - self.told or now - self.when > TELL
+
+    def add(self, frame: List[Any]) -> None:
+        """A batch that follows the last one here. The same frame may come twice."""
+        last = self.queue[-1][1] if self.queue else None
+        if frame[_BATCH] > max(self.took, last[_BATCH] if last else 0):
+            self.queue.append((tuple(last[_NEXT]) if last else self.next, frame))
+
+    def first(self, state: Tuple[Any, ...]) -> Optional[List[Any]]:
+        """The batch that follows a state, if it is the first that lies ready."""
+        return self.queue[0][1] if self.queue and self.queue[0][0] == state else None
+
+    def take(self) -> None:
+        """Takes the first. It stays the first where an interruption comes in between."""
+        frame = self.queue[0][1]
+        self.next, self.took = tuple(frame[_NEXT]), frame[_BATCH]
+        self.queue.popleft()
+
+    def numbers(self) -> List[int]:
+        """Of the batches that lie ready."""
+        return [frame[_BATCH] for _, frame in self.queue]
+
+    def withdraw(self, frame: List[Any]) -> None:
+        """Forgets what lies ready. An answer that has a batch is what the next ones follow."""
+        self.queue.clear()
+        self.on = False
+        if frame[1] == "step":
+            self.on = frame[_SIZE] <= AHEAD
+            self.next, self.took, self.told = tuple(frame[_NEXT]), frame[_BATCH], frame[_BATCH]
 
 
 class _Lease(weakref.ref):  # type: ignore[type-arg]
@@ -67,13 +126,16 @@ class Bridge:
             theirs.close()
         self._owner = os.getpid()
         self._sock = ours
+        self._poll = select.poll()
+        self._poll.register(ours, select.POLLIN)
         self._frames = Frames(ours)
         self._ids = itertools.count(1)
         self._state = threading.Lock()
         self._leader = 0
         self._calls: Dict[int, Tuple[int, Optional[Wanted]]] = {}  # by thread
         self._followers: Dict[int, threading.Lock] = {}
-        self._waiting: Set[int] = set()
+        self._waiting: Dict[int, int] = {}  # the calls that wait; with the handle if they withdraw what lies ready of it
+        self._ready: Dict[int, _Ready] = {}  # by handle
         self._replies: Dict[int, List[Any]] = {}
         self._abandoned: Dict[int, Optional[Wanted]] = {}
         self._spare: Optional[Tuple[Wanted, List[Any]]] = None  # a batch that came for a take that was given up
@@ -118,12 +180,12 @@ class Bridge:
 
     # Calls.
 
-    def call(self, op: str, *args: Any, timeout: Optional[float] = None) -> List[Any]:
-        """Sends a request and returns its reply; raises its error."""
+    def call(self, op: str, *args: Any, timeout: Optional[float] = None, withdraws: int = 0) -> List[Any]:
+        """Sends a request and returns its reply; raises its error. The reply withdraws what lies ready of a handle."""
         number = self._begin(None)
         try:
             with self._state:
-                self._send(number, (number, op, *args))
+                self._send(number, (number, op, *args), withdraws)
             reply = self._checked(self._await(number, timeout))
             self._forget(number)
             return reply
@@ -137,6 +199,11 @@ class Bridge:
     ) -> Tuple[List[Any], Bytes]:
         """Takes a batch: its reply and its payload."""
         wanted = (handle, state)
+        ready = self._ready.get(handle)
+        if ready is not None and (ready.queue or ready.on and ready.next == state):
+            taken = self._take_ready(ready, wanted)
+            if taken is not None:
+                return taken
         number = self._begin(wanted)
         try:
             spare = self._spare
@@ -146,6 +213,9 @@ class Bridge:
                 with self._state:
                     self._request(number, wanted, timeout or 0.0)
                 reply = self._checked(self._await(number, timeout))
+            if reply[1] == "ready":
+                self._forget(number)
+                return self.take(handle, state, timeout)
             root = self._payload(reply)
             self._forget(number)
             return reply, root
@@ -154,20 +224,77 @@ class Bridge:
             self._forget(number)
             raise
 
+    def _take_ready(self, ready: _Ready, wanted: Wanted) -> Optional[Tuple[List[Any], Bytes]]:
+        """Takes what lies ready, if that is what is wanted."""
+        if self._owner != os.getpid() or self._dead is not None:
+            return None
+        now = time.monotonic()
+        if not ready.queue:  # the next one may be on its way, and half the work without being asked for
+            with self._state:
+                self._tell_all()
+            self._catch_up(PATIENCE)
+        elif now - ready.looked > TELL:
+            self._catch_up(0)
+            ready.looked = now
+        with self._state:
+            frame = ready.first(wanted[1])
+            if frame is None:
+                return None
+            spare = self._spare
+            if spare is not None and spare[1][1] == "step" and spare[1] is not frame:
+                self._returned.append(spare[1][_BATCH])
+            # An interruption from here on leaves it to the next take, which most likely is for the same state.
+            self._spare = (wanted, frame)
+            ready.take()
+            if ready.due(now):
+                self._tell(wanted[0], ready, now)
+            return frame, self._payload(frame)
+
+    def _tell(self, handle: int, ready: _Ready, now: float) -> None:
+        """Tells the bridge what was taken of what lay ready, and what is used no longer."""
+        self._say((0, "took", handle, ready.took))
+        ready.told, ready.when = ready.took, now
+
+    def _tell_all(self) -> None:
+        for handle, ready in self._ready.items():
+            if ready.told != ready.took:
+                self._tell(handle, ready, time.monotonic())
+
+    def _catch_up(self, patience: float) -> None:
+        """Sees to the frames that are here, or come within some milliseconds, unless another thread reads."""
+        if not self._frames.ready() and not self._poll.poll(patience):
+            return
+        number = self._begin(None)
+        try:
+            with self._state:
+                if self._leader == 0:
+                    self._leader = number
+            while self._leader == number and (self._frames.ready() or self._poll.poll(0)):
+                self._read(None)
+        finally:
+            self._forget(number)
+
     def _request(self, number: int, wanted: Wanted, timeout: float) -> None:
-        """Asks for a batch, and says which ones are used no longer."""
+        """Asks for a batch."""
         spare = self._spare
         if spare is not None:
             if spare[1][1] == "step":
-                self._returned.append(spare[1][0])
+                self._returned.append(spare[1][_BATCH])
             self._spare = None
-        expired = list(self._expired)
-        self._returned += [lease.number for lease in expired]
-        for lease in expired:  # where an interruption comes in between, some are said twice, which is ignored
+        self._tell_all()
+        self._waiting[number] = wanted[0]
+        self._say((number, "take", wanted[0], timeout, wanted[1]))
+
+    def _say(self, request: Tuple[Any, ...]) -> None:
+        """Sends a request that says at its end which batches are used no longer."""
+        if self._dead is not None:
+            raise self._again()
+        while self._expired:  # where an interruption comes in between, some are said twice, which is ignored
+            lease = self._expired[0]
+            self._returned.append(lease.number)
             self._leases.pop(lease.number, None)
             self._expired.popleft()
-        returned = self._returned
-        self._send(number, (number, "take", wanted[0], timeout, wanted[1], returned))
+        self._write((*request, self._returned))
         self._returned = []
 
     def _begin(self, wanted: Optional[Wanted]) -> int:
@@ -183,10 +310,14 @@ class Bridge:
         self._calls[thread] = (number, wanted)
         return number
 
-    def _send(self, number: int, request: Tuple[Any, ...]) -> None:
+    def _send(self, number: int, request: Tuple[Any, ...], withdraws: int) -> None:
         if self._dead is not None:
             raise self._again()
-        self._waiting.add(number)
+        self._tell_all()
+        self._waiting[number] = withdraws
+        self._write(request)
+
+    def _write(self, request: Tuple[Any, ...]) -> None:
         try:
             self._frames.write(request)
         except OSError:
@@ -230,8 +361,15 @@ class Bridge:
         number = frame[0]
         if number:
             if number in self._waiting:
+                self._withdraw(self._waiting[number], frame)
                 self._replies[number] = frame
                 self._wake(number)
+        elif frame[1] == "ready":
+            with self._state:
+                frame[1] = "step"
+                self._ready[frame[_HANDLE]].add(frame)
+        elif frame[1] == "withdrawn":
+            self._withdraw(frame[_HANDLE], frame)
         elif frame[1] == "segment":
             self._map(frame[2], frame[3])
         elif frame[1] == "gone":
@@ -241,6 +379,14 @@ class Bridge:
             log.log(_LEVELS.get(frame[2], logging.INFO), "%s", frame[3])
         elif frame[1] == "bye":
             self._dead = errors.from_fault(frame[2])
+
+    def _withdraw(self, handle: int, frame: List[Any]) -> None:
+        if handle == 0 or frame[1] == "ready":
+            return
+        with self._state:
+            ready = self._ready.setdefault(handle, _Ready())
+            self._returned += ready.numbers()
+            ready.withdraw(frame)
 
     def _wake(self, number: int) -> None:
         turn = self._followers.get(number)
@@ -265,7 +411,7 @@ class Bridge:
             elif number in self._waiting and self._dead is None:
                 self._abandoned[number] = wanted
                 try:
-                    self._frames.write((next(self._ids), "cancel", number))
+                    self._frames.write((0, "cancel", number))
                 except OSError:
                     pass  # the next call finds out what is the matter
 
@@ -274,8 +420,8 @@ class Bridge:
         reply = self._replies[number]
         if wanted is None or reply[1] != "step":
             return
-        if self._spare is not None and self._spare[1][1] == "step" and self._spare[1][0] != number:
-            self._returned.append(self._spare[1][0])
+        if self._spare is not None and self._spare[1][1] == "step" and self._spare[1] is not reply:
+            self._returned.append(self._spare[1][_BATCH])
         self._spare = (wanted, reply)
 
     def _forget(self, number: int) -> None:
@@ -283,11 +429,11 @@ class Bridge:
         with self._state:
             self._followers.pop(number, None)
             if number not in self._abandoned:
-                self._waiting.discard(number)
+                self._waiting.pop(number, None)
                 self._replies.pop(number, None)
             for late in [n for n in self._abandoned if n in self._replies]:
                 self._salvage(late, self._abandoned[late])
-                self._waiting.discard(late)
+                self._waiting.pop(late, None)
                 self._replies.pop(late, None)
                 del self._abandoned[late]
             if self._leader == number:
@@ -308,14 +454,14 @@ class Bridge:
     def _payload(self, reply: List[Any]) -> Bytes:
         """The array over a batch; there is never a second one."""
         reply[1] = "given"
-        offset, size = reply[2], reply[3]
+        offset, size = reply[_OFFSET], reply[_SIZE]
         start = self._starts[bisect.bisect_right(self._starts, offset) - 1]
         root = np.frombuffer(self._segments[start], np.uint8, size, offset - start)
         # The callback comes wherever the last reference goes, within any other step of this class. It is one call that
         # no signal handler interrupts: an exception in it would be ignored, and the Ctrl-C lost.
         lease = _Lease(root, self._expired.append)  # type: ignore[arg-type]
-        lease.number = reply[0]
-        self._leases[reply[0]] = lease
+        lease.number = reply[_BATCH]
+        self._leases[lease.number] = lease
         return root
 
     # The end.

@@ -75,7 +75,7 @@ class Step(Mapping[str, Array]):
     __slots__ = ("seq", "prev", "next", "worker", "attempt", "deliveries", "trace", "_times", "_root", "_layout")
 
     def __init__(self, reply: List[Any], prev: State, root: Bytes, layout: _Layout) -> None:
-        (_, _, _, _, self.seq, following, self._times, self.worker, self.attempt, self.deliveries, self.trace) = reply
+        (_, _, _, _, _, _, self.seq, following, self._times, self.worker, self.attempt, self.deliveries, self.trace) = reply
         self.prev = prev
         self.next = _state_of_wire(following)
         self._root: Optional[Bytes] = root
@@ -137,7 +137,7 @@ class Batcher:
 
     def start(self, state: StateLike = None, timeout: Optional[float] = None) -> None:
         """Begins at ``state``; on a running batcher it warns and changes nothing. ``take`` starts by itself."""
-        self._call("start", timeout, _wire_state(_state(state)))
+        self._call("start", timeout, _wire_state(_state(state)), withdraws=self._handle)
 
     def take(self, state: StateLike = None, timeout: Optional[float] = None) -> Step:
         """Returns the batch that follows ``state``, and the state after it. In order:
@@ -179,19 +179,19 @@ class Batcher:
 
     def stop(self, timeout: Optional[float] = None) -> None:
         """Ends the run; ``take`` raises :class:`Stopped` until ``start``. Raises the error that the run had."""
-        self._call("stop", timeout)
+        self._call("stop", timeout, withdraws=self._handle)
 
     def close(self) -> None:
         """Gives the batcher up, so that another process may hold it. The run is not stopped. Twice is fine."""
         if self._closed:
             return
         self._closed = True
-        self._bridge.call("close", self._handle, 0.0)
+        self._bridge.call("close", self._handle, 0.0, withdraws=self._handle)
 
-    def _call(self, op: str, timeout: Optional[float], *args: Any) -> List[Any]:
+    def _call(self, op: str, timeout: Optional[float], *args: Any, withdraws: int = 0) -> List[Any]:
         if self._closed:
             raise errors.Closed(f"batcher {self.name}: the handle is closed")
-        return self._bridge.call(op, self._handle, timeout or 0.0, *args, timeout=timeout)
+        return self._bridge.call(op, self._handle, timeout or 0.0, *args, timeout=timeout, withdraws=withdraws)
 
     def __enter__(self) -> "Batcher":
         return self

@@ -14,6 +14,7 @@ import pytest
 
 import jetbatch
 from jetbatch import _payload
+from jetbatch._bridge import _BATCH, _NEXT, _Ready
 from jetbatch._client import _Layout, Step
 from jetbatch._wire import _pack
 
@@ -67,7 +68,7 @@ def test_batches(vector: Dict[str, Any]) -> None:
     payload = _payload.encode(batch)
     assert payload.hex() == vector["payload"]
     root = np.frombuffer(payload, np.uint8)
-    step = Step([0, "step", 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""], jetbatch.State(), root, _Layout(root))
+    step = Step([0, "step", 1, 1, 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""], jetbatch.State(), root, _Layout(root))
     assert list(step) == list(batch)
     for name, array in batch.items():
         assert step[name].dtype == array.dtype
@@ -83,6 +84,33 @@ def test_frames(vector: Dict[str, Any]) -> None:
     assert msgpack.unpackb(frame[4:], raw=False) == want
     if vector["name"] != "open" and not isinstance(want[-1], dict):  # the order of keys is free
         assert _pack(want) == frame[4:]
+
+
+@pytest.mark.parametrize("vector", VECTORS["ahead"], ids=lambda v: v["name"])
+def test_ahead(vector: Dict[str, Any]) -> None:
+    """What lies ready, as docs/BRIDGE.md has it."""
+    ready, freed = _Ready(), []
+    for line in vector["script"]:
+        verb, *words = line.replace(":", "").split()
+        frame: Any = [0] * 13
+        if verb in ("step", "ready"):
+            frame[1], frame[_BATCH], frame[_NEXT] = verb, int(words[0]), ["x", 1, words[1].encode()]
+        if verb == "ready":
+            ready.add(frame)
+            ready.add(frame)  # as after an interruption
+        elif verb in ("step", "withdrawn") or verb == "answer" and words != ["ready"]:
+            frame[1] = verb
+            freed += ready.numbers()
+            ready.withdraw(frame)
+        elif verb == "take":
+            first = ready.first(("x", 1, words[0].encode()))
+            assert words[1] == ("asks" if first is None else str(first[_BATCH])), line
+            if first is not None:
+                ready.take()
+        elif verb == "took":
+            assert ready.took == int(words[0]), line
+        elif verb == "freed":
+            assert freed == [int(word) for word in words], line
 
 
 @pytest.mark.parametrize(

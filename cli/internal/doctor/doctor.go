@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/cli/internal/fleet"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -43,6 +44,7 @@ type Deployment struct {
 	Version  string // of this program
 	Role     string // whose permissions are tried; empty for none
 	Overview func(context.Context) (fleet.Status, error)
+	Domain   string // of its JetStream; empty for the server's own
 	Monitor  string // URL of the server's monitoring port, if it is to be asked
 }
 
@@ -52,7 +54,7 @@ const callTimeout = 3 * time.Second
 // Examine runs all checks, in the order in which one thing needs the other.
 func Examine(ctx context.Context, d Deployment) []Finding {
 	e := &examination{Deployment: d, records: make(map[string]wire.Record), stale: make(map[string]time.Duration)}
-	js, err := jetstream.New(d.Conn)
+	js, err := topology.JetStream(d.Conn, d.Domain)
 	if err != nil {
 		e.find(Error, "server", err.Error(), "")
 		return e.findings
@@ -100,6 +102,8 @@ type examination struct {
 	timed   bool                   // ahead is known
 
 	stale map[string]time.Duration // leases that stand still, by coordinator
+
+	leases map[string]bool // of coordinators, all that are here; nil while that is not known
 }
 
 func (e *examination) find(s Severity, check, text, fix string) {

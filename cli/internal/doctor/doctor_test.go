@@ -51,6 +51,33 @@ func TestSuspendedWorker(t *testing.T) {
 	expect(t, e.findings, Warning, "workers: worker b: cannot open ecg: no such folder /data")
 }
 
+// A worker whose memory is too little for the batches that it makes is named, before the kernel kills it.
+func TestWorkerMemory(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	of := func(name string, memory int64, slots int, kinds ...string) schema.WorkerStatus {
+		return schema.WorkerStatus{Worker: name, Slots: slots, Kinds: kinds, Memory: memory, KeepBytes: memory / 4}
+	}
+	e := &examination{state: fleet.Status{
+		Batchers: []schema.Status{
+			{Batcher: "train", Phase: schema.PhaseRunning, Dataset: "ecg", Version: 1, BatchBytes: 6 * mib},
+			{Batcher: "small", Phase: schema.PhaseRunning, Dataset: "ecg", Version: 1, BatchBytes: 1},
+		},
+		Workers: []schema.WorkerStatus{
+			of("fits", 230*mib, 2, "ecg-v1-w2"), of("unlimited", 0, 64, "ecg-v1-w2"), of("other", 230*mib, 64, "eeg-v1-w2"),
+			of("many", 230*mib, 64, "ecg-v1-w2"), of("tiny", 60*mib, 1, "ecg-v1-w2"),
+		},
+	}}
+	e.workers()
+	expect(t, e.findings, Warning, "workers: worker many may use 505.5 MiB, and has 230 MiB: 64 slots with a batch of 6 MiB each, 57.5 MiB kept")
+	expect(t, e.findings, Warning, "workers: worker tiny may use 85 MiB, and has 60 MiB: 1 slot with a batch of 6 MiB each, 15 MiB kept")
+	for _, name := range []string{"fits", "unlimited", "other"} {
+		if found(e.findings, Warning, "worker "+name) {
+			t.Errorf("worker %s is well, and is warned of:\n%s", name, list(e.findings))
+		}
+	}
+}
+
 // deployment is one with two coordinators and a worker that say what they would if all were well.
 func deployment(nc *nats.Conn) Deployment {
 	return Deployment{Conn: nc, Version: wire.Release, Overview: func(context.Context) (fleet.Status, error) {

@@ -57,6 +57,14 @@ func (e *examination) coordinators() {
 	if len(names) == 1 {
 		e.find(Note, "coordinators", "there is no spare: if it dies, trainers take what is prepared and wait", "start a second one, anywhere")
 	}
+	if e.leases != nil {
+		for _, name := range names {
+			if !e.leases[name] {
+				e.find(Error, "coordinators", fmt.Sprintf("coordinator %s answers, and has no lease here: it stores in another JetStream, "+
+					"which is on the other side of a leaf node", name), "give every role, and this command, the domain of that JetStream: --domain")
+			}
+		}
+	}
 	if len(versions) > 1 {
 		e.find(Warning, "coordinators", "versions differ: "+strings.Join(slices.Sorted(maps.Keys(versions)), ", ")+", this program's among them", "finish the upgrade")
 	}
@@ -81,6 +89,7 @@ func (e *examination) workers() {
 		if w.Failed > 0 {
 			failing++
 		}
+		e.memory(w)
 	}
 	if len(e.state.Workers) == 0 {
 		e.find(Warning, "workers", "none", "start some: jetbatch worker --server …")
@@ -98,6 +107,27 @@ func (e *examination) workers() {
 			e.find(Warning, "workers", s.String(), "they idle: replace them, or the coordinators")
 		}
 	}
+}
+
+// workerBytes is what a worker uses beside its slots and what it keeps.
+const workerBytes = 64 << 20
+
+// memory looks whether a worker's memory is enough for the batches that it makes. What Materialize itself uses is not
+// known here.
+func (e *examination) memory(w schema.WorkerStatus) {
+	var batch int64
+	for _, b := range e.state.Batchers {
+		if slices.Contains(w.Kinds, wire.KindToken(b.Dataset, b.Version)) {
+			batch = max(batch, b.BatchBytes)
+		}
+	}
+	need := int64(w.Slots)*batch + w.KeepBytes + workerBytes
+	if w.Memory == 0 || batch == 0 || need <= w.Memory {
+		return
+	}
+	e.find(Warning, "workers", fmt.Sprintf("worker %s may use %s, and has %s: %s with a batch of %s each, %s kept for trainers, and %s for the rest",
+		w.Worker, bytes(need), bytes(w.Memory), count(w.Slots, "slot"), bytes(batch), bytes(w.KeepBytes), bytes(int64(workerBytes))),
+		"give it more memory, fewer --slots, or a smaller --keep-bytes; what does not fit is killed, or slow for want of memory")
 }
 
 // batcher looks at how one of them runs.

@@ -115,6 +115,7 @@ var harmless = nats.Header{nats.ExpectedStreamHdr: []string{probe}}
 
 // tryPublish sends nothing to a subject and returns a *schema.PermissionError if that is denied.
 func (e *examination) tryPublish(subject string, h nats.Header) error {
+	subject = topology.InDomain(e.Domain, subject)
 	if err := e.Conn.PublishMsg(&nats.Msg{Subject: subject, Header: h}); err != nil {
 		return err
 	}

@@ -163,12 +163,14 @@ func (e *examination) strangers(ctx context.Context) {
 func (e *examination) bucket(ctx context.Context) {
 	info, err := e.stream(ctx, topology.BucketStream, jetstream.WithSubjectFilter("$KV."+topology.Bucket+".>"))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		e.leases = map[string]bool{}
 		return // said already
 	}
 	if err != nil {
 		e.failed("leases", "leases and records", err)
 		return
 	}
+	leases := make(map[string]bool)
 	for subject := range info.State.Subjects {
 		var m *jetstream.RawStreamMsg
 		err := e.ask(ctx, func(ctx context.Context) error {
@@ -193,9 +195,11 @@ func (e *examination) bucket(ctx context.Context) {
 		case batcher != "":
 			e.record(batcher, m.Data)
 		case id != "":
+			leases[id] = true
 			e.lease(id, m, info.TimeStamp)
 		}
 	}
+	e.leases = leases
 }
 
 func (e *examination) record(batcher string, data []byte) {

@@ -140,6 +140,16 @@ func cut(text string, most int) string {
 	return text
 }
 
+// cutMiddle keeps both ends of a text.
+func cutMiddle(text string, most int) string {
+	r := []rune(text)
+	if len(r) <= most {
+		return text
+	}
+	end := (most - 1) / 2
+	return string(r[:most-1-end]) + "…" + string(r[len(r)-end:])
+}
+
 // nice is the number of 1, 2 or 5 times a power of ten that is closest below v.
 func nice(v float64) float64 {
 	if !(v > 0) || math.IsInf(v, 0) {

@@ -120,3 +120,28 @@ func TestNice(t *testing.T) {
 		}
 	}
 }
+
+// What is too long keeps the ends that tell it from others.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"Sleep stage W": "Sleep…ge W", "rest": "rest", "äöüäöüäöüäö": "äöüäö…öüäö",
+	} {
+		if got := cutMiddle(text, 10); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	if got := cutMiddle("Sleep", 2); got != "S…" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// The trace of a lane leaves room for its name, however many lanes there are.
+func TestNamesAboveTraces(t *testing.T) {
+	t.Parallel()
+	for _, lanes := range []int{1, 2, 12, maxLanes} {
+		if share := float64(nameHeight / laneOf(lanes)); share > 0.3 {
+			t.Errorf("%d lanes: a name takes %.2f of one", lanes, share)
+		}
+	}
+}

@@ -34,7 +34,11 @@ const (
 	windowWidth = 250 * vg.Millimeter
 	laneHeight  = 17 * vg.Millimeter
 	frameHeight = 32 * vg.Millimeter
+	nameHeight  = 3.2 * vg.Millimeter // above a trace, which never reaches into it
 )
+
+// laneOf is how high each of some lanes is.
+func laneOf(lanes int) vg.Length { return min(laneHeight, 400*vg.Millimeter/vg.Length(max(lanes, 1))) }
 
 // Windows is a picture of windows, one below the other.
 func Windows(title string, windows []Window) (*Picture, error) {
@@ -47,8 +51,8 @@ func Windows(title string, windows []Window) (*Picture, error) {
 		if plots[i], err = windows[i].plot(); err != nil {
 			return nil, err
 		}
-		lanes := vg.Length(min(len(windows[i].Data), maxLanes))
-		heights[i] = frameHeight + lanes*min(laneHeight, 400*vg.Millimeter/max(lanes, 1)) + laneHeight/2
+		lanes := min(len(windows[i].Data), maxLanes)
+		heights[i] = frameHeight + vg.Length(lanes)*laneOf(lanes) + laneHeight/2
 		height += heights[i]
 	}
 	return &Picture{width: windowWidth, height: height, draw: func(c draw.Canvas) {
@@ -66,7 +70,7 @@ func Windows(title string, windows []Window) (*Picture, error) {
 // strip is the height of the labels, in lanes.
 const strip = 0.5
 
-// plot draws channel i about height lanes-i-0.5, and the labels below 0.
+// plot draws channel i below height lanes-i, its name above its trace, and the labels below 0.
 func (w *Window) plot() (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = cut(w.Title, 110), "seconds", w.Unit
@@ -87,10 +91,11 @@ func (w *Window) plot() (*plot.Plot, error) {
 			seconds = max(seconds, float64(len(row)))
 		}
 	}
-	span := w.span(shown)
+	room := 0.96 - float64(nameHeight/laneOf(len(shown))) // of a lane, for its trace
+	span := w.span(shown) / room
 	var ticks []plot.Tick
 	for i, row := range shown {
-		middle := float64(len(shown)-i) - 0.5
+		middle := float64(len(shown)-i-1) + 0.02 + room/2
 		center := middleOf(row)
 		points := thinned(row, seconds, func(v float64) float64 { return middle + (v-center)/span })
 		for _, piece := range points {
@@ -101,13 +106,13 @@ func (w *Window) plot() (*plot.Plot, error) {
 			line.Color, line.Width = traces[i%len(traces)], 0.6
 			p.Add(line)
 		}
-		ticks = append(ticks, laneTicks(middle, center, span, len(shown))...)
+		ticks = append(ticks, laneTicks(middle, center, span, room/2, len(shown))...)
 		name := fmt.Sprint(i)
 		if i < len(w.Channels) {
 			name = w.Channels[i]
 		}
 		text, err := plotter.NewLabels(plotter.XYLabels{
-			XYs: plotter.XYs{{X: 0.003 * seconds, Y: middle + 0.47}}, Labels: []string{cut(name, 40)},
+			XYs: plotter.XYs{{X: 0.003 * seconds, Y: float64(len(shown)-i) - 0.02}}, Labels: []string{cut(name, 40)},
 		})
 		if err != nil {
 			return nil, err
@@ -127,7 +132,7 @@ func (w *Window) plot() (*plot.Plot, error) {
 	return p, nil
 }
 
-// span is how many units one lane is high: alike for all channels of a window, so that they can be compared.
+// span is how many units the trace of a lane is high: alike for all channels of a window, so that they can be compared.
 func (w *Window) span(rows [][]float64) float64 {
 	widest := 0.0
 	for _, row := range rows {
@@ -137,7 +142,7 @@ func (w *Window) span(rows [][]float64) float64 {
 	if widest == 0 || math.IsInf(widest, 0) {
 		return 1
 	}
-	return widest * 1.15
+	return widest
 }
 
 func rangeOf(row []float64) (lo, hi float64) {
@@ -158,13 +163,14 @@ func middleOf(row []float64) float64 {
 	return lo/2 + hi/2
 }
 
-// laneTicks are round numbers within a lane: three or so, or one where there are many lanes.
-func laneTicks(middle, center, span float64, lanes int) (ticks []plot.Tick) {
-	step := nice(span / 2.5)
+// laneTicks are round numbers within a lane, up to reach of its height from the middle of its trace: three or so, fewer
+// where there are many lanes.
+func laneTicks(middle, center, span, reach float64, lanes int) (ticks []plot.Tick) {
+	step := nice(span / 3)
 	if lanes > 12 {
-		step = nice(span)
+		step = nice(span / 2)
 	}
-	for k := math.Ceil((center - 0.42*span) / step); k*step <= center+0.42*span; k++ {
+	for k := math.Ceil((center - reach*span) / step); k*step <= center+reach*span; k++ {
 		ticks = append(ticks, plot.Tick{
 			Value: middle + (k*step-center)/span, Label: fmt.Sprintf("%.6g", k*step+0), // +0 makes -0 a 0
 		})
@@ -237,10 +243,11 @@ func (w *Window) strip(p *plot.Plot, seconds float64) error {
 		if w.Text != nil {
 			label = w.Text(w.Labels[from])
 		}
-		// A label takes about a hundredth of the width for each letter.
+		// A label takes about a hundredth of the width for each letter. Both of its ends stay, since labels of one kind
+		// often begin alike.
 		if room := int(100 * float64(to-from) / float64(n)); room >= 2 {
 			text, err := plotter.NewLabels(plotter.XYLabels{
-				XYs: plotter.XYs{{X: (x0 + x1) / 2, Y: -strip / 2}}, Labels: []string{cut(label, room)},
+				XYs: plotter.XYs{{X: (x0 + x1) / 2, Y: -strip / 2}}, Labels: []string{cutMiddle(label, room)},
 			})
 			if err != nil {
 				return err

@@ -142,6 +142,32 @@ func (b *Buffer[T]) Look() (Entry[T], Outcome) {
 	return *e, Batch
 }
 
+// Ahead looks for the batch that follows state, at the head or behind it, and past holes. Where it is not here, or not
+// complete, missing is the position that lacks; 0 where none is to come, since the run ends, fails or is broken before,
+// or no position is before state.
+func (b *Buffer[T]) Ahead(state []byte) (found Entry[T], missing uint64) {
+	at, met := b.state, false
+	for seq := b.head; b.inRange(seq); seq++ {
+		met = met || bytes.Equal(at, state)
+		e := b.held[seq]
+		switch {
+		case e == nil:
+			return found, seq
+		case !bytes.Equal(e.Result.Prev, at):
+			return found, 0
+		case e.Result.Kind == wire.KindHole:
+		case e.Result.Kind != wire.KindBatch:
+			return found, 0
+		case !e.Ready:
+			return found, seq
+		case met:
+			return *e, 0
+		}
+		at = e.Result.Next
+	}
+	return found, 0
+}
+
 // Advance moves past the head if it is a batch or a hole, and reports whether it did.
 func (b *Buffer[T]) Advance() bool {
 	e, outcome := b.Look()

@@ -128,6 +128,29 @@ func (d *dumb) missing(window int) (missing []uint64) {
 	return missing
 }
 
+// ahead follows the states from the head on.
+func (d *dumb) ahead(state string) (found *wire.Result, missing uint64) {
+	at, met := d.state, false
+	for seq := d.head; seq < d.head+d.span; seq++ {
+		met = met || at == state
+		e := d.find(seq)
+		if e == nil {
+			return nil, seq
+		}
+		if string(e.result.Prev) != at || e.result.Kind == wire.KindError || e.result.Kind == wire.KindEnd {
+			return nil, 0
+		}
+		if !e.ready {
+			return nil, seq
+		}
+		if met && e.result.Kind == wire.KindBatch {
+			return e.result, 0
+		}
+		at = string(e.result.Next)
+	}
+	return nil, 0
+}
+
 // record is what the iterator's nth step gives: states are named after the step that they precede.
 func record(seq uint64, kind wire.Kind, size int) *wire.Result {
 	return &wire.Result{
@@ -247,6 +270,12 @@ func TestAgainstDumb(t *testing.T) {
 				if got, _ := b.FirstError(); got != d.firstError() {
 					t.Fatalf("FirstError = %v, want %v", got, d.firstError())
 				}
+				for seq := uint64(1); seq < 20; seq++ {
+					e, missing := b.Ahead([]byte(stateAt(seq)))
+					if want, lacks := d.ahead(stateAt(seq)); e.Result != want || missing != lacks {
+						t.Fatalf("Ahead(%d) = %v, %d, want %v, %d", seq, e.Result, missing, want, lacks)
+					}
+				}
 				for _, window := range []int{1, 3, 40} {
 					if got, want := b.Missing(window), d.missing(window); !slices.Equal(got, want) {
 						t.Fatalf("Missing(%d) = %v, want %v", window, got, want)
@@ -324,6 +353,17 @@ func play(t *testing.T, script string) string {
 				r.Direct = &wire.Direct{Address: words[4]}
 			}
 			fmt.Fprintf(&out, "> %v\n", b.Add(r, "", len(words) < 5))
+		case "ahead": // ahead: follow the states from the head on, without taking
+			state := b.State()
+			for {
+				e, missing := b.Ahead(state)
+				if e.Result == nil {
+					fmt.Fprintf(&out, "> missing %d\n", missing)
+					break
+				}
+				fmt.Fprintf(&out, "> batch %d\n", e.Result.Seq)
+				state = e.Result.Next
+			}
 		case "take": // take: all that the head allows
 			for {
 				e, outcome := b.Look()

@@ -86,20 +86,3 @@ func (s *ScaledObject) check() error {
 	}
 	return nil
 }
-
-// Kustomization is what of kustomize's file is used here.
-type Kustomization struct {
-	meta.TypeMeta `json:",inline"`
-	Namespace     string   `json:"namespace"`
-	Resources     []string `json:"resources"`
-	Images        []struct {
-		Name    string `json:"name"`
-		NewName string `json:"newName"`
-		NewTag  string `json:"newTag"`
-		Digest  string `json:"digest"`
-	} `json:"images"`
-	ConfigMapGenerator []struct {
-		Name  string   `json:"name"`
-		Files []string `json:"files"`
-	} `json:"configMapGenerator"`
-}

@@ -40,7 +40,7 @@ var namespaces = map[string]labels.Set{
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	var policies []*networking.NetworkPolicy
-	for _, o := range load(t).objects {
+	for _, o := range load(t, base).objects {
 		if p, ok := o.(*networking.NetworkPolicy); ok {
 			policies = append(policies, p)
 		}
@@ -144,7 +144,7 @@ func (p pod) set(t *testing.T) labels.Set {
 // The pods that the policies above are tried with are those of the workloads.
 func TestNetworkPods(t *testing.T) {
 	t.Parallel()
-	for _, w := range load(t).workloads {
+	for _, w := range load(t, base).workloads {
 		if !slices.ContainsFunc([]pod{natsPod, coordPod, workerPod}, func(p pod) bool {
 			return labels.Equals(p.set(t), w.pod.Labels)
 		}) {

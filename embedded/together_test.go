@@ -1,4 +1,4 @@
-package client
+package embedded_test
 
 import (
 	"bytes"
@@ -8,9 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/internal/wire"
@@ -51,9 +53,10 @@ func shared() dataset.Funcs[int, int, schema.Batch] {
 	}
 }
 
-// TestPartsOfAService takes parts of batches from a whole service: put together they are the batches of the plain loop.
-// Together they are few more bytes than the batch; how few depends on its size.
-func TestPartsOfAService(t *testing.T) {
+// TestP8RowsTogether takes the batches of a world of ranks: at each place all have the same states, holes and end, and
+// their rows put together are the batch of the plain loop. All parts of a batch are few more bytes than the batch; how
+// few depends on its size.
+func TestP8RowsTogether(t *testing.T) {
 	t.Parallel()
 	def := dataset.Define("shared", func(context.Context, struct{}) (dataset.Funcs[int, int, schema.Batch], error) {
 		return shared(), nil
@@ -61,26 +64,28 @@ func TestPartsOfAService(t *testing.T) {
 	for _, ranks := range []int{1, 2, 3, 4, 5, 8} {
 		t.Run(fmt.Sprint(ranks), func(t *testing.T) {
 			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			t.Cleanup(cancel)
 			metrics := prometheus.NewRegistry()
-			svc, err := embedded.Start(t.Context(), embedded.Config{
+			svc, err := embedded.Start(ctx, embedded.Config{
 				Slots: 2, Logger: slog.New(slog.DiscardHandler), Registerer: metrics,
 			}, def)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = svc.Close() }) // what it has left is no matter
-			readers := make([]*Batcher[schema.Batch], ranks)
+			readers := make([]*client.Batcher[schema.Batch], ranks)
 			for r := range readers {
-				readers[r], err = Open[schema.Batch](deadline(t), svc.Conn(), Config{
-					Name: fmt.Sprint("rank", r), Dataset: "shared", Window: 2, Logger: slog.New(slog.DiscardHandler),
-					part: wire.Part{Index: r, Count: ranks, Whole: []string{"table"}},
+				readers[r], err = client.Open[schema.Batch](ctx, svc.Conn(), client.Config{
+					Name: "train", Dataset: "shared", Window: 2, Logger: slog.New(slog.DiscardHandler),
+					World: &client.World{ID: "launch-1", Rank: r, Size: ranks, Whole: []string{"table"}},
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = readers[r].Close() }) // the service is about to end
 			}
-			reference, err := dataset.SequentialOf[schema.Batch](t.Context(), def, nil)
+			reference, err := dataset.SequentialOf[schema.Batch](ctx, def, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,10 +95,10 @@ func TestPartsOfAService(t *testing.T) {
 			}
 			large := 0.0 // bytes of batches of which parts are fetched
 			for {
-				want, end := reference.Take(t.Context(), state)
+				want, end := reference.Take(ctx, state)
 				parts, rows := make([]schema.Batch, ranks), 0
 				for r, b := range readers {
-					step, err := b.Take(deadline(t), state)
+					step, err := b.Take(ctx, state)
 					if !errors.Is(err, end) {
 						t.Fatalf("rank %d: %v, the loop has %v", r, err, end)
 					}

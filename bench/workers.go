@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const workersWhat = "many workers, many batchers: CPU per batch beside that of 4 workers with as many slots and one batcher"
+
+// A crowd is one shape of the service. All shapes have as many batches per second to make, so that what each costs per
+// second counts alike.
+type crowd struct {
+	workers, slots int // slots of each
+	batchers       int
+}
+
+const crowdRate = 4000 // batches per second
+
+// sleep is how long a job takes.
+func (c crowd) sleep() time.Duration {
+	return time.Duration(c.workers*c.slots) * time.Second / crowdRate
+}
+
+func (c crowd) String() string {
+	return fmt.Sprintf("%d workers x %d, batchers: %d", c.workers, c.slots, c.batchers)
+}
+
+func workers(ctx context.Context, b *bench) (*Report, error) {
+	few, err := b.crowd(ctx, crowd{4, 50, 1})
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{}
+	crowds := []crowd{{200, 1, 1}, {200, 1, 20}, {200, 1, 100}, {1000, 1, 1}}
+	if b.opts.quick {
+		crowds = []crowd{{200, 1, 20}}
+	}
+	if b.opts.tiny {
+		crowds = []crowd{{20, 1, 3}}
+	}
+	for _, c := range crowds {
+		many, err := b.crowd(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		samples, err := b.measure(ctx, many.entry, few.entry)
+		if err != nil {
+			return nil, err
+		}
+		ideal := row(c.String(), againstRate, "batches/s", samples[0], constant(crowdRate, len(samples[0])))
+		ideal.dropCosts()
+		report.Rows = append(report.Rows, ideal, row(c.String(), againstFew, "batches/s", samples[0], samples[1]))
+		if err := errors.Join(b.addPeaks(ctx, report, many.entry.side), many.entry.side.end()); err != nil {
+			return nil, err
+		}
+	}
+	return report, b.addPeaks(ctx, report, few.entry.side)
+}
+
+// crew is a crowd at work.
+type crew struct{ entry entry }
+
+// crowd starts a service of that shape and takes a window of each batcher.
+func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
+	service, trainer, err := b.service(ctx, c.String(), serviceConfig{Workers: 1, Crew: c.workers, Slots: c.slots})
+	if err != nil {
+		return nil, err
+	}
+	arg := takeAllArg{Warm: b.quick(1, 2) * crowdRate / c.batchers / 2, Timed: b.quick(1, 4) * crowdRate / c.batchers}
+	for i := range c.batchers {
+		open := openArg{
+			Name: fmt.Sprintf("crowd-%d", i), Dataset: sleepName, Params: fmt.Appendf(nil, `{"sleep":%d}`, c.sleep()),
+		}
+		if err := trainer.call(ctx, opOpen, open, nil); err != nil {
+			return nil, err
+		}
+		arg.Names = append(arg.Names, open.Name)
+	}
+	entry := entry{service, func(ctx context.Context) (outcome, error) {
+		var answer takeAllAnswer
+		if err := trainer.call(ctx, opTakeAll, arg, &answer); err != nil {
+			return outcome{}, err
+		}
+		return outcome{
+			Value:   per(float64(c.batchers*arg.Timed), answer.Elapsed.Seconds()),
+			Batches: c.batchers * (arg.Warm + arg.Timed), Bytes: answer.Bytes,
+		}, nil
+	}}
+	_, err = entry.run(ctx) // whatever is done once
+	return &crew{entry}, err
+}

@@ -1,0 +1,164 @@
+//go:build linux
+
+package trainer
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jetbatch/jetbatch/bridge"
+	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Bounds on what lies ready for the trainer beyond the batches that it took.
+const (
+	aheadBatches = 16
+	aheadBytes   = 4 << 20
+)
+
+var errNoRoom = errors.New("enough lies ready")
+
+// ahead is what lies ready for the trainer in shared memory and is not taken. It is a plain state machine:
+// docs/BRIDGE.md describes it.
+type ahead struct {
+	on    bool
+	next  schema.State // after the last batch that lies ready
+	ready []offer      // oldest first
+	bytes int
+}
+
+// offer is a batch that the trainer may take without asking.
+type offer struct {
+	batch uint64 // its number
+	size  int
+	prev  schema.State
+}
+
+// begin follows a batch that the trainer took by asking.
+func (a *ahead) begin(next schema.State) { *a = ahead{on: true, next: next} }
+
+// lapse has nothing more lie ready. What the trainer took before it heard of that counts all the same.
+func (a *ahead) lapse() { a.on = false }
+
+// end withdraws what lies ready. Its memory is the trainer's until the trainer says otherwise.
+func (a *ahead) end() { *a = ahead{} }
+
+func (a *ahead) room(size int) bool {
+	return len(a.ready) < aheadBatches && size <= aheadBytes-a.bytes
+}
+
+func (a *ahead) add(o offer, next schema.State) {
+	a.ready, a.bytes, a.next = append(a.ready, o), a.bytes+o.size, next
+}
+
+// has reports whether the batch after state is the first that lies ready.
+func (a *ahead) has(state schema.State) bool {
+	return a.on && len(a.ready) > 0 && a.ready[0].prev.Equal(state)
+}
+
+// taken returns the first batch, if its number is up to batch.
+func (a *ahead) taken(batch uint64) (o offer, ok bool) {
+	if len(a.ready) == 0 || a.ready[0].batch > batch {
+		return o, false
+	}
+	return a.ready[0], true
+}
+
+// drop removes the first batch.
+func (a *ahead) drop() {
+	a.bytes -= a.ready[0].size
+	a.ready = a.ready[1:]
+}
+
+// readAhead prepares the next batches until the batcher is closed or the trainer ends.
+func (b *batcher) readAhead() {
+	for {
+		more := b.prepare()
+		select {
+		case <-more:
+		case <-b.wake:
+		case <-b.open.Done():
+			return
+		}
+	}
+}
+
+// prepare takes what the trainer took, and offers what else is here. It returns what is closed when it is worth to look
+// again.
+func (b *batcher) prepare() <-chan struct{} {
+	b.turn <- struct{}{}
+	defer b.give()
+	defer b.s.flush()
+	b.settle(b.pause())
+	for b.ahead.on {
+		seen, more, err := b.b.Peek(b.ahead.next, b.offer)
+		switch {
+		case errors.Is(err, errNoRoom), errors.Is(err, bridge.ErrMemoryFull), err == nil && !seen:
+			return more
+		case err != nil: // the trainer's next take says what it is
+			b.ahead.lapse()
+			b.s.send(uint64(0), "withdrawn", b.handle)
+		}
+	}
+	return nil
+}
+
+// offer lays a batch ready.
+func (b *batcher) offer(step client.Step[[]byte]) error {
+	if !b.ahead.room(len(step.Batch)) {
+		return errNoRoom
+	}
+	place, err := b.share(step.Batch)
+	if err != nil {
+		return err
+	}
+	b.ahead.add(offer{place.batch, place.size, step.Prev}, step.Next)
+	b.deliver(0, "ready", place, &step)
+	return nil
+}
+
+// settle takes from the service what the trainer took of what lay ready. What ctx leaves no time for is the next
+// settling's; where a run failed meanwhile, the trainer's next take says so.
+func (b *batcher) settle(ctx context.Context) {
+	told := false
+	for ctx.Err() == nil {
+		o, ok := b.ahead.taken(b.took.Load())
+		if !ok {
+			break
+		}
+		step, err := b.b.Take(ctx, o.prev)
+		if err == nil {
+			step.Release()
+		} else if ctx.Err() != nil {
+			break
+		}
+		b.ahead.drop()
+		told = true
+	}
+	if told { // the trainer reads before it takes again
+		b.s.log.enter()
+		b.s.log.leave()
+	}
+}
+
+// hears notes up to which batch the trainer took what lay ready.
+func (b *batcher) hears(batch uint64) {
+	b.took.Store(batch)
+	b.look()
+}
+
+// look has readAhead look again.
+func (b *batcher) look() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// withdraw ends reading ahead until the trainer takes again.
+func (b *batcher) withdraw() {
+	b.turn <- struct{}{}
+	defer b.give()
+	b.ahead.end()
+}

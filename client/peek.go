@@ -1,0 +1,61 @@
+package client
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// Peek shows the batch that follows state without taking it, if it is here with all batches before it: see is called
+// with the step, whose batch must not be used after Peek returns. State is the one before the batch that Take returns
+// next, or before a batch that lies ready behind it. Peek is for a program that hands batches on to another process and
+// prepares the next ones meanwhile; the service counts as taken what Take returns. Like Take it is called by the one
+// goroutine that takes.
+//
+// Where nothing was seen, more is closed when there may be something to see, or when Peek returns an error. An error
+// says that what was seen before may not be what Take returns next: the error that ended the run, or ErrUnavailable
+// where only Take can find out what comes next. The error of see, or of a batch that does not decode, is returned as it
+// is.
+func (b *Batcher[B]) Peek(
+	state schema.State, see func(Step[B]) error,
+) (seen bool, more <-chan struct{}, err error) {
+	return b.r.peek(state, func(t taken) error {
+		step := Step[B]{
+			Seq: t.seq, Prev: t.prev, Next: t.next, Timing: t.timing,
+			Worker: t.worker, Attempt: t.attempt, Deliveries: t.deliveries, Trace: t.trace,
+		}
+		if step.Batch, err = wire.DecodePayload[B](t.payload.bytes); err != nil {
+			return b.r.cfg.decodeError(t.seq, err)
+		}
+		return see(step)
+	})
+}
+
+// peek is Batcher.Peek on bytes. It has the turn, so that no seat changes and no buffer is used again meanwhile.
+func (r *reader) peek(asked schema.State, see func(taken) error) (seen bool, more <-chan struct{}, err error) {
+	select {
+	case r.turn <- struct{}{}:
+		defer r.turn.give()
+	default:
+		return false, nil, r.cfg.errUnforeseen()
+	}
+	more = r.line.changed.wait()
+	now := time.Now()
+	entry, named, ok, err := r.line.ahead(asked)
+	if err != nil || !ok {
+		return false, more, err
+	}
+	res, got := entry.Result, &entry.Value
+	timing := timingOf(res, got, now, now)
+	named.Data = res.Next
+	return true, more, see(taken{
+		seq: res.Seq, prev: asked.Clone(), next: named.Clone(), timing: timing,
+		worker: res.Worker, attempt: res.Attempt, deliveries: res.Deliveries, payload: got.payload, trace: got.trace,
+	})
+}
+
+func (c *Config) errUnforeseen() error {
+	return fmt.Errorf("batcher %s: %w: only Take finds out what comes next", c.Name, ErrUnavailable)
+}

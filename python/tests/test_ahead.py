@@ -1,0 +1,113 @@
+"""Batches that lie ready before the trainer takes them: they count when take returned them, and not before."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jetbatch
+from conftest import Up, until
+from datasets import batch
+from jetbatch import _bridge
+
+
+def lie_ready(b: jetbatch.Batcher, number: int) -> None:
+    """Waits until so many batches lie ready, without taking one."""
+    bridge = b._bridge
+    until(lambda: b.status() and len(bridge._ready[b._handle].queue) >= number, f"{number} batches lie ready")
+
+
+def test_takes_what_lies_ready(service: jetbatch.Service) -> None:
+    with service.open("ahead", dataset="numbers", params={"length": 200, "size": 3000}) as b:
+        step = b.take()
+        lie_ready(b, 4)
+        assert b.status()["taken"] == 1
+        for n in (2, 3, 4):
+            step = b.take(step.next)
+            assert step.seq == n and int(step["n"]) == n
+            np.testing.assert_array_equal(step["x"], batch(n, 3000)["x"])
+            assert step.timing.materialize > 0
+        assert b.status()["taken"] == 4  # at once, and exactly
+        b.stop()
+        with pytest.raises(jetbatch.Stopped):
+            b.take(step.next)
+
+
+def test_a_jump_withdraws_what_lies_ready(service: jetbatch.Service) -> None:
+    with service.open("jumps", dataset="numbers", params={"size": 100_000}) as b:
+        states: Any = [None]
+        rng = np.random.default_rng(7)
+        for _ in range(300):
+            at = len(states) - 1 if rng.random() < 0.7 else int(rng.integers(len(states)))
+            step = b.take(states[at])
+            np.testing.assert_array_equal(step["x"], batch(at + 1, 100_000)["x"])
+            if at == len(states) - 1:
+                states.append(step.next)
+            assert step.next == states[at + 1]
+        del step
+        gc.collect()
+        assert sum(map(len, service._bridge._segments.values())) < 80 * 100_000  # what was withdrawn goes back
+
+
+def test_a_failure_comes_before_what_lies_ready(service: jetbatch.Service, tmp_path: Path) -> None:
+    params = {"how": "permanent", "at": 6}
+    with service.open("failfast", dataset="faulty", params=params, window=8, timeout=30) as b:
+        with pytest.raises(jetbatch.MaterializeFailed, match="never"):
+            step = b.take(timeout=30)
+            until(lambda: b.status() and not b._bridge._ready[b._handle].on, "withdrawn")
+            b.take(step.next, timeout=30)  # batches 2 to 5 are good
+    with service.open("inorder", dataset="faulty", params=params, window=8, in_order=True, timeout=30) as b:
+        got = []
+        with pytest.raises(jetbatch.MaterializeFailed, match="never"):
+            for step in b.steps(timeout=30):
+                got.append(int(step["n"]))
+        assert got == [1, 2, 3, 4, 5]
+
+
+def test_superseded_with_batches_ready(service: jetbatch.Service, up: Up) -> None:
+    with service.open("fenced", dataset="numbers") as b, jetbatch.connect(up.url) as other:
+        step = b.take()
+        lie_ready(b, 3)
+        with other.open("fenced", dataset="numbers", take_over=True) as taker:
+            taker.take()
+            with pytest.raises(jetbatch.Superseded):
+                for _ in range(1000):  # the notice is on its way
+                    step = b.take(step.next)
+            assert not b._bridge._ready[b._handle].queue
+
+
+def test_two_batchers_at_once(service: jetbatch.Service) -> None:
+    with service.open("one", dataset="numbers", params={"length": 100}) as a, service.open(
+        "two", dataset="numbers", params={"length": 100, "size": 2000}
+    ) as b:
+        for n, (x, y) in enumerate(zip(a.steps(), b.steps()), 1):
+            assert int(x["n"]) == int(y["n"]) == n
+            assert x["x"].size == 1024 and y["x"].size == 2000
+        assert n == 100
+
+
+def test_what_lies_ready_is_bounded(service: jetbatch.Service) -> None:
+    for size, most in ((1000, 16), (1_000_000, 4)):
+        with service.open(f"bounded{size}", dataset="numbers", params={"size": size}, window=40) as b:
+            step = b.take()
+            lie_ready(b, most)
+            until(lambda: b.status()["fed"] >= 41, "all that the window allows is made")
+            queue = b._bridge._ready[b._handle].queue
+            assert len(queue) == most, "no more than that"
+            assert step["x"].size == size
+
+
+def test_the_bridge_hears_of_each_slow_step(service: jetbatch.Service) -> None:
+    """A trainer that takes longer than TELL for a step is known to be where it is."""
+    with service.open("told", dataset="numbers") as b:
+        step = b.take()
+        lie_ready(b, 4)
+        ready = b._bridge._ready[b._handle]
+        for _ in range(3):
+            ready.when -= 2 * _bridge.TELL  # so long ago
+            step = b.take(step.next)
+            assert ready.told == ready.took
