@@ -15,8 +15,8 @@ import (
 )
 
 // World says that this process is one of several ranks of one trainer, which take each batch together: every rank sees
-// every batch, in order, and gets its part of the rows. All ranks ask for the same states, and each state says nothing of
-// how many ranks there are, so that any one of them saves it, and any number goes on from it. Ranks do not wait for one
+// every batch, in order, and gets its part of the rows. All ranks ask for the same states, and each state says nothing
+// of how many ranks there are, so that any one of them saves it, and any number goes on from it. Ranks do not wait for one
 // another but to move to another state; no rank is more than a window ahead of another.
 type World struct {
 	// ID is the same for all ranks of one launch, and another after every restart: 1 to 64 letters, digits, '-' and '_'.
@@ -114,8 +114,8 @@ func (w *World) validate(batches bool) error {
 //   - SLURM: SLURM_JOB_ID, SLURM_STEP_ID and SLURM_RESTART_COUNT, with SLURM_PROCID and SLURM_NTASKS;
 //   - Open MPI: OMPI_MCA_ess_base_jobid or PMIX_NAMESPACE, with OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE.
 //
-// The ID is a digest of what names the launch, and JETBATCH_WORLD as it is. A launcher that is there and lacks a variable
-// is an error that matches ErrBadConfig.
+// The ID is a digest of what names the launch, and JETBATCH_WORLD as it is. A launcher that is there and lacks a
+// variable is an error that matches ErrBadConfig.
 func WorldFromEnv() (*World, error) { return worldFrom(os.Getenv) }
 
 // launcher is how a launcher tells its processes what they are.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// asks are the moves that the ranks of a world ask for, by rank; nil for none. A move to another state takes the old place from under
-// all of them, so it needs them all: each must ask for the same state at the same time.
+// asks are the moves that the ranks of a world ask for, by rank; nil for none. A move to another state takes the old
+// place from under all of them, so it needs them all: each must ask for the same state at the same time.
 type asks []*ask
 
 type ask struct {
@@ -28,8 +28,8 @@ func (a asks) ask(now time.Time, rank int, request string, state []byte) bool {
 	return true
 }
 
-// hear takes a credit's word on which move its rank waits for. A credit that was sent before the request and comes after
-// it only suspends it.
+// hear takes a credit's word on which move its rank waits for. A credit that was sent before the request and comes
+// after it only suspends it.
 func (a asks) hear(rank int, asking string) {
 	switch k := a[rank]; {
 	case k == nil:

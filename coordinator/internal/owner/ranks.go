@@ -129,8 +129,8 @@ func (r *ranks) speaker() int {
 	return 0
 }
 
-// workers is how many workers would keep the ranks busy: as many as the rank wants that spends the most time on a batch.
-// The others wait for it, and not for workers.
+// workers is how many workers would keep the ranks busy: as many as the rank wants that spends the most time on a
+// batch. The others wait for it, and not for workers.
 func (r *ranks) workers(workers, slots, inFlight int) int {
 	least := 0
 	for i := range r.each {

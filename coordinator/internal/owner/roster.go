@@ -36,7 +36,8 @@ func (r *roster) member(req *wire.SeatRequest) *wire.Member {
 func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 	m, k := r.member(req), &r.ranks.each[req.Rank.Rank]
 	ended := req.Ended != "" && wire.ReaderOf(req.Ended) == m.Reader
-	if m.Reader == "" || m.Reader == req.Reader || m.Left || ended || req.TakeOver || now.Sub(k.heard) >= r.cfg.ReaderLease {
+	if m.Reader == "" || m.Reader == req.Reader || m.Left || ended || req.TakeOver ||
+		now.Sub(k.heard) >= r.cfg.ReaderLease {
 		return nil
 	}
 	return &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
@@ -45,7 +46,9 @@ func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 }
 
 // course decides what becomes of a rank that asks for a state.
-func (r *roster) course(now time.Time, req *wire.SeatRequest, state []byte) (c course, position uint64, why *schema.Fault) {
+func (r *roster) course(
+	now time.Time, req *wire.SeatRequest, state []byte,
+) (c course, position uint64, why *schema.Fault) {
 	rec, m, g := &r.ledger.rec, r.member(req), r.feeder.gen
 	runs := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
 	switch {
@@ -129,5 +132,6 @@ func (r *roster) diverged(rank int, state []byte, other int, at []byte) *schema.
 		return schema.State{Dataset: spec.Dataset, Version: spec.Version, Data: data}
 	}
 	return &schema.Fault{Code: schema.CodeDiverged, Message: fmt.Sprintf(
-		"rank %d of world %s asks for state %v, rank %d is at state %v", rank, r.ledger.rec.Reader, named(state), other, named(at))}
+		"rank %d of world %s asks for state %v, rank %d is at state %v", rank, r.ledger.rec.Reader, named(state), other,
+		named(at))}
 }

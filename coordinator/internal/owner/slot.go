@@ -7,8 +7,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// seatRank goes on with the request of a rank whose world has the seat. It reports false when the rank asks for a state,
-// which is decided like the move of any reader.
+// seatRank goes on with the request of a rank whose world has the seat. It reports false when the rank asks for a
+// state, which is decided like the move of any reader.
 func (s *seats) seatRank(now time.Time, a *asking) (done bool) {
 	req, rec := a.seat, &s.ledger.rec
 	m := &wire.Member{}
