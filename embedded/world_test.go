@@ -350,6 +350,10 @@ func TestNewWorldDisplaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s, err := a.ranks[0].Status(t.Context())
+	if err != nil || s.World != "A" || len(s.Members) != 2 || s.Members[0].Taken < 3 || s.Members[1].Reader == "" {
+		t.Fatalf("%+v, %v", s, err)
+	}
 	b := launch(t, svc, "B", 3, p)
 	if state, err = together(t, p, state, b.take(state, 3)); err != nil {
 		t.Fatal(err)

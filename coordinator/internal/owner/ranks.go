@@ -247,6 +247,18 @@ func (r *ranks) behind(now time.Time) string {
 		now.Sub(r.each[i].heard).Round(100*time.Millisecond))
 }
 
+// members are the ranks for people.
+func (r *ranks) members(now time.Time) []schema.MemberStatus {
+	all := make([]schema.MemberStatus, len(r.each))
+	for i := range r.each {
+		all[i] = schema.MemberStatus{
+			Rank: i, Reader: r.ledger.rec.Members[i].Reader, Taken: r.cursors[i].taken, Silent: now.Sub(r.each[i].heard),
+			Waiting: r.each[i].waiting, Left: r.cursors[i].left,
+		}
+	}
+	return all
+}
+
 // anyPlaced reports whether a rank of the record's world has begun.
 func anyPlaced(rec *wire.Record) bool {
 	for i := range rec.Members {

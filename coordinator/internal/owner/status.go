@@ -30,6 +30,10 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		s.Taken, s.Fed, s.Window = g.Taken(), g.Fed(), g.Limit()
 		s.Rate, s.ByteRate = o.reader.rate.value(now)
 	}
+	if o.ranks.isWorld() {
+		s.World, s.Members, s.Slowest = rec.Reader, o.ranks.members(now), o.ranks.slowest()
+		s.Spread = o.ranks.furthest() - o.ranks.taken()
+	}
 	s.Waiting = o.waiting(now, s)
 	return s
 }
