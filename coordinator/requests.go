@@ -116,9 +116,6 @@ func (c *Coordinator) planStop(req *wire.StopRequest) (plan, *schema.Fault) {
 	if err := req.CheckPlace(); fault == nil && err != nil {
 		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 	}
-	if last := req.Last; fault == nil && last != nil && (last.Reader != req.Reader || last.Rank != req.Rank) {
-		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: "the last credit is another reader's"}
-	}
 	return planned, fault
 }
 

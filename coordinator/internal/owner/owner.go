@@ -268,7 +268,8 @@ func (o *Owner) beat(now time.Time) {
 // askedToStop takes a request to stop. A reader that stops or leaves says once more how far it came.
 func (o *Owner) askedToStop(now time.Time, e StopAsked) {
 	added := o.requests.add(&asking{token: e.Token, stop: e.Request, asked: now}, o.ledger.rec.Batcher)
-	if _, seated := o.ledger.slot(e.Request.Rank, e.Request.Reader); added && e.Request.Last != nil && seated {
+	last := e.Request.Last
+	if added && last != nil && last.Reader == e.Request.Reader && last.Rank == e.Request.Rank { // not another's word
 		o.credit(now, e.Request.Last)
 	}
 }
