@@ -70,8 +70,8 @@ func (c *benchCmd) Run(ctx context.Context, a *app) (err error) {
 // choose checks the flags, fills in the data set and returns its parameters.
 func (c *benchCmd) choose(ctx context.Context, a *app) (json.RawMessage, error) {
 	switch {
-	case c.Batches < 4 || c.Rounds < 1 || c.Workers < 1:
-		return nil, fmt.Errorf("%w: --batches is at least 4, --rounds and --workers at least 1", errUsage)
+	case c.Batches < 4 || c.Rounds < 1 || c.Workers < 1 || c.Workers > maxWorkers:
+		return nil, fmt.Errorf("%w: --batches is at least 4, --rounds at least 1, --workers from 1 to %d", errUsage, maxWorkers)
 	case checkSlots(c.Slots) != nil:
 		return nil, checkSlots(c.Slots)
 	case c.Window < 0 || c.TrainTime < 0 || c.AtLeast < 0:

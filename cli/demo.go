@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/onda/importer"
 )
@@ -53,6 +54,8 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 		return fmt.Errorf("%w: --batches is at least 8", errUsage)
 	case c.Workers < 2 || c.ResumeWorkers < 1 || c.Slots < 1:
 		return fmt.Errorf("%w: --workers is at least 2, since one is killed; --resume-workers and --slots at least 1", errUsage)
+	case c.Workers > maxWorkers || c.ResumeWorkers > maxWorkers || c.Slots > wire.MaxSlots:
+		return fmt.Errorf("%w: --workers and --resume-workers are at most %d, --slots at most %d", errUsage, maxWorkers, wire.MaxSlots)
 	case c.Data != "" && c.Keep != "":
 		return fmt.Errorf("%w: --data or --keep, not both", errUsage)
 	}

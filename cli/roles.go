@@ -26,13 +26,27 @@ type coordinatorCmd struct {
 	processFlags
 	Name        string        `help:"Begin of the coordinator's name; something random is added, since every process needs a new one. Defaults to the host's name."`
 	Replicas    int           `help:"Replicas of the shared streams, when they are made." default:"1"`
-	Lease       time.Duration `help:"How long another coordinator must have stood still before its batchers are taken over; the same for all. Defaults to 3s." placeholder:"DURATION"`
-	ReaderLease time.Duration `help:"How long a trainer may be silent before another may open its batcher. Defaults to 5s." placeholder:"DURATION"`
+	Lease       time.Duration `help:"How long another coordinator must have stood still before its batchers are taken over; the same for all, 2s to 1h. Defaults to 3s." placeholder:"DURATION"`
+	ReaderLease time.Duration `help:"How long a trainer may be silent before another may open its batcher, 2s to 1h. Defaults to 5s." placeholder:"DURATION"`
 	Stall       time.Duration `help:"How long the iterator may take for one job before the run fails. Defaults to 10s." placeholder:"DURATION"`
 }
 
+// The bounds of leases: one that is shorter takes from those that live.
+const (
+	minLease = 2 * time.Second
+	maxLease = time.Hour
+)
+
+// maxWorkers is how many workers one process may have: there is a connection for each.
+const maxWorkers = 256
+
 // Run runs a coordinator until ctx ends.
 func (c *coordinatorCmd) Run(ctx context.Context, a *app) error {
+	for flag, lease := range map[string]time.Duration{"lease": c.Lease, "reader-lease": c.ReaderLease} {
+		if lease != 0 && (lease < minLease || lease > maxLease) {
+			return fmt.Errorf("%w: --%s is from %v to %v: it is renewed every second", errUsage, flag, minLease, maxLease)
+		}
+	}
 	if c.Name != "" {
 		if err := wire.CheckName("coordinator", c.Name); err != nil {
 			return err
@@ -173,7 +187,7 @@ type upCmd struct {
 	processFlags
 	Listen     string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Dir        string        `help:"Folder for records. Defaults to a temporary one, removed at the end." type:"path"`
-	Workers    int           `help:"Workers in this process; 0 when other processes bring them." default:"2"`
+	Workers    int           `help:"Workers in this process, 256 at most; 0 when other processes bring them." default:"2"`
 	Slots      int           `help:"Batches that one worker materializes at a time, 16384 at most; 0, the default, shares the CPUs among them."`
 	JobTimeout time.Duration `help:"How long one job may take, attempts included. Defaults to 10m." placeholder:"DURATION"`
 	JSON       bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON."`
@@ -187,8 +201,8 @@ func (c *upCmd) Run(ctx context.Context, a *app) (err error) {
 	if err := free(c.Listen); err != nil {
 		return fmt.Errorf("%w: --listen: %w", errUsage, err)
 	}
-	if c.Workers < 0 {
-		return fmt.Errorf("%w: --workers is %d", errUsage, c.Workers)
+	if c.Workers < 0 || c.Workers > maxWorkers {
+		return fmt.Errorf("%w: --workers is at most %d, or 0 for none", errUsage, maxWorkers)
 	}
 	defs, closing, err := c.definitions(ctx, a, c.Slots)
 	if err != nil {
