@@ -133,7 +133,10 @@ type JobError struct {
 
 func (e *JobError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "batcher %s: data set %s: batch %d", e.Batcher, e.Dataset, e.Seq)
+	fmt.Fprintf(&b, "batcher %s: data set %s", e.Batcher, e.Dataset)
+	if e.Seq > 0 { // else it was before any
+		fmt.Fprintf(&b, ": batch %d", e.Seq)
+	}
 	if e.Worker != "" {
 		fmt.Fprintf(&b, " on %s", e.Worker)
 	}

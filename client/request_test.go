@@ -397,6 +397,18 @@ func TestLoneWorker(t *testing.T) {
 	natstest.Eventually(t, "it is said", func() bool { return log.has("only one worker") })
 }
 
+func TestJobErrorSaysWhere(t *testing.T) {
+	t.Parallel()
+	for want, e := range map[string]JobError{
+		"batcher train: data set ecg: batch 3 on w1 after 5 attempts: materialization failed": {Seq: 3, Worker: "w1", Attempts: 5},
+		"batcher train: data set ecg: materialization failed":                                 {}, // before any batch
+	} {
+		if e.Dataset, e.Batcher, e.Code = "ecg", "train", schema.CodeMaterialize; !strings.HasPrefix(e.Error(), want) {
+			t.Errorf("%q, want %q", e.Error(), want)
+		}
+	}
+}
+
 func TestJobErrorMatchesItsCodeOnly(t *testing.T) {
 	t.Parallel()
 	for code, sentinel := range sentinels {
