@@ -110,6 +110,9 @@ func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]boo
 		return nil, err
 	}
 	jobs, err := c.js.Stream(ctx, topology.JobsStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return stored, nil // it is in memory, so a server that was restarted has none until it is made again
+	}
 	if err != nil {
 		return nil, err
 	}
