@@ -83,7 +83,7 @@ type storeAnswer struct {
 	URL string `json:"url"`
 }
 
-// startStore is a store as far as reading goes: S3's GET and HEAD of an object, by path, whoever asks.
+// startStore stands in for an object store: it answers S3's GET and HEAD of an object, by path, and asks for no key.
 func startStore(_ context.Context, _ *slog.Logger, arg storeArg) (*role, any, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

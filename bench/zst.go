@@ -70,7 +70,8 @@ func (b *bench) zstWindows(ctx context.Context, r *Report, dir func(string) stri
 		}
 		sides, entries = append(sides, s), append(entries, taking(s, process, arg, windowsPerSecond))
 	}
-	// The first epoch of a file of one frame is not what is measured: all are read once before.
+	// In its first epoch a file of one frame is decoded into the cache, which is not measured: each side reads all of its
+	// windows once before.
 	for _, e := range entries {
 		if _, err := e.run(ctx); err != nil {
 			return err

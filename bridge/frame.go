@@ -127,7 +127,7 @@ func (c *Conn) Add(encode func(*msgpack.Encoder) error) error {
 	return c.add(encode)
 }
 
-// Flush sends what was added.
+// Flush sends the frames that Add made.
 func (c *Conn) Flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -37,8 +37,8 @@ func refusal(t *testing.T, given string, err error, kinds ...error) {
 	}
 }
 
-// FuzzFlags reads drawn command lines, variables and configuration files; arguments and variables are separated by zeros,
-// as the system keeps them. It runs no command, but makes what a command would make of its flags.
+// FuzzFlags reads drawn command lines, variables and configuration files; arguments and variables are separated by
+// zeros, as the system keeps them. It runs no command, but makes what a command would make of its flags.
 //
 //   - Nothing panics. What is refused, is with errUsage, by one legible line.
 //   - A flag wins over its variable, and a variable over the file: what all three give is the flag's.
@@ -144,8 +144,8 @@ func checkPrecedence(t *testing.T, parsed *kong.Context, args []string) {
 	}
 }
 
-// FuzzConfigFile reads drawn files: what it takes is an object in which each key is a flag, or a command with flags, and
-// it is taken again when its values are written anew.
+// FuzzConfigFile reads drawn files: what it takes is an object in which each key is a flag, or a command with flags,
+// and it is taken again when its values are written anew.
 func FuzzConfigFile(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"worker":{"slots":4},"server":"nats://h","json":true}`, `{"params":{"a":[1,{}]}}`, `{"params":3}`,

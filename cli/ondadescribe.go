@@ -57,7 +57,8 @@ func (c *ondaDescribeCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// params are those given, or those that are guessed. Those of a folder without anything that opens name its first table.
+// params are those given, or those that are guessed. Those of a folder without anything that opens name its first
+// table.
 func (c *ondaDescribeCmd) params(ctx context.Context) (p onda.Params, r *describeReport, err error) {
 	r = &describeReport{}
 	given, err := readParams(c.Params)

@@ -60,9 +60,9 @@ type Config struct {
 	// false: they are fetched from the workers that made them.
 	NoDirect bool
 
-	// Domain is the domain of the JetStream that stores what is taken, the same for all roles of a deployment: 1 to 64 letters,
-	// digits, '-' and '_'. It is needed where NATS is a leaf node with a JetStream of its own. Defaults to none: the
-	// JetStream of the server that Open is connected to.
+	// Domain is the domain of the JetStream that stores what is taken, the same for all roles of a deployment: 1 to 64
+	// letters, digits, '-' and '_'. It is needed where NATS is a leaf node with a JetStream of its own. Defaults to
+	// none: the JetStream of the server that Open is connected to.
 	Domain string
 
 	// TakeOver makes Open and Start take the batcher from a process that still holds it. Defaults to false.

@@ -72,8 +72,8 @@ func TestStragglerIsReported(t *testing.T) {
 	}
 }
 
-// TestFirstBatchStraggles leaves out the first batch of a run while later ones arrive. How long a job takes is not known
-// yet, and one that takes longer by far than those behind it is told of all the same: its machine may be stuck.
+// TestFirstBatchStraggles leaves out the first batch of a run while later ones arrive. How long a job takes is not
+// known yet, and one that takes longer by far than those behind it is told of all the same: its machine may be stuck.
 func TestFirstBatchStraggles(t *testing.T) {
 	t.Parallel()
 	for took, want := range map[time.Duration]time.Duration{time.Millisecond: early, 2 * time.Second: 20 * time.Second} {

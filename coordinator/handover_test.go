@@ -134,8 +134,8 @@ func TestHandedByAnotherClock(t *testing.T) {
 	}
 }
 
-// A coordinator that is restarted under its name without the data set of its batchers, or with another version of it, hands
-// them to one that can feed them, whichever of the two comes first. So an upgrade one by one ends no run early.
+// A coordinator that is restarted under its name without the data set of its batchers, or with another version of it,
+// hands them to one that can feed them, whichever of the two comes first. So an upgrade one by one ends no run early.
 func TestRestartedWithOtherDatasets(t *testing.T) {
 	others := map[string]dataset.Definition{
 		"without it":      dataset.Define("other", func(context.Context, params) (counter, error) { return counter{hooks: new(hooks)}, nil }),

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// inUse is the file in a temporary folder that its process holds a lock on. The lock goes with the process, however that
-// ends.
+// inUse is the file in a temporary folder that its process holds a lock on. The lock goes with the process, however
+// that ends.
 const inUse = "in-use"
 
 // temporary makes a folder for the server's records, and removes those of processes that were killed.

@@ -57,9 +57,9 @@ type Config struct {
 	// this, Slots batches with what Materialize uses for them, and 64 MiB. Defaults to 512 MiB, or to a quarter of
 	// GOMEMLIMIT if that is less.
 	KeepBytes int64
-	// Domain is the domain of the JetStream that stores jobs and results, the same for all roles of a deployment: 1 to 64 letters,
-	// digits, '-' and '_'. It is needed where NATS is a leaf node with a JetStream of its own. Defaults to none: the
-	// JetStream of the server that nc is connected to.
+	// Domain is the domain of the JetStream that stores jobs and results, the same for all roles of a deployment: 1 to
+	// 64 letters, digits, '-' and '_'. It is needed where NATS is a leaf node with a JetStream of its own. Defaults to
+	// none: the JetStream of the server that nc is connected to.
 	Domain string
 	// Logger is told what changes. Defaults to slog.Default.
 	Logger *slog.Logger

@@ -106,8 +106,8 @@ type store struct {
 	domain string // of its JetStream
 }
 
-// result reads the commit record of a sequence number from the leader of the lane's store. The error is a *noResultError
-// where something else is stored in its place.
+// result reads the commit record of a sequence number from the leader of the lane's store. The error is a
+// *noResultError where something else is stored in its place.
 func (s *store) result(ctx context.Context, l *lane, seq uint64) (*wire.Result, error) {
 	m, err := s.message(ctx, l.store, wire.ResultSubject(l.batcher, l.gen, seq))
 	if err != nil {

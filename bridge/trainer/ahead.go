@@ -84,8 +84,8 @@ func (b *batcher) readAhead() {
 	}
 }
 
-// prepare takes what the trainer took, and offers what else is here. It returns what is closed when it is worth to look
-// again.
+// prepare takes from the client the batches that the trainer took, and offers the trainer the next ones that are here.
+// The channel is closed when the client may have another one; nil means that there is nothing to wait for.
 func (b *batcher) prepare() <-chan struct{} {
 	b.turn <- struct{}{}
 	defer b.give()

@@ -28,8 +28,8 @@ type batcher struct {
 	// kept is a batch that was taken, and could not be delivered: there was no room, or the trainer had given up. The
 	// next take is for the same state, or another one, and then the batch is of no use any more.
 	kept *client.Step[[]byte]
-	// turn is of a take, or of what is done between two takes. Takes that were given up may not be over yet. Who has it
-	// has what is above and ahead.
+	// turn is held by a take, or by readAhead between two takes, since a take that was given up may not be over yet. Its
+	// holder alone uses the fields above and ahead.
 	turn  chan struct{}
 	ahead ahead         // what lies ready for the trainer
 	took  atomic.Uint64 // up to which number the trainer took what lay ready

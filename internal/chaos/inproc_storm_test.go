@@ -184,8 +184,8 @@ func (s *storm) delay() {
 
 // part takes batches while the owner is parted from the stores past its lease, and another coordinator stands by. The
 // owner lives and decides on with what it knew; all that it sends is under way for as long, and arrives after the other
-// took its batcher over and went on: as when the route between two servers of a cluster stalls, and neither end notices.
-// Nothing else is wrong meanwhile: most faults would hide what the write of an owner that was deposed does.
+// took its batcher over and went on: as when the route between two servers of a cluster stalls, and neither end
+// notices. Nothing else is wrong meanwhile: most faults would hide what the write of an owner that was deposed does.
 func (w *world) part(t *trainer, r *rand.Rand, batches int) error {
 	const saved = 2 * time.Second // what is taken is in the record by then
 	for len(w.all("coordinator")) < 2 {

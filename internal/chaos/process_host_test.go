@@ -18,8 +18,8 @@ import (
 // hostEnv names the folder that is the machine of a role.
 const hostEnv = "JETBATCH_CHAOS_HOST"
 
-// machine is the folder that a role's process has for a machine: a mount with the data set in it, and a disk that batches
-// are made on. What is wrong with it is wrong with its files, so that the errors are the kernel's.
+// machine is the folder that a role's process has for a machine: a mount with the data set in it, and a disk that
+// batches are made on. What is wrong with it is wrong with its files, so that the errors are the kernel's.
 type machine string
 
 // What a machine has, and what a stale copy of it has.
@@ -121,8 +121,8 @@ func (m machine) ail(what ailment) (mend func() error, err error) {
 	return nil, fmt.Errorf("no ailment %q", what)
 }
 
-// sicken makes the machine of a member ill. What a process has opened it goes on with, so a stale copy or a mount that is
-// away is met by one that starts.
+// sicken makes the machine of a member ill. What a process has opened it goes on with, so a stale copy or a mount that
+// is away is met by one that starts.
 func (c *course) sicken(m *member, what ailment) (heal func(), err error) {
 	if m.ails != "" {
 		return nil, fmt.Errorf("%s is ill: %s", m.name, m.ails)

@@ -21,7 +21,8 @@ var caughtByHostile = []string{
 	"forged: a reader need not prove that it is the one it names",
 }
 
-// TestHostileMutants has a hostile worker and a hostile trainer with real keys meet the product with one safeguard removed.
+// TestHostileMutants has a hostile worker and a hostile trainer with real keys meet the product with one safeguard
+// removed.
 func TestHostileMutants(t *testing.T) {
 	if !*shellFlag {
 		t.Skip("takes a build for each; run it with -args -mutants.shell")

@@ -29,8 +29,9 @@ func TestGetForged(t *testing.T) {
 	}
 }
 
-// The headers by which NATS does more with a message than to store it: no message of a worker removes or changes another
-// by one, and none that is stored has one that would do so in the bucket, to which the server can be made to send it.
+// The headers by which NATS does more with a message than to store it: no message of a worker removes or changes
+// another by one, and none that is stored has one that would do so in the bucket, to which the server can be made to
+// send it.
 func TestHeadersDoNoMore(t *testing.T) {
 	t.Parallel()
 	ctx, _, js := setup(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/jetbatch/jetbatch/internal/legible"
 )
 
-// StreamError is the error of a request that a stream of somebody else stored and acknowledged, in the place of the role
-// that it was sent to.
+// StreamError is the error of a request that a stream of somebody else stored and acknowledged, in the place of the
+// role that it was sent to.
 type StreamError struct{ Stream, Subject string }
 
 func (e *StreamError) Error() string {

@@ -9,8 +9,8 @@ import (
 	"github.com/jetbatch/jetbatch/internal/msgp"
 )
 
-// FuzzEvent reads what is stored as an event, which the server can be made to store: it is refused, or its role and name
-// are those of the subject, whatever it says.
+// FuzzEvent reads what is stored as an event, which the server can be made to store: it is refused, or its role and
+// name are those of the subject, whatever it says.
 func FuzzEvent(f *testing.F) {
 	f.Add(EventPrefix+".batcher.train", []byte(`{"what":"began","role":"worker","name":"other"}`))
 	f.Add(EventPrefix+".worker.w1", []byte(`{"what":"\u001b[2J"}`))
