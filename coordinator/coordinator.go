@@ -271,8 +271,8 @@ func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 		wire.ReaderPrefix + ".*": c.deliverReader,
 		wire.ReportPrefix + ".*": c.deliver((*batcher).hearReport),
 
-		coordinatorSubject(c.cfg.Name, "*"):            c.handle,
-		coordinatorSubject(wire.EveryCoordinator, "*"): c.handle,
+		wire.CoordinatorSubject(c.cfg.Name, "*"):            c.handle,
+		wire.CoordinatorSubject(wire.EveryCoordinator, "*"): c.handle,
 	} {
 		sub, err := c.nc.Subscribe(subject, handle)
 		if err != nil {

@@ -107,7 +107,7 @@ func (c *Coordinator) give(ctx context.Context, rec wire.Record, rev uint64, to,
 // prompt has a coordinator look at once at the record that names it, which it would find by itself in a second or two.
 func (c *Coordinator) prompt(ctx context.Context, batcher, to string) {
 	if data, err := json.Marshal(wire.StatusRequest{Batcher: batcher}); err == nil {
-		_, _ = c.nc.RequestWithContext(ctx, coordinatorSubject(to, opStatus), data)
+		_, _ = c.nc.RequestWithContext(ctx, wire.CoordinatorSubject(to, opStatus), data)
 	}
 }
 
@@ -163,11 +163,7 @@ func (c *Coordinator) substitute(ctx context.Context, token string, not []wire.U
 func (c *Coordinator) has(ctx context.Context, name, token string) bool {
 	ctx, cancel := context.WithTimeout(ctx, askSubstitute)
 	defer cancel()
-	reply, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: coordinatorSubject(name, opOverview)})
+	reply, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: wire.CoordinatorSubject(name, opOverview)})
 	var o wire.Overview
 	return err == nil && json.Unmarshal(reply.Data, &o) == nil && slices.Contains(o.Kinds, token)
-}
-
-func coordinatorSubject(name, op string) string {
-	return wire.CoordinatorPrefix + "." + name + "." + op
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // A coordinator whose process ended has no connection any more, which the server knows at once and its lease only
@@ -74,7 +76,7 @@ func (c *Coordinator) pingOthers(ctx context.Context, p *presence) {
 		pinged.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 			defer cancel()
-			_, err := c.nc.RequestWithContext(ctx, coordinatorSubject(id, opPing), nil)
+			_, err := c.nc.RequestWithContext(ctx, wire.CoordinatorSubject(id, opPing), nil)
 			there[i] = !errors.Is(err, nats.ErrNoResponders)
 		})
 	}

@@ -215,7 +215,7 @@ func (c *Coordinator) finish(m *nats.Msg, reply any, err error) {
 	switch {
 	case err == nil:
 		c.respond(m, reply)
-	case errors.As(err, &forward) && strings.HasPrefix(m.Subject, coordinatorSubject(wire.EveryCoordinator, "")):
+	case errors.As(err, &forward) && strings.HasPrefix(m.Subject, wire.CoordinatorSubject(wire.EveryCoordinator, "")):
 		// The owner heard it, too.
 	case errors.As(err, &forward):
 		if strings.Count(m.Subject, ".") > 2 { // passed on once already

@@ -18,37 +18,33 @@ const (
 // Ask sends a request to any coordinator and, as long as there is no answer, to all of them, a few times. It returns
 // the first answer. Whoever does not own the batcher leaves it to the owner, which knows a repetition.
 func Ask(ctx context.Context, nc *nats.Conn, op string, body []byte) (*nats.Msg, error) {
-	type answer struct {
-		msg *nats.Msg
-		err error
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	answers := make(chan answer, 1+maxHedges)
-	under := 0
-	ask := func(subject string) {
-		under++
-		go func() {
-			msg, err := nc.RequestWithContext(ctx, subject, body)
-			answers <- answer{msg, err}
-		}()
-	}
-	ask(wire.CoordinatorPrefix + "." + op)
-	pause := hedgeAfter
-	hedge := time.NewTimer(pause)
-	defer hedge.Stop()
-	for {
-		select {
-		case a := <-answers:
-			if under--; a.err == nil || under == 0 {
-				return a.msg, a.err
-			}
-		case <-hedge.C:
-			if under <= maxHedges {
-				ask(wire.CoordinatorPrefix + "." + wire.EveryCoordinator + "." + op)
-				pause *= 2
-				hedge.Reset(pause)
-			}
+	answers := make(chan *nats.Msg, maxHedges)
+	hedge := func() {
+		if msg, err := nc.RequestWithContext(ctx, wire.CoordinatorSubject(wire.EveryCoordinator, op), body); err == nil {
+			answers <- msg
+			cancel()
 		}
 	}
+	// The first request is this goroutine's: hardly any needs more, and each that is woken costs time.
+	defer time.AfterFunc(hedgeAfter, func() {
+		for i := range maxHedges {
+			go hedge()
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(hedgeAfter << (i + 1)):
+			}
+		}
+	}).Stop()
+	msg, err := nc.RequestWithContext(ctx, wire.CoordinatorPrefix+"."+op, body)
+	if err != nil {
+		select {
+		case msg := <-answers:
+			return msg, nil
+		default:
+		}
+	}
+	return msg, err
 }

@@ -42,6 +42,9 @@ const (
 // EveryCoordinator is what all coordinators are called together.
 const EveryCoordinator = "all"
 
+// CoordinatorSubject is where one coordinator, or every one, is asked for op.
+func CoordinatorSubject(name, op string) string { return CoordinatorPrefix + "." + name + "." + op }
+
 // ErrBadName is returned for names that could not be a subject token or a part of a stream name.
 var ErrBadName = errors.New("bad name")
 
