@@ -41,20 +41,20 @@ DOCKERFILE
   rm -rf "$root"
 }
 
+# from_scratch makes an image of the programs in a folder's bin, and a wget for the health check.
+from_scratch() {
+  CGO_ENABLED=0 go build -o "$2/bin/wget" ./.ci/standin/wget
+  printf 'FROM scratch\nCOPY bin /usr/local/bin\nENV PATH=/usr/local/bin\n%s\n' "$3" >"$2/Dockerfile"
+  docker build -q -t "$1" "$2"
+}
+
 # standin_nats has the server of go.mod's version and a wget for the health check.
 standin_nats() {
   local root=$tmp/nats version
   version=$(go list -m -f '{{.Version}}' github.com/nats-io/nats-server/v2)
   mkdir -p "$root/bin" "$root/data"
   GOBIN=$root/bin GOFLAGS=-buildvcs=false CGO_ENABLED=0 go install "github.com/nats-io/nats-server/v2@$version"
-  CGO_ENABLED=0 go build -o "$root/bin/wget" ./.ci/standin/wget
-  cat >"$root/Dockerfile" <<'DOCKERFILE'
-FROM scratch
-COPY bin /usr/local/bin
-ENV PATH=/usr/local/bin
-CMD ["nats-server"]
-DOCKERFILE
-  docker build -q -t "$1" "$root"
+  from_scratch "$1" "$root" 'CMD ["nats-server"]'
 }
 
 # standin_store has the S3 server that tests use, and a wget for the health check.
@@ -62,14 +62,7 @@ standin_store() {
   local root=$tmp/store
   mkdir -p "$root/bin"
   (cd onda/remote/servertest && CGO_ENABLED=0 go build -buildvcs=false -o "$root/bin/" github.com/versity/versitygw/cmd/versitygw)
-  CGO_ENABLED=0 go build -o "$root/bin/wget" ./.ci/standin/wget
-  cat >"$root/Dockerfile" <<'DOCKERFILE'
-FROM scratch
-COPY bin /usr/local/bin
-ENV PATH=/usr/local/bin
-ENTRYPOINT ["versitygw"]
-DOCKERFILE
-  docker build -q -t "$1" "$root"
+  from_scratch "$1" "$root" 'ENTRYPOINT ["versitygw"]'
 }
 
 # standin_debian has Debian packages that are installed here with all that they need, and the commands of a shell. It

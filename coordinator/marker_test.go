@@ -17,19 +17,9 @@ import (
 func TestForgedMarker(t *testing.T) {
 	t.Parallel()
 	nc, js := natstest.Run(t).JetStream()
-	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
-		t.Fatal(err)
-	}
-	kv, err := topology.OpenBucket(t.Context(), js)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), topology.BucketStream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &Coordinator{nc: nc, js: js, kv: kv, log: slog.Default(), cfg: Config{Name: "c1"}}
-	c.records = &records{kv: kv, stream: stream, self: "c1"}
+	c := &Coordinator{nc: nc, js: js, log: slog.Default(), cfg: Config{Name: "c1"}}
+	c.records = recordsOf(t, js, "c1")
+	c.kv = c.records.kv
 	c.leases.init(time.Minute)
 	forge := func(key string, data string, header nats.Header) {
 		t.Helper()
@@ -45,7 +35,7 @@ func TestForgedMarker(t *testing.T) {
 		}
 		return c.leases.state("c2")
 	}
-	if _, err := kv.PutString(t.Context(), topology.CoordinatorKey("c2"), "1"); err != nil {
+	if _, err := c.kv.PutString(t.Context(), topology.CoordinatorKey("c2"), "1"); err != nil {
 		t.Fatal(err)
 	}
 	if state := look(); state != leaseUnknown {

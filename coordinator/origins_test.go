@@ -15,20 +15,9 @@ import (
 func TestDescriptionsOfOrigins(t *testing.T) {
 	t.Parallel()
 	_, js := natstest.Run(t).JetStream()
-	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
-		t.Fatal(err)
-	}
-	kv, err := topology.OpenBucket(t.Context(), js)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), topology.BucketStream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	open := func() *origins {
-		return &origins{records: &records{kv: kv, stream: stream, self: "c1"}, written: make(map[string]time.Time)}
-	}
+	r := recordsOf(t, js, "c1")
+	kv := r.kv
+	open := func() *origins { return &origins{records: r, written: make(map[string]time.Time)} }
 	o := open()
 	origin := kind.Origin{Digest: "5f1c", Data: "d", Params: []kind.Part{{Name: "seed", Value: "1"}}}
 	for range 3 {

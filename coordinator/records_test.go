@@ -29,6 +29,13 @@ func goodRecord() wire.Record {
 func bucket(t *testing.T) (me, other *records, kv jetstream.KeyValue) {
 	t.Helper()
 	_, js := natstest.RunInProcess(t).JetStream()
+	me = recordsOf(t, js, "me")
+	return me, &records{me.kv, me.stream, "other"}, me.kv
+}
+
+// recordsOf makes the shared streams, and is the records of one coordinator.
+func recordsOf(t *testing.T, js jetstream.JetStream, self string) *records {
+	t.Helper()
 	if err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +47,7 @@ func bucket(t *testing.T) (me, other *records, kv jetstream.KeyValue) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &records{kv, stream, "me"}, &records{kv, stream, "other"}, kv
+	return &records{kv, stream, self}
 }
 
 // TestSaveAfterAnUnknownOutcome saves a record that is not what the owner thinks it is.
