@@ -3,6 +3,7 @@ package coordinator_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -94,8 +95,13 @@ func TestSkippedJobsBeyondTheWindowComeBack(t *testing.T) {
 	}
 	r.waitJobs(26, 33)
 	r.must(wire.ModeSeek, at(1))
+	defer func() {
+		if t.Failed() {
+			t.Logf("jobs %v, results %v, status %+v", r.jobs(), r.results(), r.status())
+		}
+	}()
 	for seq := uint64(2); seq <= 33; seq++ { // without a word about a late head
-		natstest.Eventually(t, "the head is there", func() bool {
+		natstest.Eventually(t, fmt.Sprintf("batch %d is there", seq), func() bool {
 			r.work(len(r.jobs()))
 			_, ok := r.result(seq)
 			return ok

@@ -117,6 +117,9 @@ func (o *Owner) looked(now time.Time, e Looked) {
 	case e.For == ForRepair:
 		if g.reissue(e.Done, e.Queued) {
 			o.feeder.announce()
+			if g.relook {
+				o.feeder.lookForMissing()
+			}
 		}
 	case e.For == ForRoom:
 		g.makeRoom(e.Done)

@@ -99,10 +99,16 @@ func (f *feeder) repair(now time.Time) {
 	}
 }
 
-// lookForMissing looks for jobs without a result.
+// lookForMissing looks for jobs without a result. What a look lists that is under way may be of before the reason for
+// this one, so there is another one behind it.
 func (f *feeder) lookForMissing() {
-	if f.store.look(ForRepair) && f.gen != nil {
-		f.gen.listed = f.gen.Fed()
+	began := f.store.look(ForRepair)
+	switch {
+	case f.gen == nil:
+	case began:
+		f.gen.listed, f.gen.relook = f.gen.Fed(), false
+	default:
+		f.gen.relook = true
 	}
 }
 

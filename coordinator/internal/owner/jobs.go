@@ -24,7 +24,7 @@ type jobs struct {
 	lost    map[uint64]bool // sequence numbers that a Remove is under way for
 	backup  uint64          // the sequence number whose job a second worker may have; 0 for none
 	cancels int             // under way: until they end, a job that is published again could be deleted at once
-	relook  bool            // what was found missing during a Cancel is looked for again
+	relook  bool            // what may be missing since a Cancel or a Look began is looked for behind it
 }
 
 // feed takes a job of the iterator and puts it into a run of n at most, which it publishes when the job does not fit. It
@@ -126,7 +126,6 @@ func (j *jobs) cancelled() bool {
 	if j.cancels > 0 || !j.relook && len(j.owed) == 0 {
 		return false
 	}
-	j.relook = false
 	return true
 }
 
