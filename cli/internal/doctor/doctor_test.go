@@ -326,6 +326,8 @@ func TestCluster(t *testing.T) {
 		c.Replicas[1] = &jetstream.PeerInfo{Name: "n3", Active: 5 * time.Second, Lag: 900}
 	}
 	expect(t, three(dead), Warning, "S: 1 server of 3 is away: n3; the next death stops the service")
+	leader := func(c *jetstream.ClusterInfo) { c.Replicas[1] = &jetstream.PeerInfo{Name: "n3", Lag: 154} }
+	expect(t, three(leader), Warning, "S: 1 server of 3 is away: n3; the next death stops the service")
 	expect(t, three(func(c *jetstream.ClusterInfo) { c.Replicas[0].Lag = 900 }), Warning, "S: a copy is behind: n2 (900 messages)")
 
 	nc, _ := natstest.RunInProcess(t).JetStream(quiet)

@@ -71,7 +71,7 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 	var away, behind []string
 	for _, p := range info.Cluster.Replicas {
 		switch {
-		case p.Offline, !p.Current && p.Active > unheard:
+		case p.Offline, !p.Current && (p.Active > unheard || p.Active == 0):
 			away = append(away, p.Name)
 		case !p.Current || p.Lag > maxLag:
 			behind = append(behind, fmt.Sprintf("%s (%s)", p.Name, legible.Count(int(min(p.Lag, 1<<31)), "message")))
@@ -94,8 +94,9 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 	return len(away)+len(behind) == 0
 }
 
-// unheard is for how long a server that is there may not have been heard: the leader hears of each every second. That
-// it is offline is known some time later.
+// unheard is for how long a server that is there may not have been heard: the leader hears of each every second. 0 says
+// that this leader has never heard of it: it may be the leader before, which died. That it is offline is known some time
+// later.
 const unheard = 4 * time.Second
 
 // maxLag is how many messages a copy may be behind while all is well.
