@@ -38,8 +38,8 @@ func (e *ending) due(rec *wire.Record) bool {
 	return e.of(rec.Gen) != nil || e.finished && rec.Phase == schema.PhaseRunning
 }
 
-// tell answers the credits that wait for the end of the run to be recorded, or for why it cannot be.
-func (e *ending) tell(out *effects, reply wire.CreditReply) {
+// answer answers the credits that wait for the end of the run to be recorded, or for why it cannot be.
+func (e *ending) answer(out *effects, reply wire.CreditReply) {
 	for _, token := range e.told {
 		out.emit(ReplyCredit{token, reply})
 	}
