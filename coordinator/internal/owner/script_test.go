@@ -120,6 +120,9 @@ func (w words) uint(name string) uint64 {
 	return n
 }
 
+// rank is the place of world=A rank=1.
+func (w words) rank() wire.Rank { return wire.Rank{World: w.named["world"], Rank: int(w.uint("rank"))} }
+
 func state(n uint64) []byte { return []byte(strconv.FormatUint(n, 10)) }
 
 func (s *script) run(command string) ([]Effect, error) {
@@ -134,6 +137,11 @@ func (s *script) run(command string) ([]Effect, error) {
 	}
 	if fields[0] == "new" {
 		s.begin(w)
+		return nil, nil
+	}
+	if fields[0] == "again" { // another coordinator takes the record over
+		l := s.o.ledger
+		s.o = New(s.now, *s.o.cfg, l.rec, s.rev, l.key)
 		return nil, nil
 	}
 	e, err := s.event(fields[0], w)
@@ -205,6 +213,10 @@ func (s *script) event(name string, w words) (Event, error) {
 		req := &wire.SeatRequest{
 			Batcher: "train", Reader: reader, Request: request, Mode: wire.Mode(first), TakeOver: w.has("takeover"),
 			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.ledger.rec.Settings,
+			Rank: w.rank(), Size: int(w.uint("size")), Repair: w.has("repair"),
+		}
+		if p := w.named["patience"]; p != "" {
+			req.Settings.Patience, _ = time.ParseDuration(p)
 		}
 		if p := w.named["params"]; p != "" {
 			req.Spec.Params = []byte(p)
@@ -220,7 +232,7 @@ func (s *script) event(name string, w words) (Event, error) {
 		return SeatAsked{s.token, req, key(w.named["params"])}, nil
 	case "stop":
 		s.token++
-		return StopAsked{s.token, &wire.StopRequest{Batcher: "train", Reader: reader, Request: request, Leave: w.has("leave")}}, nil
+		return StopAsked{s.token, &wire.StopRequest{Batcher: "train", Reader: reader, Request: request, Rank: w.rank(), Leave: w.has("leave")}}, nil
 	case "end":
 		s.token++
 		return EndAsked{s.token, w.has("remove"), w.has("force")}, nil
@@ -286,7 +298,10 @@ func outcomeOf(word string) (Outcome, error) {
 func (s *script) credit(w words) Event {
 	c := &wire.Credit{
 		Gen: s.o.ledger.rec.Gen, Seat: s.o.ledger.rec.Seat, Reader: s.o.ledger.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
-		Late: w.has("late"), Straggles: w.has("straggles"),
+		Late: w.has("late"), Straggles: w.has("straggles"), Rank: w.rank(), Asking: w.named["asking"],
+	}
+	if rank, ok := s.o.ledger.slot(c.Rank, w.named["reader"]); ok {
+		c.Seat = s.o.ledger.seatOf(rank)
 	}
 	if gen := w.named["gen"]; gen != "" {
 		c.Gen = gen
@@ -297,8 +312,8 @@ func (s *script) credit(w words) Event {
 	if reader := w.named["reader"]; reader != "" {
 		c.Reader = reader
 	}
-	if w.has("failed") {
-		c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file", Worker: "w1"}
+	if w.has("failed") || w.named["failed"] != "" {
+		c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file", Worker: "w1", Seq: w.uint("failed")}
 	}
 	if lost := w.uint("lost"); lost > 0 {
 		c.Lost = []wire.Lost{{Seq: lost, Attempt: "a"}}
@@ -362,6 +377,21 @@ func (s *script) looked(store string, w words) (Event, error) {
 	return nil, errWords
 }
 
+// memberText is a slot as scripts have it: reader/seat, and what else is to be said of it.
+func memberText(m wire.Member) string {
+	text := fmt.Sprintf("%s/%d", m.Reader, m.Seat)
+	if m.Placed && !m.Seated {
+		text += "+"
+	}
+	if m.Seated {
+		text += "*"
+	}
+	if m.Left {
+		text += "-"
+	}
+	return text
+}
+
 // set is the sequence numbers of a list such as done=1,2.
 func (w words) set(name string) map[uint64]bool {
 	seqs := make(map[uint64]bool)
@@ -396,6 +426,9 @@ func (s *script) show(e Effect) string {
 		}
 		if r.Error != nil {
 			say(" error=%s", r.Error.Code)
+		}
+		for _, m := range r.Members {
+			say(" %s", memberText(m))
 		}
 	case Retire:
 		say("retire at %d", e.Revision)
@@ -451,6 +484,9 @@ func (s *script) show(e Effect) string {
 		}
 	case Notify:
 		say("notify %s seat %d %s", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
+		if r := e.Reply; r.World != "" && r.Reader != "" {
+			say(" rank %d is %s", r.Rank.Rank, r.Reader)
+		}
 		if w := e.Reply.Trouble; strings.Contains(w, "other data") {
 			say(" (%s)", w)
 		}
@@ -479,6 +515,15 @@ func (s *script) show(e Effect) string {
 		}
 	case ReplyCredit:
 		say("reply %d: %s seat %d %s", e.Token, e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
+		if r := e.Reply; r.World != "" {
+			say(" %s", r.Reader)
+		}
+		if f := e.Reply.Error; f != nil && e.Reply.World != "" {
+			say(" (%s: %s)", f.Code, f.Message)
+		}
+		if e.Reply.Behind != "" {
+			say(" (%s)", e.Reply.Behind)
+		}
 	case Confirm, Ready, Halt:
 		say("%s", strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e), "owner.")))
 	}
