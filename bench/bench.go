@@ -43,6 +43,7 @@ func cases() []benchCase {
 		{name: "workers", what: workersWhat, run: workers, long: true},
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
+		{name: "ranks", what: ranksWhat, run: ranks},
 		{name: "onda", what: ondaWhat, run: ondaWindows},
 		{name: "zst", what: zstWhat, run: zst},
 		{name: "labels", what: labelsWhat, run: labels},

@@ -61,6 +61,8 @@ var limits = []limit{
 
 	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.6, false, false},
 
+	{"ranks", "4 ranks, quarters", againstOneRank, byFigure, 0.9, false, false},
+
 	// A service needs more than one processor to be ahead of a loop that needs one.
 	{"onda", "16 windows per batch", againstLoop, byFigure, 1.5, false, true},
 	{"onda", "16 windows per batch", againstLoop, byCPU, 2, true, false},
@@ -105,6 +107,7 @@ const (
 	againstModel   = "the window's model"
 	againstRequest = "one request and answer"
 	againstLoop    = "loop"
+	againstOneRank = "1 rank, whole"
 	againstHalf    = "first half"
 )
 

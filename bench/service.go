@@ -178,10 +178,12 @@ type openArg struct {
 	Params  json.RawMessage `json:"params"`
 	Window  int             `json:"window"`
 	Tensors bool            `json:"tensors"` // else bytes
+	As      string          `json:"as"`      // what the handle is taken from by; the batcher's name if empty
+	World   *client.World   `json:"world"`
 }
 
 func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
-	cfg := client.Config{Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log}
+	cfg := client.Config{Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log, World: arg.World}
 	var b batcher
 	var err error
 	if arg.Tensors {
@@ -190,7 +192,7 @@ func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
 		b, err = openHandle(ctx, t.nc, cfg, func(b []byte) int { return len(b) })
 	}
 	if err == nil {
-		t.batchers[arg.Name] = b
+		t.batchers[cmp.Or(arg.As, arg.Name)] = b
 	}
 	return struct{}{}, err
 }

@@ -56,6 +56,7 @@ var codes = []struct {
 	{client.ErrSuperseded, exitInUse},
 	{errUnhealthy, exitUnhealthy},
 	{client.ErrUnavailable, exitUnhealthy},
+	{client.ErrRankLost, exitUnhealthy},
 	{client.ErrDisconnected, exitUnhealthy},
 	{client.ErrPermission, exitUnhealthy},
 	{nats.ErrNoServers, exitUnhealthy},

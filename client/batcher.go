@@ -71,8 +71,8 @@ func (b *Batcher[B]) Start(ctx context.Context, state schema.State) error {
 // and ctx's cause and says what was waited for; nothing is lost, and the next Take goes on.
 func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], error) {
 	var step Step[B]
-	t, err := b.r.take(ctx, state, func(payload []byte) (err error) {
-		step.Batch, err = wire.DecodePayload[B](payload)
+	t, err := b.r.take(ctx, state, func(payload []byte, size int) (err error) {
+		step.Batch, step.Rows, err = wire.DecodePart[B](payload, size, &b.r.cfg.part)
 		return err
 	})
 	if err != nil {

@@ -46,6 +46,10 @@ type Config struct {
 	// trainer; the next batch is fetched at any size. Defaults to 1 GiB, or to a quarter of GOMEMLIMIT if that is less.
 	WindowBytes int64
 
+	// World is set when this process is one of several ranks that take each batch together. Defaults to nil: it takes
+	// whole batches, alone. In a world OnError is InOrder, so that all ranks meet an error at the same batch.
+	World *World
+
 	// OnError says when an error is reported. Defaults to FailFast.
 	OnError OnError
 
@@ -95,6 +99,7 @@ type Config struct {
 	Trace func(context.Context) string
 
 	params json.RawMessage
+	part   wire.Part // of each batch, that this process wants
 }
 
 const defaultWindowBytes = 1 << 30
@@ -103,7 +108,7 @@ const defaultWindowBytes = 1 << 30
 func windowBytes(memoryLimit int64) int64 { return min(defaultWindowBytes, memoryLimit/4) }
 
 // resolve returns the configuration with its defaults filled in, or ErrBadConfig.
-func (c Config) resolve() (*Config, error) {
+func (c Config) resolve(batches bool) (*Config, error) {
 	c.WindowBytes = cmp.Or(c.WindowBytes, windowBytes(debug.SetMemoryLimit(-1)))
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 10*time.Minute)
 	c.Logger = cmp.Or(c.Logger, slog.Default()).With("batcher", c.Name)
@@ -114,7 +119,20 @@ func (c Config) resolve() (*Config, error) {
 		}
 		c.params = raw
 	}
-	return &c, c.validate()
+	if c.World != nil {
+		c.OnError = InOrder
+		c.Logger = c.Logger.With("rank", c.World.Rank)
+	}
+	if err := c.validate(); err != nil {
+		return &c, err
+	}
+	if err := c.World.validate(batches); err != nil {
+		return &c, fmt.Errorf("%w: %w", ErrBadConfig, err)
+	}
+	if c.World != nil {
+		c.part, _ = c.World.part() // it is valid
+	}
+	return &c, nil
 }
 
 func (c *Config) validate() error {
@@ -170,5 +188,6 @@ func (c *Config) spec() wire.Spec {
 }
 
 func (c *Config) settings() wire.Settings {
-	return wire.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout}
+	return wire.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout,
+		Patience: c.World.patience()}
 }

@@ -29,18 +29,9 @@ func serveOne(t *testing.T, l *direct.Listener, payload string, leave <-chan str
 			return
 		}
 		defer func() { <-leave; _ = conn.Close() }()
-		var head [wire.FetchHead]byte
-		_, err = io.ReadFull(conn, head[:])
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		n, err := wire.ParseFetchHead(head)
+		_, err = wire.ReadFetch(conn)
 		if err == nil {
-			_, err = io.ReadFull(conn, make([]byte, n))
-		}
-		if err == nil {
-			_, err = conn.Write(append(wire.AppendAnswer(nil, true, uint64(len(payload))), payload...))
+			_, err = conn.Write(append(wire.AppendAnswer(nil, wire.HasWhole, len(payload)), payload...))
 		}
 		if err != nil {
 			t.Error(err)
@@ -52,7 +43,7 @@ func serveOne(t *testing.T, l *direct.Listener, payload string, leave <-chan str
 // TestConnectionsOfWorkersThatWent has 200 workers come, serve one payload each, and go: no descriptor of theirs is
 // left. It counts the descriptors of the process, so no other test may run meanwhile.
 func TestConnectionsOfWorkersThatWent(t *testing.T) {
-	f := &fetcher{secure: plainNATS}
+	f := &fetcher{secure: plainNATS, buffers: new(pool)}
 	ctx := t.Context()
 	tended := make(chan struct{})
 	go func() { defer close(tended); f.conns.tend(ctx) }()
@@ -66,7 +57,7 @@ func TestConnectionsOfWorkersThatWent(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := serveOne(t, l, "abcd", gone)
-		res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Direct: &wire.Direct{Address: l.Addr().String()}}
+		res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Digest: wire.Sum([]byte("abcd")), Direct: &wire.Direct{Address: l.Addr().String()}}
 		if err := fetchOne(ctx, f, res); err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +173,7 @@ func TestSecurityIsDecidedAtEachFetch(t *testing.T) {
 	defer l.Close()
 	var secure, known bool
 	asked := make(chan struct{}, 1)
-	f := &fetcher{secure: func() (bool, bool) {
+	f := &fetcher{buffers: new(pool), secure: func() (bool, bool) {
 		select {
 		case asked <- struct{}{}:
 		default:
@@ -190,7 +181,7 @@ func TestSecurityIsDecidedAtEachFetch(t *testing.T) {
 		return secure, known
 	}}
 	defer f.conns.close()
-	res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Direct: &wire.Direct{Address: l.Addr().String()}}
+	res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Digest: wire.Sum([]byte("abcd")), Direct: &wire.Direct{Address: l.Addr().String()}}
 	fetch := func(is, isKnown bool) error {
 		secure, known = is, isKnown
 		err := fetchOne(t.Context(), f, res)
@@ -221,7 +212,7 @@ func TestSecurityIsDecidedAtEachFetch(t *testing.T) {
 func TestUnknownSecurityIsSecure(t *testing.T) {
 	t.Parallel()
 	nc := natstest.Run(t).Connect()
-	f := newFetcher(nc, false)
+	f := newFetcher(nc, new(Config), new(pool))
 	if is, known := f.secure(); is || !known {
 		t.Errorf("without TLS: %v, %v", is, known)
 	}
@@ -252,16 +243,11 @@ func TestAConnectionIsOfUseAfterItsCheck(t *testing.T) {
 				}
 				defer func() { _ = conn.Close() }()
 				for {
-					var head [wire.FetchHead]byte
-					if _, err := io.ReadFull(conn, head[:]); err != nil {
+					if _, err := wire.ReadFetch(conn); err == io.EOF {
 						return // the reader is done
 					}
-					n, err := wire.ParseFetchHead(head)
 					if err == nil {
-						_, err = io.ReadFull(conn, make([]byte, n))
-					}
-					if err == nil {
-						_, err = conn.Write(append(wire.AppendAnswer(nil, true, 4), "abcd"...))
+						_, err = conn.Write(append(wire.AppendAnswer(nil, wire.HasWhole, 4), "abcd"...))
 					}
 					if err != nil {
 						t.Error(err)
@@ -269,8 +255,8 @@ func TestAConnectionIsOfUseAfterItsCheck(t *testing.T) {
 					}
 				}
 			}()
-			f := &fetcher{secure: func() (bool, bool) { return true, true }}
-			res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Direct: &wire.Direct{Address: l.Addr().String(),
+			f := &fetcher{secure: func() (bool, bool) { return true, true }, buffers: new(pool)}
+			res := &wire.Result{Seq: 1, Attempt: rand.Text(), Size: 4, Digest: wire.Sum([]byte("abcd")), Direct: &wire.Direct{Address: l.Addr().String(),
 				Pin: l.Pin}}
 			for range 3 {
 				if err := fetchOne(t.Context(), f, res); err != nil {
@@ -287,6 +273,5 @@ func TestAConnectionIsOfUseAfterItsCheck(t *testing.T) {
 
 // fetchOne fetches one small payload.
 func fetchOne(ctx context.Context, f *fetcher, res *wire.Result) error {
-	var p pool
-	return f.fetch(ctx, []wanted{{res, p.get(int(res.Size))}}, func(int, wire.Digest) {})
+	return f.fetch(ctx, []*wire.Result{res}, func(int, payload) {})
 }

@@ -21,7 +21,7 @@ func (l *line) credit(now time.Time, beat bool) wire.Credit {
 		fault = &f
 	}
 	return wire.Credit{
-		Gen: l.seat.gen, Seat: l.seat.number, Reader: l.id, Secret: l.secret, Taken: l.taken,
+		Gen: l.seat.gen, Seat: l.seat.number, Reader: l.id, Secret: l.secret, Rank: l.cfg.World.place(), Asking: l.asking, Taken: l.taken,
 		BatchBytes: l.tally.largestBatch, Stored: max(l.tally.largestStored, 1), Bytes: l.tally.bytes,
 		Waiting: l.waiting, Late: l.overdue, Straggles: (err == nil || isEnd(err)) && l.late.straggles(&l.buf, now),
 		Failed: fault, Timing: l.tally.timing(now, beat), Trace: l.trace, Lost: l.lost.list(l.buf.Head()),
@@ -36,8 +36,13 @@ func (l *line) straggles(now time.Time) bool {
 }
 
 // displaced reports whether an answer or a notice says that another reader has the seat. Its callers have seen that the
-// number is not below this seat's, as a deposed owner's is.
-func displaced(id string, begun bool, said *wire.CreditReply) bool {
+// number is not below this seat's, as a deposed owner's is. What is said of another rank of the same world says nothing of
+// this one.
+func (l *line) displaced(begun bool, said *wire.CreditReply) bool {
+	if at := l.cfg.World.place(); at.World != "" && said.World == at.World {
+		return said.Rank.Rank == at.Rank && said.Reader != "" && said.Reader != l.id
+	}
+	id := l.id
 	// A seat without a reader was taken over by one that has left since: a lease that runs out leaves the seat ours.
 	return said.Reader != id && (said.Reader != "" || begun)
 }
@@ -57,7 +62,7 @@ func (l *line) judge(sent *wire.Credit, said *wire.CreditReply, now time.Time) (
 		// finds out which.
 		l.run.suspect(fmt.Sprintf("an owner speaks of seat %d, which is before ours", said.Seat), life.Moved)
 		return ""
-	case displaced(l.id, begun, said):
+	case l.displaced(begun, said):
 		l.run.end(l.run.errSuperseded(said.Reader))
 		return ""
 	case !begun:
@@ -88,7 +93,8 @@ func (l *line) failElsewhere(f *schema.Fault) {
 	if f == nil {
 		f = &schema.Fault{Code: schema.CodeIterator, Gen: l.seat.gen}
 	}
-	if l.cfg.OnError == InOrder && f.Gen == l.seat.gen && f.Seq > l.taken {
+	// The owner says of a world that it failed when all ranks have met the error, or cannot.
+	if l.cfg.World == nil && l.cfg.OnError == InOrder && f.Gen == l.seat.gen && f.Seq > l.taken {
 		return
 	}
 	l.run.end(l.cfg.faultError(f))
@@ -100,7 +106,7 @@ func (l *line) fence(said *wire.CreditReply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, begun, _ := l.run.status()
-	if said.Seat > l.seat.number && displaced(l.id, begun, said) {
+	if said.Seat > l.seat.number && l.displaced(begun, said) {
 		l.run.end(l.run.errSuperseded(said.Reader))
 	}
 }

@@ -35,6 +35,9 @@ type keeper struct {
 	alien   bool // what listens is no worker
 	small   bool // payloads are small enough to be asked for together
 	gaps    bool // every fifth payload is in the store instead, or is another than announced
+
+	content func(uint64) []byte                        // of payloads; big or small by default
+	answer  func(f *wire.Fetch, payload []byte) []byte // to a fetch of what is there; nil to close the connection
 }
 
 func newKeeper(t *testing.T, o *owner) *keeper {
@@ -65,31 +68,37 @@ func newKeeper(t *testing.T, o *owner) *keeper {
 func (k *keeper) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // whatever becomes of it is the reader's problem
 	for {
-		var head [wire.FetchHead]byte
-		if _, err := io.ReadFull(conn, head[:]); err != nil {
-			return
-		}
-		n, err := wire.ParseFetchHead(head)
-		attempt := make([]byte, n)
-		if _, err2 := io.ReadFull(conn, attempt); err != nil || err2 != nil {
+		fetch, err := wire.ReadFetch(conn)
+		if err != nil {
 			return
 		}
 		k.mu.Lock()
-		payload, ok := k.kept[string(attempt)]
+		payload, ok := k.kept[fetch.Attempt]
 		stall, alien := k.stall, k.alien
 		k.served++
 		k.mu.Unlock()
-		answer := append(wire.AppendAnswer(nil, ok, uint64(len(payload))), payload...)
+		answer := append(wire.AppendAnswer(nil, has(ok), len(payload)), payload...)
+		if ok && k.answer != nil {
+			answer = k.answer(fetch, payload)
+		}
 		if alien {
 			answer = []byte("HTTP/1.1 400 Bad Request\r\n\r\n")
 		}
 		if stall > 0 {
 			answer = answer[:stall]
 		}
-		if _, err := conn.Write(answer); err != nil {
+		if _, err := conn.Write(answer); err != nil || answer == nil {
 			return
 		}
 	}
+}
+
+// has is what a worker has of a payload that may be there.
+func has(there bool) wire.Has {
+	if there {
+		return wire.HasWhole
+	}
+	return wire.HasNothing
 }
 
 // big is the payload of a state, small another one.
@@ -104,6 +113,9 @@ func (k *keeper) make(o *owner, seq uint64) (*wire.Result, []byte) {
 	content := big
 	if k.small {
 		content = small
+	}
+	if k.content != nil {
+		content = k.content
 	}
 	res, payload := result(seq, n, content(n))
 	res.Direct = &wire.Direct{Address: k.l.Addr().String()}
@@ -213,11 +225,11 @@ func TestRunOfPayloads(t *testing.T) {
 				conn, err := l.Accept()
 				if err == nil {
 					defer func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() }() // until the reader leaves
-					_, err = io.ReadFull(conn, make([]byte, all*len(wire.AppendFetch(nil, "attempt-0"))))
+					_, err = io.ReadFull(conn, make([]byte, all*len(wire.AppendFetch(nil, &wire.Fetch{Attempt: "attempt-0"}))))
 				}
 				var answers []byte
 				for i := range all {
-					if answers = wire.AppendAnswer(answers, i < c.have, 4*uint64(min(1, max(0, c.have-i)))); i < c.have {
+					if answers = wire.AppendAnswer(answers, has(i < c.have), 4*min(1, max(0, c.have-i))); i < c.have {
 						answers = append(answers, fmt.Sprintf("pay%d", i)...)
 					}
 				}
@@ -228,21 +240,20 @@ func TestRunOfPayloads(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			f := &fetcher{secure: plainNATS}
-			var p pool
-			var run []wanted
+			f := &fetcher{secure: plainNATS, buffers: new(pool)}
+			var run []*wire.Result
 			for i := range all {
-				run = append(run, wanted{&wire.Result{
-					Seq: uint64(i + 1), Attempt: fmt.Sprintf("attempt-%d", i), Size: 4,
+				run = append(run, &wire.Result{
+					Seq: uint64(i + 1), Attempt: fmt.Sprintf("attempt-%d", i), Size: 4, Digest: wire.Sum(fmt.Appendf(nil, "pay%d", i)),
 					Direct: &wire.Direct{Address: l.Addr().String()},
-				}, p.get(4)})
+				})
 			}
 			var got []string
-			err = f.fetch(t.Context(), run, func(i int, digest wire.Digest) {
-				if digest != wire.Sum(run[i].bytes) {
-					t.Errorf("digest of %d is %v", i, digest)
+			err = f.fetch(t.Context(), run, func(i int, p payload) {
+				if i != len(got) {
+					t.Errorf("%d comes after %d", i, len(got))
 				}
-				got = append(got, string(run[i].bytes))
+				got = append(got, string(p.bytes))
 			})
 			if want := []string{"pay0", "pay1", "pay2", "pay3", "pay4"}[:c.have]; !slices.Equal(got, want) {
 				t.Errorf("got %q, want %q", got, want)
@@ -434,4 +445,29 @@ func TestAvoidance(t *testing.T) {
 			t.Fatalf("%v, not %v", got, want)
 		}
 	}
+}
+
+// TestLostPayloadIsAnother has a payload that was lost come back as another: some rank may have had rows of the first.
+func TestLostPayloadIsAnother(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	k := newKeeper(t, o)
+	_ = k.l.Close()
+	b, _ := setup(t, o, nil)
+	if err := b.Start(deadline(t), schema.State{}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "payloads are lost", func() bool {
+		b.r.line.mu.Lock()
+		defer b.r.line.mu.Unlock()
+		return b.r.line.tally.lost > 0
+	})
+	o.locked(func() {
+		o.make = func(o *owner, seq uint64) (*wire.Result, []byte) { return result(seq, o.base+seq-1, []byte("another")) }
+		o.remake = true
+	})
+	if step, err := b.Take(deadline(t), schema.State{}); !errors.Is(err, ErrNondeterministic) {
+		t.Errorf("%.20q, %v", step.Batch, err)
+	}
+	o.locked(func() { o.remake = false })
 }

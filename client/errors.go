@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,6 +73,20 @@ var (
 	// ErrDecode is returned by Take when a batch does not decode into the batch type of this Batcher.
 	ErrDecode = errors.New("batch does not decode")
 
+	// ErrRankLost is matched by every *RankError: a rank of the world is silent, never came, or cannot go on. Take returns
+	// it at every rank. Start the ranks again from the last checkpoint, with another World.ID, and as many as there are.
+	ErrRankLost = errors.New("a rank is lost")
+
+	// ErrDiverged is returned by every rank's Take and Start when two ranks of a world are at states that do not go
+	// together; it names both ranks and both states. Give all ranks the same checkpoint.
+	ErrDiverged = errors.New("the ranks have diverged")
+
+	// ErrNotRows is returned by every rank's Take for a batch that has no rows to be shared; it names the tensor.
+	ErrNotRows = schema.ErrNotRows
+
+	// ErrUneven is returned by every rank's Take, with World.Even, for a batch whose rows do not divide by World.Parts.
+	ErrUneven = schema.ErrUneven
+
 	// ErrBadRequest is returned when a coordinator does not understand a request: versions differ.
 	ErrBadRequest = errors.New("bad request")
 
@@ -116,6 +131,11 @@ var sentinels = map[string]error{
 	schema.CodeStopped:          ErrStopped,
 	schema.CodeBadRequest:       ErrBadRequest,
 	schema.CodeUnavailable:      ErrUnavailable,
+	schema.CodeRankLost:         ErrRankLost,
+	schema.CodeDiverged:         ErrDiverged,
+	schema.CodeBadWorld:         ErrBadConfig,
+	schema.CodeUneven:           ErrUneven,
+	schema.CodeNotRows:          ErrNotRows,
 }
 
 // JobError is why a run failed: a job that no worker could materialize, or an iterator that could not go
@@ -159,6 +179,23 @@ func (e *JobError) Is(target error) bool {
 	sentinel := sentinels[e.Code]
 	return sentinel != nil && sentinel == target
 }
+
+// RankError says which rank of the world is lost, by what the coordinator knows of it.
+type RankError struct {
+	Batcher   string
+	Rank      int
+	Seq       uint64        // the batch that the rank is at; 0 when it failed by itself
+	Silent    time.Duration // for how long it was not heard; 0 when it failed by itself
+	NeverCame bool          // no process ever was that rank
+	Message   string        // the coordinator's words
+}
+
+func (e *RankError) Error() string {
+	return fmt.Sprintf("batcher %s: %v: %s", e.Batcher, ErrRankLost, e.Message)
+}
+
+// Is reports whether target is ErrRankLost.
+func (e *RankError) Is(target error) bool { return target == ErrRankLost }
 
 // OriginError is returned by Start and Take, before a batch is taken, for a state that was made with other parameters or
 // on other data than the data set has now. Config.AcceptChange goes on from it all the same.
@@ -208,8 +245,12 @@ func (c *Config) faultError(f *schema.Fault) error {
 	case schema.CodeIterator, schema.CodeIteratorStalled, schema.CodeJobTooLarge,
 		schema.CodeMaterialize, schema.CodePoison, schema.CodeNondeterministic:
 		return c.jobError(f)
+	case schema.CodeRankLost:
+		lost := cmp.Or(f.Rank, new(schema.RankFault))
+		return &RankError{Batcher: c.Name, Rank: lost.Rank, Seq: f.Seq, Silent: lost.Silent, NeverCame: lost.NeverCame,
+			Message: legible.Text(f.Message)}
 	}
-	if f.Seq > 0 {
+	if f.Seq > 0 && f.Code != schema.CodeUneven && f.Code != schema.CodeNotRows {
 		return c.jobError(f)
 	}
 	sentinel := sentinels[f.Code]
@@ -230,6 +271,9 @@ func (c *Config) jobError(f *schema.Fault) *JobError {
 }
 
 func (c *Config) decodeError(seq uint64, err error) error {
+	if errors.Is(err, ErrNotRows) || errors.Is(err, ErrUneven) { // it decodes
+		return fmt.Errorf("batcher %s: batch %d: %w", c.Name, seq, err)
+	}
 	return fmt.Errorf("batcher %s: batch %d: %w: %w", c.Name, seq, ErrDecode, err)
 }
 

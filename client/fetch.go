@@ -66,20 +66,15 @@ func (p *payloads) together(run []reorder.Entry[arrival]) (left []reorder.Entry[
 	if len(run) == 1 || f.off || f.avoided.has(run[0].Result.Worker, time.Now()) {
 		return run
 	}
-	wants := make([]wanted, len(run))
-	for i, entry := range run {
-		wants[i] = wanted{entry.Result, p.in.buffers.get(int(entry.Result.Size))}
+	results := make([]*wire.Result, len(run))
+	for i := range run {
+		results[i] = run[i].Result
 	}
 	whole := 0 // so many of the first are as they should be
-	err := f.fetch(p.s.ctx, wants, func(i int, digest wire.Digest) {
-		if whole == i && digest == run[i].Result.Digest {
-			whole++
-			p.fill(run[i], wants[i].payload, true)
-		}
+	err := f.fetch(p.s.ctx, results, func(i int, got payload) {
+		whole++
+		p.fill(run[i], got, true)
 	})
-	for _, w := range wants[whole:] {
-		w.release()
-	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && p.s.ctx.Err() == nil {
 		p.stalled(run[whole].Result, err) // or the next would wait for as long
 	}
@@ -95,8 +90,7 @@ func (p *payloads) stalled(res *wire.Result, err error) {
 // complete fetches the payload of one record, or drops it, so that it is looked for again.
 func (p *payloads) complete(entry reorder.Entry[arrival]) {
 	res := entry.Result
-	got := p.in.buffers.get(int(res.Size))
-	direct, err := p.obtain(res, got)
+	got, direct, err := p.obtain(res)
 	if err == nil && p.s.ctx.Err() == nil {
 		p.fill(entry, got, direct)
 		return
@@ -128,40 +122,37 @@ func (p *payloads) fill(entry reorder.Entry[arrival], got payload, direct bool) 
 }
 
 // obtain gets a payload, directly from its worker or from the store.
-func (p *payloads) obtain(res *wire.Result, to payload) (direct bool, err error) {
+func (p *payloads) obtain(res *wire.Result) (got payload, direct bool, err error) {
 	var missed error // why the worker's memory did not do
 	if res.Direct != nil {
-		if missed = p.direct(res, to); missed == nil {
-			return true, nil
+		if got, missed = p.direct(res); missed == nil {
+			return got, true, nil
 		}
 	}
-	if err := p.s.store.download(p.s.ctx, res, to.bytes); err != nil {
-		return false, errors.Join(err, missed)
+	got = p.in.buffers.get(int(res.Size))
+	if err := p.s.store.download(p.s.ctx, res, got.bytes); err != nil {
+		return got, false, errors.Join(err, missed)
 	}
-	if got := wire.Sum(to.bytes); got != res.Digest {
-		return false, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, got, res.Digest)
+	if sum := wire.Sum(got.bytes); sum != res.Digest {
+		return got, false, fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, sum, res.Digest)
 	}
-	return false, nil
+	return got, false, nil
 }
 
 // direct fetches a payload from the worker that keeps it. If that fails and the worker lives, the worker is asked to
 // store the payload; after any error the caller looks in the store next.
-func (p *payloads) direct(res *wire.Result, to payload) error {
+func (p *payloads) direct(res *wire.Result) (got payload, err error) {
 	f, log := p.in.fetcher, p.in.cfg.Logger
 	var avoid time.Duration
 	if f.off {
 		avoid = mostAvoid
 	} else if !f.avoided.has(res.Worker, time.Now()) {
-		var digest wire.Digest
-		err := f.fetch(p.s.ctx, []wanted{{res, to}}, func(_ int, d wire.Digest) { digest = d })
-		if err == nil && digest != res.Digest {
-			err = fmt.Errorf("batch %d: digest %v, announced %v", res.Seq, digest, res.Digest)
-		}
+		err := f.fetch(p.s.ctx, []*wire.Result{res}, func(_ int, p payload) { got = p })
 		switch {
 		case err == nil || p.s.ctx.Err() != nil:
-			return err
+			return got, err
 		case errors.Is(err, errNotKept):
-			return err // the worker has stored it, or dropped it
+			return got, err // the worker has stored it, or dropped it
 		case errors.Is(err, errUnreachable):
 			avoid = f.avoided.double(res.Worker, time.Now())
 			log.Warn("large batches of a worker come through NATS", "worker", res.Worker, "address", res.Direct.Address, "for",
@@ -170,7 +161,7 @@ func (p *payloads) direct(res *wire.Result, to payload) error {
 			p.stalled(res, err)
 		}
 	}
-	return cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)
+	return got, cmp.Or(p.in.uploads.ask(p.s.ctx, res, avoid), errStored)
 }
 
 // replace drops a record whose payload cannot be had. If another attempt's record has taken its place, that one is

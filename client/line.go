@@ -33,10 +33,12 @@ type line struct {
 	buf     reorder.Buffer[arrival]
 	sess    *session // reads the seat's generation; nil when none is read
 	lost    losses
+	doubted *wire.Result // that Take did not believe last; nil for none
 	late    straggler
 	taken   uint64 // positions that the trainer is past, the end of the data among them
 	tally   tally
 	waiting string // what Take waits for
+	asking  string // the request for a move that a rank waits for; empty for none
 	overdue bool   // for so long that the owner should look
 	met     met    // what became of the head's job so far
 	trace   string // of the Take or Start that is under way, or was last
@@ -146,6 +148,7 @@ func (l *line) look(now time.Time, waited time.Duration) (s sight) {
 	case s.outcome == reorder.Broken:
 		l.run.suspect(fmt.Sprintf("batch %d does not follow from the state before it", s.entry.Result.Seq), life.Stored)
 		l.buf.Forget(s.entry.Result)
+		l.doubted = s.entry.Result
 	case s.outcome < reorder.Batch && waited > lookAgain && l.owner.silentFor(now) > silence:
 		// No owner feeds this batcher, as far as is known here; a coordinator that can will answer a request for a
 		// seat.
@@ -215,7 +218,7 @@ func (l *line) lacks(now time.Time) string {
 		}
 		text = holes + "; " + text
 	}
-	if why := cmp.Or(down, l.owner.text(now)); why != "" {
+	if why := cmp.Or(down, l.owner.text(now), l.owner.others()); why != "" {
 		text += "; " + why
 	}
 	return text
@@ -226,6 +229,13 @@ func (l *line) note(what string, overdue bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.waiting, l.overdue = what, overdue
+}
+
+// ask notes the request for a move that is under way, for the owner to hear; empty for none any more.
+func (l *line) ask(request string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asking = request
 }
 
 // tracing returns the trace context of the Take or Start that is under way.
@@ -327,7 +337,18 @@ func (l *line) disbelieve(res *wire.Result, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.buf.Forget(res)
+	l.doubted = res
 	l.run.suspect(why, life.Stored)
+}
+
+// giveUp has the batch at the head made again, whose record goes on being doubted.
+func (l *line) giveUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.doubted != nil && l.doubted.Seq == l.buf.Head() && l.doubted.Attempt != "" && l.lost != nil {
+		l.lost.add(l.doubted)
+	}
+	l.doubted = nil
 }
 
 // amend adds to the owner's word what Take has returned and the owner has not heard of.

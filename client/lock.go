@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -37,7 +38,7 @@ func newLock(c *Config, nc *nats.Conn) *lock {
 		return nil
 	}
 	servers := slices.Sorted(slices.Values(append(slices.Clone(nc.Opts.Servers), nc.Opts.Url)))
-	sum := sha256.Sum256([]byte(strings.Join(append(servers, c.Name), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(append(servers, c.Name, fmt.Sprint(c.World.place())), "\n")))
 	l, err := getLock(filepath.Join(dir, hex.EncodeToString(sum[:16])))
 	if err != nil {
 		c.Logger.Debug("no lock", "error", err)

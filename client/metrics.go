@@ -39,7 +39,7 @@ func newMeters(r *reader) *meters {
 	}
 	t := m.table
 	t.Counter("jetbatch_client_batches_total", "Batches taken.", func(s *snapshot) float64 { return float64(s.batches) })
-	t.Counter("jetbatch_client_bytes_total", "Payload of batches taken.",
+	t.Counter("jetbatch_client_bytes_total", "Payload of batches taken; of those fetched in part, that part.",
 		func(s *snapshot) float64 { return float64(s.bytes) })
 	t.Counter("jetbatch_client_holes_total", "Positions without a batch that were passed over.",
 		func(s *snapshot) float64 { return float64(s.holes) })

@@ -36,7 +36,7 @@ type reader struct {
 }
 
 func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*reader, error) {
-	c, err := cfg.resolve()
+	c, err := cfg.resolve(align)
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +81,9 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 	}
 	r.ask = &asker{cfg: c, nc: nc, link: both, notices: notices}
 	r.credits = newCredits(r.handle, nc, r.line, notices)
+	buffers := new(pool)
 	r.intake = &intake{
-		cfg: c, align: align, data: data, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c.NoDirect),
+		cfg: c, align: align, data: data, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c, buffers), buffers: buffers,
 		uploads: &uploads{cfg: c, nc: nc, run: r.run}, tasks: &r.tasks,
 	}
 	r.record = &record{cfg: c, nc: nc, js: js, run: r.run}

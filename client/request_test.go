@@ -295,11 +295,11 @@ func TestBadConfig(t *testing.T) {
 	} {
 		cfg := good
 		change(&cfg)
-		if _, err := cfg.resolve(); !errors.Is(err, ErrBadConfig) {
+		if _, err := cfg.resolve(true); !errors.Is(err, ErrBadConfig) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := good.resolve(); err != nil {
+	if _, err := good.resolve(true); err != nil {
 		t.Error(err)
 	}
 }

@@ -42,6 +42,7 @@ type sitting struct {
 	takeOver bool   // with ModeOpen
 	ended    string // likewise: wire.SeatRequest.Ended
 	open     bool   // the data set is open: an answer that takes long does not come
+	atHead   bool   // the state is the head's: a repair
 	repair   bool   // give up when the head of the line arrives meanwhile
 }
 
@@ -122,9 +123,13 @@ func (s *seats) repair(ctx context.Context) error {
 	if damages > maxDamages {
 		return s.run.blame(fmt.Errorf("batcher %s: generation %s: %w: %s", s.cfg.Name, gen, ErrCorrupt, doubt.Why), nil)
 	}
-	want := sitting{mode: wire.ModeSeek, state: state, open: true, repair: doubt.Weight == life.Silent}
-	if damages > maxLookups {
+	want := sitting{mode: wire.ModeSeek, state: state, open: true, atHead: true, repair: doubt.Weight == life.Silent}
+	switch {
+	case damages <= maxLookups:
+	case s.cfg.World == nil:
 		want.mode = wire.ModeStart
+	default: // the others are not moved for it: the one batch is made again
+		s.line.giveUp()
 	}
 	s.cfg.Logger.Warn("asking for the seat again", "gen", gen, "seq", seq, "why", doubt.Why)
 	var err error
@@ -167,11 +172,19 @@ func (s *seats) pause(ctx context.Context, d time.Duration, what string, moot fu
 
 // request asks until a coordinator answers, ctx ends or the run does.
 func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatReply, err error) {
+	id := s.ask.newID()
+	if s.cfg.World != nil && want.mode != wire.ModeOpen && !want.atHead {
+		s.line.ask(id)
+		s.credits.due.give() // so that the owner knows it when it is not said any more
+		defer s.credits.due.give()
+		defer s.line.ask("")
+	}
 	q := question{
 		op: "seat", limit: requestTimeout, run: s.run.context(), moot: s.mootIf(want.repair),
 		body: &wire.SeatRequest{
-			Wire: wire.Version, Batcher: s.cfg.Name, Request: s.ask.newID(), Mode: want.mode, Reader: s.id, Secret: s.secret,
+			Wire: wire.Version, Batcher: s.cfg.Name, Request: id, Mode: want.mode, Reader: s.id, Secret: s.secret,
 			TakeOver: want.takeOver, Ended: want.ended,
+			Rank: s.cfg.World.place(), Size: s.cfg.World.size(), Repair: want.atHead && s.cfg.World != nil,
 			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/client/internal/life"
 	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 const (
@@ -27,7 +28,7 @@ type intake struct {
 	credits *credits
 	fetcher *fetcher
 	uploads *uploads
-	buffers pool
+	buffers *pool
 	tasks   *sync.WaitGroup
 }
 
@@ -142,6 +143,12 @@ func (s *session) arrive(c *commit) {
 			return
 		}
 		value.sat = l.seat.sat
+		if l.lost.contradict(res) {
+			f := &schema.Fault{Code: schema.CodeNondeterministic, Worker: res.Worker, Gen: l.seat.gen, Seq: res.Seq,
+				Message: "the payload was lost, and is another after it was made again"}
+			_ = l.run.blame(s.in.cfg.faultError(f), f) // Take returns it
+			return
+		}
 		if l.lost.has(res) || !l.buf.Add(res, value, complete) {
 			return
 		}

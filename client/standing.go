@@ -18,6 +18,7 @@ type standing struct {
 	phase       schema.Phase // of the batcher
 	workers     int          // live ones that serve the data set; -1 while unknown
 	trouble     string       // the owner's, as it says
+	behind      string       // the rank that a world waits for, as the owner says
 	silentSince time.Time
 	usurper     string // what answers in the owner's place; empty when nothing does
 	alarm       alarm
@@ -27,7 +28,7 @@ type standing struct {
 func (s *standing) hear(said *wire.CreditReply, now time.Time) (warning string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.phase, s.trouble, s.workers = said.Phase, said.Trouble, said.Workers
+	s.phase, s.trouble, s.behind, s.workers = said.Phase, said.Trouble, said.Behind, said.Workers
 	return s.alarm.hear(said.Workers, now)
 }
 
@@ -70,6 +71,13 @@ func (s *standing) silentFor(now time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(s.silentSince)
+}
+
+// others names the rank that is in the way of a batch; empty when none is.
+func (s *standing) others() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.behind
 }
 
 // text says what is known to stand in the way of a batch; empty when nothing is.

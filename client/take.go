@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,8 +30,9 @@ type call struct {
 }
 
 // take is Batcher.Take on bytes: it moves to where the state is, waits for the head of the line there, and delivers it.
-// decode is called once for a batch that is to be returned; it goes by itself, and so does not escape to the heap.
-func (r *reader) take(ctx context.Context, asked schema.State, decode func([]byte) error) (taken, error) {
+// decode is called once for a batch that is to be returned, with what is here of its payload of size bytes; it goes by
+// itself, and so does not escape to the heap.
+func (r *reader) take(ctx context.Context, asked schema.State, decode func(payload []byte, size int) error) (taken, error) {
 	c := call{time.Now(), asked}
 	trace := r.cfg.traceOf(ctx)
 	if err := r.turn.get(ctx, r.handle); err != nil {
@@ -81,7 +83,7 @@ func (r *reader) move(ctx context.Context, asked schema.State) error {
 }
 
 // next waits for the head of the line and delivers it.
-func (r *reader) next(ctx context.Context, c call, decode func([]byte) error) (taken, error) {
+func (r *reader) next(ctx context.Context, c call, decode func(payload []byte, size int) error) (taken, error) {
 	p := newPatience(c.began)
 	defer p.stop()
 	defer r.line.note("", false)
@@ -155,10 +157,10 @@ func (r *reader) pursue(p *patience, s *sight, now time.Time) {
 }
 
 // deliver hands the head out. Only when it decodes is it taken.
-func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func([]byte) error) (taken, error) {
+func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(payload []byte, size int) error) (taken, error) {
 	res, got := entry.Result, &entry.Value
-	if err := decode(got.payload.bytes); err != nil {
-		return taken{}, r.cfg.decodeError(res.Seq, err)
+	if err := decode(got.payload.bytes, int(res.Size)); err != nil {
+		return taken{}, r.undecoded(res.Seq, err)
 	}
 	now := time.Now()
 	timing := timingOf(res, got, c.began, now)
@@ -174,6 +176,25 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func([]byt
 	}
 	t.prev.Data, t.next.Data = prev, next
 	return t, nil
+}
+
+// undecoded is the error of a batch that does not decode. In a world it ends the run, since the other ranks would wait for
+// this one: at the same batch where it is the batch's, at once where it is this rank's alone.
+func (r *reader) undecoded(seq uint64, err error) error {
+	said := r.cfg.decodeError(seq, err)
+	if r.cfg.World == nil {
+		return said
+	}
+	fault := &schema.Fault{Code: schema.CodeRankLost, Message: said.Error()}
+	switch {
+	case errors.Is(err, ErrUneven):
+		fault.Code, fault.Seq = schema.CodeUneven, seq
+	case errors.Is(err, ErrNotRows):
+		fault.Code, fault.Seq = schema.CodeNotRows, seq
+	}
+	said = r.run.blame(said, fault)
+	r.credits.publish()
+	return said
 }
 
 // apart copies the data of two states into memory that neither the line nor the caller knows: what the caller changes

@@ -43,7 +43,7 @@ func (y *tally) batch(entry *reorder.Entry[arrival], timing *schema.Timing, bega
 	if res.Deliveries > 1 {
 		y.redelivered++
 	}
-	y.bytes += size
+	y.bytes += int64(len(entry.Value.payload.bytes)) // less than its size where a part was fetched
 	y.largestBatch = max(y.largestBatch, size)
 	if !entry.Value.direct {
 		y.largestStored = max(y.largestStored, size)

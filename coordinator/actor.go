@@ -292,7 +292,8 @@ func (b *batcher) hearReader(m *nats.Msg) {
 // readCredit decodes a credit; nil for one that is not of this wire version, or not of the reader that it names.
 func readCredit(data []byte) *wire.Credit {
 	credit := new(wire.Credit)
-	if len(data) > maxCredit || json.Unmarshal(data, credit) != nil || proven(credit.Reader, credit.Secret) != nil {
+	if len(data) > maxCredit || json.Unmarshal(data, credit) != nil || proven(credit.Reader, credit.Secret) != nil ||
+		credit.CheckPlace() != nil {
 		return nil
 	}
 	credit.Secret = "" // it has done its part

@@ -300,7 +300,7 @@ func (c *Coordinator) deliverReader(m *nats.Msg) {
 		b.hearReader(m)
 	} else if c.directory.isStray(name) {
 		if credit := readCredit(m.Data); credit != nil {
-			c.directory.heard(name, credit.Reader, time.Now())
+			c.directory.heard(name, credit.Holder(credit.Reader), time.Now())
 		}
 	}
 }

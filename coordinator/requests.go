@@ -102,6 +102,9 @@ func (c *Coordinator) planSeat(req *wire.SeatRequest) (plan, *schema.Fault) {
 	if fault == nil {
 		fault = proven(req.Reader, req.Secret)
 	}
+	if err := req.Check(req.Size); fault == nil && err != nil {
+		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
+	}
 	return planned, fault
 }
 
@@ -109,6 +112,9 @@ func (c *Coordinator) planStop(req *wire.StopRequest) (plan, *schema.Fault) {
 	planned, fault := planChange(opStop, req.Batcher, req.Reader, req.Request)
 	if fault == nil {
 		fault = proven(req.Reader, req.Secret)
+	}
+	if err := req.CheckPlace(); fault == nil && err != nil {
+		fault = &schema.Fault{Code: schema.CodeBadRequest, Message: err.Error()}
 	}
 	return planned, fault
 }

@@ -79,7 +79,7 @@ func (c *Coordinator) claimStray(
 	if seat == nil || seat.Mode != wire.ModeOpen || rec.Wire != wire.Version || c.kinds[seat.Spec.Dataset] == nil {
 		return nil, stray
 	}
-	if c.readerLives(status) && !seat.TakeOver && rec.Reader != seat.Reader {
+	if c.readerLives(status) && !seat.TakeOver && rec.Reader != seat.Holder(seat.Reader) {
 		return nil, &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
 			"batcher %s is held by trainer %s, last heard %v ago, and %s; take over, or use another name",
 			rec.Batcher, rec.Reader, status.IdleFor.Round(time.Millisecond), why)}

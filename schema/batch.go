@@ -61,6 +61,16 @@ func (b Batch) Validate() error {
 	return nil
 }
 
+// Rows says which rows of a batch, From to To-1 of Of, are in a part of it. A row is an index of the first dimension of
+// every tensor that is not whole in each part.
+//
+// Part p of n has the rows from p*Of/n to (p+1)*Of/n, rounded down: the parts have all rows between them, each row
+// once, and differ by one row at most. With fewer rows than parts some have none. Where a loss is the mean over the
+// rows of a part, the mean over the n parts of loss*(To-From)*n/Of is the loss of the whole batch.
+type Rows struct {
+	From, To, Of int
+}
+
 // AlignedBuffer returns n zero bytes whose first is at an address that is a multiple of [Alignment].
 func AlignedBuffer(n int) []byte {
 	buf := make([]byte, n+Alignment-1)

@@ -47,4 +47,12 @@ var (
 	// ErrBadBatch is returned for a batch that cannot be encoded: too many tensors, a name that is empty, too long or
 	// used twice.
 	ErrBadBatch = errors.New("invalid batch")
+
+	// ErrNotRows is returned for a batch that has no rows to be shared by several ranks: a tensor that is not named as
+	// whole is a scalar, or has another first dimension than the first such tensor; all tensors are whole; or a tensor
+	// that is named as whole is not there.
+	ErrNotRows = errors.New("batch cannot be cut into rows")
+
+	// ErrUneven is returned, where equal parts were asked for, for a batch whose rows the number of parts does not divide.
+	ErrUneven = errors.New("batch does not divide into equal parts")
 )

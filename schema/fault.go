@@ -1,5 +1,7 @@
 package schema
 
+import "time"
+
 // Fault is an error on the wire.
 type Fault struct {
 	Code     string `json:"code"`
@@ -9,6 +11,15 @@ type Fault struct {
 	Gen      string `json:"gen,omitempty"`
 	Seq      uint64 `json:"seq,omitempty"`
 	Attempts int    `json:"attempts,omitempty"`
+
+	Rank *RankFault `json:"rank,omitempty" msgpack:"-"` // of a world, when one of its ranks is at fault; no result has one
+}
+
+// RankFault is what is known of a rank that the others of its world cannot wait for.
+type RankFault struct {
+	Rank      int           `json:"rank"`
+	Silent    time.Duration `json:"silent_ns,omitempty"`  // for how long it was not heard
+	NeverCame bool          `json:"never_came,omitempty"` // no process ever was that rank
 }
 
 func (f *Fault) Error() string {
@@ -41,4 +52,9 @@ const (
 	CodeStopped          = "stopped"
 	CodeBadRequest       = "bad_request"
 	CodeUnavailable      = "unavailable" // passing: ask again
+	CodeRankLost         = "rank_lost"   // a rank of the world is silent, never came, or cannot go on
+	CodeDiverged         = "diverged"    // two ranks of a world are at states that do not go together
+	CodeBadWorld         = "bad_world"   // a world of another size has that name
+	CodeUneven           = "uneven"      // a batch whose rows cannot be cut into equal parts
+	CodeNotRows          = "not_rows"    // a tensor that does not have the batch's rows
 )

@@ -16,34 +16,48 @@ const (
 
 // Status is how a batcher stands.
 type Status struct {
-	Batcher    string        `json:"batcher"`
-	Phase      Phase         `json:"phase"`
-	Error      *Fault        `json:"error,omitempty"`
-	Dataset    string        `json:"dataset"`
-	Version    uint32        `json:"version"`
-	Gen        string        `json:"gen,omitempty"`
-	Seat       uint64        `json:"seat"`
-	Reader     string        `json:"reader,omitempty"`   // id of the reader that holds the seat
-	Owner      string        `json:"owner"`              // the coordinator that feeds it
-	Taken      uint64        `json:"taken"`              // sequence number that the trainer has come to, in this generation
-	Total      uint64        `json:"total"`              // batches taken in all generations; going back to a state takes none back
-	Progress   *Progress     `json:"progress,omitempty"` // nil where the data set does not say how far it is
-	Fed        uint64        `json:"fed"`                // sequence number that jobs are out to
-	Window     int           `json:"window"`             // batches in flight at most
-	BatchBytes int64         `json:"batch_bytes"`        // largest payload seen
-	Workers    int           `json:"workers"`            // live workers that serve the data set
-	Slots      int           `json:"slots"`              // their slots
-	Rate       float64       `json:"rate"`               // batches taken per second, lately
-	ByteRate   float64       `json:"byte_rate"`          // payload bytes taken per second, lately
-	Waiting    string        `json:"waiting,omitempty"`
-	Accepted   string        `json:"accepted_change,omitempty"` // how the data differ from those of the state that the run began from
-	Data       string        `json:"data,omitempty"`            // what the data set says of its data: "kept 93 of 100 recordings: 4 without labels, 3 shorter than 10s"
-	Timing     Timing        `json:"timing"`                    // summed over the batches that the reader took
-	Desired    int           `json:"desired_workers"`           // workers, like those that there are, that would keep the trainer from waiting for them
-	IdleFor    time.Duration `json:"idle_for_ns,omitempty"`     // since the reader was last heard, when there is none
-	Restarts   int           `json:"restarts,omitempty"`        // generations begun because a store was lost
-	Reissued   uint64        `json:"reissued,omitempty"`        // jobs published again because they had neither result nor job
-	Backups    uint64        `json:"backups,omitempty"`         // jobs given to a second worker because the first was late
+	Batcher    string         `json:"batcher"`
+	Phase      Phase          `json:"phase"`
+	Error      *Fault         `json:"error,omitempty"`
+	Dataset    string         `json:"dataset"`
+	Version    uint32         `json:"version"`
+	Gen        string         `json:"gen,omitempty"`
+	Seat       uint64         `json:"seat"`
+	Reader     string         `json:"reader,omitempty"`   // id of the reader that holds the seat
+	Owner      string         `json:"owner"`              // the coordinator that feeds it
+	Taken      uint64         `json:"taken"`              // sequence number that the trainer has come to, in this generation
+	Total      uint64         `json:"total"`              // batches taken in all generations; going back to a state takes none back
+	Progress   *Progress      `json:"progress,omitempty"` // nil where the data set does not say how far it is
+	Fed        uint64         `json:"fed"`                // sequence number that jobs are out to
+	Window     int            `json:"window"`             // batches in flight at most
+	BatchBytes int64          `json:"batch_bytes"`        // largest payload seen
+	Workers    int            `json:"workers"`            // live workers that serve the data set
+	Slots      int            `json:"slots"`              // their slots
+	Rate       float64        `json:"rate"`               // batches taken per second, lately
+	ByteRate   float64        `json:"byte_rate"`          // payload bytes taken per second, lately
+	Waiting    string         `json:"waiting,omitempty"`
+	Accepted   string         `json:"accepted_change,omitempty"` // how the data differ from those of the state that the run began from
+	Data       string         `json:"data,omitempty"`            // what the data set says of its data: "kept 93 of 100 recordings: 4 without labels, 3 shorter than 10s"
+	Timing     Timing         `json:"timing"`                    // summed over the batches that the reader took
+	Desired    int            `json:"desired_workers"`           // workers, like those that there are, that would keep the trainer from waiting for them
+	IdleFor    time.Duration  `json:"idle_for_ns,omitempty"`     // since the reader was last heard, when there is none
+	Restarts   int            `json:"restarts,omitempty"`        // generations begun because a store was lost
+	Reissued   uint64         `json:"reissued,omitempty"`        // jobs published again because they had neither result nor job
+	World      string         `json:"world,omitempty"`           // whose ranks have the seat; empty for a reader of its own
+	Members    []MemberStatus `json:"members,omitempty"`         // its ranks
+	Spread     uint64         `json:"spread,omitempty"`          // batches from its slowest rank to its furthest
+	Slowest    int            `json:"slowest,omitempty"`         // rank
+	Backups    uint64         `json:"backups,omitempty"`         // jobs given to a second worker because the first was late
+}
+
+// MemberStatus is how a rank of a world stands.
+type MemberStatus struct {
+	Rank    int           `json:"rank"`
+	Reader  string        `json:"reader,omitempty"`  // id of the process that is this rank; empty when none came yet
+	Taken   uint64        `json:"taken"`             // sequence number that the rank has come to
+	Silent  time.Duration `json:"silent_ns"`         // since it was last heard
+	Waiting string        `json:"waiting,omitempty"` // what its Take waits for
+	Left    bool          `json:"left,omitempty"`    // it was closed, and nobody waits for it
 }
 
 // Progress is how far a batcher is in its data, in batches, and when it will be further at the pace of lately.
@@ -148,6 +162,7 @@ type Running struct {
 type Step[B any] struct {
 	Seq        uint64 // from 1 within a generation; not a checkpoint
 	Batch      B
+	Rows       Rows   // of the whole batch, that are in Batch; zero for a type without rows
 	Prev       State  // the state that was asked for
 	Next       State  // the state after this batch: save this with a checkpoint
 	Timing     Timing // where the time went

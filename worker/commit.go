@@ -47,7 +47,8 @@ type commit struct {
 // record that says so. It returns when the record is published; the answer to it decides what becomes of the job.
 func (c *committer) commit(j *job, r *wire.Result, payload *product) {
 	began := time.Now()
-	r.Digest = payload.pieces.Sum()
+	payload.blocks = payload.pieces.Blocks(payload.blocks)
+	r.Digest = payload.blocks.Sum()
 	r.Size = uint64(payload.pieces.Size())
 	kept := c.keep(j.lane, r, payload)
 	if kept || r.Size > wire.InlineLimit {

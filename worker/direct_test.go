@@ -35,25 +35,35 @@ func newReader(t *testing.T, d *wire.Direct) *reader {
 // fetch returns a payload; nil when the worker does not have it.
 func (r *reader) fetch(attempt string) []byte {
 	r.t.Helper()
-	if _, err := r.conn.Write(wire.AppendFetch(nil, attempt)); err != nil {
+	has, payload := r.ask(&wire.Fetch{Attempt: attempt})
+	if has == wire.HasPart {
+		r.t.Fatal("a part that was not asked for")
+	}
+	return payload
+}
+
+// ask returns what the worker has, and what follows the head of its answer; nil when that is nothing.
+func (r *reader) ask(f *wire.Fetch) (wire.Has, []byte) {
+	r.t.Helper()
+	if _, err := r.conn.Write(wire.AppendFetch(nil, f)); err != nil {
 		r.t.Fatal(err)
 	}
 	var head [wire.AnswerHead]byte
 	if _, err := io.ReadFull(r.conn, head[:]); err != nil {
 		r.t.Fatal(err)
 	}
-	here, size, err := wire.ParseAnswer(head)
+	has, size, err := wire.ParseAnswer(head)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if !here {
-		return nil
+	if has == wire.HasNothing {
+		return has, nil
 	}
 	payload := make([]byte, size)
 	if _, err := io.ReadFull(r.conn, payload); err != nil {
 		r.t.Fatal(err)
 	}
-	return payload
+	return has, payload
 }
 
 func largeBatches() func(context.Context, int) (schema.Batch, error) {

@@ -24,10 +24,11 @@ type lane struct {
 	cancel       context.CancelCauseFunc
 	data         opened
 
-	broken atomic.Bool  // the consumer answered with an error: ask again at the next tick
-	heard  atomic.Int64 // when the consumer last said anything
-	avoid  atomic.Int64 // until when payloads are stored, because the reader cannot fetch them
-	faults atomic.Int32 // tries in a row to serve it that came to nothing
+	broken  atomic.Bool  // the consumer answered with an error: ask again at the next tick
+	heard   atomic.Int64 // when the consumer last said anything
+	avoid   atomic.Int64 // until when payloads are stored, because the reader cannot fetch them
+	readers atomic.Int64 // how many fetch each payload; 0 and 1: one
+	faults  atomic.Int32 // tries in a row to serve it that came to nothing
 
 	failures failures // jobs that failed here
 
@@ -47,6 +48,7 @@ func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind, domain string)
 		store: topology.ResultsStream(rec.Batcher, rec.Gen), spec: rec.SpecDigest(),
 		data: opened{kind: k, params: rec.Spec.Params, origin: rec.Origin},
 	}
+	l.readers.Store(int64(rec.Size))
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	return l
 }

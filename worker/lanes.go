@@ -105,7 +105,7 @@ func (s *lanes) onHint(msg *nats.Msg) {
 	s.mu.Unlock()
 	if done != nil && done.gen == hint.Gen {
 		done.announced(now, judge.LookAfter)
-		s.shelf.dropTo(done, hint.Floor)
+		s.shelf.announced(done, &hint)
 		known = known || hint.Over
 	}
 	switch {
@@ -120,7 +120,7 @@ func (s *lanes) onHint(msg *nats.Msg) {
 			s.puller.renew(l)
 			s.puller.ask(s.slots.asks())
 		}
-		s.shelf.dropTo(l, hint.Floor)
+		s.shelf.announced(l, &hint)
 	case rest.gen != hint.Gen || now > rest.until:
 		s.look(hint.Batcher, hint.Gen)
 	}

@@ -52,7 +52,7 @@ func newMeters(worker string, t *tally, now func() *snapshot) *meters {
 	})
 	m.worker.Gauge("jetbatch_worker_unstored_bytes", "Records on their way into the store.", func(s *snapshot) float64 { return float64(s.outstanding) })
 	m.worker.Gauge("jetbatch_worker_kept_bytes", "Payloads in the worker's memory, for trainers to fetch or go back to.", func(s *snapshot) float64 { return float64(s.keptBytes) })
-	m.worker.Counter("jetbatch_worker_fetched_payloads_total", "Payloads that trainers fetched from the worker.", func(s *snapshot) float64 { return float64(s.fetched) })
+	m.worker.Counter("jetbatch_worker_fetched_payloads_total", "Fetches of payloads from the worker, by trainers; a part of one is a fetch.", func(s *snapshot) float64 { return float64(s.fetched) })
 	m.worker.Counter("jetbatch_worker_fetched_bytes_total", "Bytes of these.", func(s *snapshot) float64 { return float64(s.fetchedBytes) })
 	m.worker.Counter("jetbatch_worker_unfetched_payloads_total", "Payloads that were kept and had to be stored after all: a trainer could not fetch them, or the worker left.", func(s *snapshot) float64 { return float64(s.unfetched) })
 

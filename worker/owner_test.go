@@ -58,11 +58,13 @@ type owner struct {
 	spec    wire.Spec
 	origin  string // of the record; empty for unknown
 
-	mu    sync.Mutex
-	quiet bool // nothing is announced
-	floor uint64
-	alive int    // workers that it says it knows of
-	gen   string // written under mu by the test's goroutine, which reads it without
+	mu      sync.Mutex
+	quiet   bool // nothing is announced
+	floor   uint64
+	alive   int    // workers that it says it knows of
+	readers int    // that fetch each payload
+	taken   uint64 // all of them are past these
+	gen     string // written under mu by the test's goroutine, which reads it without
 }
 
 // newOwner makes a running batcher over a data set of define and announces it until the test ends.
@@ -150,7 +152,7 @@ func (o *owner) recordOf(gen string, phase schema.Phase) {
 
 func (o *owner) announce() {
 	o.mu.Lock()
-	lane := wire.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor, Workers: o.alive}
+	lane := wire.Lane{Batcher: o.batcher, Gen: o.gen, Kind: o.kind(), Floor: o.floor, Workers: o.alive, Readers: o.readers, Taken: o.taken}
 	quiet := o.quiet
 	o.mu.Unlock()
 	if !quiet {

@@ -126,19 +126,21 @@ func (r *readers) serve(conn net.Conn) {
 	}()
 	in := bufio.NewReader(conn) // a reader may ask for several at once
 	for patience := firstFetch; ; patience = readerIdle {
-		attempt, err := readFetch(conn, in, patience)
+		fetch, err := readFetch(conn, in, patience)
 		if err != nil {
 			return
 		}
-		it, ok := r.shelf.get(attempt)
+		it, ok := r.shelf.get(fetch.Attempt)
 		if !ok {
-			if send(conn, wire.AppendAnswer(nil, false, 0), nil) != nil {
+			if send(conn, wire.AppendAnswer(nil, wire.HasNothing, 0), nil) != nil {
 				return
 			}
 			continue
 		}
-		err = send(conn, wire.AppendAnswer(nil, true, uint64(it.Value.pieces.Size())), it.Value.pieces)
-		r.shelf.done(it, err == nil)
+		has, payload := it.Value.part(&fetch.Part)
+		size := payload.Size()
+		err = send(conn, wire.AppendAnswer(nil, has, size), payload)
+		r.shelf.done(it, err == nil, size)
 		if err != nil {
 			return
 		}
@@ -165,22 +167,12 @@ func (r *readers) close() {
 	r.tasks.Wait()
 }
 
-// readFetch reads the name of the attempt whose payload is wanted.
-func readFetch(conn net.Conn, in io.Reader, patience time.Duration) (string, error) {
+// readFetch reads what is wanted next.
+func readFetch(conn net.Conn, in io.Reader, patience time.Duration) (*wire.Fetch, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return "", err
+		return nil, err
 	}
-	var head [wire.FetchHead]byte
-	if _, err := io.ReadFull(in, head[:]); err != nil {
-		return "", err
-	}
-	n, err := wire.ParseFetchHead(head)
-	if err != nil {
-		return "", err
-	}
-	name := make([]byte, n)
-	_, err = io.ReadFull(in, name)
-	return string(name), err
+	return wire.ReadFetch(in)
 }
 
 // send writes head and payload in parts, each of which the reader must take in time.

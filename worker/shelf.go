@@ -19,7 +19,7 @@ type keeper struct {
 	mu       sync.Mutex
 	shelf    *shelf.Shelf[*lane, *product]
 	address  wire.Direct // where readers fetch; without an Address nothing is kept
-	fetched  uint64      // payloads that were fetched
+	fetched  uint64      // complete fetches
 	sent     uint64      // bytes of these
 	uploaded uint64      // payloads that had to be stored after all
 }
@@ -50,7 +50,7 @@ func (k *keeper) keep(l *lane, r *wire.Result, payload *product) bool {
 		k.mu.Unlock()
 		return false
 	}
-	freed, ok := k.shelf.Put(l, r.Seq, r.Attempt, int64(r.Size), payload)
+	freed, ok := k.shelf.Put(l, r.Seq, r.Attempt, int64(r.Size), int(l.readers.Load()), payload)
 	at := k.address
 	k.mu.Unlock()
 	free(freed)
@@ -67,14 +67,20 @@ func (k *keeper) drop(r *wire.Result) {
 	}
 }
 
-// dropTo takes a lane's payloads up to floor off the shelf.
-func (k *keeper) dropTo(l *lane, floor uint64) {
-	k.change(func(s *shelf.Shelf[*lane, *product]) []*product { return s.DropTo(l, floor) })
+// announced heeds what the owner says of a lane's payloads: which are of no use any more, and who fetches the others.
+func (k *keeper) announced(l *lane, hint *wire.Lane) {
+	l.readers.Store(int64(hint.Readers))
+	k.change(func(s *shelf.Shelf[*lane, *product]) []*product {
+		s.Expect(l, hint.Readers, hint.Taken)
+		return s.DropTo(l, hint.Floor)
+	})
 }
 
 // dropAll takes all payloads of a lane that is closed off the shelf. What an execution puts there later is dropped by
 // the execution, which looks whether the lane is closed.
-func (k *keeper) dropAll(l *lane) { k.dropTo(l, ^uint64(0)) }
+func (k *keeper) dropAll(l *lane) {
+	k.change(func(s *shelf.Shelf[*lane, *product]) []*product { return s.DropTo(l, ^uint64(0)) })
+}
 
 // get finds a payload, whose memory stays until done.
 func (k *keeper) get(attempt string) (*shelf.Item[*lane, *product], bool) {
@@ -83,14 +89,14 @@ func (k *keeper) get(attempt string) (*shelf.Item[*lane, *product], bool) {
 	return k.shelf.Get(attempt)
 }
 
-// done ends what get began; whole says that a reader has all of the payload.
-func (k *keeper) done(it *shelf.Item[*lane, *product], whole bool) {
+// done ends what get began; fetched says that a reader has all that it wants of the payload, so many bytes.
+func (k *keeper) done(it *shelf.Item[*lane, *product], fetched bool, size int) {
 	k.change(func(s *shelf.Shelf[*lane, *product]) []*product {
-		if whole {
+		if fetched {
 			k.fetched++
-			k.sent += uint64(it.Value.pieces.Size())
+			k.sent += uint64(size)
 		}
-		return s.Done(it, whole)
+		return s.Done(it, fetched)
 	})
 }
 

@@ -116,13 +116,13 @@ func (u *uploads) respond(msg *nats.Msg, request *wire.Upload) {
 
 // clear stores a payload of the shelf as the chunks that its record names, and takes it off.
 func (u *uploads) clear(it *shelf.Item[*lane, *product]) *schema.Fault {
-	v := u.upload(it.Lane, it.Seq, it.Attempt, it.Value.pieces)
 	size := it.Value.pieces.Size()
+	v := u.upload(it.Lane, it.Seq, it.Attempt, it.Value.pieces)
 	if v == stored {
 		u.shelf.stored(it)
 		return nil
 	}
-	u.shelf.done(it, false)
+	u.shelf.done(it, false, 0)
 	if v == full {
 		u.store.reportFull(u.worker(), it.Lane, it.Seq, size)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -17,10 +18,13 @@ import (
 func EncodedSize(b schema.Batch) int {
 	n := headerSize(b)
 	for i := range b {
-		n = align(n) + len(b[i].Tensor.Data)
+		n = align(n) + dataSize(&b[i].Tensor)
 	}
 	return n
 }
+
+// dataSize returns the length in bytes of the data of a valid tensor, which need not be there.
+func dataSize(t *schema.Tensor) int { return t.Len() * t.DType.Size() }
 
 // AppendBatch appends the payload of b to dst. Offsets count from len(dst): the tensors are aligned in memory when dst
 // ends at an aligned address, as an empty slice of a [schema.AlignedBuffer] does. Errors wrap [schema.ErrBadBatch]; dst
@@ -70,8 +74,9 @@ func appendHeader(dst []byte, b schema.Batch) []byte {
 			dst = msgp.AppendUint(dst, uint64(d))
 		}
 		dst = binary.BigEndian.AppendUint64(append(dst, 0xcf), uint64(offset))
-		dst = binary.BigEndian.AppendUint64(append(dst, 0xcf), uint64(len(t.Data)))
-		offset += len(t.Data)
+		size := dataSize(t)
+		dst = binary.BigEndian.AppendUint64(append(dst, 0xcf), uint64(size))
+		offset += size
 	}
 	return dst
 }
@@ -81,36 +86,59 @@ func appendHeader(dst []byte, b schema.Batch) []byte {
 // byte is refused (tensors that overlap or leave the payload, dirty padding, a name used twice) with an error that
 // wraps [msgp.ErrMalformed].
 func DecodeBatch(payload []byte) (schema.Batch, error) {
-	r := msgp.NewCursor(payload)
-	n := r.Array(schema.MaxTensors)
-	if r.Err() != nil {
-		return nil, r.Err()
+	b, end, err := readHeader(payload, len(payload))
+	if err != nil {
+		return nil, err
 	}
-	b := make(schema.Batch, n)
-	for i := range b {
-		if err := readTensor(&r, payload, &b[i]); err != nil {
-			return nil, fmt.Errorf("tensor %d: %w", i, err)
+	for t, at := range layout(b, end) {
+		if !allZero(payload[end:at.From]) {
+			return nil, fmt.Errorf("%w: padding before tensor %q is not zero", msgp.ErrMalformed, t.Name)
 		}
+		// The capacity ends with the tensor, so that an append to it cannot reach its neighbour.
+		t.Tensor.Data = payload[at.From:at.To:at.To]
+		end = at.To
 	}
 	if err := b.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", msgp.ErrMalformed, err)
 	}
-	// Only one layout is allowed, so overlaps, gaps and odd encodings need no check of their own.
-	if header := appendHeader(make([]byte, 0, r.Pos()), b); !bytes.Equal(header, payload[:r.Pos()]) {
-		return nil, fmt.Errorf("%w: the header is not the one its own tensors give", msgp.ErrMalformed)
-	}
-	end := r.Pos()
-	for i := range b {
-		start := align(end)
-		if !allZero(payload[end:start]) {
-			return nil, fmt.Errorf("%w: padding before tensor %q is not zero", msgp.ErrMalformed, b[i].Name)
-		}
-		end = start + len(b[i].Tensor.Data)
-	}
-	if end != len(payload) {
-		return nil, fmt.Errorf("%w: %d bytes follow the last tensor", msgp.ErrMalformed, len(payload)-end)
-	}
 	return b, nil
+}
+
+// readHeader reads the header of a payload of size bytes that begins with data, and returns its length. The tensors
+// have no data; where that lies is their [layout], which ends where the payload does.
+func readHeader(data []byte, size int) (b schema.Batch, n int, err error) {
+	r := msgp.NewCursor(data)
+	b = make(schema.Batch, r.Array(schema.MaxTensors))
+	for i := range b {
+		if readTensor(&r, size, &b[i]); r.Err() != nil {
+			return nil, 0, fmt.Errorf("tensor %d: %w", i, r.Err())
+		}
+	}
+	if r.Err() != nil {
+		return nil, 0, r.Err()
+	}
+	// Only one layout is allowed, so overlaps, gaps and odd encodings need no check of their own.
+	if header := appendHeader(make([]byte, 0, r.Pos()), b); !bytes.Equal(header, data[:r.Pos()]) {
+		return nil, 0, fmt.Errorf("%w: the header is not the one its own tensors give", msgp.ErrMalformed)
+	}
+	if end := EncodedSize(b); end != size {
+		return nil, 0, fmt.Errorf("%w: %d bytes, the last tensor ends at %d", msgp.ErrMalformed, size, end)
+	}
+	return b, r.Pos(), nil
+}
+
+// layout returns where the tensors of a batch lie in its payload, whose header is so many bytes long.
+func layout(b schema.Batch, header int) iter.Seq2[*schema.Named, Extent] {
+	return func(yield func(*schema.Named, Extent) bool) {
+		end := header
+		for i := range b {
+			start := align(end)
+			end = start + dataSize(&b[i].Tensor)
+			if !yield(&b[i], Extent{start, end}) {
+				return
+			}
+		}
+	}
 }
 
 func allZero(b []byte) bool {
@@ -122,8 +150,8 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// readTensor reads what a header says of a tensor.
-func readTensor(r *msgp.Cursor, payload []byte, t *schema.Named) error {
+// readTensor reads what the header of a payload of size bytes says of a tensor.
+func readTensor(r *msgp.Cursor, size int, t *schema.Named) {
 	if r.Array(5) != 5 {
 		r.Fail("a tensor is described by 5 fields")
 	}
@@ -131,7 +159,7 @@ func readTensor(r *msgp.Cursor, payload []byte, t *schema.Named) error {
 	dtype := r.Uint()
 	rank := r.Array(schema.MaxRank)
 	if r.Err() != nil {
-		return r.Err()
+		return
 	}
 	t.Tensor.Shape = make([]int, rank)
 	for i := range t.Tensor.Shape {
@@ -142,18 +170,16 @@ func readTensor(r *msgp.Cursor, payload []byte, t *schema.Named) error {
 		t.Tensor.Shape[i] = int(d)
 	}
 	offset, length := r.Uint(), r.Uint()
-	size := uint64(len(payload))
-	if offset > size || length > size-offset {
+	if end := uint64(size); offset > end || length > end-offset {
 		r.Fail("a tensor outside the payload")
 	}
 	if dtype > math.MaxUint8 {
 		r.Fail("an unknown element type")
 	}
-	if r.Err() != nil {
-		return r.Err()
-	}
 	t.Tensor.DType = schema.DType(dtype)
-	// The capacity ends with the tensor, so that an append to it cannot reach its neighbour.
-	t.Tensor.Data = payload[offset : offset+length : offset+length]
-	return nil
+	// The product of a shape that is valid is 0 only with a dimension of 0.
+	n, element := t.Tensor.Len(), uint64(t.Tensor.DType.Size())
+	if element == 0 || length/element != uint64(n) || length%element != 0 || n == 0 && !slices.Contains(t.Tensor.Shape, 0) {
+		r.Fail("a tensor whose length is not that of its shape")
+	}
 }

@@ -36,6 +36,7 @@ type Settings struct {
 	WindowBytes int64         `json:"window_bytes,omitempty"`    // bound on window x largest batch; defaults to 1 GiB
 	Retain      int           `json:"retain,omitempty"`          // taken batches kept for look-up; defaults to half the window; -1 for none
 	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
+	Patience    time.Duration `json:"patience_ns,omitempty"`     // of a world with a silent rank; defaults to 1 min
 }
 
 // MaxIdleTimeout is the longest Settings.IdleTimeout: a month without its trainer is what a machine that is repaired
@@ -64,9 +65,11 @@ type Record struct {
 	Settings Settings     `json:"settings"`
 
 	Seat     uint64    `json:"seat"`               // counts every start, re-seat, look-up, take-over and leave
-	Reader   string    `json:"reader,omitempty"`   // that holds the seat; empty for none
+	Reader   string    `json:"reader,omitempty"`   // that holds the seat, or its world; empty for none
 	Request  string    `json:"request,omitempty"`  // the last seat request carried out
-	Former   []Former  `json:"former,omitempty"`   // readers before, the latest last; at most MaxFormer
+	Former   []Former  `json:"former,omitempty"`   // readers before, the latest last; at most MaxFormer, or two for each rank
+	Size     int       `json:"size,omitempty"`     // ranks of the world that Reader names; 0 for no world
+	Members  []Member  `json:"members,omitempty"`  // by rank
 	Position uint64    `json:"position,omitempty"` // the sequence number that the seat began at
 	Since    time.Time `json:"since"`              // of the last change of phase or seat
 
@@ -154,6 +157,9 @@ type SeatRequest struct {
 	Mode     Mode         `json:"mode"`
 	Reader   string       `json:"reader"`           // ReaderOf(Secret)
 	Secret   string       `json:"secret,omitempty"` // without it the request is nobody's
+	Rank                  // of the reader, in a world of Size
+	Size     int          `json:"size,omitempty"`
+	Repair   bool         `json:"repair,omitempty"` // of a rank: State is where it is, and it asks for no move
 	TakeOver bool         `json:"take_over,omitempty"`
 	Ended    string       `json:"ended,omitempty"` // secret of a reader whose process has ended: its seat is free
 	Spec     Spec         `json:"spec"`            // version 0
@@ -189,6 +195,8 @@ type Credit struct {
 	Seat       uint64         `json:"seat"`
 	Reader     string         `json:"reader"`           // ReaderOf(Secret)
 	Secret     string         `json:"secret,omitempty"` // without it the credit is nobody's
+	Rank                      // of the reader
+	Asking     string         `json:"asking,omitempty"` // the SeatRequest.Request of a move that a rank waits for
 	Taken      uint64         `json:"taken"`
 	BatchBytes int64          `json:"batch_bytes,omitempty"` // largest payload seen
 	Stored     int64          `json:"stored,omitempty"`      // largest payload that came by way of the store; 0 for BatchBytes
@@ -211,16 +219,19 @@ type Lost struct {
 // MaxLost is how many lost results a Credit names; the others are named once these are made again.
 const MaxLost = 32
 
-// CreditReply says how things stand: a reader that finds another seat than its own has been displaced.
+// CreditReply says how things stand: a reader that finds another seat than its own has been displaced. Where a world
+// holds the seat, Seat and Reader are those of the rank named; a notice without a reader is for all of them.
 type CreditReply struct {
-	Gen     string        `json:"gen"`
-	Seat    uint64        `json:"seat"`
-	Reader  string        `json:"reader"`
+	Gen    string `json:"gen"`
+	Seat   uint64 `json:"seat"`
+	Reader string `json:"reader"`
+	Rank
 	Phase   schema.Phase  `json:"phase"`
 	Window  int           `json:"window"`
 	Workers int           `json:"workers"` // live workers that serve the data set
 	Error   *schema.Fault `json:"error,omitempty"`
 	Trouble string        `json:"trouble,omitempty"` // what stands in the way of batches, for people
+	Behind  string        `json:"behind,omitempty"`  // the rank that the others wait for, for people
 }
 
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.
@@ -229,6 +240,7 @@ type StopRequest struct {
 	Request string `json:"request"`          // as in SeatRequest
 	Reader  string `json:"reader"`           // ReaderOf(Secret)
 	Secret  string `json:"secret,omitempty"` // without it the request is nobody's
+	Rank           // of the reader
 	Leave   bool   `json:"leave,omitempty"`
 
 	// Last is how far the trainer came. Credits travel by another subject, and may arrive after a request that ends
@@ -267,10 +279,12 @@ type Overview struct {
 type Lane struct {
 	Batcher string `json:"batcher"`
 	Gen     string `json:"gen"`
-	Kind    string `json:"kind"`            // kind token
-	Floor   uint64 `json:"floor,omitempty"` // results up to here are of no use to anybody
-	Workers int    `json:"workers"`         // live ones that serve the kind; a job's error is confirmed by a second one
-	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
+	Kind    string `json:"kind"`              // kind token
+	Floor   uint64 `json:"floor,omitempty"`   // results up to here are of no use to anybody
+	Readers int    `json:"readers,omitempty"` // how many fetch each payload that a worker keeps; 0 and 1: one
+	Taken   uint64 `json:"taken,omitempty"`   // all of them are past the results up to here, and may go back to them
+	Workers int    `json:"workers"`           // live ones that serve the kind; a job's error is confirmed by a second one
+	Over    bool   `json:"over,omitempty"`    // nothing of the generation is wanted any more
 }
 
 // Report is a worker's word to the owner: that its result contradicts the stored one, or what else is at fault, or that

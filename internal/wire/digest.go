@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"github.com/zeebo/xxh3"
@@ -17,17 +18,50 @@ var ErrBadDigest = errors.New("not a digest")
 // a damaged transfer; it does not withstand an adversary.
 type Digest [16]byte
 
-// digestBlock is hashed at once and in place; a stream is copied on its way, which takes twice as long.
-const digestBlock = 64 << 10
+// DigestBlock is the size in bytes of the blocks of a payload. One is hashed at once and in place; a stream is copied on
+// its way, which takes twice as long.
+const DigestBlock = 64 << 10
 
 // Sum returns the digest of payload.
 func Sum(payload []byte) Digest {
-	if len(payload) <= digestBlock {
+	if len(payload) <= DigestBlock {
 		return xxh3.Hash128(payload).Bytes()
 	}
 	var s Summer
+	s.Expect(len(payload))
 	_, _ = s.Write(payload) // never fails
 	return s.Sum()
+}
+
+// Blocks are the hashes of the blocks of a payload, one after the other. With them and the digest a part of the payload
+// can be checked.
+type Blocks []byte
+
+// hashSize is the length in bytes of the hash of a block.
+const hashSize = len(Digest{})
+
+// BlocksSize returns the length in bytes of the hashes for a payload of size bytes.
+func BlocksSize(size int) int { return (size + DigestBlock - 1) / DigestBlock * hashSize }
+
+// Sum returns the digest of the payload whose blocks have these hashes.
+func (b Blocks) Sum() Digest {
+	if len(b) == hashSize {
+		return Digest(b)
+	}
+	return xxh3.Hash128(b).Bytes()
+}
+
+// Match reports whether the payload has these bytes at an offset where a block begins; they end where a block does, or
+// the payload. It reports false for bytes that the payload is too short for.
+func (b Blocks) Match(offset int, piece []byte) bool {
+	for k := offset / DigestBlock * hashSize; len(piece) > 0; k += hashSize {
+		n := min(DigestBlock, len(piece))
+		if hash := xxh3.Hash128(piece[:n]).Bytes(); k+hashSize > len(b) || Digest(b[k:k+hashSize]) != hash {
+			return false
+		}
+		piece = piece[n:]
+	}
+	return true
 }
 
 // Summer computes a [Sum] piece by piece, while the pieces are in the processor's cache: fastest when they begin and
@@ -35,21 +69,22 @@ func Sum(payload []byte) Digest {
 type Summer struct {
 	block  xxh3.Hasher // of the bytes after the last whole block
 	n      int         // how many these are
-	blocks xxh3.Hasher // of the hashes of whole blocks
-	whole  int         // how many these are
-	last   Digest      // of them
+	blocks Blocks      // of whole blocks
 }
+
+// Expect makes room for the hashes of a payload of size bytes.
+func (s *Summer) Expect(size int) { s.blocks = slices.Grow(s.blocks, BlocksSize(size)) }
 
 // Write adds the next piece; it never fails.
 func (s *Summer) Write(piece []byte) (int, error) {
 	size := len(piece)
 	for len(piece) > 0 {
-		n := min(digestBlock-s.n, len(piece))
-		if n == digestBlock {
+		n := min(DigestBlock-s.n, len(piece))
+		if n == DigestBlock {
 			s.add(xxh3.Hash128(piece[:n]))
 		} else {
 			_, _ = s.block.Write(piece[:n]) // never fails
-			if s.n += n; s.n == digestBlock {
+			if s.n += n; s.n == DigestBlock {
 				s.add(s.block.Sum128())
 				s.block.Reset()
 				s.n = 0
@@ -61,25 +96,20 @@ func (s *Summer) Write(piece []byte) (int, error) {
 }
 
 func (s *Summer) add(block xxh3.Uint128) {
-	s.whole++
-	s.last = block.Bytes()
-	_, _ = s.blocks.Write(s.last[:]) // never fails
+	hash := block.Bytes()
+	s.blocks = append(s.blocks, hash[:]...)
 }
 
-// Sum returns the digest of all pieces.
-func (s *Summer) Sum() Digest {
-	switch {
-	case s.whole == 0:
-		return s.block.Sum128().Bytes()
-	case s.whole == 1 && s.n == 0:
-		return s.last
+// Sum returns the digest of all pieces, after the last.
+func (s *Summer) Sum() Digest { return s.Blocks().Sum() }
+
+// Blocks returns the hashes of all blocks, after the last piece.
+func (s *Summer) Blocks() Blocks {
+	if s.n > 0 || len(s.blocks) == 0 {
+		s.add(s.block.Sum128())
+		s.n = 0
 	}
-	blocks := s.blocks
-	if s.n > 0 {
-		rest := s.block.Sum128().Bytes()
-		_, _ = blocks.Write(rest[:]) // never fails
-	}
-	return blocks.Sum128().Bytes()
+	return s.blocks
 }
 
 // String returns 32 hexadecimal digits.

@@ -45,12 +45,12 @@ func TestDigest(t *testing.T) {
 // other damaged. A change of this file is a new [Version].
 func TestDigestGolden(t *testing.T) {
 	t.Parallel()
-	payload := make([]byte, 3*digestBlock+1000)
+	payload := make([]byte, 3*DigestBlock+1000)
 	for i := range payload {
 		payload[i] = byte(i * i >> 8)
 	}
 	var lines strings.Builder
-	for _, n := range []int{0, 1, 1000, digestBlock, digestBlock + 1, 2 * digestBlock, len(payload)} {
+	for _, n := range []int{0, 1, 1000, DigestBlock, DigestBlock + 1, 2 * DigestBlock, len(payload)} {
 		fmt.Fprintf(&lines, "%7d bytes %v\n", n, Sum(payload[:n]))
 	}
 	golden.Check(t, "digest", lines.String())

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 
 	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/schema"
@@ -34,44 +35,123 @@ func (d *Direct) check() error {
 	return nil
 }
 
-// A fetch is a fixed head, then the attempt's name; the answer is a fixed head, then the payload. One connection
-// carries any number of them, one after the other.
-const (
-	FetchHead  = 2 // version, length of the name
-	AnswerHead = 9 // whether the payload is here, its size in bytes, big-endian
+// Fetch asks a worker for the payload of an attempt, whose name [CheckName] accepts, or for a part of it. One connection
+// carries any number of requests and answers, one after the other.
+type Fetch struct {
+	Attempt string
+	Part    Part // of a batch; with Count 0 the payload is sent whole. Even is not sent
+}
 
-	fetchVersion = 1
+// A request for a whole payload is the version, the length of the attempt's name in a byte, and the name. Behind one for
+// a part follow its number, that of the parts and that of whole tensors, each in 2 bytes, big-endian, and the names of
+// these with their lengths in a byte.
+const (
+	fetchWhole = 1 // versions
+	fetchPart  = 2
 )
 
-// AppendFetch appends the request for the payload of an attempt, whose name [CheckName] accepts.
-func AppendFetch(dst []byte, attempt string) []byte {
-	return append(append(dst, fetchVersion, byte(len(attempt))), attempt...)
+// AppendFetch appends a request; [Part.Check] accepts its part.
+func AppendFetch(dst []byte, f *Fetch) []byte {
+	version := byte(fetchWhole)
+	if f.Part.Count > 0 {
+		version = fetchPart
+	}
+	dst = append(append(dst, version, byte(len(f.Attempt))), f.Attempt...)
+	if version == fetchWhole {
+		return dst
+	}
+	for _, n := range []int{f.Part.Index, f.Part.Count, len(f.Part.Whole)} {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(n))
+	}
+	for _, name := range f.Part.Whole {
+		dst = append(append(dst, byte(len(name))), name...)
+	}
+	return dst
 }
 
-// ParseFetchHead returns how many bytes of the attempt's name follow.
-func ParseFetchHead(head [FetchHead]byte) (int, error) {
-	if head[0] != fetchVersion || head[1] == 0 || head[1] > MaxName {
-		return 0, fmt.Errorf("%w: a request for a payload begins with %x", msgp.ErrMalformed, head)
+// ReadFetch reads a request. Errors are those of in, io.EOF if there is no request, or wrap [msgp.ErrMalformed].
+func ReadFetch(in io.Reader) (*Fetch, error) {
+	var head [2]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return nil, err
 	}
-	return int(head[1]), nil
+	if head[0] != fetchWhole && head[0] != fetchPart || head[1] == 0 || head[1] > MaxName {
+		return nil, fmt.Errorf("%w: a request for a payload begins with %x", msgp.ErrMalformed, head)
+	}
+	name, err := readName(in, head[1])
+	f := &Fetch{Attempt: name}
+	if err != nil || head[0] == fetchWhole {
+		return f, err
+	}
+	var part [6]byte
+	if _, err := io.ReadFull(in, part[:]); err != nil {
+		return nil, noEnd(err)
+	}
+	number := func(k int) int { return int(binary.BigEndian.Uint16(part[2*k:])) }
+	f.Part.Index, f.Part.Count = number(0), number(1)
+	whole := number(2)
+	if f.Part.Count == 0 || f.Part.Index >= f.Part.Count || whole > schema.MaxTensors {
+		return nil, fmt.Errorf("%w: a request for part %d of %d, with %d whole tensors", msgp.ErrMalformed, f.Part.Index,
+			f.Part.Count, whole)
+	}
+	for range whole {
+		var size [1]byte
+		if _, err := io.ReadFull(in, size[:]); err != nil {
+			return nil, noEnd(err)
+		}
+		name, err := readName(in, size[0])
+		if err != nil {
+			return nil, err
+		}
+		f.Part.Whole = append(f.Part.Whole, name)
+	}
+	return f, nil
 }
 
-// AppendAnswer appends the head of an answer; size is that of the payload behind it. Without here nothing follows.
-func AppendAnswer(dst []byte, here bool, size uint64) []byte {
-	status := byte(0)
-	if here {
-		status = 1
+func readName(in io.Reader, size byte) (string, error) {
+	if size == 0 {
+		return "", fmt.Errorf("%w: an empty name", msgp.ErrMalformed)
 	}
-	return binary.BigEndian.AppendUint64(append(dst, status), size)
+	name := make([]byte, size)
+	_, err := io.ReadFull(in, name)
+	return string(name), noEnd(err)
+}
+
+// noEnd is the error of a read in the middle of a request, where it must not end.
+func noEnd(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Has says what follows the head of an answer.
+type Has byte
+
+// What a worker has for a fetch.
+const (
+	HasNothing Has = iota // the payload is not here, or no longer
+	HasWhole              // all of the payload: for a part, too, that is no batch or saves nothing
+	HasPart               // the hashes of all blocks of the payload, then the extents of the part
+)
+
+// AnswerHead is the length in bytes of the head of an answer: what the worker has, and the size in bytes of what
+// follows, big-endian.
+const AnswerHead = 9
+
+// AppendAnswer appends the head of an answer; size is that of what follows it.
+func AppendAnswer(dst []byte, has Has, size int) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, byte(has)), uint64(size))
 }
 
 // ParseAnswer is the inverse of AppendAnswer.
-func ParseAnswer(head [AnswerHead]byte) (here bool, size uint64, err error) {
-	size = binary.BigEndian.Uint64(head[1:])
-	if head[0] > 1 || head[0] == 0 && size != 0 {
-		return false, 0, fmt.Errorf("%w: an answer begins with %x", msgp.ErrMalformed, head)
+func ParseAnswer(head [AnswerHead]byte) (has Has, size int, err error) {
+	has = Has(head[0])
+	n := binary.BigEndian.Uint64(head[1:])
+	if has > HasPart || has == HasNothing && n != 0 || n > MaxPayload {
+		return 0, 0, fmt.Errorf("%w: an answer begins with %x", msgp.ErrMalformed, head)
 	}
-	return head[0] == 1, size, nil
+	return has, int(n), nil
 }
 
 // Upload asks a worker to store a payload that it keeps as the chunks that its record names. Once they are stored the

@@ -3,6 +3,8 @@ package wire
 import (
 	"slices"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -24,15 +26,20 @@ func (p Pieces) Size() int {
 }
 
 // Sum returns the digest of the payload, the one that [Sum] gives of the whole.
-func (p Pieces) Sum() Digest {
-	if len(p) == 1 {
-		return Sum(p[0])
+func (p Pieces) Sum() Digest { return p.Blocks(nil).Sum() }
+
+// Blocks returns the hashes of the payload's blocks, in the memory of scratch, which is grown where it has to be.
+func (p Pieces) Blocks(scratch Blocks) Blocks {
+	s := Summer{blocks: scratch[:0]}
+	if len(p) == 1 && len(p[0]) <= DigestBlock {
+		s.add(xxh3.Hash128(p[0])) // in place
+		return s.blocks
 	}
-	var s Summer
+	s.Expect(p.Size())
 	for _, piece := range p {
 		_, _ = s.Write(piece) // never fails
 	}
-	return s.Sum()
+	return s.Blocks()
 }
 
 // AppendTo appends the whole payload.
@@ -55,6 +62,20 @@ func (p Pieces) Range(from, to int) Pieces {
 		to -= len(piece)
 	}
 	return part
+}
+
+// Extent is the bytes From to To-1 of a payload.
+type Extent struct{ From, To int }
+
+// Extents are some of a payload, in ascending order.
+type Extents []Extent
+
+// Size is how many bytes they are.
+func (e Extents) Size() (n int) {
+	for _, x := range e {
+		n += x.To - x.From
+	}
+	return n
 }
 
 // PayloadPieces returns the payload of b that [AppendPayload] would append, as views of b where that is large, and

@@ -40,7 +40,7 @@ func ParseRecord(batcher string, data []byte) (rec Record, err error) {
 	if rec.Wire != Version {
 		return rec, nil
 	}
-	return rec, errors.Join(rec.checkNames(), rec.checkNumbers())
+	return rec, errors.Join(rec.checkNames(), rec.checkWorld(), rec.checkNumbers())
 }
 
 func (r *Record) checkNames() error {
@@ -65,8 +65,8 @@ func (r *Record) checkNumbers() error {
 		furthest = max(furthest, r.Verdict.Seq)
 	}
 	switch {
-	case len(r.Former) > MaxFormer:
-		return fmt.Errorf("%d former readers; at most %d", len(r.Former), MaxFormer)
+	case len(r.Former) > r.maxFormer():
+		return fmt.Errorf("%d former readers; at most %d", len(r.Former), r.maxFormer())
 	case len(r.FloorState) > schema.MaxState:
 		return fmt.Errorf("state of %d bytes; at most %d", len(r.FloorState), schema.MaxState)
 	case r.Taken < r.Floor:

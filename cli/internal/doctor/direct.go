@@ -72,7 +72,7 @@ func tryFetch(ctx context.Context, w schema.WorkerStatus, secure bool) error {
 	if err := conn.SetDeadline(time.Now().Add(fetchTimeout)); err != nil {
 		return err
 	}
-	if _, err := conn.Write(wire.AppendFetch(nil, rand.Text())); err != nil {
+	if _, err := conn.Write(wire.AppendFetch(nil, &wire.Fetch{Attempt: rand.Text()})); err != nil {
 		return err
 	}
 	var head [wire.AnswerHead]byte

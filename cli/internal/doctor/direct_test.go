@@ -53,7 +53,7 @@ func TestDirect(t *testing.T) {
 		address, pin := listen(t, secure, answer)
 		return schema.WorkerStatus{Worker: name, Direct: address, DirectPin: pin}
 	}
-	none := wire.AppendAnswer(nil, false, 0)
+	none := wire.AppendAnswer(nil, wire.HasNothing, 0)
 	plain, private := worker("plain", false, none), worker("private", true, none)
 	impostor := schema.WorkerStatus{Worker: "impostor", Direct: private.Direct, DirectPin: make([]byte, 32)}
 	nowhere := schema.WorkerStatus{Worker: "nowhere", Direct: shut.Addr().String()}

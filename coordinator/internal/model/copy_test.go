@@ -26,7 +26,7 @@ var (
 // and revisions, of which only matters whether they are the stored one; and times whose patience the model has none of.
 var unseen = set("cfg", "out", "rev", "Revision", "count", "rate", "need", "runs", "trace", "trouble", "hindered",
 	"restarts", "backups", "unmade", "beatAt", "lateSince", "serial", "heard", "owing", "watched", "moved", "asked",
-	"patience", "since", "token", "openPause", "Asked", "Late")
+	"patience", "since", "token", "openPause", "Asked", "Late", "each", "beat")
 
 func set(names ...string) map[string]bool {
 	all := make(map[string]bool)

@@ -67,5 +67,9 @@ func refuse(out *effects, replies []Effect, fault *schema.Fault) {
 var changingHands = &schema.Fault{Code: schema.CodeUnavailable, Message: "the batcher is changing hands"}
 
 func unavailable(format string, args ...any) *schema.Fault {
-	return &schema.Fault{Code: schema.CodeUnavailable, Message: fmt.Sprintf(format, args...)}
+	return faultf(schema.CodeUnavailable, format, args...)
+}
+
+func faultf(code, format string, args ...any) *schema.Fault {
+	return &schema.Fault{Code: code, Message: fmt.Sprintf(format, args...)}
 }

@@ -10,12 +10,13 @@ import (
 // credited takes a credit; as a request it is answered with how things stand.
 func (o *Owner) credited(now time.Time, e Credited) {
 	o.credit(now, e.Credit)
-	switch reply := (ReplyCredit{e.Token, o.feeder.standing()}); {
+	_, seated := o.ledger.slot(e.Credit.Rank, e.Credit.Reader)
+	switch reply := (ReplyCredit{e.Token, o.feeder.standing(now, e.Credit.Rank)}); {
 	case e.Token == 0:
-	case e.Credit.Reader != o.ledger.rec.Reader: // only the record's owner may say that another reader has the seat
+	case !seated: // only the record's owner may say that another reader has the seat
 		o.requests.answers.confirm(reply)
 	case o.ending.due(&o.ledger.rec):
-		o.ending.told = append(o.ending.told, e.Token) // it is answered with how the run ended
+		o.ending.told = append(o.ending.told, teller{e.Token, e.Credit.Rank}) // it is answered with how the run ended
 	default:
 		o.out.emit(reply)
 	}
@@ -24,29 +25,42 @@ func (o *Owner) credited(now time.Time, e Credited) {
 // credit moves the window on. One of another reader, seat or generation moves nothing: P5.
 func (o *Owner) credit(now time.Time, c *wire.Credit) {
 	rec := &o.ledger.rec
-	if c.Reader != rec.Reader || rec.Reader == "" {
+	rank, seated := o.ledger.slot(c.Rank, c.Reader)
+	if !seated {
 		return
+	}
+	g := o.feeder.gen
+	if o.ranks.isWorld() && g != nil && c.Taken >= g.Fed() && c.Taken > g.Taken() {
+		c.Late = false // it waits for another rank, and not for a batch
 	}
 	o.reader.hear(now, c)
-	o.count.hear(c)
-	g := o.feeder.gen
-	if c.Gen != rec.Gen || c.Seat != rec.Seat || g == nil {
+	o.ranks.hear(now, rank, c)
+	speaks := rank == o.ranks.speaker()
+	if speaks {
+		o.count.hear(c)
+	}
+	if c.Gen != rec.Gen || c.Seat != o.ledger.seatOf(rank) || g == nil {
 		return
 	}
-	o.reader.paced(now, c)
+	if speaks {
+		o.reader.paced(now, c)
+	}
 	if c.Failed != nil && rec.Phase != schema.PhaseFailed {
-		o.feeder.failRun(c.Failed)
-		return
+		if fault := o.ranks.failed(rank, c.Failed); fault != nil {
+			o.feeder.failRun(fault)
+			return
+		}
 	}
-	if g.advance(now, c.Taken) {
+	o.ranks.credit(rank, c.Taken)
+	if g.advance(now) {
 		c.BatchBytes = max(c.BatchBytes, 1) // batches without a payload have a size, too
 	}
-	o.reader.note(c)
+	o.reader.note(c, speaks)
 	if c.BatchBytes > rec.BatchBytes {
 		g.save = true
 		g.resize(now)
 	}
-	if v := rec.Verdict; v != nil && v.Fault == nil && c.Taken >= v.Seq {
+	if v := rec.Verdict; v != nil && v.Fault == nil && o.ranks.taken() >= v.Seq {
 		o.ending.finished = true
 	}
 	g.pay()
@@ -63,10 +77,11 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 	}
 }
 
-// backUp gives the job of a head that straggles to a second worker, if there is one.
+// backUp gives the job of a head that straggles to a second worker, if there is one. Of several ranks the furthest has
+// the only head that may not be made yet.
 func (o *Owner) backUp(g *generation, c *wire.Credit) {
 	g.cancelBackup()
-	if c.Straggles && c.Taken == g.Taken() && o.fleet.Workers > 1 && g.backUp() {
+	if c.Straggles && c.Taken >= g.Taken() && o.fleet.Workers > 1 && g.backUp(c.Taken+1) {
 		o.backups++
 		o.out.info("late job given to a second worker", "gen", g.gen, "seq", g.backup)
 	}

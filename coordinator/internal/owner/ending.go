@@ -9,7 +9,13 @@ import (
 type ending struct {
 	failing  *failure
 	finished bool // the trainer has everything up to the end of the data
-	told     []Token
+	told     []teller
+}
+
+// teller is a credit that waits for its answer.
+type teller struct {
+	token Token
+	at    wire.Rank
 }
 
 // failure is an error that ends a generation.
@@ -39,9 +45,9 @@ func (e *ending) due(rec *wire.Record) bool {
 }
 
 // answer answers the credits that wait for the end of the run to be recorded, or for why it cannot be.
-func (e *ending) answer(out *effects, reply wire.CreditReply) {
-	for _, token := range e.told {
-		out.emit(ReplyCredit{token, reply})
+func (e *ending) answer(out *effects, standing func(wire.Rank) wire.CreditReply) {
+	for _, t := range e.told {
+		out.emit(ReplyCredit{t.token, standing(t.at)})
 	}
 	e.told = nil
 }

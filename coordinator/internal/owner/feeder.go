@@ -17,6 +17,7 @@ type feeder struct {
 	ending *ending
 	data   *datasets
 	reader *reader
+	ranks  *ranks
 	store  *watch
 	fleet  *Fleet
 	count  *Counters
@@ -35,7 +36,7 @@ func (f *feeder) start(now time.Time, w *window.Window) {
 		jobs: jobs{
 			Window: w, out: f.out, reader: f.reader, gen: rec.Gen, spec: rec.SpecDigest(), lost: make(map[uint64]bool),
 		},
-		cfg: f.cfg, ledger: f.ledger, ending: f.ending, fleet: f.fleet, count: f.count,
+		cfg: f.cfg, ledger: f.ledger, ending: f.ending, ranks: f.ranks, fleet: f.fleet, count: f.count,
 		late: lateness{moved: now}, saved: rec.Taken, purged: rec.Floor,
 	}
 	f.out.emit(Feed{rec.Gen, f.ownData(now).serial})
@@ -78,11 +79,14 @@ func (f *feeder) discard(l lane) {
 
 // announce tells workers that there are jobs to pull.
 func (f *feeder) announce() {
-	if f.gen != nil {
-		f.out.emit(Announce{wire.Lane{
-			Batcher: f.ledger.rec.Batcher, Gen: f.gen.gen, Kind: f.ledger.kindToken(), Floor: f.ledger.rec.Floor,
-		}})
+	if f.gen == nil {
+		return
 	}
+	l := wire.Lane{Batcher: f.ledger.rec.Batcher, Gen: f.gen.gen, Kind: f.ledger.kindToken(), Floor: f.ledger.rec.Floor}
+	if f.ledger.rec.Size > 0 { // a reader of its own has what it fetched
+		l.Readers, l.Taken = f.ranks.present(), f.gen.Taken()
+	}
+	f.out.emit(Announce{l})
 }
 
 // resize sets the window to what workers and batch size allow.
@@ -128,8 +132,16 @@ func (f *feeder) suspended() string {
 	return "no worker can make batches of data set " + f.ledger.rec.Spec.Dataset + ": " + f.fleet.Suspended
 }
 
-// standing says how things stand.
-func (f *feeder) standing() wire.CreditReply {
+// advance moves the window on when the slowest rank has come further, or none is in its way.
+func (f *feeder) advance(now time.Time) {
+	if g := f.gen; g != nil && g.advance(now) {
+		g.pay()
+		g.demand(now)
+	}
+}
+
+// standing says how things stand for a reader, or a rank.
+func (f *feeder) standing(now time.Time, at wire.Rank) wire.CreditReply {
 	rec := &f.ledger.rec
 	r := wire.CreditReply{
 		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Phase: rec.Phase, Workers: f.fleet.Workers, Error: rec.Error,
@@ -138,11 +150,28 @@ func (f *feeder) standing() wire.CreditReply {
 	if f.gen != nil {
 		r.Window = f.gen.Limit()
 	}
+	if rec.Size > 0 {
+		r.World = rec.Reader
+		if at.World == rec.Reader && at.Rank < rec.Size {
+			r.Rank, r.Seat, r.Reader = at, rec.Members[at.Rank].Seat, rec.Members[at.Rank].Reader
+			r.Behind = f.ranks.behind(now)
+		}
+	}
 	return r
 }
 
-// notify tells the reader how things stand.
-func (f *feeder) notify() { f.out.emit(Notify{f.standing()}) }
+// notify tells the reader, or all ranks, how things stand.
+func (f *feeder) notify() {
+	r := f.standing(time.Time{}, wire.Rank{})
+	if f.ledger.rec.Size > 0 {
+		r.Reader = ""
+	}
+	f.out.emit(Notify{r})
+}
+
+// notifyRank tells all ranks which process has the slot of one of them, or the reader without a world that it has the
+// seat.
+func (f *feeder) notifyRank(now time.Time, at wire.Rank) { f.out.emit(Notify{f.standing(now, at)}) }
 
 // taken is the sequence number that the trainer has come to.
 func (f *feeder) taken() uint64 {

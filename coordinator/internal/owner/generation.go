@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jetbatch/jetbatch/coordinator/internal/window"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -18,6 +17,7 @@ type generation struct {
 	cfg    *Config
 	ledger *ledger
 	ending *ending
+	ranks  *ranks
 	fleet  *Fleet
 	count  *Counters
 
@@ -34,6 +34,7 @@ type generation struct {
 
 	// The end of the sequence.
 	settled bool          // everything that was fed before a takeover is in the window again
+	reached bool          // and more than that, for a rank that was not heard
 	ended   bool          // nothing more is fed, not even from a Next that returns late
 	unsaid  *wire.Verdict // the verdict until record and store have it
 	telling bool          // a StoreVerdict is under way
@@ -94,10 +95,23 @@ func (g *generation) produced(now time.Time, p Produced) {
 		return
 	}
 	// An owner that took over may have heard how far the trainer is before the iterator came there.
-	if last := &g.reader.last; last.Gen == g.gen && last.Seat == g.ledger.rec.Seat {
-		g.advance(now, last.Taken)
-	}
+	g.advance(now)
 	g.demand(now)
+}
+
+// reach has more iterated again, for a rank that is further than its world was known to be. It reports false when that
+// was done before: this is no place of the run.
+func (g *generation) reach(now time.Time) bool {
+	if g.reached || g.ended {
+		return false
+	}
+	g.reached = true
+	g.FedBefore(max(g.Fed(), g.Taken()+2*max(g.unrecorded(), wire.BlockSize)))
+	if g.Want() > 0 {
+		g.settled = false
+		g.demand(now)
+	}
+	return true
 }
 
 // watchIterator ends the run when Next has not come back for longer than Stall.
@@ -179,10 +193,10 @@ func (g *generation) reissue(done, queued map[uint64]bool) bool {
 	return true
 }
 
-// advance notes how far the trainer has come, and reports whether that is news.
-func (g *generation) advance(now time.Time, taken uint64) bool {
+// advance notes how far the trainer has come, all of its ranks, and reports whether that is news.
+func (g *generation) advance(now time.Time) bool {
 	before := g.Taken()
-	if !g.Credit(taken) {
+	if !g.Credit(g.ranks.taken()) {
 		return false
 	}
 	g.count.Taken += g.Taken() - before
@@ -297,13 +311,6 @@ func (g *generation) resumed(done map[uint64]bool) {
 			g.purged = min(g.purged, seq-1)
 		}
 	}
-}
-
-// newWindow is the window of a generation after a takeover, whose stored results are done.
-func newWindow(rec *wire.Record, done map[uint64]bool) *window.Window {
-	w := window.New(rec.Floor, rec.FloorState, rec.Taken)
-	w.FedBefore(fedBefore(rec.Taken, done))
-	return w
 }
 
 // fedBefore is how far jobs were out before a takeover, as results show: the trainer may be anywhere up to there, since

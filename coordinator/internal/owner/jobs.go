@@ -131,10 +131,9 @@ func (j *jobs) cancelled() bool {
 
 // backUp gives the job of a head that straggles to a second worker, once: the first result that is stored counts, and
 // the other is refused. The second job waits its turn behind all that are out, so that it takes no slot from them.
-func (j *jobs) backUp() bool {
-	seq := j.Taken() + 1
+func (j *jobs) backUp(seq uint64) bool {
 	e, fed := j.Entry(seq)
-	if !fed || j.backup == seq {
+	if !fed || seq <= j.backup {
 		return false
 	}
 	j.out.emit(Backup{seq, e.Job, j.reader.trace})

@@ -14,11 +14,14 @@
 //	  answers      that are confirmed first             generation what is fed, taken, dropped; how it ends
 //	                                                    jobs       which are out; iterator, lateness, room
 //	  reader       as last heard                        watch      over the store of results
+//	  roster       what becomes of a rank's request     ranks      of the world, and how far each is
+//	  stops        requests that end a run
 //	  ledger       the record and its change            ending     of a run, until it is recorded
 //	                                                    datasets   opened, or under way
 package owner
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -53,10 +56,12 @@ type Owner struct {
 	ending   *ending
 	data     *datasets
 	reader   *reader
+	ranks    *ranks
 	store    *watch
 	feeder   *feeder
 	recovery *recovery
 	requests *requests
+	stops    *stops
 	seats    *seats
 
 	fleet   *Fleet    // that serves the data set
@@ -75,19 +80,26 @@ func New(now time.Time, cfg Config, rec wire.Record, revision uint64, key wire.D
 	o.ledger = &ledger{out: o.out, rec: rec, rev: revision, key: key}
 	o.data = &datasets{out: o.out}
 	o.reader = &reader{ledger: o.ledger, heard: now}
+	o.ranks = &ranks{ledger: o.ledger}
+	o.ranks.reset(now, rec.Taken)
 	o.store = &watch{out: o.out, ledger: o.ledger}
 	o.feeder = &feeder{
-		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, store: o.store,
+		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, ranks: o.ranks,
+		store: o.store,
 		fleet: o.fleet, count: o.count, resumes: rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone,
 	}
 	o.recovery = &recovery{
-		cfg: o.cfg, out: o.out, ledger: o.ledger, data: o.data, store: o.store, feeder: o.feeder, count: o.count,
+		cfg: o.cfg, out: o.out, ledger: o.ledger, data: o.data, store: o.store, ranks: o.ranks, feeder: o.feeder, count: o.count,
 		retryAt: now,
 	}
 	o.requests = &requests{out: o.out, answers: &answers{out: o.out}}
+	o.stops = &stops{
+		out: o.out, ledger: o.ledger, ending: o.ending, ranks: o.ranks, feeder: o.feeder, requests: o.requests,
+	}
 	o.seats = &seats{
-		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, feeder: o.feeder,
-		recovery: o.recovery, requests: o.requests, count: o.count,
+		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, ranks: o.ranks, feeder: o.feeder,
+		recovery: o.recovery, requests: o.requests, stops: o.stops, count: o.count,
+		roster: &roster{cfg: o.cfg, ledger: o.ledger, ranks: o.ranks, feeder: o.feeder},
 	}
 	return o
 }
@@ -231,6 +243,10 @@ func (o *Owner) beat(now time.Time) {
 	if g == nil {
 		return
 	}
+	o.ranks.count(now)
+	if fault := cmp.Or(o.ranks.overdue(), o.ranks.lost()); fault != nil && o.ledger.rec.Phase == schema.PhaseRunning {
+		o.feeder.failRun(fault)
+	}
 	if g.waits(now) {
 		o.store.feel()
 	}
@@ -252,7 +268,8 @@ func (o *Owner) beat(now time.Time) {
 // askedToStop takes a request to stop. A reader that stops or leaves says once more how far it came.
 func (o *Owner) askedToStop(now time.Time, e StopAsked) {
 	added := o.requests.add(&asking{token: e.Token, stop: e.Request, asked: now}, o.ledger.rec.Batcher)
-	if added && e.Request.Last != nil && e.Request.Reader == o.ledger.rec.Reader {
+	last := e.Request.Last
+	if added && last != nil && last.Reader == e.Request.Reader && last.Rank == e.Request.Rank { // not another's word
 		o.credit(now, e.Request.Last)
 	}
 }

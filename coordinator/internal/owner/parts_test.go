@@ -12,8 +12,8 @@ import (
 
 // parts are the parts of an owner, each above those that it may know.
 var parts = []string{
-	"Owner", "seats", "recovery", "feeder", "generation", "jobs", "requests", "answers", "watch", "reader", "ledger",
-	"ending", "datasets", "iterator", "lateness", "room",
+	"Owner", "seats", "stops", "roster", "recovery", "feeder", "generation", "jobs", "requests", "answers", "watch", "ranks",
+	"reader", "ledger", "ending", "datasets", "iterator", "lateness", "room",
 }
 
 // TestPartsPointDown holds the owner's parts to one direction: a part has no field of one above it. It holds them small,

@@ -9,14 +9,12 @@ import (
 
 // reader is the reader of the batcher, as last heard.
 type reader struct {
-	ledger    *ledger
-	heard     time.Time
-	last      wire.Credit
-	lateSince time.Time
-	trace     string // of its last word: what is fed from now on belongs to it
-	rate      rate
-	need      need
-	runs      runs
+	ledger *ledger
+	heard  time.Time
+	last   wire.Credit
+	trace  string // of its last word: what is fed from now on belongs to it
+	rate   rate
+	runs   runs
 }
 
 // maxWaiting is how many bytes are kept of the text that says what a trainer waits for.
@@ -31,6 +29,9 @@ func (r *reader) live(now time.Time, lease time.Duration) bool {
 func (r *reader) seated(now time.Time) {
 	rec := &r.ledger.rec
 	r.heard = now
+	if rec.Size > 0 && r.last.Gen == rec.Gen {
+		return // of one rank: what is known of all holds
+	}
 	r.last = wire.Credit{Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, BatchBytes: r.batchBytes()}
 }
 
@@ -39,15 +40,6 @@ func (r *reader) hear(now time.Time, c *wire.Credit) {
 	c.Waiting = c.Waiting[:min(len(c.Waiting), maxWaiting)]
 	c.Lost = c.Lost[:min(len(c.Lost), wire.MaxLost)]
 	r.heard = now
-	if c.Timing != nil {
-		r.need.observe(now, *c.Timing)
-	}
-	switch {
-	case !c.Late:
-		r.lateSince = time.Time{}
-	case r.lateSince.IsZero():
-		r.lateSince = now
-	}
 	r.follow(c.Trace)
 }
 
@@ -59,8 +51,15 @@ func (r *reader) paced(now time.Time, c *wire.Credit) {
 	}
 }
 
-// note keeps a credit of the present seat.
-func (r *reader) note(c *wire.Credit) {
+// note keeps a credit of the present seat. Of one that does not speak for all ranks the size of batches counts.
+func (r *reader) note(c *wire.Credit, speaks bool) {
+	if r.ledger.rec.Size > 0 && r.last.Gen == c.Gen {
+		c.BatchBytes = max(c.BatchBytes, r.last.BatchBytes)
+	}
+	if !speaks {
+		r.last.BatchBytes = c.BatchBytes
+		return
+	}
 	if c.Timing == nil && r.last.Reader == c.Reader {
 		c.Timing = r.last.Timing // it is not in every credit
 	}
@@ -89,12 +88,4 @@ func (r *reader) small() bool {
 		bytes = max(r.last.Stored, bytes/8)
 	}
 	return wire.BlockSize*bytes <= cmp.Or(r.ledger.rec.Settings.WindowBytes, DefaultWindowBytes)/64
-}
-
-// late is for how long the trainer has said that it waits.
-func (r *reader) late(now time.Time, lease time.Duration) time.Duration {
-	if r.lateSince.IsZero() || !r.live(now, lease) {
-		return 0
-	}
-	return now.Sub(r.lateSince)
 }

@@ -39,6 +39,8 @@ type aim uint8
 const (
 	toRetire   aim = iota // the record is deleted
 	toSit                 // a reader is given the seat
+	toAdmit               // a process is given the slot of a rank
+	toPlace               // a rank is seated where it is
 	toSeek                // the seat moves to a state that is held
 	toBegin               // a generation is begun for a request
 	toBeginNew            // a generation is begun in the place of one that was lost
@@ -52,7 +54,7 @@ const (
 
 func (a aim) String() string {
 	return [...]string{
-		"collection", "seat", "look-up", "new generation", "new generation", "stop", "failure", "end of the run",
+		"collection", "seat", "slot", "place", "look-up", "new generation", "new generation", "stop", "failure", "end of the run",
 		"end of the sequence", "progress", "the same again",
 	}[a]
 }
@@ -113,12 +115,43 @@ func (l *ledger) lane() lane { return lane{l.rec.Gen, l.kindToken()} }
 // kindToken is the subject token of the record's data set.
 func (l *ledger) kindToken() string { return wire.KindToken(l.rec.Spec.Dataset, l.rec.Spec.Version) }
 
-// vacate notes in the record that its reader has the seat no more.
-func vacate(r *wire.Record) {
-	if r.Reader == "" {
-		return
+// slot is the rank of a reader that has the seat, or a slot of it; 0 for one without a world.
+func (l *ledger) slot(at wire.Rank, reader string) (rank int, ok bool) {
+	switch r := &l.rec; {
+	case reader == "" || r.Reader == "" || r.Reader != at.Holder(reader):
+		return 0, false
+	case r.Size == 0:
+		return 0, at.World == ""
+	case at.World == "" || at.Rank >= r.Size || r.Members[at.Rank].Reader != reader:
+		return 0, false
 	}
-	former := append(slices.Clone(r.Former), wire.Former{Reader: r.Reader, Request: r.Request})
-	r.Former = former[max(0, len(former)-wire.MaxFormer):]
-	r.Reader, r.Request = "", ""
+	return at.Rank, true
+}
+
+// seatOf is the seat that a rank was given last.
+func (l *ledger) seatOf(rank int) uint64 {
+	if l.rec.Size == 0 {
+		return l.rec.Seat
+	}
+	return l.rec.Members[rank].Seat
+}
+
+// requestOf is the last request of a rank that was carried out.
+func (l *ledger) requestOf(rank int) string {
+	if l.rec.Size == 0 {
+		return l.rec.Request
+	}
+	return l.rec.Members[rank].Request
+}
+
+// overtaken reports whether a request of a reader is older than the one that it was last answered, or than the loss of
+// its seat: a duplicate that comes so late changes nothing. A world that lost its seat, and a process that lost its rank,
+// never get it back.
+func (l *ledger) overtaken(at wire.Rank, reader, request string) bool {
+	if rank, ok := l.slot(at, reader); ok {
+		return request < l.requestOf(rank)
+	}
+	return slices.ContainsFunc(l.rec.Former, func(f wire.Former) bool {
+		return f.Reader == reader && (at.World != "" || request <= f.Request) || at.World != "" && f.Reader == at.World
+	})
 }

@@ -22,6 +22,7 @@ type recovery struct {
 	ledger *ledger
 	data   *datasets
 	store  *watch
+	ranks  *ranks
 	feeder *feeder
 	count  *Counters
 
@@ -36,7 +37,8 @@ type recovery struct {
 // making is a generation that takes the place of one whose store was lost.
 type making struct {
 	stage  stage
-	lost   lane // the generation before
+	lost   lane   // the generation before
+	after  uint64 // its sequence number that the new one begins after, with some taken already
 	gen    string
 	chosen bool // it is made already
 }
@@ -132,7 +134,9 @@ func (r *recovery) resumeFrom(now time.Time, done map[uint64]bool) {
 	if d := r.feeder.ownData(now); !r.feeder.resumes || r.making != nil || !d.open || !d.isOf(rec.Origin) {
 		return
 	}
-	r.feeder.start(now, newWindow(rec, done))
+	w := window.New(rec.Floor, rec.FloorState, rec.Taken)
+	w.FedBefore(max(fedBefore(rec.Taken, done), r.ranks.furthest()))
+	r.feeder.start(now, w)
 	r.feeder.gen.resumed(done)
 	r.out.info("generation resumed", "gen", rec.Gen, "taken", rec.Taken, "floor", rec.Floor, "results", len(done))
 	r.feeder.notify() // a reader that waits for an owner need not wait longer
@@ -210,8 +214,9 @@ func (r *recovery) record(now time.Time) {
 	// After a takeover only the floor's state is known: positions up to the trainer's are iterated, and not made again.
 	rec := &r.ledger.rec
 	state, taken := rec.FloorState, rec.Taken-rec.Floor
+	m.after = rec.Taken
 	if g := r.feeder.gen; g != nil && g.Taken() <= g.Fed() {
-		state, taken = g.StateAfter(g.Taken()), 0
+		state, taken, m.after = g.StateAfter(g.Taken()), 0, g.Taken()
 	}
 	r.ledger.record(toBeginNew, func(next *wire.Record) {
 		takenIn(next, r.feeder.gen)
@@ -251,11 +256,14 @@ func (r *recovery) notRecorded(now time.Time, outcome Outcome, reason string) {
 
 func (r *recovery) start(now time.Time) {
 	rec, lost := &r.ledger.rec, r.making.lost
+	r.ranks.renumber(r.making.after, rec.Taken)
 	r.making, r.hindered = nil, ""
 	r.restarts++
 	r.out.warn("results were lost; generation begun again", "lost", lost.gen, "gen", rec.Gen)
-	r.feeder.start(now, window.New(0, rec.FloorState, rec.Taken))
-	r.feeder.gen.settled = rec.Taken == 0
+	w := window.New(0, rec.FloorState, rec.Taken)
+	w.FedBefore(r.ranks.furthest()) // or a rank that is ahead would find no place in a small window
+	r.feeder.start(now, w)
+	r.feeder.gen.settled = r.ranks.furthest() == 0
 	r.feeder.notify()
 }
 

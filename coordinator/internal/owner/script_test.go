@@ -1,7 +1,6 @@
 package owner
 
 import (
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -120,6 +119,9 @@ func (w words) uint(name string) uint64 {
 	return n
 }
 
+// rank is the place of world=A rank=1.
+func (w words) rank() wire.Rank { return wire.Rank{World: w.named["world"], Rank: int(w.uint("rank"))} }
+
 func state(n uint64) []byte { return []byte(strconv.FormatUint(n, 10)) }
 
 func (s *script) run(command string) ([]Effect, error) {
@@ -134,6 +136,11 @@ func (s *script) run(command string) ([]Effect, error) {
 	}
 	if fields[0] == "new" {
 		s.begin(w)
+		return nil, nil
+	}
+	if fields[0] == "again" { // another coordinator takes the record over
+		l := s.o.ledger
+		s.o = New(s.now, *s.o.cfg, l.rec, s.rev, l.key)
 		return nil, nil
 	}
 	e, err := s.event(fields[0], w)
@@ -205,6 +212,10 @@ func (s *script) event(name string, w words) (Event, error) {
 		req := &wire.SeatRequest{
 			Batcher: "train", Reader: reader, Request: request, Mode: wire.Mode(first), TakeOver: w.has("takeover"),
 			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.ledger.rec.Settings,
+			Rank: w.rank(), Size: int(w.uint("size")), Repair: w.has("repair"),
+		}
+		if p := w.named["patience"]; p != "" {
+			req.Settings.Patience, _ = time.ParseDuration(p)
 		}
 		if p := w.named["params"]; p != "" {
 			req.Spec.Params = []byte(p)
@@ -220,7 +231,7 @@ func (s *script) event(name string, w words) (Event, error) {
 		return SeatAsked{s.token, req, key(w.named["params"])}, nil
 	case "stop":
 		s.token++
-		return StopAsked{s.token, &wire.StopRequest{Batcher: "train", Reader: reader, Request: request, Leave: w.has("leave")}}, nil
+		return StopAsked{s.token, &wire.StopRequest{Batcher: "train", Reader: reader, Request: request, Rank: w.rank(), Leave: w.has("leave")}}, nil
 	case "end":
 		s.token++
 		return EndAsked{s.token, w.has("remove"), w.has("force")}, nil
@@ -286,7 +297,10 @@ func outcomeOf(word string) (Outcome, error) {
 func (s *script) credit(w words) Event {
 	c := &wire.Credit{
 		Gen: s.o.ledger.rec.Gen, Seat: s.o.ledger.rec.Seat, Reader: s.o.ledger.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
-		Late: w.has("late"), Straggles: w.has("straggles"),
+		Late: w.has("late"), Straggles: w.has("straggles"), Rank: w.rank(), Asking: w.named["asking"],
+	}
+	if rank, ok := s.o.ledger.slot(c.Rank, w.named["reader"]); ok {
+		c.Seat = s.o.ledger.seatOf(rank)
 	}
 	if gen := w.named["gen"]; gen != "" {
 		c.Gen = gen
@@ -297,8 +311,8 @@ func (s *script) credit(w words) Event {
 	if reader := w.named["reader"]; reader != "" {
 		c.Reader = reader
 	}
-	if w.has("failed") {
-		c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file", Worker: "w1"}
+	if w.has("failed") || w.named["failed"] != "" {
+		c.Failed = &schema.Fault{Code: schema.CodeMaterialize, Message: "no such file", Worker: "w1", Seq: w.uint("failed")}
 	}
 	if lost := w.uint("lost"); lost > 0 {
 		c.Lost = []wire.Lost{{Seq: lost, Attempt: "a"}}
@@ -371,124 +385,4 @@ func (w words) set(name string) map[uint64]bool {
 		}
 	}
 	return seqs
-}
-
-// show is an effect as scripts have it; empty for those that only speak to people.
-func (s *script) show(e Effect) string {
-	var b bytes.Buffer
-	say := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
-	switch e := e.(type) {
-	case Record:
-		r := e.Record
-		say("record at %d: %s gen=%s seat=%d reader=%s request=%s taken=%d%s floor=%d/%s", e.Revision, r.Phase,
-			r.Gen, r.Seat, r.Reader, r.Request, r.Taken, inAll(r), r.Floor, r.FloorState)
-		if r.Origin != "" {
-			say(" origin=%s", r.Origin)
-		}
-		if r.Spec.Version != 1 {
-			say(" version=%d", r.Spec.Version)
-		}
-		if r.Accepted != "" {
-			say(" accepted=%s", r.Accepted)
-		}
-		if r.Verdict != nil {
-			say(" verdict=%d", r.Verdict.Seq)
-		}
-		if r.Error != nil {
-			say(" error=%s", r.Error.Code)
-		}
-	case Retire:
-		say("retire at %d", e.Revision)
-	case Open:
-		say("open #%d %s%s", e.Serial, e.Spec.Dataset, e.Spec.Params)
-	case Compare:
-		say("compare #%d with %s", e.Serial, e.From)
-	case Rebase:
-		say("rebase %s of %s on #%d", e.State, e.From, e.Serial)
-	case Release:
-		say("release #%d", e.Serial)
-	case FirstState:
-		say("begin #%d", e.Serial)
-	case Make:
-		say("make %s", strings.Join(e.Gens, " "))
-	case Discard:
-		say("discard %s", e.Gen)
-	case Feed:
-		say("feed %s from #%d", e.Gen, e.Serial)
-	case Demand:
-		say("demand %d jobs from state %s", e.N, e.State)
-	case Publish:
-		say("publish %d", e.First)
-		if e.N > 1 {
-			say(" to %d", e.First+uint64(e.N)-1)
-		}
-		if e.Again {
-			say(" again")
-		}
-	case Backup:
-		say("backup %d", e.Seq)
-	case Forget:
-		say("forget above %d", e.Keep)
-	case Cancel:
-		say("cancel %d to %d", e.From, e.To-1)
-	case Purge:
-		say("purge %d to %d", e.From+1, e.To)
-	case Remove:
-		say("remove %d", e.Lost[0].Seq)
-	case Look:
-		say("look at %s for %s", e.Gen, [...]string{"resume", "repair", "room", "sweep", "the last time"}[e.For])
-	case Probe:
-		say("probe %s", e.Gen)
-	case StoreVerdict:
-		say("store verdict %d: %v", e.Result.Seq, e.Result.Kind)
-	case Announce:
-		say("announce %s", e.Lane.Gen)
-		if e.Lane.Over {
-			say(" over")
-		}
-		if kind, _, _ := strings.Cut(e.Lane.Kind, "-w"); kind != "count-v1" {
-			say(" as %s", kind)
-		}
-	case Notify:
-		say("notify %s seat %d %s", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
-		if w := e.Reply.Trouble; strings.Contains(w, "other data") {
-			say(" (%s)", w)
-		}
-	case ReplySeat:
-		say("reply %d: ", e.Token)
-		if f := e.Reply.Fault; f != nil {
-			say("%s: %s", f.Code, f.Message)
-		} else {
-			say("%s seat %d %s position %d state %s held %v", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase, e.Reply.Position, e.Reply.State.Data, e.Reply.Held)
-		}
-		if origin := e.Reply.State.Origin; origin != "" {
-			say(" origin=%s", origin)
-		}
-		for _, warning := range e.Reply.Warnings {
-			say(" (%s)", warning)
-		}
-	case ReplyStop:
-		say("reply %d: ", e.Token)
-		switch {
-		case e.Reply.Fault != nil:
-			say("%s: %s", e.Reply.Fault.Code, e.Reply.Fault.Message)
-		case e.Reply.Error != nil:
-			say("stopped, after %s", e.Reply.Error.Code)
-		default:
-			say("stopped")
-		}
-	case ReplyCredit:
-		say("reply %d: %s seat %d %s", e.Token, e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
-	case Confirm, Ready, Halt:
-		say("%s", strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e), "owner.")))
-	}
-	return b.String()
-}
-
-// inAll is a record's total where that is not what was taken in its generation.
-func inAll(r wire.Record) string {
-	if r.Total == r.Taken {
-		return ""
-	}
-	return fmt.Sprint("/", r.Total)
 }

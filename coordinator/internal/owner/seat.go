@@ -2,8 +2,6 @@ package owner
 
 import (
 	"bytes"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,9 +17,12 @@ type seats struct {
 	ending   *ending
 	data     *datasets
 	reader   *reader
+	ranks    *ranks
 	feeder   *feeder
 	recovery *recovery
 	requests *requests
+	stops    *stops
+	roster   *roster
 	count    *Counters
 }
 
@@ -49,9 +50,9 @@ func (s *seats) carryOn(now time.Time) {
 		case a.making:
 			return
 		case a.end != nil:
-			s.end(now, a)
+			s.stops.end(now, a)
 		case a.stop != nil:
-			s.stop(now, a)
+			s.stops.stop(now, a)
 		default:
 			s.seat(now, a)
 		}
@@ -76,33 +77,35 @@ func (s *seats) due() time.Time {
 // repetition of a request that began it.
 func (s *seats) needsRun(a *asking) bool {
 	req, rec := a.seat, &s.ledger.rec
-	return req != nil && req.Mode != wire.ModeOpen && req.Reader == rec.Reader &&
-		(req.Mode == wire.ModeSeek || req.Request == rec.Request)
+	return req != nil && req.Mode != wire.ModeOpen && req.Holder(req.Reader) == rec.Reader &&
+		(req.Mode == wire.ModeSeek || rec.Size == 0 && req.Request == rec.Request)
 }
 
 // give ends the request under way with a seat that is in the record.
 func (s *seats) give(now time.Time, a *asking, reply wire.SeatReply) {
 	s.reader.seated(now)
 	s.requests.end(ReplySeat{a.token, reply})
-	s.feeder.notify() // the one who asked hears it by the answer, and should not have to say that it did before
+	s.feeder.notifyRank(now, a.seat.Rank) // the one who asked hears it by the answer, and should not have to say that it did before
 }
-
-// repeat ends the request under way with an answer that it had before.
-func (s *seats) repeat(a *asking, reply wire.SeatReply) { s.requests.end(ReplySeat{a.token, reply}) }
 
 // refuse ends the request under way with a fault.
 func (s *seats) refuse(code, format string, args ...any) {
-	s.requests.refuse(&schema.Fault{Code: code, Message: fmt.Sprintf(format, args...)})
+	s.requests.refuse(faultf(code, format, args...))
 }
 
 // seat goes on with a request for the seat.
 func (s *seats) seat(now time.Time, a *asking) {
 	req, rec := a.seat, &s.ledger.rec
-	same := rec.Reader == req.Reader || rec.Seat == 0
+	holder := req.Holder(req.Reader)
+	same := rec.Reader == holder || rec.Seat == 0
 	switch {
-	case s.overtaken(req.Reader, req.Request):
+	case s.ledger.overtaken(req.Rank, req.Reader, req.Request):
 		s.refuse(schema.CodeSuperseded, "this request was overtaken by a later one")
 		return
+	case rec.Size > 0 && rec.Reader == holder:
+		if done := s.seatRank(now, a); done {
+			return
+		}
 	case same && req.Request == rec.Request:
 		if done := s.repeated(now, a); done {
 			return
@@ -122,24 +125,14 @@ func (s *seats) seat(now time.Time, a *asking) {
 	}
 }
 
-// overtaken reports whether a request of a reader is older than the one that it was last answered, or than the loss of its
-// seat: a duplicate that comes so late changes nothing.
-func (s *seats) overtaken(reader, request string) bool {
-	rec := &s.ledger.rec
-	if reader == rec.Reader {
-		return request < rec.Request
-	}
-	return slices.ContainsFunc(rec.Former, func(f wire.Former) bool { return f.Reader == reader && request <= f.Request })
-}
-
 // repeated answers a request that was carried out before and whose answer was lost. It reports false when the request is
 // to be carried out again: the generation that it began could not be set up, or was lost meanwhile and begun again at
 // another state.
 func (s *seats) repeated(now time.Time, a *asking) bool {
 	req, rec := a.seat, &s.ledger.rec
-	switch r := s.reply(false); {
+	switch r := s.reply(a, rec.Position, false); {
 	case req.Mode == wire.ModeOpen:
-		s.repeat(a, r)
+		s.requests.end(ReplySeat{a.token, r})
 	case s.feeder.gen != nil && len(r.State.Data) == 0: // after a takeover, until the run has been iterated again so far
 		s.requests.refuse(unavailable("the run was taken over and is being iterated again from %d", s.feeder.gen.Floor()))
 	case s.feeder.gen != nil:
@@ -150,7 +143,7 @@ func (s *seats) repeated(now time.Time, a *asking) bool {
 		if fault == nil && !bytes.Equal(state, r.State.Data) {
 			return false
 		}
-		s.repeat(a, r)
+		s.requests.end(ReplySeat{a.token, r})
 	case rec.Phase == schema.PhaseFailed:
 		s.requests.refuse(rec.Error)
 	case rec.Phase == schema.PhaseClosed:
@@ -180,10 +173,9 @@ func (s *seats) openFor(now time.Time, a *asking, spec wire.Spec, key wire.Diges
 	return nil
 }
 
-// refuseSpec refuses a reader of another spec than the record's.
-func (s *seats) refuseSpec() {
-	rec := &s.ledger.rec
-	s.refuse(schema.CodeSpecMismatch, "batcher %s runs data set %s with parameters %s; stop it, or use another name",
+// anotherSpec is why a reader of another spec than the record's gets nothing.
+func anotherSpec(rec *wire.Record) *schema.Fault {
+	return faultf(schema.CodeSpecMismatch, "batcher %s runs data set %s with parameters %s; stop it, or use another name",
 		rec.Batcher, rec.Spec.Dataset, rec.Spec.Params)
 }
 
@@ -193,11 +185,12 @@ func (s *seats) sit(now time.Time, a *asking) {
 	version, known := s.cfg.Kinds[req.Spec.Dataset]
 	spec := wire.Spec{Dataset: req.Spec.Dataset, Version: version, Params: req.Spec.Params}
 	a.differs = rec.Seat > 0 && a.key != s.ledger.key
+	holder := req.Holder(req.Reader)
 	ended := req.Ended != "" && wire.ReaderOf(req.Ended) == rec.Reader
-	if s.reader.live(now, s.cfg.ReaderLease) && !ended && rec.Reader != req.Reader && rec.Phase != schema.PhaseClosed {
+	if s.reader.live(now, s.cfg.ReaderLease) && !ended && rec.Reader != holder && rec.Phase != schema.PhaseClosed {
 		switch {
 		case a.differs:
-			s.refuseSpec()
+			s.requests.refuse(anotherSpec(rec))
 			return
 		case !req.TakeOver:
 			s.refuse(schema.CodeInUse,
@@ -216,19 +209,19 @@ func (s *seats) sit(now time.Time, a *asking) {
 	}
 	// A run that ended badly, was stopped, or was of another spec or of other data is over; any other goes on.
 	a.over = a.differs || rec.Phase == schema.PhaseFailed || rec.Phase == schema.PhaseClosed
-	if rec.Reader != req.Reader && s.asksForData(now, a, d, spec) {
+	if rec.Reader != holder && s.asksForData(now, a, d, spec) {
 		return
 	}
 	a.before = s.ledger.lane()
 	s.ledger.recordSpec(toSit, a.key, func(r *wire.Record) {
-		if r.Reader != req.Reader {
-			vacate(r)
+		if r.Reader != holder {
+			r.Vacate(false)
 		}
-		r.Reader, r.Request, r.Settings, r.Since = req.Reader, req.Request, req.Settings, now
+		r.Settings, r.Since = req.Settings, now
 		if a.over || r.Seat == 0 { // nobody was seated yet, so the record was made for the one who asks
 			r.Spec = spec
 		}
-		r.Seat++
+		sitIn(r, req)
 		if a.over {
 			r.Gen, r.Phase, r.Error, r.Verdict, r.FloorState = "", schema.PhaseStopped, nil, nil, nil
 			r.Origin, r.Accepted = "", ""
@@ -253,8 +246,9 @@ func (s *seats) sat(now time.Time, a *asking) {
 		s.feeder.discard(a.before)
 	}
 	s.data.releaseOthers(s.ledger.key)
+	s.ranks.reset(now, s.feeder.taken())
 	s.feeder.resize(now)
-	s.give(now, a, s.reply(false, warnings...))
+	s.give(now, a, s.reply(a, s.ledger.rec.Position, false, warnings...))
 }
 
 // asksForData finds out, for a reader that is new to the batcher, whether the data are still what the data set was opened

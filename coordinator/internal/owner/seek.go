@@ -27,7 +27,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 		spec.Version, key = version, a.key // the run that is under way is over, and begun again as the data set is now
 	}
 	if a.key != key { // the record is not the one that this reader opened
-		s.refuseSpec()
+		s.requests.refuse(anotherSpec(rec))
 		return
 	}
 	d := s.openFor(now, a, spec, key)
@@ -48,6 +48,9 @@ func (s *seats) seek(now time.Time, a *asking) {
 	if a.rebased != nil && !a.rebased.Unsaid {
 		state = a.rebased.State
 	}
+	if rec.Size > 0 && anyPlaced(rec) && !s.moves(now, a, state) {
+		return
+	}
 	if g := s.feeder.gen; g != nil && req.Mode == wire.ModeSeek {
 		switch {
 		case s.feeder.store.isSilent():
@@ -60,7 +63,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 		if position, ok := g.Find(state); ok {
 			a.position = position
 			s.ledger.record(toSeek, func(r *wire.Record) {
-				seatIn(now, a, r)
+				s.seatIn(now, a, r)
 				takenIn(r, g)
 				r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
 			})
@@ -81,7 +84,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 		takenIn(r, s.feeder.gen)
 		beginIn(now, r, gen, state, 0)
 		r.Origin, r.Accepted = d.origin, a.changed
-		seatIn(now, a, r)
+		s.seatIn(now, a, r)
 	})
 }
 
@@ -124,15 +127,44 @@ func (s *seats) made(now time.Time, reason string) {
 		s.out.warn("begun from a state of other parameters or data, as the trainer accepts",
 			"gen", rec.Gen, "changed", a.changed)
 	}
+	s.ranks.moved(now, 0)
 	s.feeder.start(now, window.New(0, rec.FloorState, 0))
 	s.feeder.gen.settled = true
-	s.give(now, a, s.reply(false, a.warnings(s.feeder.ownData(now))...))
+	s.give(now, a, s.reply(a, rec.Position, false, a.warnings(s.feeder.ownData(now))...))
 }
 
-// seatIn gives a reader the seat.
-func seatIn(now time.Time, a *asking, r *wire.Record) {
-	r.Request, r.Reader, r.Since = a.seat.Request, a.seat.Reader, now
+// seatIn gives the seat to the reader that asks, or to all ranks that do.
+func (s *seats) seatIn(now time.Time, a *asking, r *wire.Record) {
+	r.Since = now
+	began := anyPlaced(r)
+	sitIn(r, a.seat)
+	for rank := range r.Members {
+		m := &r.Members[rank]
+		switch asked := s.ranks.asking(rank); {
+		case rank == a.seat.Rank.Rank:
+			m.Placed, m.Seated = true, true
+		case began && !m.Left && asked != nil:
+			m.Request, m.Seat, m.Placed, m.Seated = asked.request, r.Seat, true, true
+		default: // it left, or comes later: it begins where this one does
+			m.Placed = false
+		}
+	}
+}
+
+// sitIn gives the seat to the reader that asks, or to its world, and its slot.
+func sitIn(r *wire.Record, req *wire.SeatRequest) {
 	r.Seat++
+	if req.World == "" {
+		r.Reader, r.Request = req.Reader, req.Request
+		return
+	}
+	if r.Reader != req.World || r.Size != req.Size {
+		r.Reader, r.Size, r.Members = req.World, req.Size, make([]wire.Member, req.Size)
+	}
+	r.Request = req.Request
+	r.Members = slices.Clone(r.Members)
+	m := &r.Members[req.Rank.Rank]
+	m.Reader, m.Request, m.Seat, m.Left = req.Reader, req.Request, r.Seat, false
 }
 
 // sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for.
@@ -140,10 +172,11 @@ func (s *seats) sought(now time.Time, a *asking) {
 	rec := &s.ledger.rec
 	g := s.feeder.gen
 	s.ending.finished = false
+	s.ranks.moved(now, a.position-1)
 	g.seek(a.position)
 	s.count.Held++
 	s.out.info("seated at a held state", "gen", rec.Gen, "seat", rec.Seat, "seq", a.position)
-	s.give(now, a, s.reply(true, a.warnings(s.feeder.ownData(now))...))
+	s.give(now, a, s.reply(a, a.position, true, a.warnings(s.feeder.ownData(now))...))
 	s.feeder.repair(now) // what was skipped over before may be wanted now, and the store may be lost
 	g.demand(now)
 }
@@ -172,14 +205,18 @@ func (s *seats) stateOf(
 	return at.Data, nil, false
 }
 
-func (s *seats) reply(held bool, warnings ...string) wire.SeatReply {
+// reply is the answer to a reader, or rank, that is seated at a position.
+func (s *seats) reply(a *asking, position uint64, held bool, warnings ...string) wire.SeatReply {
 	rec := &s.ledger.rec
-	r := wire.SeatReply{Gen: rec.Gen, Seat: rec.Seat, Position: rec.Position, Phase: rec.Phase, Held: held, Warnings: warnings}
+	r := wire.SeatReply{
+		Gen: rec.Gen, Seat: s.ledger.seatOf(a.seat.Rank.Rank), Position: position, Phase: rec.Phase, Held: held,
+		Warnings: warnings,
+	}
 	if s.feeder.gen != nil {
 		r.Window, r.Spec = s.feeder.gen.Limit(), s.feeder.gen.spec
 		spec := rec.Spec
 		r.State = schema.State{
-			Dataset: spec.Dataset, Version: spec.Version, Origin: rec.Origin, Data: s.feeder.gen.StateAfter(rec.Position - 1),
+			Dataset: spec.Dataset, Version: spec.Version, Origin: rec.Origin, Data: s.feeder.gen.StateAfter(position - 1),
 		}
 	}
 	return r

@@ -25,11 +25,15 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		s.Timing = *o.reader.last.Timing
 	}
 	if rec.Phase == schema.PhaseRunning && o.reader.live(now, o.cfg.ReaderLease) {
-		s.Desired = o.reader.need.workers(s.Workers, s.Slots, inFlight(rec.Settings, o.reader.batchBytes()))
+		s.Desired = o.ranks.workers(s.Workers, s.Slots, inFlight(rec.Settings, o.reader.batchBytes()))
 	}
 	if g := o.feeder.gen; g != nil {
 		s.Taken, s.Fed, s.Window = g.Taken(), g.Fed(), g.Limit()
 		s.Rate, s.ByteRate = o.reader.rate.value(now)
+	}
+	if o.ranks.isWorld() {
+		s.World, s.Members, s.Slowest = rec.Reader, o.ranks.members(now), o.ranks.slowest()
+		s.Spread = o.ranks.furthest() - o.ranks.taken()
 	}
 	s.Waiting = o.waiting(now, s)
 	return s
@@ -56,7 +60,12 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 }
 
 // Late is for how long the trainer has said that it waits.
-func (o *Owner) Late(now time.Time) time.Duration { return o.reader.late(now, o.cfg.ReaderLease) }
+func (o *Owner) Late(now time.Time) time.Duration {
+	if !o.reader.live(now, o.cfg.ReaderLease) {
+		return 0
+	}
+	return o.ranks.late(now)
+}
 
 // Counters returns the owner's counts.
 func (o *Owner) Counters() Counters { return *o.count }

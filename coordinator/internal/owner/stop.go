@@ -1,24 +1,36 @@
 package owner
 
 import (
+	"slices"
 	"time"
 
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
+// stops carries requests out that end a run, or leave it.
+type stops struct {
+	out      *effects
+	ledger   *ledger
+	ending   *ending
+	ranks    *ranks
+	feeder   *feeder
+	requests *requests
+}
+
 // stop ends the run, or lets the reader leave it to another.
-func (s *seats) stop(now time.Time, a *asking) {
+func (s *stops) stop(now time.Time, a *asking) {
 	req, rec := a.stop, &s.ledger.rec
-	switch seated := rec.Reader == req.Reader; {
+	rank, seated := s.ledger.slot(req.Rank, req.Reader)
+	switch {
 	case !seated && (rec.Phase == schema.PhaseClosed || rec.Reader == ""):
 		s.requests.confirm(ReplyStop{a.token, wire.StopReply{Error: rec.Error}})
 		return
 	case !seated:
-		s.refuse(schema.CodeSuperseded, "batcher %s is held by trainer %s", rec.Batcher, rec.Reader)
+		s.requests.refuse(faultf(schema.CodeSuperseded, "batcher %s is held by trainer %s", rec.Batcher, rec.Reader))
 		return
-	case s.overtaken(req.Reader, req.Request):
-		s.refuse(schema.CodeSuperseded, "this request was overtaken by a later one")
+	case s.ledger.overtaken(req.Rank, req.Reader, req.Request):
+		s.requests.refuse(faultf(schema.CodeSuperseded, "this request was overtaken by a later one"))
 		return
 	}
 	a.before, a.failure = s.ledger.lane(), rec.Error
@@ -26,15 +38,36 @@ func (s *seats) stop(now time.Time, a *asking) {
 		a.failure = failure
 	}
 	s.ledger.record(toStop, func(r *wire.Record) {
-		r.Since, r.Request = now, req.Request
-		takenIn(r, s.feeder.gen)
-		if req.Leave {
-			vacate(r)
-			r.Seat++
-			return
+		r.Since = now
+		if r.Size == 0 {
+			r.Request = req.Request
+		} else {
+			m := r.Members[rank]
+			m.Request, m.Left = req.Request, req.Leave
+			r.Members = slices.Clone(r.Members)
+			r.Members[rank] = m
 		}
-		closeIn(r)
+		takenIn(r, s.feeder.gen)
+		switch {
+		case !req.Leave:
+			closeIn(r)
+		case r.Size == 0 || allLeft(r):
+			r.Vacate(true)
+			fallthrough
+		default:
+			r.Seat++
+		}
 	})
+}
+
+// allLeft reports whether nobody of a world is there any more.
+func allLeft(r *wire.Record) bool {
+	for i := range r.Members {
+		if r.Members[i].Reader != "" && !r.Members[i].Left {
+			return false
+		}
+	}
+	return true
 }
 
 func closeIn(r *wire.Record) {
@@ -43,12 +76,12 @@ func closeIn(r *wire.Record) {
 
 // end ends the run on an operator's word, whoever is seated, and deletes the record where that is asked for. A run is
 // stopped first, so that its reader hears of its end and does not make the record anew.
-func (s *seats) end(now time.Time, a *asking) {
+func (s *stops) end(now time.Time, a *asking) {
 	rec := &s.ledger.rec
 	running := rec.Phase == schema.PhaseRunning
 	switch {
 	case a.end.Remove && running && !a.end.Force:
-		s.refuse(schema.CodeInUse, "batcher %s runs", rec.Batcher)
+		s.requests.refuse(faultf(schema.CodeInUse, "batcher %s runs", rec.Batcher))
 	case a.end.Remove && !running:
 		s.ledger.retire()
 	case rec.Phase == schema.PhaseClosed || rec.Phase == schema.PhaseStopped:
@@ -64,10 +97,15 @@ func (s *seats) end(now time.Time, a *asking) {
 }
 
 // stopped goes on when the stop is in the record.
-func (s *seats) stopped(a *asking) {
-	if a.stop == nil || !a.stop.Leave {
+func (s *stops) stopped(now time.Time, a *asking) {
+	switch {
+	case a.stop == nil || !a.stop.Leave:
 		s.feeder.discard(a.before)
 		s.out.info("batcher stopped", "gen", a.before.gen)
+	case s.ledger.rec.Size > 0:
+		s.out.info("rank left", "rank", a.stop.Rank.Rank)
+		s.ranks.leave(a.stop.Rank.Rank)
+		s.feeder.advance(now)
 	}
 	s.feeder.notify()
 	if a.end != nil && a.end.Remove {

@@ -48,20 +48,21 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	if c == nil {
 		return
 	}
+	standing := func(at wire.Rank) wire.CreditReply { return o.feeder.standing(now, at) }
 	switch e.Outcome {
 	case Done:
 		o.stored(now, c.aim)
 		if !o.ending.due(&o.ledger.rec) {
-			o.ending.answer(o.out, o.feeder.standing())
+			o.ending.answer(o.out, standing)
 		}
 		return
 	case Conflict:
 		o.depose(e.Owner)
 	}
-	o.ending.answer(o.out, o.feeder.standing())
+	o.ending.answer(o.out, standing)
 	reason := unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason)
 	switch c.aim {
-	case toSit, toSeek, toBegin, toStop:
+	case toSit, toAdmit, toPlace, toSeek, toBegin, toStop:
 		o.requests.refuse(reason)
 	case toBeginNew:
 		o.recovery.notRecorded(now, e.Outcome, reason.Message)
@@ -78,6 +79,10 @@ func (o *Owner) stored(now time.Time, aim aim) {
 	switch aim {
 	case toSit:
 		o.seats.sat(now, a)
+	case toAdmit:
+		o.seats.admitted(now, a)
+	case toPlace:
+		o.seats.placed(now, a)
 	case toSeek:
 		o.seats.sought(now, a)
 	case toBegin:
@@ -85,7 +90,7 @@ func (o *Owner) stored(now time.Time, aim aim) {
 	case toBeginNew:
 		o.recovery.recorded(now)
 	case toStop:
-		o.seats.stopped(a)
+		o.stops.stopped(now, a)
 	case toFail:
 		o.feeder.discard(o.ledger.lane()) // only Start goes on from here, with a new generation: its jobs would only be in the way
 		o.ending.failing = nil

@@ -141,14 +141,22 @@ func (w *Window) Credit(taken uint64) bool {
 // Find returns the sequence number that follows state, if it is held or next in line: the head when it
 // fits, else the nearest after the head, else the nearest before it.
 func (w *Window) Find(state []byte) (position uint64, ok bool) {
-	for seq := w.taken; seq <= w.Fed(); seq++ {
-		if bytes.Equal(w.StateAfter(seq), state) {
-			return seq + 1, true
-		}
+	if position, ok := w.FindFrom(w.taken, state); ok {
+		return position, true
 	}
 	for seq := min(w.taken, w.Fed()+1); seq > w.floor; seq-- {
 		if bytes.Equal(w.StateAfter(seq-1), state) {
 			return seq, true
+		}
+	}
+	return 0, false
+}
+
+// FindFrom returns the sequence number that follows state, if it is held or next in line, after taken: the nearest.
+func (w *Window) FindFrom(taken uint64, state []byte) (position uint64, ok bool) {
+	for seq := max(taken, w.floor); seq <= w.Fed(); seq++ {
+		if bytes.Equal(w.StateAfter(seq), state) {
+			return seq + 1, true
 		}
 	}
 	return 0, false

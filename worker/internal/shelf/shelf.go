@@ -1,9 +1,9 @@
 // Package shelf decides which payloads a worker keeps for readers to fetch, and when their memory may be used again. It
 // is a plain state machine: no clock, no goroutine, no connection.
 //
-// A fetched payload stays, for readers that go back to it, until its place is wanted. One that was not fetched stays
-// until the caller drops it. A payload that does not fit is refused and is the caller's to store elsewhere, so that the
-// shelf never holds anything up.
+// A payload that all its readers have fetched is spare: it stays, for readers that go back to it, until its place is
+// wanted. One that a reader has yet to fetch stays until the caller drops it. A payload that does not fit is refused and
+// is the caller's to store elsewhere, so that the shelf never holds anything up.
 package shelf
 
 import (
@@ -21,7 +21,9 @@ type Item[L comparable, T any] struct {
 
 	size    int64
 	users   int           // fetches under way
-	fetched *list.Element // its place among those that were fetched; nil for never
+	fetches int           // complete ones
+	readers int           // so many fetches make it spare
+	spare   *list.Element // its place among those that are spare; nil for none
 	off     bool          // taken off: Get finds it no more
 }
 
@@ -29,8 +31,8 @@ type Item[L comparable, T any] struct {
 type Shelf[L comparable, T any] struct {
 	limit, bytes int64
 	items        map[string]*Item[L, T] // by attempt, whose names are never used twice
-	fetched      list.List              // of those in items that were fetched, longest ago first
-	spare        int64                  // bytes of fetched items without a fetch under way
+	spare        list.List              // of those in items that are spare; the one that was fetched last is last
+	free         int64                  // bytes of spare items without a fetch under way
 }
 
 // New returns an empty shelf.
@@ -44,22 +46,63 @@ func (s *Shelf[L, T]) Bytes() int64 { return s.bytes }
 // Len is how many payloads can be found.
 func (s *Shelf[L, T]) Len() int { return len(s.items) }
 
-// Put keeps a payload whose memory is size bytes. Without room, the payloads that were fetched longest ago go, and
-// their values are returned in freed. If that is not enough, nothing changes and it reports false.
-func (s *Shelf[L, T]) Put(lane L, seq uint64, attempt string, size int64, value T) (freed []T, ok bool) {
-	if size > s.limit-s.bytes+s.spare {
+// Put keeps a payload whose memory is size bytes, and that so many readers fetch. Without room, the spare payloads that
+// were fetched longest ago go, and their values are returned in freed. If that is not enough, nothing changes and it
+// reports false.
+func (s *Shelf[L, T]) Put(lane L, seq uint64, attempt string, size int64, readers int, value T) (freed []T, ok bool) {
+	if size > s.limit-s.bytes+s.free {
 		return nil, false
 	}
-	for e := s.fetched.Front(); s.bytes+size > s.limit; {
+	for e := s.spare.Front(); s.bytes+size > s.limit; {
 		it := e.Value.(*Item[L, T])
 		e = e.Next()
 		if it.users == 0 {
 			freed = append(freed, s.take(it)...)
 		}
 	}
-	s.items[attempt] = &Item[L, T]{Lane: lane, Seq: seq, Attempt: attempt, Value: value, size: size}
+	s.items[attempt] = &Item[L, T]{Lane: lane, Seq: seq, Attempt: attempt, Value: value, size: size, readers: max(readers, 1)}
 	s.bytes += size
 	return freed, true
+}
+
+// Expect says how many readers fetch each payload of a lane, and up to where all of them are past it.
+func (s *Shelf[L, T]) Expect(lane L, readers int, taken uint64) {
+	var changed []*Item[L, T]
+	for _, it := range s.items {
+		if it.Lane != lane {
+			continue
+		}
+		if it.readers = max(readers, 1); it.Seq <= taken {
+			it.readers = 0
+		}
+		if (it.fetches >= it.readers) != (it.spare != nil) {
+			changed = append(changed, it)
+		}
+	}
+	slices.SortFunc(changed, bySeq)
+	for _, it := range changed {
+		s.use(it)
+		s.place(it)
+		s.unuse(it)
+	}
+}
+
+func bySeq[L comparable, T any](a, b *Item[L, T]) int {
+	return cmp.Or(cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Attempt, b.Attempt))
+}
+
+// place puts an item that is in use to the end of the spare ones, or takes it out of them.
+func (s *Shelf[L, T]) place(it *Item[L, T]) {
+	switch {
+	case it.fetches < it.readers && it.spare != nil:
+		s.spare.Remove(it.spare)
+		it.spare = nil
+	case it.fetches < it.readers:
+	case it.spare == nil:
+		it.spare = s.spare.PushBack(it)
+	default:
+		s.spare.MoveToBack(it.spare)
+	}
 }
 
 // Get finds a payload. Its memory is not used again before Done.
@@ -72,32 +115,32 @@ func (s *Shelf[L, T]) Get(attempt string) (*Item[L, T], bool) {
 }
 
 func (s *Shelf[L, T]) use(it *Item[L, T]) {
-	if it.users == 0 && it.fetched != nil {
-		s.spare -= it.size
+	if it.users == 0 && it.spare != nil {
+		s.free -= it.size
 	}
 	it.users++
 }
 
-// Done ends what Get began; fetched says that the whole payload went out.
+func (s *Shelf[L, T]) unuse(it *Item[L, T]) {
+	if it.users--; it.users == 0 && it.spare != nil {
+		s.free += it.size
+	}
+}
+
+// Done ends what Get began; fetched says that a reader has all that it wants of the payload.
 func (s *Shelf[L, T]) Done(it *Item[L, T], fetched bool) (freed []T) {
-	it.users--
 	if it.off {
-		if it.users == 0 {
+		if it.users--; it.users == 0 {
 			s.bytes -= it.size
 			return []T{it.Value}
 		}
 		return nil
 	}
 	if fetched {
-		if it.fetched == nil {
-			it.fetched = s.fetched.PushBack(it)
-		} else {
-			s.fetched.MoveToBack(it.fetched)
-		}
+		it.fetches++
+		s.place(it)
 	}
-	if it.users == 0 && it.fetched != nil {
-		s.spare += it.size
-	}
+	s.unuse(it)
 	return nil
 }
 
@@ -119,28 +162,28 @@ func (s *Shelf[L, T]) DropTo(lane L, seq uint64) (freed []T) {
 	return freed
 }
 
-// Close refuses everything from now on, takes off what was fetched, and returns what was not, each as if found by Get.
+// Close refuses everything from now on, takes off what is spare, and returns what is not, each as if found by Get.
 func (s *Shelf[L, T]) Close() (unfetched []*Item[L, T], freed []T) {
 	s.limit = -1
 	for _, it := range s.items {
-		if it.fetched != nil {
+		if it.spare != nil {
 			freed = append(freed, s.take(it)...)
 			continue
 		}
 		s.use(it)
 		unfetched = append(unfetched, it)
 	}
-	slices.SortFunc(unfetched, func(a, b *Item[L, T]) int { return cmp.Compare(a.Seq, b.Seq) })
+	slices.SortFunc(unfetched, bySeq)
 	return unfetched, freed
 }
 
 func (s *Shelf[L, T]) take(it *Item[L, T]) (freed []T) {
 	delete(s.items, it.Attempt)
 	it.off = true
-	if it.fetched != nil {
-		s.fetched.Remove(it.fetched)
+	if it.spare != nil {
+		s.spare.Remove(it.spare)
 		if it.users == 0 {
-			s.spare -= it.size
+			s.free -= it.size
 		}
 	}
 	if it.users > 0 {

@@ -1,6 +1,7 @@
 package shelf
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -12,9 +13,12 @@ import (
 type held struct {
 	lane    string
 	seq     uint64
+	attempt string
 	size    int64
 	users   int
-	fetched int // position in the order of fetches; 0 for never
+	fetches int
+	readers int
+	placed  int // position in the order in which payloads became spare, or were fetched then; 0 for not spare
 	off     bool
 }
 
@@ -26,7 +30,7 @@ func TestAgainstList(t *testing.T) {
 		s := New[string, int](limit)
 		var list []*held // the value of a payload is its index
 		var inUse []*Item[string, int]
-		fetches, closed := 0, false
+		placed, closed := 0, false
 		bytes := func() (n int64) {
 			for _, h := range list {
 				if !h.off || h.users > 0 {
@@ -54,23 +58,24 @@ func TestAgainstList(t *testing.T) {
 		lanes := rapid.SampledFrom([]string{"a", "b"})
 		t.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
-				h := &held{lane: lanes.Draw(t, "lane"), seq: rapid.Uint64Range(1, 9).Draw(t, "seq"), size: rapid.Int64Range(1, limit+1).Draw(t, "size")}
+				h := &held{attempt: fmt.Sprint(len(list)), lane: lanes.Draw(t, "lane"), seq: rapid.Uint64Range(1, 9).Draw(t, "seq"), size: rapid.Int64Range(1, limit+1).Draw(t, "size"),
+					readers: rapid.IntRange(1, 3).Draw(t, "readers")}
 				var spare []int
 				room := limit - bytes()
 				for i, h := range list {
-					if !h.off && h.users == 0 && h.fetched > 0 {
+					if !h.off && h.users == 0 && h.placed > 0 {
 						spare = append(spare, i)
 						room += h.size
 					}
 				}
-				slices.SortFunc(spare, func(i, j int) int { return list[i].fetched - list[j].fetched })
+				slices.SortFunc(spare, func(i, j int) int { return list[i].placed - list[j].placed })
 				want := !closed && h.size <= room
 				var out []int
 				for need := bytes() + h.size - limit; want && need > 0; spare = spare[1:] {
 					out = append(out, spare[0])
 					need -= list[spare[0]].size
 				}
-				freed, ok := s.Put(h.lane, h.seq, fmt.Sprint(len(list)), h.size, len(list))
+				freed, ok := s.Put(h.lane, h.seq, h.attempt, h.size, h.readers, len(list))
 				if ok != want {
 					t.Fatalf("Put of %d bytes beside %d: %v", h.size, bytes(), ok)
 				}
@@ -104,8 +109,10 @@ func TestAgainstList(t *testing.T) {
 				inUse = slices.Delete(inUse, k, k+1)
 				h := list[it.Value]
 				if h.users--; fetched {
-					fetches++
-					h.fetched = fetches
+					if h.fetches++; h.fetches >= h.readers {
+						placed++
+						h.placed = placed
+					}
 				}
 				freed := s.Done(it, fetched)
 				if want := h.off && h.users == 0; want != slices.Equal(freed, []int{it.Value}) || !want && freed != nil {
@@ -120,15 +127,39 @@ func TestAgainstList(t *testing.T) {
 				lane, seq := lanes.Draw(t, "lane"), rapid.Uint64Range(0, 9).Draw(t, "seq")
 				expect(s.DropTo(lane, seq), func(h *held) bool { return h.lane == lane && h.seq <= seq })
 			},
+			"expect": func(t *rapid.T) {
+				lane, readers := lanes.Draw(t, "lane"), rapid.IntRange(0, 3).Draw(t, "readers")
+				taken := rapid.Uint64Range(0, 9).Draw(t, "taken")
+				s.Expect(lane, readers, taken)
+				order := slices.Clone(list)
+				slices.SortFunc(order, func(a, b *held) int {
+					return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.attempt, b.attempt))
+				})
+				for _, h := range order {
+					if h.off || h.lane != lane {
+						continue
+					}
+					if h.readers = max(readers, 1); h.seq <= taken {
+						h.readers = 0
+					}
+					switch {
+					case h.fetches < h.readers:
+						h.placed = 0
+					case h.placed == 0:
+						placed++
+						h.placed = placed
+					}
+				}
+			},
 			"close": func(t *rapid.T) {
 				if rapid.IntRange(0, 9).Draw(t, "really") > 0 {
 					t.Skip("rarely")
 				}
 				closed = true
 				unfetched, freed := s.Close()
-				expect(freed, func(h *held) bool { return h.fetched > 0 })
+				expect(freed, func(h *held) bool { return h.placed > 0 })
 				for _, it := range unfetched {
-					if h := list[it.Value]; h.off || h.fetched > 0 {
+					if h := list[it.Value]; h.off || h.placed > 0 {
 						t.Fatalf("%+v is left", h)
 					}
 					list[it.Value].users++
@@ -145,4 +176,25 @@ func TestAgainstList(t *testing.T) {
 			},
 		})
 	})
+}
+
+// A payload that one of two readers has fetched is not spare: the other would have it made again.
+func TestSecondReader(t *testing.T) {
+	t.Parallel()
+	s := New[string, int](1)
+	s.Put("lane", 1, "a", 1, 2, 1)
+	for range 2 {
+		if _, ok := s.Put("lane", 2, "b", 1, 2, 2); ok {
+			t.Fatal("the second reader finds nothing")
+		}
+		it, _ := s.Get("a")
+		s.Done(it, true)
+	}
+	if _, ok := s.Put("lane", 2, "b", 1, 2, 2); !ok {
+		t.Error("a payload stays that all readers have")
+	}
+	s.Expect("lane", 2, 2)
+	if _, ok := s.Put("lane", 3, "c", 1, 2, 3); !ok {
+		t.Error("a payload stays that all readers are past")
+	}
 }

@@ -1,0 +1,61 @@
+package owner
+
+import (
+	"bytes"
+	"time"
+)
+
+// asks are the moves that the ranks of a world ask for, by rank; nil for none. A move to another state takes the old
+// place from under all of them, so it needs them all: each must ask for the same state at the same time.
+type asks []*ask
+
+type ask struct {
+	request   string
+	since     time.Time
+	state     []byte
+	live      bool // the rank waits for it, as far as is known
+	named     bool // a credit has said so
+	withdrawn bool // a credit that came after that one did not
+}
+
+// ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate.
+func (a asks) ask(now time.Time, rank int, request string, state []byte) bool {
+	if k := a[rank]; k != nil && k.request == request {
+		k.live, k.state = !k.withdrawn, state
+		return k.live
+	}
+	a[rank] = &ask{request: request, since: now, state: state, live: true}
+	return true
+}
+
+// hear takes a credit's word on which move its rank waits for. A credit that was sent before the request and comes
+// after it only suspends it.
+func (a asks) hear(rank int, asking string) {
+	switch k := a[rank]; {
+	case k == nil:
+	case k.request == asking:
+		k.live, k.named = !k.withdrawn, true
+	default:
+		k.live, k.withdrawn = false, k.withdrawn || k.named
+	}
+}
+
+// differs returns a rank that waits for another move than this one does.
+func (a asks) differs(rank int) (other int, state []byte, ok bool) {
+	for other, k := range a {
+		if k != nil && k.live && other != rank && !bytes.Equal(k.state, a[rank].state) {
+			return other, k.state, true
+		}
+	}
+	return 0, nil, false
+}
+
+// missing returns those of the ranks that do not ask.
+func (a asks) missing(ranks []int) (missing []int) {
+	for _, rank := range ranks {
+		if k := a[rank]; k == nil || !k.live {
+			missing = append(missing, rank)
+		}
+	}
+	return missing
+}

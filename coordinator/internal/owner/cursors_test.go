@@ -1,0 +1,127 @@
+package owner
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestCursors holds cursors against a list of who is there and how far, looked through each time.
+func TestCursors(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 5).Draw(t, "ranks")
+		c := make(cursors, n)
+		taken, left := make([]uint64, n), make([]bool, n)
+		rank := func(t *rapid.T) int { return rapid.IntRange(0, n-1).Draw(t, "rank") }
+		seq := func(t *rapid.T) uint64 { return rapid.Uint64Range(0, 20).Draw(t, "seq") }
+		t.Repeat(map[string]func(*rapid.T){
+			"credit": func(t *rapid.T) {
+				r, to := rank(t), seq(t)
+				c.credit(r, to)
+				taken[r] = max(taken[r], to)
+			},
+			"place": func(t *rapid.T) {
+				r, to := rank(t), seq(t)
+				c.place(r, to)
+				taken[r], left[r] = to, false
+			},
+			"leave": func(t *rapid.T) {
+				r := rank(t)
+				c.leave(r)
+				left[r] = true
+			},
+			"move": func(t *rapid.T) {
+				to := seq(t)
+				c.moveAll(to)
+				for r := range taken {
+					taken[r] = to
+				}
+			},
+			"renumber": func(t *rapid.T) {
+				after, first := seq(t), seq(t)
+				c.renumber(after, first)
+				for r := range taken {
+					if taken[r] < after {
+						taken[r] = after
+					}
+					taken[r] += first - after
+				}
+			},
+			"": func(t *rapid.T) {
+				var there []uint64
+				for r := range taken {
+					if !left[r] {
+						there = append(there, taken[r])
+					}
+				}
+				if len(there) == 0 {
+					there = taken
+				}
+				slowest, furthest := slices.Min(there), slices.Max(there)
+				if c.taken() != slowest || c.furthest() != furthest || c[c.slowest()].taken != slowest {
+					t.Fatalf("%v: taken %d, furthest %d; want %d, %d", c, c.taken(), c.furthest(), slowest, furthest)
+				}
+			},
+		})
+	})
+}
+
+// TestAsks holds the asks against what each rank truly waits for, as told by requests and credits that may come late: all
+// ranks agree only where each waited for that state when it was last heard.
+func TestAsks(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		const n = 3
+		a := make(asks, n)
+		waits := make([]string, n) // the request that the rank waits for, as its last word says
+		gaveUp := make(map[string]bool)
+		state := func(request string) []byte { return []byte(request[1:]) }
+		rank := func(t *rapid.T) int { return rapid.IntRange(0, n-1).Draw(t, "rank") }
+		request := rapid.SampledFrom([]string{"1x", "2x", "1y", "2y"})
+		t.Repeat(map[string]func(*rapid.T){
+			"ask": func(t *rapid.T) {
+				r, q := rank(t), request.Draw(t, "request")
+				id := string(rune('a'+r)) + q
+				got := a.ask(time.Time{}, r, id, state(q))
+				if gaveUp[id] && waits[r] != id && a[r].withdrawn && got {
+					t.Fatalf("rank %d has withdrawn %s", r, id)
+				}
+				if got {
+					waits[r] = id
+				}
+			},
+			"credit that waits": func(t *rapid.T) {
+				r := rank(t)
+				a.hear(r, waits[r])
+			},
+			"credit that takes": func(t *rapid.T) {
+				r := rank(t)
+				gaveUp[waits[r]] = true
+				waits[r] = ""
+				a.hear(r, "")
+			},
+			"": func(t *rapid.T) {
+				missing := a.missing([]int{0, 1, 2})
+				for r := range n {
+					if !slices.Contains(missing, r) && waits[r] == "" {
+						t.Fatalf("rank %d does not ask", r)
+					}
+				}
+				if len(missing) > 0 {
+					return
+				}
+				_, _, differs := a.differs(0)
+				same := true
+				for r := range n {
+					same = same && waits[r][2:] == waits[0][2:]
+				}
+				if differs == same {
+					t.Fatalf("they ask for %q: differs %v", waits, differs)
+				}
+			},
+		})
+	})
+}

@@ -1,0 +1,137 @@
+package owner
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// roster decides what becomes of the request of a rank whose world has the seat.
+type roster struct {
+	cfg    *Config
+	ledger *ledger
+	ranks  *ranks
+	feeder *feeder
+}
+
+// course is what becomes of a rank that asks for a state.
+type course uint8
+
+const (
+	refused  course = iota // for the reason that goes with it
+	diverges               // the world is at two states: the run fails
+	seated                 // at a position that is held; nobody else is moved
+	movesAll               // all ranks ask for the same state
+)
+
+// member is the slot that a request is for.
+func (r *roster) member(req *wire.SeatRequest) *wire.Member {
+	return &r.ledger.rec.Members[req.Rank.Rank]
+}
+
+// admits returns why a process does not get the slot of its rank; nil when it does.
+func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
+	m, k := r.member(req), &r.ranks.each[req.Rank.Rank]
+	ended := req.Ended != "" && wire.ReaderOf(req.Ended) == m.Reader
+	if m.Reader == "" || m.Reader == req.Reader || m.Left || ended || req.TakeOver ||
+		now.Sub(k.heard) >= r.cfg.ReaderLease {
+		return nil
+	}
+	return &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
+		"rank %d of world %s is reader %s, last heard %v ago; take over, or give this launch a world of its own",
+		req.Rank.Rank, req.World, m.Reader, now.Sub(k.heard).Round(time.Millisecond))}
+}
+
+// course decides what becomes of a rank that asks for a state.
+func (r *roster) course(
+	now time.Time, req *wire.SeatRequest, state []byte,
+) (c course, position uint64, why *schema.Fault) {
+	rec, m, g := &r.ledger.rec, r.member(req), r.feeder.gen
+	runs := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
+	switch {
+	case req.Repair && rec.Phase == schema.PhaseFailed:
+		return refused, 0, rec.Error
+	case req.Repair && !runs:
+		return refused, 0, &schema.Fault{Code: schema.CodeStopped, Message: "batcher " + rec.Batcher + " was stopped"}
+	case !runs, m.Seated && !req.Repair:
+		return r.agreed(now, req, state)
+	case g == nil:
+		return refused, 0, unavailable("the run is not resumed yet")
+	case r.feeder.store.isSilent():
+		return refused, 0, unavailable("the store of results does not answer")
+	case !g.settled:
+		return refused, 0, unavailable("the run was taken over and is being iterated again from %d", g.Floor())
+	case !m.Placed:
+		return r.first(g, req, state)
+	}
+	cursor := r.ranks.cursors[req.Rank.Rank].taken
+	last := g.Fed() + 1
+	if !req.Repair { // of a process that was not there, the others say how far it can be
+		last = min(last, r.ranks.furthest()+2)
+	}
+	if position, ok := g.FindFrom(cursor, state); ok && position <= last {
+		return seated, position, nil
+	}
+	if req.Repair && g.reach(now) {
+		return refused, 0, unavailable("rank %d is further than the run was iterated again; more of it is", req.Rank.Rank)
+	}
+	return r.agreed(now, req, state)
+}
+
+// first seats a rank whose slot nobody had. It must ask for the very state that the world began at: another one that is
+// held, some steps further, would shift it silently against the others.
+func (r *roster) first(g *generation, req *wire.SeatRequest, state []byte) (course, uint64, *schema.Fault) {
+	rec := &r.ledger.rec
+	began := g.StateAfter(rec.Position - 1)
+	if bytes.Equal(began, state) {
+		return seated, rec.Position, nil
+	}
+	other := 0
+	for i := range rec.Members {
+		if rec.Members[i].Placed {
+			other = i
+			break
+		}
+	}
+	return diverges, 0, r.diverged(req.Rank.Rank, state, other, began)
+}
+
+// agreed takes part in a move, and says whether all ranks ask for it.
+func (r *roster) agreed(now time.Time, req *wire.SeatRequest, state []byte) (course, uint64, *schema.Fault) {
+	rank, asks := req.Rank.Rank, r.ranks.asks
+	if !asks.ask(now, rank, req.Request, state) {
+		return refused, 0, unavailable("rank %d has given this request up", rank)
+	}
+	if other, at, ok := asks.differs(rank); ok {
+		return diverges, 0, r.diverged(rank, state, other, at)
+	}
+	missing := asks.missing(r.ranks.there())
+	if len(missing) == 0 {
+		return movesAll, 0, nil
+	}
+	for _, i := range missing {
+		if lost := r.ranks.lostRank(i); lost != nil {
+			return refused, 0, lost
+		}
+		// A successor that asks for a state at which the others are not, while these go on, came from another checkpoint.
+		if !r.member(req).Seated && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated &&
+			r.ranks.each[i].heard.Sub(asks[rank].since) > 2*Beat {
+			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
+		}
+	}
+	return refused, 0, unavailable("waiting for %s to ask for the same state", ranksText(missing))
+}
+
+// diverged is the error of a world that is at two states.
+func (r *roster) diverged(rank int, state []byte, other int, at []byte) *schema.Fault {
+	named := func(data []byte) schema.State {
+		spec := r.ledger.rec.Spec
+		return schema.State{Dataset: spec.Dataset, Version: spec.Version, Data: data}
+	}
+	return &schema.Fault{Code: schema.CodeDiverged, Message: fmt.Sprintf(
+		"rank %d of world %s asks for state %v, rank %d is at state %v", rank, r.ledger.rec.Reader, named(state), other,
+		named(at))}
+}
