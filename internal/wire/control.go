@@ -271,6 +271,8 @@ type Lane struct {
 	Floor   uint64 `json:"floor,omitempty"` // results up to here are of no use to anybody
 	Workers int    `json:"workers"`         // live ones that serve the kind; a job's error is confirmed by a second one
 	Over    bool   `json:"over,omitempty"`  // nothing of the generation is wanted any more
+	// Jobs are queued, and no request for them waits: one that the server has not answered for a while it does not know.
+	Unasked bool `json:"unasked,omitempty"`
 }
 
 // Report is a worker's word to the owner: that its result contradicts the stored one, or what else is at fault, or that

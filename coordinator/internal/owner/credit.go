@@ -106,6 +106,9 @@ func (o *Owner) looked(now time.Time, e Looked) {
 		o.recovery.remake(now, o.requests.asking != nil)
 	}
 	if e.Store != StoreThere {
+		if g := o.feeder.gen; g != nil && e.For == ForRepair {
+			g.late.atOnce() // a look that found nothing out does not make the next one rarer
+		}
 		return
 	}
 	switch g := o.feeder.gen; {
@@ -116,7 +119,7 @@ func (o *Owner) looked(now time.Time, e Looked) {
 	case g == nil:
 	case e.For == ForRepair:
 		if g.reissue(e.Done, e.Queued) {
-			o.feeder.announce()
+			o.feeder.announce(e.Unasked)
 			if g.relook {
 				o.feeder.lookForMissing()
 			}

@@ -356,7 +356,7 @@ func (s *script) looked(store string, w words) (Event, error) {
 		if e.Store >= StoreSilent {
 			e.Reason = "no answer"
 		}
-		e.Done, e.Queued = w.set("done"), w.set("queued")
+		e.Done, e.Queued, e.Unasked = w.set("done"), w.set("queued"), w.has("unasked")
 		return e, nil
 	}
 	return nil, errWords
@@ -445,6 +445,9 @@ func (s *script) show(e Effect) string {
 		say("announce %s", e.Lane.Gen)
 		if e.Lane.Over {
 			say(" over")
+		}
+		if e.Lane.Unasked {
+			say(" unasked")
 		}
 		if kind, _, _ := strings.Cut(e.Lane.Kind, "-w"); kind != "count-v1" {
 			say(" as %s", kind)
