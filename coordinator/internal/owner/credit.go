@@ -51,7 +51,7 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 	}
 	g.pay()
 	g.demand(now)
-	if g.Taken() >= g.saved+max(1, g.unrecorded()/4) { // the demand went first, so no slot waits for this
+	if g.recordDue() { // the demand went first, so no slot waits for this
 		g.save = true
 	}
 	o.backUp(g, c)
