@@ -39,6 +39,8 @@ func cases() []benchCase {
 	return []benchCase{
 		{name: "small", what: smallWhat, run: small},
 		{name: "sizes", what: sizesWhat, run: sizes},
+		{name: "valley", what: valleyWhat, run: valley},
+		{name: "peers", what: peersWhat, run: peers},
 		{name: "scale", what: scaleWhat, run: scale},
 		{name: "workers", what: workersWhat, run: workers, long: true},
 		{name: "latency", what: latencyWhat, run: latency},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"sync"
@@ -50,15 +51,22 @@ func openEcho(_ context.Context, p echoParams) (counter[[]byte, []byte], error) 
 }
 
 type tensorParams struct {
-	Bytes int `json:"bytes"`
+	Bytes int  `json:"bytes"`
+	Fresh bool `json:"fresh,omitempty"` // a tensor of its own for each batch
 }
 
-// openTensor gives batches of one tensor, which is always the same one; a coordinator, which needs none, has none.
+// openTensor gives batches of one tensor, which is always the same one unless it is to be fresh; a coordinator, which
+// needs none, has none.
 func openTensor(_ context.Context, p tensorParams) (counter[uint64, schema.Batch], error) {
-	batch := sync.OnceValues(func() (schema.Batch, error) {
-		tensor, err := schema.NewTensor([]int{p.Bytes}, filled(p.Bytes))
+	body := sync.OnceValue(func() []byte { return filled(p.Bytes) })
+	tensor := func(data []byte) (schema.Batch, error) {
+		tensor, err := schema.NewTensor([]int{p.Bytes}, data)
 		return schema.Batch{{Name: "x", Tensor: tensor}}, err
-	})
+	}
+	batch := sync.OnceValues(func() (schema.Batch, error) { return tensor(body()) })
+	if p.Fresh {
+		batch = func() (schema.Batch, error) { return tensor(bytes.Clone(body())) }
+	}
 	return counter[uint64, schema.Batch]{dataset.Funcs[uint64, uint64, schema.Batch]{
 		NextFunc:        func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
 		MaterializeFunc: func(context.Context, uint64) (schema.Batch, error) { return batch() },

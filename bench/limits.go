@@ -35,12 +35,23 @@ var limits = []limit{
 	{"small", "1 KB jobs and results", "raw NATS", byFigure, 0.9, false, false},
 	{"small", "1 KB jobs and results", "raw NATS", byCPU, 1.15, true, false},
 
-	{"sizes", "20 MB, direct", "raw TCP", byFigure, 0.75, false, false},
-	{"sizes", "20 MB, direct", "raw TCP", byCPUPerMB, 1.5, true, false},
+	{"sizes", "20 MB, direct", againstTCP, byFigure, 0.75, false, false},
+	{"sizes", "20 MB, direct", againstTCP, byCPUPerMB, 1.5, true, false},
 	{"sizes", "20 MB, chunked", "raw stream", byFigure, 0.9, false, false},
-	{"sizes", "1 MB, direct", "raw TCP", byFigure, 0.6, false, false},
-	{"sizes", "256 KB, direct", "raw TCP", byFigure, 0.65, false, false},
-	{"sizes", "64 KB, direct", "raw TCP", byFigure, 0.6, false, false},
+	{"sizes", "1 MB, direct", againstTCP, byFigure, 0.6, false, false},
+
+	{"valley", "64 KB", againstTCP, byFigure, 0.6, false, false},
+	{"valley", "256 KB", againstTCP, byFigure, 0.65, false, false},
+
+	{"peers", "1 KB", againstTorch, byFigure, 1, false, false},
+	{"peers", "16 KB", againstTorch, byFigure, 1, false, false},
+	{"peers", "64 KB", againstTorch, byFigure, 1, false, false},
+	{"peers", "128 KB", againstTorch, byFigure, 1, false, false},
+	{"peers", "256 KB", againstTorch, byFigure, 1, false, false},
+	{"peers", "500 KB", againstTorch, byFigure, 1, false, false},
+	{"peers", "1 MB", againstTorch, byFigure, 1, false, false},
+	{"peers", "20 MB", againstTorch, byFigure, 1, false, false},
+	{"peers", "100 MB", againstTorch, byFigure, 1, false, false},
 
 	{"scale", "1 slot", againstSlots, byFigure, 0.95, false, false},
 	{"scale", "4 slots", againstSlots, byFigure, 0.95, false, false},
@@ -100,6 +111,8 @@ var limits = []limit{
 
 // Floors that several limits name.
 const (
+	againstTCP     = "raw TCP"
+	againstTorch   = "DataLoader"
 	againstSlots   = "slots / 20 ms"
 	againstRate    = "slots / time of a job"
 	againstAllowed = "allowed"

@@ -72,6 +72,7 @@ var roles = map[string]starter{
 	"stream consumer":  begin(startStreamConsumer),
 	"tcp server":       begin(startTCPServer),
 	"tcp client":       begin(startTCPClient),
+	"torch":            begin(startTorch),
 }
 
 // call is one request of the parent; reply is the answer to it.

@@ -212,23 +212,31 @@ func (c *Coordinator) ensure(ctx context.Context) error {
 // askAgain is the pause between two questions that a server without a leader may not answer.
 const askAgain = 100 * time.Millisecond
 
-// answering asks JetStream, the bucket and the job stream for a sign of life, and returns the first outcome. A question
-// that is sent while there is no leader stays unanswered after the election, so it is asked again and again.
+// answering asks JetStream, the bucket and the job stream for a sign of life.
 func (c *Coordinator) answering(ctx context.Context) error {
+	return c.insist(ctx, func() error {
+		_, err := c.js.AccountInfo(ctx)
+		for _, name := range []string{topology.BucketStream, topology.JobsStream} {
+			if err == nil {
+				_, err = c.js.Stream(ctx, name)
+			}
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				err = nil
+			}
+		}
+		return err
+	})
+}
+
+// insist asks a question and returns the first outcome. One that is sent while there is no leader stays unanswered after
+// the election, so it is asked again and again.
+func (c *Coordinator) insist(ctx context.Context, question func() error) error {
 	answers := make(chan error)
 	tick := time.NewTicker(askAgain)
 	defer tick.Stop()
 	for {
 		c.running.Go(func() {
-			_, err := c.js.AccountInfo(ctx)
-			for _, name := range []string{topology.BucketStream, topology.JobsStream} {
-				if err == nil {
-					_, err = c.js.Stream(ctx, name)
-				}
-				if errors.Is(err, jetstream.ErrStreamNotFound) {
-					err = nil
-				}
-			}
+			err := question()
 			select {
 			case answers <- err:
 			case <-ctx.Done():

@@ -51,9 +51,15 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 	}
 	ctx, cancel = b.c.call(2 * askTimeout)
 	defer cancel()
-	err = b.c.ensure(ctx)
+	err = b.c.insist(ctx, func() error { // a consumer whose server is gone has another when there was an election
+		_, _ = b.c.js.Consumer(ctx, topology.JobsStream, topology.Consumer(b.name, e.Gen)) // any answer will do
+		return nil
+	})
+	if err == nil {
+		err = b.c.ensure(ctx)
+	}
 	if err == nil { // the owner before may have died between the store and the consumer
-		err = topology.EnsureConsumer(ctx, b.c.js, token, b.name, e.Gen)
+		l.Unasked, err = topology.EnsureConsumer(ctx, b.c.js, token, b.name, e.Gen)
 	}
 	if err == nil && e.For == owner.ForRepair {
 		l.Queued, err = b.queued(ctx, token, e.Gen)

@@ -116,7 +116,10 @@ func (s *lanes) onHint(msg *nats.Msg) {
 	case known:
 		l.announced(now, judge.LookAfter)
 		l.failures.company(now, hint.Workers)
-		if l.broken.Load() { // the record was read before there was a consumer, and now there is one
+		if hint.Unasked && now-l.heard.Load() > int64(pullPatience) {
+			l.broken.Store(true) // another server has the consumer now, and does not know of the requests
+		}
+		if l.broken.Load() { // so is it if the record was read before there was a consumer, and now there is one
 			s.puller.renew(l)
 			s.puller.ask(s.slots.asks())
 		}

@@ -16,7 +16,8 @@ const (
 	pullExpires   = 30 * time.Second // how long a request stays open
 	pullHeartbeat = 5 * time.Second  // the server's sign of life while it has nothing for us
 	pullSilence   = 5 * pullHeartbeat / 2
-	pullBytes     = 8 << 20 // of jobs per request; raised where the server allows larger messages
+	pullPatience  = time.Second // the same where the owner says that no request waits with the server
+	pullBytes     = 8 << 20     // of jobs per request; raised where the server allows larger messages
 
 	// returnAfter is how long a job may wait for a slot before another worker gets the chance.
 	returnAfter = time.Second

@@ -31,10 +31,10 @@ type readers struct {
 	shelf             *keeper
 	tasks             sync.WaitGroup
 
-	mu       sync.Mutex
-	listener *direct.Listener // nil until readers can reach this worker
-	conns    map[net.Conn]bool
-	closed   bool
+	mu        sync.Mutex
+	listeners []*direct.Listener // none until readers can reach this worker
+	conns     map[net.Conn]bool
+	closed    bool
 }
 
 // start opens the listener for readers, unless it is open already, not wanted, or its address not known yet. Until then
@@ -51,10 +51,18 @@ func (r *readers) start(nc *nats.Conn) {
 	if l == nil {
 		return
 	}
+	listeners := []*direct.Listener{l}
+	if l.Pin == nil && !direct.IsInProcess(address) && r.advertise == "" { // else it is another process that is dialled
+		if local, err := direct.ListenLocal(address); err == nil {
+			listeners = append(listeners, local)
+		}
+	}
 	r.mu.Lock()
-	r.listener, r.conns = l, make(map[net.Conn]bool)
+	r.listeners, r.conns = listeners, make(map[net.Conn]bool)
 	r.mu.Unlock()
-	r.tasks.Go(func() { r.accept(l) })
+	for _, l := range listeners {
+		r.tasks.Go(func() { r.accept(l) })
+	}
 	r.shelf.open(wire.Direct{Address: address, Pin: l.Pin})
 	r.log.Info("large batches are fetched from here", "address", address, "tls", l.Pin != nil)
 }
@@ -151,16 +159,15 @@ func (r *readers) serve(conn net.Conn) {
 func (r *readers) close() {
 	r.mu.Lock()
 	r.closed = true
-	l := r.listener
+	listeners := r.listeners
 	conns := make([]net.Conn, 0, len(r.conns))
 	for conn := range r.conns {
 		conns = append(conns, conn)
 	}
 	r.mu.Unlock()
-	if l == nil {
-		return
+	for _, l := range listeners {
+		_ = l.Close() // no reader waits for what it still has
 	}
-	_ = l.Close() // no reader waits for what it still has
 	for _, conn := range conns {
 		_ = conn.Close() // the reader finds the payload elsewhere
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -343,5 +344,31 @@ func TestVerdicts(t *testing.T) {
 		if got := test.ack.verdict("s"); got != test.want {
 			t.Errorf("%+v %+v: %d, want %d", test.ack, test.ack.Error, got, test.want)
 		}
+	}
+}
+
+// Requests for jobs that a server took with it are made again when the owner says that none waits, long before the
+// silence shows.
+func TestLostRequestsAreMadeAgain(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	batcher := ulid.Make().String()
+	o := newOwner(t, s, batcher, batcher)
+	w, _ := start(t, s, Config{Slots: 2}, nil, define(batcher, func(context.Context, int) (schema.Batch, error) { return values(1, 1) }))
+	o.feed(1, 1)
+	o.waitEmpty()
+	l := w.lanes.all()[0]
+	asked := l.subscription()
+	if err := asked.Unsubscribe(); err != nil { // the server forgets the requests and says nothing
+		t.Fatal(err)
+	}
+	o.feed(2, 2)
+	natstest.Eventually(t, "requests are made anew", func() bool {
+		l.heard.Store(w.now() - int64(pullSilence)/2)
+		o.hint(wire.Lane{Batcher: batcher, Gen: o.gen, Kind: o.kind(), Unasked: true})
+		return o.queued() == 0
+	})
+	if l.subscription() == asked {
+		t.Error("the requests are from the inbox of before, so they may be answered twice")
 	}
 }

@@ -55,6 +55,29 @@ func (s *system) leader(name string) (m *member) {
 	return m
 }
 
+// consumerLeader is the broker that delivers the jobs of the only generation there is.
+func (s *system) consumerLeader(t *testing.T) (m *member) {
+	err := s.admin(patience, func(ctx context.Context, js jetstream.JetStream) error {
+		jobs, err := js.Stream(ctx, topology.JobsStream)
+		if err != nil {
+			return err
+		}
+		consumers := jobs.ListConsumers(ctx)
+		for info := range consumers.Info() {
+			for i, b := range s.brokers {
+				if info.Cluster != nil && info.Cluster.Leader == fmt.Sprintf("broker-%d", i) {
+					m = b
+				}
+			}
+		}
+		return consumers.Err()
+	})
+	if err != nil || m == nil {
+		t.Fatalf("no server delivers jobs: %v", err)
+	}
+	return m
+}
+
 func (c *course) breakCluster(what string, target int, r *rand.Rand) (heal func(), err error) {
 	m := c.s.brokers[target]
 	switch what {

@@ -214,6 +214,25 @@ func trials() []trial {
 				s.leader(s.resultsStream(t)).proc.Pause()
 				return time.Now()
 			}},
+		{fault: "cluster: leader of the consumer paused", limit: 10 * time.Second, cluster: true, coords: 2,
+			breaks: func(t *testing.T, s *system, b *client.Batcher[schema.Batch], _ *proxy) time.Time {
+				s.consumerLeader(t).proc.Pause()
+				return time.Now()
+			}},
+		{fault: "cluster: leader of the consumer killed", limit: 10 * time.Second, cluster: true, coords: 2,
+			breaks: func(t *testing.T, s *system, b *client.Batcher[schema.Batch], _ *proxy) time.Time {
+				s.consumerLeader(t).proc.Kill()
+				return time.Now()
+			}},
+		{fault: "cluster: two of three killed and restarted", limit: 10 * time.Second, cluster: true, coords: 2,
+			breaks: func(_ *testing.T, s *system, _ *client.Batcher[schema.Batch], _ *proxy) time.Time {
+				s.brokers[0].proc.Kill()
+				s.brokers[1].proc.Kill()
+				began := time.Now()
+				s.brokers[0].start()
+				s.brokers[1].start()
+				return began
+			}},
 		{fault: "store wiped while the broker is down", limit: 10 * time.Second,
 			breaks: func(_ *testing.T, s *system, _ *client.Batcher[schema.Batch], _ *proxy) time.Time {
 				s.brokers[0].proc.Kill()

@@ -1,5 +1,6 @@
-// Package direct is the connection on which a reader fetches payloads from a worker: TCP, with TLS where NATS has it,
-// or a pipe where both are in one process. It knows nothing of what is said on it.
+// Package direct is the connection on which a reader fetches payloads from a worker: TCP, with TLS where NATS has it; a
+// local socket where both are on one machine without TLS; or a pipe where both are in one process. It knows nothing of
+// what is said on it.
 package direct
 
 import (
@@ -81,6 +82,9 @@ func Dial(ctx context.Context, address string, pin []byte, secure bool) (net.Con
 	if len(pin) == 0 {
 		if secure {
 			return nil, ErrUnprotected
+		}
+		if conn, err := dialLocal(ctx, address); err == nil {
+			return conn, nil
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}

@@ -94,6 +94,43 @@ func TestDialEnds(t *testing.T) {
 	}
 }
 
+// A reader on the worker's machine is spared TCP; without the local listener, or with TLS, it dials as any other.
+func TestLocal(t *testing.T) {
+	t.Parallel()
+	plain, secured := listen(t, "127.0.0.1:0", false), listen(t, "127.0.0.1:0", true)
+	over := func(l *Listener, secure bool) string {
+		t.Helper()
+		conn, err := Dial(t.Context(), l.Addr().String(), l.Pin, secure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.RemoteAddr().Network()
+	}
+	if got := over(plain, false); got != "tcp" {
+		t.Fatalf("without a local listener: %s", got)
+	}
+	for _, l := range []*Listener{plain, secured} {
+		local, err := ListenLocal(l.Addr().String())
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Skip("this system has no local listeners")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = local.Close() })
+	}
+	if got := over(plain, false); got != "unix" {
+		t.Errorf("with a local listener: %s", got)
+	}
+	if got := over(secured, true); got != "tcp" {
+		t.Errorf("with TLS: %s", got)
+	}
+	if _, err := ListenLocal(plain.Addr().String()); err == nil {
+		t.Error("a name that is taken is given away")
+	}
+}
+
 func TestLocalAddress(t *testing.T) {
 	t.Parallel()
 	if host, err := LocalAddress("127.0.0.1:4222"); host != "127.0.0.1" || err != nil {

@@ -52,7 +52,7 @@ var shell = []guardedMutant{
 			"return string(genesis.Data) != string(wire.Genesis(gen)), nil", "return false, nil")),
 	guarded("TestHalfMadeGeneration", "a consumer that is gone is not made again",
 		mutant.In("coordinator/store.go",
-			"err = topology.EnsureConsumer(ctx, b.c.js, token, b.name, e.Gen)", "err = ctx.Err()")),
+			"l.Unasked, err = topology.EnsureConsumer(ctx, b.c.js, token, b.name, e.Gen)", "err = ctx.Err()")),
 	guarded("TestAtTheBounds", "a request of any size is read",
 		mutant.In("coordinator/requests.go",
 			"	if len(m.Data) > maxRequest {", "	if false {")),

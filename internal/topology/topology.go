@@ -217,22 +217,24 @@ func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher
 
 // EnsureConsumer makes the generation's consumer again if it was lost, cannot be read by the server, or has lost sight
 // of jobs that are queued: nats-server 2.15.2 can come to take a job for acked that is in the stream still, when others
-// were removed beside it. A new consumer delivers whatever there is.
-func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
+// were removed beside it. A new consumer delivers whatever there is. unasked says that jobs are
+// queued and no request for jobs waits: all workers are busy, or the server that had their requests is gone.
+func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) (unasked bool, err error) {
 	jobs, err := js.Stream(ctx, JobsStream)
 	if err != nil {
-		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+		return false, fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
 	// Queued jobs first: a job that is seen here and acked before the consumer is asked costs one consumer, no more.
 	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen)))
 	if err != nil {
-		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+		return false, fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
 	consumer, err := js.Consumer(ctx, JobsStream, Consumer(batcher, gen))
 	blind := false
 	if err == nil {
 		info := consumer.CachedInfo()
 		blind = len(queued.State.Subjects) > 0 && info.NumPending == 0 && info.NumAckPending == 0
+		unasked = len(queued.State.Subjects) > 0 && info.NumWaiting == 0
 	}
 	if blind || unreadable(err) {
 		if err = js.DeleteConsumer(ctx, JobsStream, Consumer(batcher, gen)); err == nil {
@@ -240,12 +242,12 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 		}
 	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return createConsumer(ctx, js, kind, batcher, gen)
+		return false, createConsumer(ctx, js, kind, batcher, gen)
 	}
 	if err != nil {
-		return fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
+		return false, fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
-	return nil
+	return unasked, nil
 }
 
 func createConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {

@@ -250,7 +250,15 @@ func TestEnsureConsumerMakesItAgain(t *testing.T) {
 	name := topology.Consumer(batcher, gen)
 	before, err := js.Consumer(ctx, topology.JobsStream, name)
 	must(t, err)
-	must(t, topology.EnsureConsumer(ctx, js, kindToken, batcher, gen)) // it is there: left alone
+	ensure := func(want bool) {
+		t.Helper()
+		unasked, err := topology.EnsureConsumer(ctx, js, kindToken, batcher, gen)
+		must(t, err)
+		if unasked != want {
+			t.Errorf("unasked: %v", unasked)
+		}
+	}
+	ensure(false) // it is there: left alone
 	kept, err := js.Consumer(ctx, topology.JobsStream, name)
 	must(t, err)
 	if !kept.CachedInfo().Created.Equal(before.CachedInfo().Created) {
@@ -258,8 +266,9 @@ func TestEnsureConsumerMakesItAgain(t *testing.T) {
 	}
 
 	publish(t, ctx, js, wire.JobSubject(kindToken, batcher, gen, 1, 0), "job")
+	ensure(true)
 	must(t, js.DeleteConsumer(ctx, topology.JobsStream, name))
-	must(t, topology.EnsureConsumer(ctx, js, kindToken, batcher, gen))
+	ensure(false)
 	after, err := js.Consumer(ctx, topology.JobsStream, name)
 	must(t, err)
 	was, is := before.CachedInfo().Config, after.CachedInfo().Config
@@ -303,11 +312,13 @@ func TestDeleteGenerationLeavesNothing(t *testing.T) {
 	}
 }
 
+func ensured(_ bool, err error) error { return err }
+
 func TestErrorsNameWhatFailed(t *testing.T) {
 	t.Parallel()
 	_, js := natstest.RunInProcess(t).JetStream()
 	for what, err := range map[string]error{
-		topology.Consumer(batcher, gen):       topology.EnsureConsumer(t.Context(), js, kindToken, batcher, gen),
+		topology.Consumer(batcher, gen):       ensured(topology.EnsureConsumer(t.Context(), js, kindToken, batcher, gen)),
 		topology.Consumer("a b", gen):         topology.CreateGeneration(t.Context(), js, kindToken, "a b", gen),
 		topology.Consumer("no-jobs", gen):     topology.CreateGeneration(t.Context(), js, kindToken, "no-jobs", gen),
 		"stream " + topology.BucketStream:     topology.Ensure(cancelled(t), js, topology.Config{}),

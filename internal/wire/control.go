@@ -285,6 +285,8 @@ type Lane struct {
 	Taken   uint64 `json:"taken,omitempty"`   // all of them are past the results up to here, and may go back to them
 	Workers int    `json:"workers"`           // live ones that serve the kind; a job's error is confirmed by a second one
 	Over    bool   `json:"over,omitempty"`    // nothing of the generation is wanted any more
+	// Jobs are queued, and no request for them waits: one that the server has not answered for a while it does not know.
+	Unasked bool `json:"unasked,omitempty"`
 }
 
 // Report is a worker's word to the owner: that its result contradicts the stored one, or what else is at fault, or that

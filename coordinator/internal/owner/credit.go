@@ -65,7 +65,7 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 	}
 	g.pay()
 	g.demand(now)
-	if g.Taken() >= g.saved+max(1, g.unrecorded()/4) { // the demand went first, so no slot waits for this
+	if g.recordDue() { // the demand went first, so no slot waits for this
 		g.save = true
 	}
 	o.backUp(g, c)
@@ -121,6 +121,9 @@ func (o *Owner) looked(now time.Time, e Looked) {
 		o.recovery.remake(now, o.requests.asking != nil)
 	}
 	if e.Store != StoreThere {
+		if g := o.feeder.gen; g != nil && e.For == ForRepair {
+			g.late.atOnce() // a look that found nothing out does not make the next one rarer
+		}
 		return
 	}
 	switch g := o.feeder.gen; {
@@ -131,7 +134,7 @@ func (o *Owner) looked(now time.Time, e Looked) {
 	case g == nil:
 	case e.For == ForRepair:
 		if g.reissue(e.Done, e.Queued) {
-			o.feeder.announce()
+			o.feeder.announce(e.Unasked)
 			if g.relook {
 				o.feeder.lookForMissing()
 			}

@@ -143,8 +143,9 @@ type (
 		Done  map[uint64]bool // sequence numbers with a stored result; for StoreThere
 		// Queued are the jobs that were in the queue before Done was listed; for ForRepair. A result is stored before its job
 		// leaves the queue, so a job that is in neither is missing.
-		Queued map[uint64]bool
-		Asked  time.Time
+		Queued  map[uint64]bool
+		Unasked bool // jobs are queued, and no request of a worker for them waits
+		Asked   time.Time
 		// Connected says whether there was a connection all the time: a store that could not be asked is not silent.
 		Connected bool
 		Reason    string

@@ -40,7 +40,7 @@ func (f *feeder) start(now time.Time, w *window.Window) {
 		late: lateness{moved: now}, saved: rec.Taken, purged: rec.Floor,
 	}
 	f.out.emit(Feed{rec.Gen, f.ownData(now).serial})
-	f.announce()
+	f.announce(false)
 	f.gen.resize(now)
 }
 
@@ -77,12 +77,14 @@ func (f *feeder) discard(l lane) {
 	}
 }
 
-// announce tells workers that there are jobs to pull.
-func (f *feeder) announce() {
+// announce tells workers that there are jobs to pull; unasked, that requests for them were lost.
+func (f *feeder) announce(unasked bool) {
 	if f.gen == nil {
 		return
 	}
-	l := wire.Lane{Batcher: f.ledger.rec.Batcher, Gen: f.gen.gen, Kind: f.ledger.kindToken(), Floor: f.ledger.rec.Floor}
+	l := wire.Lane{
+		Batcher: f.ledger.rec.Batcher, Gen: f.gen.gen, Kind: f.ledger.kindToken(), Floor: f.ledger.rec.Floor, Unasked: unasked,
+	}
 	if f.ledger.rec.Size > 0 { // a reader of its own has what it fetched
 		l.Readers, l.Taken = f.ranks.present(), f.gen.Taken()
 	}

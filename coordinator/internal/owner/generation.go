@@ -204,14 +204,24 @@ func (g *generation) advance(now time.Time) bool {
 	return true
 }
 
-// unrecorded is how far the trainer may be ahead of the record: a window, and at least a block where batches are
+// unrecorded is how far the trainer may be ahead of the record: a window, and at least two blocks where batches are
 // dropped by blocks.
 func (g *generation) unrecorded() uint64 {
 	n := g.Limit()
 	if g.reader.small() {
-		n = max(n, wire.BlockSize)
+		n = max(n, 2*wire.BlockSize)
 	}
 	return uint64(n)
+}
+
+// recordDue reports whether the trainer has come far enough for the record: a quarter of what it may be ahead, and a
+// block where batches are dropped by blocks, since nothing could be dropped sooner.
+func (g *generation) recordDue() bool {
+	n := max(1, g.unrecorded()/4)
+	if g.reader.small() {
+		n = max(n, wire.BlockSize)
+	}
+	return g.Taken() >= g.saved+n
 }
 
 // droppable is the floor that may be recorded.

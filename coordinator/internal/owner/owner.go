@@ -115,7 +115,7 @@ func (o *Owner) Step(now time.Time, e Event) []Effect {
 	case Tick:
 	case Fleet:
 		*o.fleet = e
-		o.feeder.announce()
+		o.feeder.announce(false)
 		o.feeder.resize(now)
 	case SeatAsked:
 		o.requests.add(&asking{token: e.Token, seat: e.Request, key: e.Key, asked: now}, o.ledger.rec.Batcher)
@@ -253,7 +253,7 @@ func (o *Owner) beat(now time.Time) {
 	if o.store.isSilent() {
 		o.feeder.lookForMissing()
 	}
-	o.feeder.announce()
+	o.feeder.announce(false)
 	if g.Taken() != g.saved {
 		g.save = true
 	}

@@ -370,7 +370,7 @@ func (s *script) looked(store string, w words) (Event, error) {
 		if e.Store >= StoreSilent {
 			e.Reason = "no answer"
 		}
-		e.Done, e.Queued = w.set("done"), w.set("queued")
+		e.Done, e.Queued, e.Unasked = w.set("done"), w.set("queued"), w.has("unasked")
 		return e, nil
 	}
 	return nil, errWords

@@ -84,6 +84,9 @@ func (s *script) show(e Effect) string {
 		if e.Lane.Over {
 			say(" over")
 		}
+		if e.Lane.Unasked {
+			say(" unasked")
+		}
 		if kind, _, _ := strings.Cut(e.Lane.Kind, "-w"); kind != "count-v1" {
 			say(" as %s", kind)
 		}

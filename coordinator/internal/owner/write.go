@@ -106,7 +106,7 @@ func (o *Owner) stored(now time.Time, aim aim) {
 	case toSave:
 		if g := o.feeder.gen; g != nil {
 			if g.progressed() && o.reader.fetches() {
-				o.feeder.announce() // which lets workers drop the payloads, too
+				o.feeder.announce(false) // which lets workers drop the payloads, too
 			}
 			g.resize(now)
 		}
