@@ -342,6 +342,27 @@ func TestBadSamples(t *testing.T) {
 	}
 }
 
+// Records that come from file systems without case: the names in headers and those of files differ in it. No label gets
+// lost by it, and segments are no recordings.
+func TestCaseOfNames(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "M.HEA"), []byte("m/2 1 100 4\na 2\nb 2\n"))
+	write(t, filepath.Join(dir, "M.ATR"), []byte("\x00\x70\x02\xfc(N\x00\x00"))
+	for _, name := range []string{"a", "b"} {
+		write(t, filepath.Join(dir, strings.ToUpper(name)+".HEA"), []byte(name+" 1 100 2\n"+name+".dat 80 10/mV\n"))
+		write(t, filepath.Join(dir, strings.ToUpper(name)+".DAT"), []byte{129, 130})
+	}
+	files, err := Find([]string{dir})
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	summary, err := Import(t.Context(), Config{Files: files, Out: filepath.Join(dir, "out")})
+	if err != nil || len(summary.Recordings[0].Signals) != 2 || len(summary.Recordings[0].Spans) != 1 {
+		t.Errorf("%+v, %v", summary, err)
+	}
+}
+
 func TestNames(t *testing.T) {
 	t.Parallel()
 	more, err := ReadNames(strings.NewReader(`{
