@@ -239,6 +239,30 @@ func TestImportWAV(t *testing.T) {
 	}
 }
 
+// Merged samples are parts of full scale, below zero, too.
+func TestMergeWAV(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for bits, samples := range map[int][]byte{
+		8:  {0, 128, 192, 128},
+		16: {0, 0x80, 0, 0, 0, 0x40, 0, 0},
+		24: {0, 0, 0x80, 0, 0, 0, 0, 0, 0x40, 0, 0, 0},
+		32: {0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0},
+	} {
+		name := write(t, filepath.Join(dir, fmt.Sprint(bits, ".wav")), wave(1, 1, bits, samples))
+		out := filepath.Join(dir, fmt.Sprint("out", bits))
+		summary, err := Import(t.Context(), Config{Files: []string{name}, Out: out, Merge: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]float32, 4)
+		_, err = binary.Decode(read(t, filepath.Join(out, summary.Recordings[0].Signals[0].Path)), binary.LittleEndian, got)
+		if err != nil || !slices.Equal(got, []float32{-1, 0, 0.5, 0}) {
+			t.Errorf("%d bits: %v, %v", bits, got, err)
+		}
+	}
+}
+
 // An import that was cut short goes on with what is not written, and comes to the bytes of one that was not.
 func TestResume(t *testing.T) {
 	t.Parallel()
