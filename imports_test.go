@@ -184,6 +184,36 @@ func TestOwnerReadsNoClock(t *testing.T) {
 	}
 }
 
+// renames are the files that call os.Rename themselves, and why they may.
+var renames = map[string]string{
+	"internal/durable/durable.go": "it brings everything to the disk before and after",
+	"onda/importer/write.go":      "within a folder that internal/durable gives its name when all is in it",
+	"examples/trainer/main.go":    "a program of one's own has no internal package: its test shows that it does the same",
+}
+
+// What is finished gets its name by internal/durable, so that after a crash of the machine all of it is there, or
+// nothing: an import, a repacked folder, a cached copy, a state file.
+func TestNamesAreGivenDurably(t *testing.T) {
+	t.Parallel()
+	call := regexp.MustCompile(`\b(os|syscall|unix)\.(Rename|Renameat|Link|Symlink)\b`)
+	seen := 0
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if use := call.Find(text); use != nil {
+			if seen++; renames[filepath.ToSlash(path)] == "" {
+				t.Errorf("%s: %s: internal/durable gives names, or say in imports_test.go why not", path, use)
+			}
+		}
+		return err
+	})
+	if err != nil || seen != len(renames) {
+		t.Errorf("%d files rename, %d are listed: %v", seen, len(renames), err)
+	}
+}
+
 // TestImports checks DESIGN.md's directions of import. To change one, change it there too.
 func TestImports(t *testing.T) {
 	t.Parallel()

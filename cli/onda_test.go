@@ -53,6 +53,17 @@ func TestOndaImport(t *testing.T) {
 			t.Errorf("%v: %d: %s", args, code, &stderr)
 		}
 	}
+	// Without the hypnogram it has no labels, and what can be done about that is said.
+	var stdout, stderr bytes.Buffer
+	bare := filepath.Join(dir, "bare")
+	if code := run(t.Context(), []string{"onda", "import", filepath.Join(dir, "SC4001E0-PSG.edf"), "--out", bare}, &stdout, &stderr,
+		nil); code != exitOK {
+		t.Errorf("%d: %s", code, &stderr)
+	}
+	if code := run(t.Context(), []string{"onda", "describe", bare}, &stdout, &stderr, nil); code != exitOK ||
+		!strings.Contains(stdout.String(), "1 recordings have no label\nan import with --label NAME gives") {
+		t.Errorf("%d: %s%s", code, &stdout, &stderr)
+	}
 	text, code = command("--out", out, "--json")
 	var report importReport
 	if err := json.Unmarshal([]byte(text), &report); err != nil || code != exitOK || report.Out != out ||

@@ -103,8 +103,14 @@ func (r *describeReport) String() string {
 		fmt.Fprintf(&b, "label %-24s %8d annotations, %8.2f hours, in %d recordings\n", legible.Line(l.Label), l.Annotations,
 			l.Hours, l.Recordings)
 	}
+	if r.MissingLabels > 0 {
+		fmt.Fprintf(&b, "%d annotations have none\n", r.MissingLabels)
+	}
 	if r.Unlabeled > 0 {
 		fmt.Fprintf(&b, "%d recordings have no label\n", r.Unlabeled)
+	}
+	if r.Error != "" && r.Unlabeled == r.Recordings {
+		b.WriteString("an import with --label NAME gives each recording without labels one\n")
 	}
 	if r.Report != nil {
 		fmt.Fprintf(&b, "\nwith on_bad drop: %s\n", r.Report)

@@ -317,7 +317,7 @@ func (s *shown) windows(ctx context.Context, most int, r *showReport) []picture.
 	out := make([]picture.Window, min(n, most))
 	for i := range out {
 		w := picture.Window{
-			Title: fmt.Sprintf("window %d of %d", i+1, n), Unit: p.Unit, Channels: p.Channels, Text: text,
+			Title: fmt.Sprintf("window %d of %d", i+1, n), Unit: shownUnit(p, p.Unit), Channels: p.Channels, Text: text,
 			Labels: y.Data[i*labels : (i+1)*labels], Seconds: time.Duration(p.BatchDuration).Seconds(),
 		}
 		if w.Seconds == 0 {
@@ -335,6 +335,14 @@ func (s *shown) windows(ctx context.Context, most int, r *showReport) []picture.
 		out[i] = w
 	}
 	return out
+}
+
+// shownUnit is what x is in, whose samples had a unit.
+func shownUnit(p onda.Params, unit string) string {
+	if p.Normalize != nil {
+		return "standard deviations"
+	}
+	return unit
 }
 
 // seconds is a time with as many digits as it has, three at most.
@@ -373,7 +381,7 @@ func (s *shown) items(ctx context.Context, p onda.Params, r *showReport) ([]wind
 			channels = signals[it.Signal].Channels
 		}
 		r.Windows = append(r.Windows, windowReport{
-			Recording: it.Recording, Sensor: it.Sensor, Channels: channels, Unit: ds.Unit(),
+			Recording: it.Recording, Sensor: it.Sensor, Channels: channels, Unit: shownUnit(p, ds.Unit()),
 			Start: time.Duration(it.Start).Seconds(), Stop: time.Duration(it.Stop).Seconds(),
 		})
 	}

@@ -3,6 +3,8 @@ package onda
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -18,6 +20,8 @@ type Description struct {
 	Sensors []SensorDescription `json:"sensors"`
 	// Labels by name, of Params.LabelColumn.
 	Labels []LabelDescription `json:"labels"`
+	// MissingLabels are annotations whose label is missing.
+	MissingLabels int `json:"missing_labels"`
 	// Unlabeled are recordings without a label.
 	Unlabeled int `json:"unlabeled"`
 }
@@ -48,14 +52,15 @@ type LabelDescription struct {
 	Recordings  int     `json:"recordings"`
 }
 
-// Describe reads the tables that p names, and no sample. Sensors, splits and channels of p are not looked at.
-func Describe(ctx context.Context, p Params, cfg Config) (Description, error) {
-	p = p.resolved()
+// Describe reads the tables that p names, and no sample. Sensors, splits and channels of p are not looked at. A folder
+// without a table of annotations, where p names none, has no labels.
+func Describe(ctx context.Context, params Params, cfg Config) (Description, error) {
+	p := params.resolved()
 	source := cfg.Source
 	if source == nil {
-		source = Dir(p.Dir)
-		if p.AllowLinks {
-			source = DirWithLinks(p.Dir)
+		var err error
+		if source, err = p.source(ctx, cfg.Remote); err != nil {
+			return Description{}, err
 		}
 	}
 	signals, err := ReadSignals(ctx, source, p.Signals, p.GroupColumn)
@@ -66,11 +71,11 @@ func Describe(ctx context.Context, p Params, cfg Config) (Description, error) {
 	if p.LabelSignals != "" {
 		return d, nil
 	}
-	notes, err := ReadAnnotations(ctx, source, p.Annotations, p.LabelColumn, p.GroupColumn)
-	if err != nil {
+	labels, err := readLabels(ctx, source, &budget{limit: maxTableMemory}, p.Annotations, p.LabelColumn, p.GroupColumn)
+	if err != nil && (params.Annotations != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return d, err
 	}
-	d.labels(signals, notes)
+	d.labels(signals, &labels)
 	return d, nil
 }
 
@@ -130,33 +135,34 @@ func counts[T cmp.Ordered](of map[T]int) []Count[T] {
 	return out
 }
 
-func (d *Description) labels(signals []Signal, notes []Annotation) {
+func (d *Description) labels(signals []Signal, t *labelTable) {
 	type of struct {
-		n          int
-		time       time.Duration
-		recordings map[string]bool
+		n      int
+		time   time.Duration
+		groups map[uint32]bool
 	}
 	labels := map[string]*of{}
-	labelled := map[string]bool{}
-	for i := range notes {
-		a := &notes[i]
-		l := labels[a.Label]
+	for _, row := range t.rows {
+		name := t.labels[row.label]
+		l := labels[name]
 		if l == nil {
-			l = &of{recordings: map[string]bool{}}
-			labels[a.Label] = l
+			l = &of{groups: map[uint32]bool{}}
+			labels[name] = l
 		}
 		l.n++
-		l.time += a.Span.Duration()
-		l.recordings[a.Group] = true
-		labelled[a.Group] = true
+		l.time += row.span.Duration()
+		l.groups[row.group] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
 		l := labels[name]
-		d.Labels = append(d.Labels, LabelDescription{name, l.n, l.time.Hours(), len(l.recordings)})
+		d.Labels = append(d.Labels, LabelDescription{name, l.n, l.time.Hours(), len(l.groups)})
+	}
+	for _, g := range t.groups {
+		d.MissingLabels += g.unlabeled
 	}
 	without := map[uuid.UUID]bool{}
 	for i := range signals {
-		if !labelled[signals[i].Group] {
+		if g := t.groups[signals[i].Group]; g == nil || g.from == g.to {
 			without[signals[i].Recording] = true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"reflect"
 	"slices"
@@ -196,7 +197,12 @@ func TestMissingLabels(t *testing.T) {
 	})
 	for _, column := range []string{"label", "number"} {
 		p := Params{LabelColumn: column}
-		_, err := New(t.Context(), p, Config{Source: src})
+		about, err := Describe(t.Context(), p, Config{Source: src})
+		if err != nil || about.MissingLabels != 2 || len(about.Labels) != 1 || about.Labels[0].Annotations != 2 ||
+			about.Labels[0].Recordings != 2 || about.Unlabeled != 0 {
+			t.Errorf("%+v, %v", about, err)
+		}
+		_, err = New(t.Context(), p, Config{Source: src})
 		mention(t, err, ErrLabels, "1 with a label that is missing", id(2).String(),
 			"1 with labels and without a signal", id(3).String())
 		p.OnBad = OnBadDrop
@@ -206,6 +212,19 @@ func TestMissingLabels(t *testing.T) {
 			t.Errorf("%v, %v", d.Report(), err)
 		}
 	}
+}
+
+// A folder of signals alone is described, too.
+func TestDescribeWithoutLabels(t *testing.T) {
+	t.Parallel()
+	src := newMade(t).add(1, nil).source().(files)
+	delete(src, "onda.annotations.arrow")
+	if about, err := Describe(t.Context(), Params{}, Config{Source: src}); err != nil || about.Recordings != 1 ||
+		about.Unlabeled != 1 {
+		t.Errorf("%+v, %v", about, err)
+	}
+	_, err := Describe(t.Context(), Params{Annotations: "onda.annotations.arrow"}, Config{Source: src})
+	mention(t, err, fs.ErrNotExist)
 }
 
 // One opening stays within its bytes, whatever tables and parameters ask for.

@@ -71,7 +71,7 @@ func (p *Params) open(
 	}
 	o.result.report = o.tally.report(len(o.of), o.kept)
 	if len(o.result.signals) == 0 {
-		return opened{}, fmt.Errorf("%w: %v", ErrNoSignals, o.result.report)
+		return opened{}, fmt.Errorf("%w: %v%s", ErrNoSignals, o.result.report, o.result.report.details())
 	}
 	o.log(cmp.Or(logger, slog.New(slog.DiscardHandler)))
 	return o.result, nil

@@ -73,8 +73,14 @@ type RefusedError struct {
 func (e *RefusedError) Error() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "onda: %d recordings, of which some cannot be used as they are; ", e.Report.Recordings)
-	fmt.Fprintf(&out, "on_bad %q would leave out what cannot be mended", OnBadDrop)
-	for _, r := range e.Report.Reasons {
+	fmt.Fprintf(&out, "on_bad %q would leave out what cannot be mended%s", OnBadDrop, e.Report.details())
+	return out.String()
+}
+
+// details are a line for each reason, and for the first recordings that it is true of.
+func (r Report) details() string {
+	var out strings.Builder
+	for _, r := range r.Reasons {
 		fmt.Fprintf(&out, "\n%d %s", r.Recordings, r.What)
 		for _, first := range r.First {
 			fmt.Fprintf(&out, "\n  %s", first)

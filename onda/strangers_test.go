@@ -129,7 +129,10 @@ func TestEmptyTables(t *testing.T) {
 	_, err = newMade(t).add(1, nil).open(Params{})
 	mention(t, err, ErrLabels, "1 without labels")
 	_, err = newMade(t).add(1, nil).open(Params{OnBad: OnBadDrop})
-	mention(t, err, ErrNoSignals, "kept 0 of 1 recordings: 1 without labels")
+	mention(t, err, ErrNoSignals, "kept 0 of 1 recordings: 1 without labels", "recording "+id(1).String())
+	// Where nothing is left, the first reasons are all that there is to go by.
+	_, err = newMade(t).add(1, nil).labelled().open(Params{OnBad: OnBadDrop, Encoding: map[string]uint8{"other": 0}})
+	mention(t, err, ErrNoSignals, "1 with labels that the encoding lacks", "recording "+id(1).String(), `"x" at`)
 	src := newMade(t).add(1, nil).labelled().source().(files)
 	src["onda.annotations.arrow"] = build(t, nil, func(*array.RecordBuilder) {})
 	_, err = New(t.Context(), Params{}, Config{Source: src})

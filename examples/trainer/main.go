@@ -132,14 +132,30 @@ func (c *Checkpoint) load(path string) error {
 	return json.Unmarshal(data, c)
 }
 
-// save replaces the file in one step.
+// save replaces the file in one step: after a crash of the machine it has the content before or this one, whole, since
+// the new content is on the disk before it has the name, and the name before save returns.
 func (c *Checkpoint) save(path string) error {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
+	f, err := os.Create(path + ".new")
+	if err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	_, err = f.Write(data)
+	if err = errors.Join(err, syncFile(f), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncFile(dir), dir.Close())
 }
+
+// syncFile is a variable for the test of when it is called.
+var syncFile = (*os.File).Sync

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,6 +114,36 @@ func TestInUse(t *testing.T) {
 	defer b.Close()
 	if out, err := trainer(t, s, dir).CombinedOutput(); err == nil || !strings.Contains(string(out), "in use") {
 		t.Errorf("it ended with %v:\n%s", err, out)
+	}
+}
+
+// The content is on the disk before it has its name, and the name before save returns; what cannot be brought to the disk
+// leaves the checkpoint before it.
+func TestSaveIsDurable(t *testing.T) { //nolint:paralleltest // it replaces syncFile
+	defer func() { syncFile = (*os.File).Sync }()
+	path := filepath.Join(t.TempDir(), "checkpoint.json")
+	steps := func() int {
+		var c Checkpoint
+		if err := c.load(path); err != nil {
+			t.Fatal(err)
+		}
+		return c.Steps
+	}
+	var seen []string
+	syncFile = func(f *os.File) error {
+		seen = append(seen, fmt.Sprintf("%s at %d", filepath.Base(f.Name()), steps()))
+		return nil
+	}
+	if err := (&Checkpoint{Steps: 7}).save(path); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"checkpoint.json.new at 0", filepath.Base(filepath.Dir(path)) + " at 7"}; !slices.Equal(seen, want) {
+		t.Errorf("synced %q, want %q", seen, want)
+	}
+	full := errors.New("no space")
+	syncFile = func(*os.File) error { return full }
+	if err := (&Checkpoint{Steps: 8}).save(path); !errors.Is(err, full) || steps() != 7 {
+		t.Errorf("%v, and the checkpoint is of step %d", err, steps())
 	}
 }
 

@@ -14,7 +14,8 @@ type Annotation struct {
 	Onset time.Duration
 	// Duration is 0 if the file does not say it.
 	Duration time.Duration
-	Text     string
+	// Text is as the file has it: UTF-8 by the specification, Latin-1 by some writers.
+	Text string
 }
 
 // The bytes that part a time-stamped list of annotations.
@@ -59,7 +60,7 @@ func (f *File) Annotations() ([]Annotation, []time.Duration, error) {
 				}
 				for _, text := range texts {
 					if len(text) > 0 {
-						out = append(out, Annotation{onset, duration, string(bytes.ToValidUTF8(text, []byte("?")))})
+						out = append(out, Annotation{onset, duration, string(text)})
 					}
 				}
 			}

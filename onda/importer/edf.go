@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/jetbatch/jetbatch/onda/edf"
@@ -27,6 +28,8 @@ func readEDF(f *os.File, size int64) (*material, error) {
 	}
 	if len(onsets) > 0 {
 		m.first = onsets[0]
+	} else if slices.ContainsFunc(e.Signals, func(s edf.Signal) bool { return !s.Annotations }) {
+		return nil, fmt.Errorf("%w: no samples", edf.ErrFormat)
 	}
 	for _, n := range notes {
 		m.notes = append(m.notes, note{n.Onset, n.Duration, n.Text})

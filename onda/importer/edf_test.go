@@ -253,3 +253,48 @@ func TestRefused(t *testing.T) {
 		}
 	}
 }
+
+// Files say µV, and names of people's languages, in Latin-1 as often as in UTF-8. Tables have UTF-8, or other readers
+// refuse them, and names that differ stay apart.
+func TestTextsAreUTF8(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string][2]string{"latin": {"\xb5V", "S\xe4ge"}, "utf8": {"µV", "Säge"}} {
+		data := made("EDF+C", "+0\x14\x14\x00+0\x151\x14"+text[1]+"\x14\x00")
+		copy(data[256:], text[1]+"        ")
+		copy(data[256+2*(16+80):], text[0]+"    ")
+		dir := t.TempDir()
+		file := write(t, filepath.Join(dir, text[1]+".edf"), data)
+		out := filepath.Join(dir, "out")
+		if _, err := Import(t.Context(), Config{Files: []string{file}, Out: out}); err != nil {
+			t.Fatal(err)
+		}
+		signals, err := onda.ReadSignals(t.Context(), onda.Dir(out), signalTable, "")
+		if err != nil || signals[0].Unit != "µV" || signals[0].Channels[0] != "säge" ||
+			signals[0].Path != "samples/Säge.unknown.lpcm" {
+			t.Errorf("%s: %+v, %v", name, signals, err)
+		}
+		labels, err := onda.ReadAnnotations(t.Context(), onda.Dir(out), spanTable, "label", "")
+		if err != nil || labels[0].Label != "Säge" {
+			t.Errorf("%s: %+v, %v", name, labels, err)
+		}
+	}
+	wfdb := write(t, filepath.Join(t.TempDir(), "r.hea"), []byte("r 1 100 2\nr.dat 80 10/\xb5V 8 0 0 0 0 S\xe4ge\n"))
+	write(t, filepath.Join(filepath.Dir(wfdb), "r.dat"), []byte{128, 128})
+	summary, err := Import(t.Context(), Config{Files: []string{wfdb}, DryRun: true})
+	if err != nil || summary.Recordings[0].Signals[0].Unit != "µV" || summary.Recordings[0].Signals[0].Channels[0] != "säge" {
+		t.Errorf("%+v, %v", summary, err)
+	}
+}
+
+// A recording that ended before it began is no file of annotations: it takes no other recording's labels away.
+func TestWithoutRecords(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	empty := write(t, filepath.Join(dir, "a.edf"), made("EDF+C"))
+	good := write(t, filepath.Join(dir, "b.edf"), made("EDF+C", "+0\x14\x14\x00"))
+	summary, err := Import(t.Context(), Config{Files: []string{empty, good}, DryRun: true, OnBad: OnBadDrop})
+	if err != nil || len(summary.Recordings) != 1 || summary.Recordings[0].Labels != "" || len(summary.Bad) != 1 ||
+		!strings.Contains(summary.Bad[0].Err.Error(), "no samples") {
+		t.Errorf("%+v, %v", summary, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,17 @@ func TestPartners(t *testing.T) {
 		got, err := partner(file(name, at), plans)
 		if (err == nil) != (want != "") || err == nil && got.File != want {
 			t.Errorf("%s: %v, %v; want %q", name, got, err, want)
+		}
+	}
+	// What stands in the way is said: which recordings fit, or what another file has given.
+	plans = append(plans, file("one/night.edf", at), file("one/night.bdf", at))
+	plans[0].Labels = "s1/a.edf"
+	for name, want := range map[string]string{
+		"one/night-stages.edf": "2 recordings fit it: night.edf, night.bdf", "s1/psg-stages.edf": "psg.edf has the annotations of a.edf",
+		"none/x.edf": "no recording is in a file that is named like it",
+	} {
+		if _, err := partner(file(name, at), plans); !errors.Is(err, ErrImport) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 }

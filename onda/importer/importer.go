@@ -226,7 +226,7 @@ func findIn(dir string) ([]string, error) {
 			files = append(files, path)
 			if end == ".hea" {
 				for _, s := range segmentsOf(path) {
-					segments[filepath.Join(filepath.Dir(path), s+".hea")] = true
+					segments[s] = true
 				}
 			}
 		}

@@ -239,6 +239,30 @@ func TestImportWAV(t *testing.T) {
 	}
 }
 
+// Merged samples are parts of full scale, below zero, too.
+func TestMergeWAV(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for bits, samples := range map[int][]byte{
+		8:  {0, 128, 192, 128},
+		16: {0, 0x80, 0, 0, 0, 0x40, 0, 0},
+		24: {0, 0, 0x80, 0, 0, 0, 0, 0, 0x40, 0, 0, 0},
+		32: {0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0},
+	} {
+		name := write(t, filepath.Join(dir, fmt.Sprint(bits, ".wav")), wave(1, 1, bits, samples))
+		out := filepath.Join(dir, fmt.Sprint("out", bits))
+		summary, err := Import(t.Context(), Config{Files: []string{name}, Out: out, Merge: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]float32, 4)
+		_, err = binary.Decode(read(t, filepath.Join(out, summary.Recordings[0].Signals[0].Path)), binary.LittleEndian, got)
+		if err != nil || !slices.Equal(got, []float32{-1, 0, 0.5, 0}) {
+			t.Errorf("%d bits: %v, %v", bits, got, err)
+		}
+	}
+}
+
 // An import that was cut short goes on with what is not written, and comes to the bytes of one that was not.
 func TestResume(t *testing.T) {
 	t.Parallel()
@@ -339,6 +363,27 @@ func TestBadSamples(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Join(out, "samples")); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// Records that come from file systems without case: the names in headers and those of files differ in it. No label gets
+// lost by it, and segments are no recordings.
+func TestCaseOfNames(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "M.HEA"), []byte("m/2 1 100 4\na 2\nb 2\n"))
+	write(t, filepath.Join(dir, "M.ATR"), []byte("\x00\x70\x02\xfc(N\x00\x00"))
+	for _, name := range []string{"a", "b"} {
+		write(t, filepath.Join(dir, strings.ToUpper(name)+".HEA"), []byte(name+" 1 100 2\n"+name+".dat 80 10/mV\n"))
+		write(t, filepath.Join(dir, strings.ToUpper(name)+".DAT"), []byte{129, 130})
+	}
+	files, err := Find([]string{dir})
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	summary, err := Import(t.Context(), Config{Files: files, Out: filepath.Join(dir, "out")})
+	if err != nil || len(summary.Recordings[0].Signals) != 2 || len(summary.Recordings[0].Spans) != 1 {
+		t.Errorf("%+v, %v", summary, err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/zeebo/xxh3"
@@ -298,11 +299,31 @@ func partner(labels *recording, plans []*recording) (*recording, error) {
 			return p.start.IsZero() || labels.start.Sub(p.start).Abs() > 24*time.Hour
 		})
 	}
-	if len(found) != 1 || found[0].Labels != "" {
-		return nil, fmt.Errorf("%w: it has annotations only, and no one recording is in a file that is named like it",
-			ErrImport)
+	why := ""
+	switch {
+	case len(found) == 0:
+		why = "no recording is in a file that is named like it"
+	case len(found) > 1:
+		why = fmt.Sprintf("%d recordings fit it: %s", len(found), someNames(found))
+	case found[0].Labels != "":
+		why = fmt.Sprintf("%s has the annotations of %s", filepath.Base(found[0].File), filepath.Base(found[0].Labels))
+	default:
+		return found[0], nil
 	}
-	return found[0], nil
+	return nil, fmt.Errorf("%w: it has annotations only, and %s", ErrImport, why)
+}
+
+// someNames are those of the first files.
+func someNames(plans []*recording) string {
+	const most = 4
+	var names []string
+	for _, p := range plans[:min(len(plans), most)] {
+		names = append(names, filepath.Base(p.File))
+	}
+	if len(plans) > most {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 // likest are the recordings whose files' names begin most like that of labels.
@@ -343,7 +364,7 @@ func (p *planner) planFile(name string, n naming) (*recording, error) {
 	if r.stamp, r.size, err = stampOf(m.files); err != nil {
 		return nil, err
 	}
-	if err := p.signals(r, cmp.Or(n.stem, base(name))); err != nil {
+	if err := p.signals(r, inUTF8(cmp.Or(n.stem, base(name)))); err != nil {
 		return nil, err
 	}
 	if len(r.Signals) > 0 {
@@ -367,6 +388,18 @@ func stampOf(files []string) (string, int64, error) {
 	return out.String(), size, nil
 }
 
+// inUTF8 is a text of a file as tables have it. Bytes that are no UTF-8 are Latin-1, in which many programs write µV.
+func inUTF8(text string) string {
+	if utf8.ValidString(text) {
+		return text
+	}
+	runes := make([]rune, len(text))
+	for i := range len(text) {
+		runes[i] = rune(text[i])
+	}
+	return string(runes)
+}
+
 // annotate adds notes, moved by shift. One that begins before the first sample is cut to it, or left out.
 func (r *recording) annotate(notes []note, shift time.Duration) {
 	for _, n := range notes {
@@ -375,7 +408,7 @@ func (r *recording) annotate(notes []note, shift time.Duration) {
 			continue
 		}
 		a := onda.Annotation{
-			Recording: r.ID, Label: n.text, Span: onda.Span{Start: max(0, at), Stop: stop},
+			Recording: r.ID, Label: inUTF8(n.text), Span: onda.Span{Start: max(0, at), Stop: stop},
 			ID: uuid.NewSHA1(r.ID, binary.BigEndian.AppendUint64(nil, uint64(len(r.Spans)+len(r.Events)))),
 		}
 		if n.duration > 0 {
@@ -405,8 +438,9 @@ func (p *planner) signals(r *recording, stem string) error {
 			if err := c.check(); err != nil {
 				return err
 			}
-			kind, name := p.names.of(c.label)
+			kind, name := p.names.of(inUTF8(c.label))
 			k := key{kind, c.encoding, c.skip}
+			k.unit = inUTF8(k.unit)
 			if p.Merge && c.whole() {
 				k.resolution, k.offset, k.sampleType = 1, 0, "float32"
 			}

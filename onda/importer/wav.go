@@ -90,14 +90,15 @@ func wavBlocks(ctx context.Context, name string, w *wav.File) iter.Seq2[[][]int6
 	}
 }
 
-// bitsOf are the bits of one sample, of which 24 are made a signed number.
+// bitsOf is the value of a whole number, of which those of 8 bits have no sign, or the bits of a float.
 func bitsOf(b []byte) int64 {
-	if len(b) == 3 {
-		return int64(int32(uint32(b[0])<<8|uint32(b[1])<<16|uint32(b[2])<<24) >> 8)
-	}
 	v := uint64(0)
 	for i, x := range b {
 		v |= uint64(x) << (8 * i)
 	}
-	return int64(v)
+	if len(b) == 1 {
+		return int64(v)
+	}
+	unused := 64 - 8*len(b)
+	return int64(v<<unused) >> unused
 }

@@ -32,7 +32,23 @@ func readWhole(name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// segmentsOf are the records that a header has as its segments; none if it cannot be read.
+// onDisk is the path of a file that a header names, or that belongs to it. On disks that once were without case it may
+// be in capitals, or not, where the header says otherwise.
+func onDisk(dir, name string) string {
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	folder, base := filepath.Split(path)
+	end := filepath.Ext(base)
+	for _, other := range []string{
+		base, strings.TrimSuffix(base, end) + strings.ToUpper(end), strings.ToUpper(base), strings.ToLower(base),
+	} {
+		if _, err := os.Stat(folder + other); err == nil {
+			return folder + other
+		}
+	}
+	return path
+}
+
+// segmentsOf are the headers of the records that a header has as its segments; none if it cannot be read.
 func segmentsOf(name string) (segments []string) {
 	text, err := readWhole(name)
 	if err != nil {
@@ -40,7 +56,7 @@ func segmentsOf(name string) (segments []string) {
 	}
 	if h, err := wfdb.ParseHeader(text); err == nil {
 		for _, s := range h.Segments {
-			segments = append(segments, s.Name)
+			segments = append(segments, onDisk(filepath.Dir(name), s.Name+".hea"))
 		}
 	}
 	return segments
@@ -64,7 +80,7 @@ func (p *planner) readWFDB(name string) (*material, error) {
 			at += s.Frames
 			continue
 		}
-		segment, err := m.header(filepath.Join(dir, filepath.FromSlash(s.Name)+".hea"))
+		segment, err := m.header(onDisk(dir, s.Name+".hea"))
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +103,7 @@ func (p *planner) readWFDB(name string) (*material, error) {
 			m.stretches[i].start -= first
 		}
 	}
-	return m, p.wfdbNotes(m, strings.TrimSuffix(name, filepath.Ext(name))+"."+p.Annotator, h.Rate, at)
+	return m, p.wfdbNotes(m, onDisk(dir, base(name)+"."+p.Annotator), h.Rate, at)
 }
 
 func (m *material) header(name string) (*wfdb.Header, error) {
@@ -102,7 +118,7 @@ func (m *material) header(name string) (*wfdb.Header, error) {
 
 // wfdbStretch adds a record of one segment and gives how many frames it has.
 func (m *material) wfdbStretch(dir string, h *wfdb.Header, at int64, rate float64) (int64, error) {
-	path := func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
+	path := func(name string) string { return onDisk(dir, name) }
 	r, err := wfdb.NewRecord(h, func(name string) (int64, error) {
 		if !filepath.IsLocal(filepath.FromSlash(name)) {
 			return 0, fmt.Errorf("%w: record %q: its samples are in %q, which leaves the folder", wfdb.ErrFormat, h.Name, name)

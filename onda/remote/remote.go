@@ -129,12 +129,15 @@ func (s *Source) forget(url string) {
 	delete(s.known, url)
 }
 
-// retry calls f until it does not fail with errRetry, or too often.
+// retry calls f until it does not fail with errRetry, nor takes longer than partDeadline, or too often.
 func (s *Source) retry(ctx context.Context, f func(context.Context) error) error {
 	pause := 100 * time.Millisecond
 	for attempt := 1; ; attempt++ {
 		trying, cancel := context.WithTimeout(ctx, partDeadline)
 		err := f(trying)
+		if err != nil && trying.Err() != nil && !errors.Is(err, errRetry) {
+			err = fmt.Errorf("%w: no answer within %v: %w", errRetry, partDeadline, err)
+		}
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -365,4 +367,33 @@ func TestNearWindowsAreOneRequest(t *testing.T) {
 	if _, err := d.Materialize(t.Context(), job); err != nil || s.gets.Load() != 1 {
 		t.Errorf("%d requests for 12 windows of one small file, %v", s.gets.Load(), err)
 	}
+}
+
+type noConnection struct{ error }
+
+func (noConnection) ConnectionError() bool { return true }
+
+// A store that takes no connections for a moment, or does not answer in time, is asked again; one that wants other
+// credentials is not.
+func TestStoreIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	if err := s3Error(fmt.Errorf("HeadObject: %w", noConnection{io.EOF})); !errors.Is(err, errRetry) || errors.Is(err, io.EOF) {
+		t.Errorf("got %v", err)
+	}
+	if err := s3Error(errors.New("no credentials")); errors.Is(err, errRetry) {
+		t.Errorf("got %v", err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		err := New(Config{}).retry(t.Context(), func(ctx context.Context) error {
+			if n++; n < 5 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		})
+		if n != 5 || err != nil {
+			t.Errorf("%d attempts: %v", n, err)
+		}
+	})
 }

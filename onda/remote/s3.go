@@ -98,12 +98,15 @@ func (s *s3Store) get(ctx context.Context, url string, in info, from, n int64) (
 	return out.Body, nil
 }
 
-// s3Error sorts an answer by its status. The SDK has tried again what it
-// answers in a bad moment; what remains may be a connection.
+// s3Error sorts an answer by its status. That there was no connection may pass, too.
 func s3Error(err error) error {
 	var answer *awshttp.ResponseError
 	if errors.As(err, &answer) {
 		return statusError(answer.HTTPStatusCode(), notEOF(err).Error())
+	}
+	var failed interface{ ConnectionError() bool }
+	if errors.As(err, &failed) && failed.ConnectionError() {
+		return fmt.Errorf("%w: %w", errRetry, notEOF(err))
 	}
 	return notEOF(err)
 }

@@ -64,6 +64,9 @@ func Read(src io.ReaderAt, size int64) (*File, error) {
 		return nil, err
 	}
 	long := string(head[:4]) == "RF64" || string(head[:4]) == "BW64"
+	// A writer that died, or wrote to a pipe, did not know lengths.
+	stated := binary.LittleEndian.Uint32(head[4:])
+	died := stated == 0 || stated == unknown
 	if !long && string(head[:4]) != "RIFF" || string(head[8:]) != "WAVE" {
 		return nil, bad("it begins with neither RIFF nor RF64, or is no WAVE")
 	}
@@ -77,12 +80,11 @@ func Read(src io.ReaderAt, size int64) (*File, error) {
 		if name == "data" && long && length == unknown {
 			length = p.long
 		}
-		if name == "data" && (length == unknown || length == 0) || name == "data" && at+8+length > size {
-			// A writer that died, or wrote to a pipe, did not know the length.
-			if length != unknown && length != 0 {
-				return nil, bad("samples of %d bytes, and the file holds %d", length, size-at-8)
-			}
+		switch {
+		case name == "data" && (length == unknown || length == 0 && died):
 			length = size - at - 8
+		case name == "data" && at+8+length > size:
+			return nil, bad("samples of %d bytes, and the file holds %d", length, size-at-8)
 		}
 		if at+8+length > size {
 			return nil, bad("chunk %q of %d bytes at %d of %d", name, length, at, size)
@@ -224,7 +226,7 @@ func (p *parser) list(b []byte) {
 
 func text(b []byte) string {
 	s, _, _ := strings.Cut(string(b), "\x00")
-	return strings.ToValidUTF8(strings.TrimSpace(s), "?")
+	return strings.TrimSpace(s)
 }
 
 func (p *parser) done() (*File, error) {

@@ -62,6 +62,17 @@ func TestRead(t *testing.T) {
 	if f, err := Read(bytes.NewReader(data), int64(len(data))); err != nil || !f.Float || f.Samples != 3 {
 		t.Errorf("%+v, %v", f, err)
 	}
+	// One that died left zeros in both places; where the file's length is there, zero samples are zero.
+	data = riff(format(1, 1, 8000, 16), chunk("data", make([]byte, 24)))
+	copy(data[4:], u32(0))
+	copy(data[len(data)-28:], u32(0))
+	if f, err := Read(bytes.NewReader(data), int64(len(data))); err != nil || f.Samples != 12 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	data = riff(format(1, 1, 8000, 16), chunk("data", nil), chunk("LIST", []byte("INFOISFT\x04\x00\x00\x00Lavf")))
+	if f, err := Read(bytes.NewReader(data), int64(len(data))); err != nil || f.Samples != 0 {
+		t.Errorf("%+v, %v", f, err)
+	}
 	// A long one says it elsewhere.
 	data = riff(chunk("ds64", u32(0, 0, 16, 0, 0, 0, 0)), format(1, 1, 8000, 24), chunk("data", make([]byte, 16)))
 	copy(data, "RF64")

@@ -66,7 +66,7 @@ func ParseAnnotations(data []byte) (notes []Annotation, rate float64, err error)
 				return nil, 0, bad("annotations that end in a text, or begin with one")
 			}
 			text, _, _ := strings.Cut(string(data[:n]), "\x00")
-			notes[len(notes)-1].Text = strings.ToValidUTF8(strings.TrimSpace(text), "?")
+			notes[len(notes)-1].Text = strings.TrimSpace(text)
 			data = data[padded:]
 		default:
 			if code == 0 && n == 0 {
