@@ -148,7 +148,7 @@ type Running struct {
 type Step[B any] struct {
 	Seq        uint64 // from 1 within a generation; not a checkpoint
 	Batch      B
-	Prev       State  // the state that was asked for
+	Prev       State  // the state that was asked for; after an accepted change of the data, the one gone on from instead
 	Next       State  // the state after this batch: save this with a checkpoint
 	Timing     Timing // where the time went
 	Worker     string // the worker that made it
