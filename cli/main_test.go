@@ -24,7 +24,7 @@ import (
 // TestMain lets the scripts of testdata run this test binary as jetbatch, in processes of its own.
 func TestMain(m *testing.M) {
 	testscript.Main(leakless{m}, map[string]func(){
-		"jetbatch": func() { Main(onda.Definition(), counting, flaky, impure) },
+		"jetbatch": func() { Main(onda.Definition(), counting, flaky, impure, moved) },
 		"another":  func() { Main(onda.Definition(), lossy) }, // with other data sets
 	})
 }
@@ -123,6 +123,23 @@ var lossy = dataset.Define("lossy", func(context.Context, struct{}) (dataset.Fun
 		MaterializeFunc: func(_ context.Context, job struct{ at int }) (int, error) { return job.at, nil },
 	}, nil
 })
+
+// moved is a data set whose positions lie elsewhere under other parameters.
+var moved = dataset.Define("moved", func(_ context.Context, p struct{ By int }) (moving, error) {
+	return moving{dataset.Funcs[int, int, int]{
+		NextFunc:        func(i int) (int, int, error) { return i, i + 1, nil },
+		MaterializeFunc: func(_ context.Context, i int) (int, error) { return i, nil },
+	}, p.By}, nil
+})
+
+type moving struct {
+	dataset.Funcs[int, int, int]
+	by int
+}
+
+func (moving) Start() (int, error) { return 0, nil }
+
+func (m moving) Rebase(i int, _ dataset.Origin) (int, error) { return i + m.by, nil }
 
 // The data sets of the scripts: two names for what testset gives, and one whose iterator never says the same twice.
 var (

@@ -62,6 +62,31 @@ func (r *reference) checkOrigin(state schema.State) error {
 	return nil
 }
 
+// beginAt refuses a state of other parameters or data, unless the change is accepted: then it goes on where the data set
+// says, as the service does, though what the state was of is not known here.
+func (r *reference) beginAt(state schema.State, accept bool) error {
+	err := r.checkOrigin(state)
+	switch {
+	case err == nil:
+		return nil
+	case !accept:
+		return fmt.Errorf("%w: it was made with others than these: %w", kind.ErrWrongData, err)
+	}
+	rebaser, ok := r.inst.Instance.(kind.Rebaser)
+	if !ok {
+		return nil
+	}
+	rebased, err := rebaser.Rebase(state.Data, nil)
+	switch {
+	case errors.Is(err, kind.ErrNoRebase):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: the state means nothing there: %w", kind.ErrWrongData, err)
+	}
+	r.state = rebased
+	return nil
+}
+
 // next returns the payload that follows and moves on; jobs that the data set skips are passed over. At the end of the
 // data it returns io.EOF.
 func (r *reference) next(ctx context.Context) (payload []byte, err error) {

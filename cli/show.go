@@ -17,7 +17,6 @@ import (
 
 	"github.com/jetbatch/jetbatch/cli/internal/picture"
 	"github.com/jetbatch/jetbatch/client"
-	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
@@ -125,8 +124,8 @@ func (c *showCmd) local(ctx context.Context, a *app, s *shown) error {
 		return err
 	}
 	defer closing()
-	if err := ref.checkOrigin(s.state); err != nil && !c.Accept {
-		return fmt.Errorf("%w: it was made with others than these: %w", kind.ErrWrongData, err)
+	if err := ref.beginAt(s.state, c.Accept); err != nil {
+		return err
 	}
 	for range c.Skip + 1 {
 		s.state = ref.named()

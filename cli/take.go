@@ -237,6 +237,9 @@ func (t *taking) loop(ctx context.Context, b *client.Batcher[[]byte], m *meter) 
 			return err
 		}
 		if t.ref != nil {
+			if t.batches == 0 && t.cmd.Accept {
+				t.ref.state = step.Prev.Data // where the data set goes on, which may be elsewhere
+			}
 			if err := t.ref.compare(ctx, step.Batch, step.Next); err != nil {
 				return err
 			}

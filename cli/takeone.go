@@ -56,8 +56,8 @@ func (c *takeCmd) one(ctx context.Context, a *app, params json.RawMessage) error
 		return err
 	}
 	defer closing()
-	if err := ref.checkOrigin(state); err != nil && !c.Accept {
-		return fmt.Errorf("%w: it was made with others than these: %w", kind.ErrWrongData, err)
+	if err := ref.beginAt(state, c.Accept); err != nil {
+		return err
 	}
 	r := &oneReport{Dataset: fmt.Sprintf("%s@%d", ref.kind.Name, ref.kind.Version), State: ref.named()}
 	payload, err := r.make(ctx, ref)

@@ -169,9 +169,14 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(paylo
 	if due {
 		r.credits.publish()
 	}
-	prev, next := apart(c.asked.Data, res.Next)
+	from := c.asked
+	if from.Origin != "" && from.Origin != following.Origin { // accepted, and gone on from where the data set says
+		from = following
+		from.Data = res.Prev
+	}
+	prev, next := apart(from.Data, res.Next)
 	t := taken{
-		seq: res.Seq, prev: c.asked, next: following, timing: timing,
+		seq: res.Seq, prev: from, next: following, timing: timing,
 		worker: res.Worker, attempt: res.Attempt, deliveries: res.Deliveries, payload: got.payload, trace: got.trace,
 	}
 	t.prev.Data, t.next.Data = prev, next

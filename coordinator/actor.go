@@ -62,7 +62,7 @@ func (d *opened) leave() {
 }
 
 func newBatcher(c *Coordinator, rec wire.Record, rev uint64) *batcher {
-	key, _ := c.specKey(rec.Spec) // parameters that are bad are found out when they are opened
+	key := c.specKey(rec.Spec)
 	if k := c.kinds[rec.Spec.Dataset]; k != nil && k.Version != rec.Spec.Version {
 		key = rec.Spec.Digest() // another version is another spec
 	}

@@ -215,10 +215,9 @@ func (b *batcher) open(e owner.Open) {
 	b.c.running.Go(func() {
 		inst, release, err := k.Reopen(b.c.ctx, e.Spec.Params)
 		if err != nil {
-			// Parameters of a run were good once: a newer program may know them. Those of a request are refused.
-			refused := errors.Is(err, kind.ErrBadParams) && !b.isRuns(func(*wire.Record) bool { return true })
-			if refused || !b.handOver(e.Spec, err.Error()) {
-				b.postStep(owner.Opened{Serial: e.Serial, Fault: openFault(err)})
+			// Parameters that are unknown here may be known to a newer program.
+			if handed, others := b.handOver(e.Spec, err.Error()); !handed {
+				b.postStep(owner.Opened{Serial: e.Serial, Fault: b.unopened(err, others)})
 			}
 			return
 		}
@@ -439,8 +438,13 @@ func openFault(err error) *schema.Fault {
 // machineFault reports whether an error is the machine's, and says nothing about the parameters.
 func machineFault(err error) bool {
 	var network net.Error
+	if errors.As(err, &network) {
+		if _, local := network.(syscall.Errno); !local { // which has the methods, too
+			return true
+		}
+	}
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) ||
-		errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EIO) || errors.As(err, &network)
+		errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EIO)
 }
 
 // startFault says why there is no first state; nil for no error.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,42 +24,53 @@ const (
 	unfedFor = 10 * time.Second
 	// maxUnfed is how many of them a record names.
 	maxUnfed = 16
+	// maxWhy bounds what it has of each, in bytes.
+	maxWhy = 256
 	// askSubstitute bounds the question to one coordinator whether it has the data set.
 	askSubstitute = time.Second
 )
 
 // handOver names another coordinator in the record of a batcher that this one cannot feed, and lets go of it. It reports
 // false when there is none that has not been tried lately, when the batcher is fed here all the same, by what was opened
-// before, or when the record could not be changed.
-func (b *batcher) handOver(spec wire.Spec, why string) bool {
+// before, or when the record could not be changed. others are those that were tried lately, this one last.
+func (b *batcher) handOver(spec wire.Spec, why string) (handed bool, others []wire.Unfed) {
 	fed := make(chan bool, 1)
 	b.post(func() { fed <- b.feed != nil })
 	select {
 	case is := <-fed:
 		if is {
-			return false
+			return false, nil
 		}
 	case <-b.gone:
-		return false
+		return false, nil
 	}
 	ctx, cancel := b.c.call(callTimeout)
 	defer cancel()
 	rec, rev, _, err := b.c.records.readSized(ctx, b.name)
 	if err != nil || rec.Owner != b.c.cfg.Name {
-		return false
+		return false, nil
 	}
-	now := time.Now()
-	rec.Unfed = unfed(rec.Unfed, b.c.cfg.Name, now)
-	to := b.c.substitute(ctx, wire.KindToken(spec.Dataset, spec.Version), rec.Unfed)
-	if to == "" {
-		return false
-	}
-	if !b.c.give(ctx, rec, rev, to, why) {
-		return false
+	rec.Unfed = unfed(rec.Unfed, b.c.cfg.Name, why, time.Now())
+	token := wire.KindToken(spec.Dataset, spec.Version)
+	to := b.c.substitute(ctx, rec.Unfed, func(kind string) bool { return kind == token })
+	if to == "" || !b.c.give(ctx, rec, rev, to, why) {
+		return false, rec.Unfed
 	}
 	b.post(func() { b.depose(to) })
 	b.c.prompt(ctx, b.name, to)
-	return true
+	return true, nil
+}
+
+// unopened is why a data set cannot be opened here, and what others said of it that differs: a parameter may be wrong, or
+// the program of one machine too old for it and the data away from another.
+func (b *batcher) unopened(err error, others []wire.Unfed) *schema.Fault {
+	fault := openFault(err)
+	for _, u := range others {
+		if u.Coordinator != b.c.cfg.Name && u.Why != "" && u.Why != clipped(err.Error()) {
+			fault.Message += fmt.Sprintf("; and at coordinator %s: %s", u.Coordinator, u.Why)
+		}
+	}
+	return fault
 }
 
 // passOn names another coordinator in the record of a batcher that has no owner at work, and whose data set this
@@ -80,8 +92,9 @@ func (c *Coordinator) passOn(ctx context.Context, rec wire.Record, rev uint64) (
 	default:
 		return ""
 	}
-	rec.Unfed = unfed(rec.Unfed, self, time.Now())
-	to = c.substitute(ctx, wire.KindToken(rec.Spec.Dataset, rec.Spec.Version), rec.Unfed)
+	rec.Unfed = unfed(rec.Unfed, self, why, time.Now())
+	token := wire.KindToken(rec.Spec.Dataset, rec.Spec.Version)
+	to = c.substitute(ctx, rec.Unfed, func(kind string) bool { return kind == token })
 	if to == "" || !c.give(ctx, rec, rev, to, why) {
 		return ""
 	}
@@ -120,13 +133,16 @@ func (b *batcher) isRuns(of func(*wire.Record) bool) bool {
 }
 
 // unfed adds a coordinator to those that could not feed a batcher, and forgets those for which that is long ago.
-func unfed(list []wire.Unfed, name string, now time.Time) []wire.Unfed {
+func unfed(list []wire.Unfed, name, why string, now time.Time) []wire.Unfed {
 	list = slices.DeleteFunc(slices.Clone(list), func(u wire.Unfed) bool {
 		return u.Coordinator == name || now.Sub(u.At).Abs() > unfedFor
 	})
-	list = append(list, wire.Unfed{Coordinator: name, At: now})
+	list = append(list, wire.Unfed{Coordinator: name, At: now, Why: clipped(why)})
 	return list[max(0, len(list)-maxUnfed):]
 }
+
+// clipped is a reason as a record has it.
+func clipped(why string) string { return strings.ToValidUTF8(why[:min(len(why), maxWhy)], "") }
 
 // byClock has marks count from now by this machine's clock, if the latest of them was made just now by another's: with
 // clocks far enough apart each coordinator would take the marks of the other for old, and hand the batcher back at once.
@@ -141,9 +157,9 @@ func byClock(list []wire.Unfed, now time.Time) []wire.Unfed {
 	return list
 }
 
-// substitute returns a coordinator that answers, has a kind of data set, and is not among those that could not feed the
-// batcher lately; empty for none. Coordinators take turns: the first is the next by name.
-func (c *Coordinator) substitute(ctx context.Context, token string, not []wire.Unfed) string {
+// substitute returns a coordinator that answers, has a kind of data set that is wanted, and is not among those that could
+// not feed the batcher lately; empty for none. Coordinators take turns: the first is the next by name.
+func (c *Coordinator) substitute(ctx context.Context, not []wire.Unfed, wanted func(kind string) bool) string {
 	names, err := c.records.names(ctx, topology.CoordinatorKey(""))
 	if err != nil {
 		return ""
@@ -152,18 +168,18 @@ func (c *Coordinator) substitute(ctx context.Context, token string, not []wire.U
 	next, _ := slices.BinarySearch(names, c.cfg.Name)
 	for _, name := range append(slices.Clone(names[next:]), names[:next]...) {
 		tried := slices.ContainsFunc(not, func(u wire.Unfed) bool { return u.Coordinator == name })
-		if name != c.cfg.Name && !tried && c.has(ctx, name, token) {
+		if name != c.cfg.Name && !tried && c.has(ctx, name, wanted) {
 			return name
 		}
 	}
 	return ""
 }
 
-// has asks a coordinator whether it has a kind of data set.
-func (c *Coordinator) has(ctx context.Context, name, token string) bool {
+// has asks a coordinator whether it has a kind of data set that is wanted.
+func (c *Coordinator) has(ctx context.Context, name string, wanted func(kind string) bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, askSubstitute)
 	defer cancel()
 	reply, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: wire.CoordinatorSubject(name, opOverview)})
 	var o wire.Overview
-	return err == nil && json.Unmarshal(reply.Data, &o) == nil && slices.Contains(o.Kinds, token)
+	return err == nil && json.Unmarshal(reply.Data, &o) == nil && slices.ContainsFunc(o.Kinds, wanted)
 }

@@ -77,6 +77,46 @@ func TestRunGoesPastAnOlderCoordinator(t *testing.T) {
 	r.wait("the newer one feeds it", func(s schema.Status) bool { return s.Owner == "newer" && s.Fed > s.Taken })
 }
 
+// A trainer whose parameters an older program does not know is given to a newer one, as is one whose data set an older
+// program does not have. What no coordinator takes is refused with what each of them says.
+func TestOpenGoesPastAnOlderCoordinator(t *testing.T) {
+	c := setup(t)
+	var away mount
+	older := dataset.Define("count", func(context.Context, struct{ N int }) (counter, error) {
+		return counter{hooks: new(hooks)}, nil
+	})
+	another := dataset.Define("other", func(context.Context, params) (counter, error) { return counter{hooks: new(hooks)}, nil })
+	c.coordinateWith(coordinator.Config{Name: "another"}, another)
+	c.coordinateWith(coordinator.Config{Name: "older"}, older)
+	c.coordinate(coordinator.Config{Name: "newer"}, away.hooks())
+	for _, name := range []string{"another", "older", "newer"} {
+		natstest.Eventually(t, name+" answers", func() bool {
+			_, err := c.nc.Request(wire.CoordinatorPrefix+"."+name+".overview", nil, time.Second)
+			return err == nil
+		})
+	}
+	for i := range 12 {
+		r := c.reader(fmt.Sprint("train-", i))
+		r.params = []byte(`{"shift":3}`)
+		r.start(0)
+		if s := r.status(); s.Owner != "newer" || s.Phase != schema.PhaseRunning {
+			t.Errorf("status %+v", s)
+		}
+	}
+	away.away.Store(true)
+	for i := range 4 {
+		r := c.reader(fmt.Sprint("nobody-", i))
+		r.params = []byte(`{"shift":4}`)
+		fault := r.try(r.request(wire.ModeOpen, schema.State{})).Fault
+		expectFault(t, fault, schema.CodeBadParams)
+		for _, said := range []string{`unknown field "shift"`, "/data", "at coordinator"} {
+			if !strings.Contains(fault.Message, said) {
+				t.Errorf("%q does not say %s", fault.Message, said)
+			}
+		}
+	}
+}
+
 // A trainer's Open goes to a coordinator that can open the data set, and what none can is refused by the last of them.
 func TestOpenGoesToACoordinatorThatCan(t *testing.T) {
 	c := setup(t)

@@ -49,11 +49,7 @@ func (c *Coordinator) handle(m *nats.Msg) {
 			} else {
 				f.doing("the trainer of batcher %s is being seated", req.Batcher)
 			}
-			key, fault := c.specKey(req.Spec)
-			if fault != nil {
-				return wire.SeatReply{}, fault
-			}
-			return carry(b, func(answer func(wire.SeatReply)) { b.seat(req, key, answer) })
+			return carry(b, func(answer func(wire.SeatReply)) { b.seat(req, c.specKey(req.Spec), answer) })
 		})
 	case opStop:
 		answer(c, m, c.planStop, func(f *flight, req *wire.StopRequest) (wire.StopReply, error) {
@@ -357,6 +353,10 @@ func (c *Coordinator) claimDamaged(
 func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest, rev uint64) (*batcher, error) {
 	k := c.kinds[req.Spec.Dataset]
 	if k == nil {
+		of := func(kind string) bool { return strings.HasPrefix(wire.KindName(kind), req.Spec.Dataset+"@") }
+		if to := c.substitute(ctx, nil, of); to != "" {
+			return nil, &forwardError{to}
+		}
 		return nil, c.unknownDataset(req.Spec.Dataset)
 	}
 	if len(c.all()) >= maxBatchers {
@@ -389,18 +389,16 @@ func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest, rev uin
 	return c.adopt(rec, rev), nil
 }
 
-// specKey is equal for specs that mean the same: parameters are compared in the form that the data set gives them.
-func (c *Coordinator) specKey(spec wire.Spec) (wire.Digest, *schema.Fault) {
-	k := c.kinds[spec.Dataset]
-	if k == nil {
-		return spec.Digest(), nil // the owner says that there is none
+// specKey is equal for specs that mean the same: parameters are compared in the form that the data set gives them. Those
+// that it refuses, and those of a data set that is not here, are found out when it is to be opened.
+func (c *Coordinator) specKey(spec wire.Spec) wire.Digest {
+	if k := c.kinds[spec.Dataset]; k != nil {
+		spec.Version = k.Version
+		if params, err := k.NormalFunc(spec.Params); err == nil {
+			spec.Params = params
+		}
 	}
-	params, err := k.NormalFunc(spec.Params)
-	if err != nil {
-		return spec.Digest(), openFault(fmt.Errorf("data set %s: %w", spec.Dataset, err))
-	}
-	spec.Version, spec.Params = k.Version, params
-	return spec.Digest(), nil
+	return spec.Digest()
 }
 
 func (c *Coordinator) unknownDataset(name string) *schema.Fault {

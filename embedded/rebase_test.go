@@ -97,6 +97,11 @@ func TestRebase(t *testing.T) {
 			if step, err = b.Take(t.Context(), state); err != nil {
 				return step, err
 			}
+			var at int // the state that leads to this batch, whatever was asked for
+			if err := step.Prev.Decode(&at); !state.IsZero() && (err != nil || at != int(step.Batch[0]) ||
+				step.Prev.Origin != step.Next.Origin) {
+				t.Errorf("%s: batch %v is said to follow %v: %d, %v", name, step.Batch, step.Prev, at, err)
+			}
 			state = step.Next
 		}
 		if s, err := b.Status(t.Context()); err != nil || dataset == "knows" && s.Data != "kept all "+strconv.Itoa(int(recordings.Load())) {

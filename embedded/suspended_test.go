@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +17,7 @@ import (
 	"github.com/jetbatch/jetbatch/embedded"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/testset"
+	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/schema"
 	"github.com/jetbatch/jetbatch/worker"
 )
@@ -66,6 +69,57 @@ func TestWaitSaysWhatWorkersLack(t *testing.T) {
 	long, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	if _, err := b.Take(long, schema.State{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The only worker's recordings are away while a run goes on, as a mount below the folder of the tables: no verdict.
+func TestRecordingsAreAway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := onda.Synthesize(dir, onda.SynthConfig{Recordings: 2}); err != nil {
+		t.Fatal(err)
+	}
+	svc, err := embedded.Start(t.Context(), embedded.Config{Workers: 1, Logger: slog.New(slog.DiscardHandler)}, onda.Definition())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = svc.Close() }()
+	b, err := client.Open[schema.Batch](t.Context(), svc.Conn(), client.Config{
+		Name: "train", Dataset: onda.Name, Window: 1, Params: onda.Params{Dir: dir}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }()
+	step, err := b.Take(t.Context(), schema.State{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := filepath.Join(dir, "samples")
+	if err := os.Rename(samples, samples+".away"); err != nil {
+		t.Fatal(err)
+	}
+	state := step.Next
+	natstest.Eventually(t, "the wait says what is missing", func() bool {
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		step, err := b.Take(short, state)
+		if err == nil {
+			state = step.Next // it was made before
+			return false
+		}
+		if !errors.Is(err, client.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		return strings.Contains(err.Error(), "cannot open onda: no such folder "+samples)
+	})
+	if err := os.Rename(samples+".away", samples); err != nil {
+		t.Fatal(err)
+	}
+	long, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if _, err := b.Take(long, state); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 			name, d.root)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("onda: open %s in %s: %w", name, d.root, err)
+		return nil, fmt.Errorf("onda: %w", d.whole(name, err))
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -91,6 +92,18 @@ func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 		return nil, errors.Join(fmt.Errorf("onda: open %s in %s: %w", name, d.root, err), f.Close())
 	}
 	return &dirObject{File: f, info: info}, nil
+}
+
+// whole gives an error the whole path of its file. Inside of a root it has the
+// relative one, by which a worker cannot tell a mount that is away from a file
+// that is missing.
+func (d dirSource) whole(name string, err error) error {
+	var short *fs.PathError
+	root, unknown := filepath.Abs(d.root)
+	if unknown != nil || !errors.As(err, &short) {
+		return fmt.Errorf("open %s in %s: %w", name, d.root, err)
+	}
+	return &fs.PathError{Op: "open", Path: filepath.Join(root, name), Err: short.Err}
 }
 
 func openInRoot(dir, name string, flags int) (*os.File, error) {

@@ -65,3 +65,19 @@ func TestDir(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A worker tells a mount that is away from a file that is missing by the whole path in the error.
+func TestErrorsHaveTheWholePath(t *testing.T) {
+	root := t.TempDir()
+	t.Chdir(root)
+	for _, dir := range []string{root, filepath.Join(root, "away"), "."} {
+		for _, src := range []Source{Dir(dir), DirWithLinks(dir)} {
+			_, err := src.Open(t.Context(), "rec/a.lpcm")
+			whole, failed := filepath.Abs(filepath.Join(dir, "rec", "a.lpcm"))
+			var missing *fs.PathError
+			if failed != nil || !errors.As(err, &missing) || missing.Path != whole || !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: %v, want an error that names %s", dir, err, whole)
+			}
+		}
+	}
+}

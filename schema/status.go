@@ -163,7 +163,7 @@ type Step[B any] struct {
 	Seq        uint64 // from 1 within a generation; not a checkpoint
 	Batch      B
 	Rows       Rows   // of the whole batch, that are in Batch; zero for a type without rows
-	Prev       State  // the state that was asked for
+	Prev       State  // the state that was asked for; after an accepted change of the data, the one gone on from instead
 	Next       State  // the state after this batch: save this with a checkpoint
 	Timing     Timing // where the time went
 	Worker     string // the worker that made it

@@ -94,6 +94,7 @@ type Record struct {
 type Unfed struct {
 	Coordinator string    `json:"coordinator"`
 	At          time.Time `json:"at"`
+	Why         string    `json:"why,omitempty"` // for people
 }
 
 // SpecDigest identifies what the generation in the record is of: the spec, and the data that it was begun on. Each job
