@@ -188,13 +188,16 @@ func (i *instance) Progress(state []byte) (at dataset.Progress, err error) {
 		if err != nil {
 			return err
 		}
-		var said *[4]uint64
-		if err := dec.Decode(&said); err != nil {
+		var said []uint64
+		err = dec.Decode(&said)
+		switch {
+		case err != nil:
 			return &brokenError{fmt.Errorf("%w: progress: %w", bridge.ErrFrame, err)}
-		}
-		if said == nil {
+		case said == nil:
 			i.silent.Store(true)
 			return kind.ErrNoProgress
+		case len(said) != 4:
+			return &brokenError{fmt.Errorf("%w: progress: %d numbers, not four", bridge.ErrFrame, len(said))}
 		}
 		at = dataset.Progress{Epoch: said[0], Epochs: said[1], Batch: said[2], Batches: said[3]}
 		return nil

@@ -246,7 +246,9 @@ func TestIterates(t *testing.T) {
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	inst, _ := acquire(t, `{}`)
-	at := func(state byte) (kind.Progress, error) { return inst.(*kind.Opened).Instance.(kind.Progresser).Progress([]byte{state}) }
+	at := func(state byte) (kind.Progress, error) {
+		return inst.(*kind.Opened).Instance.(kind.Progresser).Progress([]byte{state})
+	}
 	if p, err := at(7); err != nil || p != (kind.Progress{Epoch: 1, Epochs: 1, Batch: 7, Batches: 100}) {
 		t.Errorf("at 7: %+v, %v", p, err)
 	}
