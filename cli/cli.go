@@ -135,7 +135,28 @@ func (a *app) run(ctx context.Context, args []string) error {
 	}
 	a.log = g.logger(a.err, parsed.Command())
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return parsed.Run(a)
+	return fromVariables(parsed, parsed.Run(a))
+}
+
+// fromVariables adds to an error about flags which of them variables gave: nobody sees those on the command line.
+func fromVariables(parsed *kong.Context, err error) error {
+	if !errors.Is(err, errUsage) {
+		return err
+	}
+	given := make(map[*kong.Flag]bool)
+	for _, p := range parsed.Path {
+		given[p.Flag] = given[p.Flag] || !p.Resolved
+	}
+	for _, f := range parsed.Flags() {
+		named := strings.Contains(err.Error()+" ", "--"+f.Name+" ") || strings.Contains(err.Error(), "--"+f.Name+":")
+		for _, name := range f.Envs {
+			if _, set := os.LookupEnv(name); set && named && !given[f] {
+				err = fmt.Errorf("%w; --%s is that of the variable %s", err, f.Name, name)
+				break
+			}
+		}
+	}
+	return err
 }
 
 // parser is the structure of the command line.

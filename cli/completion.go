@@ -44,7 +44,9 @@ if [ "$funcstack[1]" = "_jetbatch" ]; then _jetbatch "$@"; else compdef _jetbatc
 `,
 	"fish": `# jetbatch completion fish >~/.config/fish/completions/jetbatch.fish, or: jetbatch completion fish | source
 function __jetbatch
-	set -l found (jetbatch complete (commandline -opc)[2..-1] (commandline -ct | string collect --allow-empty) 2>/dev/null)
+	set -l words (commandline -opc)
+	set -l last (commandline -ct)
+	set -l found ($words[1] complete $words[2..-1] "$last" 2>/dev/null)
 	if test (count $found) -gt 0
 		printf '%s\n' $found
 	else

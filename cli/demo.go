@@ -122,6 +122,9 @@ func (c *demoCmd) params(ctx context.Context, story *console, dir string) (onda.
 // openData gives parameters that open a folder: of Onda signals, or of recordings in other formats, which are imported
 // to out then. Bad files are left out and named. Where the files have no labels, each recording has one.
 func openData(ctx context.Context, story *console, dir, out string) (onda.Params, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return onda.Params{}, fmt.Errorf("%w: --data: %w", errUsage, err)
+	}
 	tables, err := filepath.Glob(filepath.Join(dir, "*.signals.arrow"))
 	if err == nil && len(tables) > 0 {
 		return guessData(ctx, dir)

@@ -290,6 +290,40 @@ func TestSecuredReplies(t *testing.T) {
 	}
 }
 
+// A coordinator that starts after the workers knows them at once, and has them say nothing that they may not.
+func TestSecuredCoordinatorMeetsWorkers(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	s.start("coordinator")
+	worker := s.start("worker", "--name", "w1")
+	natstest.Eventually(t, "the worker is known", func() bool { return strings.Contains(worker.String(), "worker started") })
+	operator := s.connect("operator")
+	beats, err := operator.SubscribeSync(wire.WorkerPrefix + ".w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // one of them is the beat of every second, at most
+		if err := s.connect("coordinator").Publish(wire.AskSubject, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := beats.NextMsg(patience); err != nil {
+			t.Fatalf("the worker does not say that it is there: %v", err)
+		}
+	}
+	late := s.start("coordinator")
+	natstest.Eventually(t, "the second coordinator knows it", func() bool {
+		return strings.Contains(late.String(), "worker came") && strings.Contains(late.String(), "worker=w1")
+	})
+	if _, err := operator.Request("jetbatch.worker-status.w1", nil, patience); err != nil { // answered after all before
+		t.Fatal(err)
+	}
+	for name, log := range map[string]*lockedLog{"worker": worker, "coordinator": late} {
+		if text := log.String(); strings.Contains(text, "level=ERROR") || strings.Contains(strings.ToLower(text), "permission") {
+			t.Errorf("%s was denied something:\n%s", name, text)
+		}
+	}
+}
+
 // A worker, too, answers where the requester says. It must not be had to write, with its own permissions or with a
 // response's, what the requester may not.
 func TestSecuredWorkerAnswersInboxesOnly(t *testing.T) {

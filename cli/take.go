@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jetbatch/jetbatch/cli/internal/fleet"
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
@@ -57,19 +58,21 @@ const (
 
 // takeReport is the summary of a run.
 type takeReport struct {
-	Batches     int          `json:"batches"`
-	Bytes       int64        `json:"bytes"`
-	Seconds     float64      `json:"seconds"`
-	BatchesPerS float64      `json:"batches_per_s"`
-	MBPerS      float64      `json:"mb_per_s"`
-	Redelivered int          `json:"redelivered"` // batches whose job was handed out more than once
-	Verified    *int         `json:"verified,omitempty"`
-	Identical   *bool        `json:"identical,omitempty"` // with --verify
-	End         string       `json:"end"`
-	Error       string       `json:"error,omitempty"`
-	Data        string       `json:"data,omitempty"` // what the data set says of its data
-	State       schema.State `json:"state"`          // where to go on
-	Timing      timingReport `json:"timing"`
+	Batches     int              `json:"batches"`
+	Bytes       int64            `json:"bytes"`
+	Seconds     float64          `json:"seconds"`
+	BatchesPerS float64          `json:"batches_per_s"`
+	MBPerS      float64          `json:"mb_per_s"`
+	Redelivered int              `json:"redelivered"` // batches whose job was handed out more than once
+	Verified    *int             `json:"verified,omitempty"`
+	Identical   *bool            `json:"identical,omitempty"` // with --verify
+	End         string           `json:"end"`
+	Total       uint64           `json:"total,omitempty"`    // taken under this name in all; 0 where the service does not say
+	Progress    *schema.Progress `json:"progress,omitempty"` // where that is in the data, if the data set says
+	Error       string           `json:"error,omitempty"`
+	Data        string           `json:"data,omitempty"` // what the data set says of its data
+	State       schema.State     `json:"state"`          // where to go on
+	Timing      timingReport     `json:"timing"`
 }
 
 // Run takes batches.
@@ -131,6 +134,7 @@ func (c *takeCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	if err == nil {
 		err = t.run(ctx, b)
+		t.far(ctx, b)
 	}
 	if c.StopAtEnd {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -175,6 +179,9 @@ type taking struct {
 	saved int          // batches at the last saving
 	about string       // what the data set says of its data
 	end   string
+
+	total    uint64           // taken under the name in all
+	progress *schema.Progress // where that is in the data; nil for unknown
 	tally
 }
 
@@ -185,6 +192,18 @@ func (t *taking) data(ctx context.Context, b *client.Batcher[[]byte]) error {
 	s, err := b.Status(asking)
 	t.about = s.Data
 	return interrupted(ctx, err)
+}
+
+// far asks at the end how far it is, for a moment: a service that is away or a batcher that is another's does not say.
+func (t *taking) far(ctx context.Context, b *client.Batcher[[]byte]) {
+	if t.end == endError {
+		return
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if s, err := b.Status(asking); err == nil {
+		t.total, t.progress = s.Total, s.Progress
+	}
 }
 
 // run takes until all that were asked for are here, the data ends, or something fails. The state is saved in any case.
@@ -286,6 +305,7 @@ func (t *taking) report(failure error) error {
 	r := takeReport{
 		Batches: t.batches, Bytes: t.bytes, Seconds: t.elapsed.Seconds(), BatchesPerS: rate(float64(t.batches), t.elapsed),
 		MBPerS: rate(megabytes(t.bytes), t.elapsed), Redelivered: t.redelivered, End: t.end, Data: t.about, State: t.state, Timing: t.timingReport(),
+		Total: t.total, Progress: t.progress,
 	}
 	if failure != nil {
 		r.Error = failure.Error()
@@ -304,6 +324,13 @@ func (t *taking) print(r takeReport) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "took %s, %.1f MB, in %.1f s: %s\n", legible.Count(r.Batches, "batch"), megabytes(r.Bytes), r.Seconds,
 		pace(t.batches, t.bytes, t.elapsed))
+	if r.Total > 0 {
+		fmt.Fprintf(&b, "in all: %s under this name", legible.Count(int(r.Total), "batch"))
+		if r.Progress != nil && r.Progress.Batches > 0 {
+			b.WriteString(": " + fleet.Place(r.Progress))
+		}
+		b.WriteByte('\n')
+	}
 	if r.Data != "" {
 		fmt.Fprintf(&b, "data: %s\n", legible.Line(r.Data))
 	}

@@ -48,7 +48,7 @@ type Coordinator struct {
 	domain  string          // of the JetStream that it stores in; set before anything is owned
 	kv      jetstream.KeyValue
 	records *records
-	inbox   string // where workers answer this coordinator
+	inbox   string // where the server says that no worker is there to be asked
 	origins *origins
 	fleet   fleet
 	line    line

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"strings"
 	"syscall"
@@ -28,11 +29,14 @@ func newGen() string { return ulid.Make().String() }
 func (b *batcher) carryOut(effect owner.Effect) {
 	switch e := effect.(type) {
 	case owner.Log:
-		if e.Warn {
-			b.log.Warn(e.Text, e.Args...)
-		} else {
-			b.log.Info(e.Text, e.Args...)
+		level := slog.LevelInfo
+		switch {
+		case e.Retried:
+			level = b.c.line.warns(time.Now())
+		case e.Warn:
+			level = slog.LevelWarn
 		}
+		b.log.Log(b.c.ctx, level, e.Text, e.Args...)
 	case owner.ReplySeat:
 		b.answer(e.Token, e.Reply)
 	case owner.ReplyStop:
@@ -316,7 +320,7 @@ func (b *batcher) start(e owner.Feed) {
 	d.acquire() // the owner may let go of the data set while Next of the generation before still runs
 	var err error
 	b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), d.inst.Instance, d.leave, feedOf{
-		gen: e.Gen, dataset: d.spec.Dataset,
+		gen: e.Gen, dataset: d.spec.Dataset, line: &b.c.line,
 		subject: wire.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
 	})
 	if err != nil { // the connection is closed, or Run ends

@@ -34,6 +34,7 @@ type produced struct {
 type feedOf struct {
 	gen, dataset string
 	subject      string // of jobs, up to the sequence number
+	line         *line
 }
 
 // feed iterates one generation in a goroutine of its own, and publishes its jobs until the stream has them.
@@ -316,7 +317,7 @@ func (f *feed) fail(why string, full bool) {
 	f.refused, f.full = why, full
 	f.mu.Unlock()
 	if changed {
-		f.log.Warn("job not published yet", "error", why)
+		f.log.Log(context.Background(), f.line.warns(time.Now()), "job not published yet", "error", why)
 	}
 }
 

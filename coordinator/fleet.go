@@ -27,7 +27,7 @@ type fleet struct {
 	tell    func(what, why string, beat schema.WorkerStatus, bad bool) // likewise, of a worker that came or went
 	log     *slog.Logger
 
-	answered chan struct{} // holds one hint that askWorkers was answered, by a worker or by the server in place of all
+	answered chan struct{} // holds one hint that a worker was met, or that there is none
 
 	mu      sync.Mutex
 	met     bool      // who comes from now on was not there before
@@ -40,21 +40,15 @@ type heard struct {
 	at time.Time
 }
 
-// subjectAsk is the subject at which every worker answers with its status, as micro services do.
-const subjectAsk = "$SRV.STATS.jetbatch-worker"
-
-// hear takes a heartbeat, or a worker's answer to askWorkers.
+// hear takes a heartbeat, or the server's word that no worker hears what askWorkers asks.
 func (f *fleet) hear(m *nats.Msg) {
 	if len(m.Data) == 0 && m.Header.Get("Status") == statusNoResponders {
 		f.news()
 		return
 	}
-	beat, asked, ok := parseBeat(m.Data)
+	beat, ok := parseBeat(m.Data)
 	if !ok {
 		return
-	}
-	if asked {
-		defer f.news()
 	}
 	f.mu.Lock()
 	if f.workers == nil {
@@ -70,10 +64,11 @@ func (f *fleet) hear(m *nats.Msg) {
 	} else {
 		f.workers[beat.Worker] = heard{beat, time.Now()}
 	}
-	came := f.met && !asked
+	came := f.met
 	f.mu.Unlock()
 	switch {
 	case !known && !beat.Leaving:
+		f.news()
 		f.log.Info("worker came", "worker", beat.Worker, "slots", beat.Slots)
 		if came {
 			f.tell("came", fmt.Sprintf("slots: %d; serves %s", beat.Slots, strings.Join(wire.KindNames(beat.Kinds), " ")), beat, false)
@@ -97,21 +92,10 @@ func (f *fleet) news() {
 	}
 }
 
-// parseBeat reads a heartbeat and checks it; ok is false for one that no worker of this wire version sends. asked is
-// true for the answer of a micro service, which carries the same status.
-func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
-	var stats struct {
-		schema.WorkerStatus
-		Endpoints []struct {
-			Data *schema.WorkerStatus `json:"data"`
-		} `json:"endpoints"`
-	}
-	if len(data) > maxBeat || json.Unmarshal(data, &stats) != nil {
-		return beat, false, false
-	}
-	beat = stats.WorkerStatus
-	if asked = len(stats.Endpoints) > 0 && stats.Endpoints[0].Data != nil; asked {
-		beat = *stats.Endpoints[0].Data
+// parseBeat reads a heartbeat and checks it; ok is false for one that no worker of this wire version sends.
+func parseBeat(data []byte) (beat schema.WorkerStatus, ok bool) {
+	if len(data) > maxBeat || json.Unmarshal(data, &beat) != nil {
+		return beat, false
 	}
 	switch {
 	case wire.CheckName("worker", beat.Worker) != nil,
@@ -128,14 +112,14 @@ func parseBeat(data []byte) (beat schema.WorkerStatus, asked, ok bool) {
 				slices.ContainsFunc(s.Batchers, func(b string) bool { return wire.CheckName("batcher", b) != nil })
 		}),
 		beat.Oldest != nil && (wire.CheckName("batcher", beat.Oldest.Batcher) != nil || beat.Oldest.For < 0):
-		return beat, asked, false
+		return beat, false
 	}
 	beat.LastError = beat.LastError[:min(len(beat.LastError), maxError)]
 	for i := range beat.Suspended {
 		s := &beat.Suspended[i]
 		s.Reason = s.Reason[:min(len(s.Reason), maxReason)]
 	}
-	return beat, asked, true
+	return beat, true
 }
 
 // pardon forgives the workers their silence up to now, during which this coordinator could not hear them.
@@ -147,20 +131,21 @@ func (f *fleet) pardon(now time.Time) {
 	}
 }
 
-// askWorkers asks every worker for its status at once. The answers are taken as heartbeats are.
+// askWorkers has every worker beat at once. At the inbox nobody answers but the server, where there is no worker: a
+// worker may not write to the inboxes of coordinators.
 func (c *Coordinator) askWorkers() {
-	if err := c.nc.PublishRequest(subjectAsk, c.inbox, nil); err != nil {
+	if err := c.nc.PublishRequest(wire.AskSubject, c.inbox, nil); err != nil {
 		c.log.Warn("workers not asked", "error", err)
 	}
 }
 
-// Bounds on the wait for workers at the start: each answers at once, or beats within a second.
+// Bounds on the wait for workers at the start: each beats at once, or within a second.
 const (
 	meetQuiet = 100 * time.Millisecond
 	meetLimit = beat + beat/4
 )
 
-// meet asks the workers for their status and waits until they are known, so that no trainer hears that there are none.
+// meet asks the workers to say that they are there and waits until they are known, so that no trainer hears that there are none.
 func (c *Coordinator) meet(ctx context.Context) {
 	defer c.fleet.meets()
 	c.askWorkers()

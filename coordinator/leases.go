@@ -174,7 +174,7 @@ func (c *Coordinator) leaseOf(ctx context.Context, owner string) leaseState {
 // renews renews this coordinator's lease every second until ctx ends. Nothing else is done here: another coordinator
 // takes the batchers of one that is late.
 func (c *Coordinator) renews(ctx context.Context) {
-	spell := spell{log: c.log, begins: "lease not renewed", ends: "lease renewed again"}
+	spell := spell{log: c.log, line: &c.line, begins: "lease not renewed", ends: "lease renewed again"}
 	c.every(ctx, beat, &c.pulse.renews, func() {
 		if err := c.renew(ctx); err == nil || ctx.Err() == nil {
 			spell.note(err, time.Now())
@@ -184,7 +184,7 @@ func (c *Coordinator) renews(ctx context.Context) {
 
 // judges looks at the other coordinators' leases every second until ctx ends. The work is bounded by their number.
 func (c *Coordinator) judges(ctx context.Context) {
-	spell := spell{log: c.log, begins: "leases not read", ends: "leases read again"}
+	spell := spell{log: c.log, line: &c.line, begins: "leases not read", ends: "leases read again"}
 	c.every(ctx, beat, &c.pulse.judges, func() {
 		if err := c.judge(ctx); err == nil || ctx.Err() == nil {
 			spell.note(err, time.Now())
@@ -192,9 +192,11 @@ func (c *Coordinator) judges(ctx context.Context) {
 	})
 }
 
-// spell logs a failure that is tried again and again once, and its end. One goroutine uses it.
+// spell logs a failure that is tried again and again once, and its end. One goroutine uses it. It begins no sooner than
+// the connection is there.
 type spell struct {
 	log          *slog.Logger
+	line         *line
 	begins, ends string
 	since        time.Time // zero while all is well
 }
@@ -202,7 +204,7 @@ type spell struct {
 // note takes how one attempt went.
 func (s *spell) note(err error, now time.Time) {
 	switch {
-	case err != nil && s.since.IsZero():
+	case err != nil && s.since.IsZero() && !s.line.away(now):
 		s.since = now
 		s.log.Warn(s.begins, "error", err)
 	case err == nil && !s.since.IsZero():

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -11,9 +12,35 @@ import (
 // line ends the calls to JetStream under way when the connection breaks: what was asked before is not answered after,
 // so that waiting for it is of no use.
 type line struct {
-	mu   sync.Mutex
-	ctx  context.Context // ends when the connection breaks, and is then another; nil before the first call
-	fail context.CancelFunc
+	mu            sync.Mutex
+	ctx           context.Context // ends when the connection breaks, and is then another; nil before the first call
+	fail          context.CancelFunc
+	cutAt, backAt time.Time // when the connection broke last, and was there again
+}
+
+// settles is how long after its return NATS may be the reason that something failed.
+const settles = time.Second
+
+// away reports whether the connection is away, or has been back for a moment only: one who logs the connection has said
+// so, and what fails meanwhile is no news.
+func (l *line) away(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.cutAt.IsZero() && (l.backAt.Before(l.cutAt) || now.Sub(l.backAt) < settles)
+}
+
+// warns is the level at which to log what failed and is tried once more: debug where the connection explains it.
+func (l *line) warns(now time.Time) slog.Level {
+	if l.away(now) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
+
+func (l *line) back() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.backAt = time.Now()
 }
 
 func (l *line) context() context.Context {
@@ -28,6 +55,7 @@ func (l *line) context() context.Context {
 func (l *line) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.cutAt = time.Now()
 	if l.ctx != nil {
 		l.fail()
 		l.ctx = nil
@@ -72,6 +100,7 @@ func (c *Coordinator) lineChanged(s nats.Status) {
 		c.line.cut()
 		return
 	}
+	c.line.back()
 	c.fleet.pardon(time.Now())
 	c.askWorkers()
 	for _, b := range c.all() {

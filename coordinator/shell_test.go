@@ -238,20 +238,16 @@ func TestHungOpenTakesNobodysPlace(t *testing.T) {
 	}
 }
 
-// TestWorkersAreKnownAtTheStart has a worker that beat before the coordinator listened and does not again.
+// TestWorkersAreKnownAtTheStart has a worker that beat before the coordinator listened and does not again unasked.
 func TestWorkersAreKnownAtTheStart(t *testing.T) {
 	c := setup(t)
 	def := counting(new(hooks))
 	worker := schema.WorkerStatus{Worker: "w1", Slots: 3, Kinds: []string{wire.KindToken(def.Name(), def.Version())}}
-	status := func() any { return worker }
-	svc, err := topology.Serve(c.nc, topology.ServiceConfig{ // as workers do
-		Name: "jetbatch-worker", ID: "w1", Version: wire.Release, Stats: status,
-		Endpoints: []topology.Endpoint{{Name: "status", Subject: "jetbatch.worker-status.w1", Answer: status}},
-	})
-	if err != nil {
+	if _, err := c.nc.Subscribe(wire.AskSubject, func(*nats.Msg) { // as workers do
+		_ = c.nc.Publish(wire.WorkerPrefix+".w1", mustJSON(t, worker))
+	}); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = svc.Stop() }()
 	c.coordinate(coordinator.Config{}, new(hooks))
 	if o := ask[wire.Overview](c, "overview", nil); len(o.Workers) != 1 || o.Workers[0].Slots != 3 {
 		t.Errorf("workers: %+v", o.Workers)

@@ -210,6 +210,14 @@ func (w *Worker) begin(ctx context.Context) (hints *nats.Subscription, end func(
 		return nil, end, err
 	}
 	undo = append(undo, service.Stop)
+	asks, err := nc.Subscribe(wire.AskSubject, func(*nats.Msg) { w.announce() })
+	if err != nil {
+		return nil, end, err
+	}
+	undo = append(undo, func() error {
+		_ = asks.Unsubscribe() // fails only when the connection is closed
+		return nil
+	})
 	if w.cfg.Direct != DirectOff {
 		uploads, err := nc.Subscribe(wire.UploadSubject(w.worker()), w.uploads.onRequest)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -28,6 +29,8 @@ type instance struct {
 	set    *Set
 	handle uint64
 	params string
+
+	silent atomic.Bool // the data set does not say how far a state is
 
 	mu    sync.Mutex
 	print *dataset.Fingerprint // of the first process that opened it; nil before
@@ -169,6 +172,37 @@ func readSteps(dec *msgpack.Decoder) ([]following, error) {
 		}
 	}
 	return steps, nil
+}
+
+// Progress asks the process that iterates how far a state is. A data set that does not say so is asked once.
+func (i *instance) Progress(state []byte) (at dataset.Progress, err error) {
+	if i.silent.Load() {
+		return at, kind.ErrNoProgress
+	}
+	err = i.iterate(func(ctx context.Context, p *proc) error {
+		dec, err := p.call(ctx, "progress", i.handle, state)
+		if f := (*failure)(nil); errors.As(err, &f) && f.code == "bad_request" {
+			i.silent.Store(true) // a program that knows of no progress
+			return kind.ErrNoProgress
+		}
+		if err != nil {
+			return err
+		}
+		var said []uint64
+		err = dec.Decode(&said)
+		switch {
+		case err != nil:
+			return &brokenError{fmt.Errorf("%w: progress: %w", bridge.ErrFrame, err)}
+		case said == nil:
+			i.silent.Store(true)
+			return kind.ErrNoProgress
+		case len(said) != 4:
+			return &brokenError{fmt.Errorf("%w: progress: %d numbers, not four", bridge.ErrFrame, len(said))}
+		}
+		at = dataset.Progress{Epoch: said[0], Epochs: said[1], Batch: said[2], Batches: said[3]}
+		return nil
+	})
+	return at, err
 }
 
 // iterate calls f with the process that iterates, for a bounded time.

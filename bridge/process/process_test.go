@@ -90,6 +90,19 @@ func serve(how string) error {
 				steps = append(steps, [2][]byte{{k}, {k + 1}})
 			}
 			answer = append(answer, steps)
+		case "progress":
+			switch n := uint64(request[3].([]byte)[0]); {
+			case how == "silent":
+				answer = append(answer, nil)
+			case how == "unknowing":
+				answer = fault("bad_request", "unknown request progress")
+			case n == 250:
+				answer = fault("error", "no such place")
+			case n == 251:
+				answer = append(answer, []uint64{1, 2})
+			default:
+				answer = append(answer, []uint64{1, 1, n, 100})
+			}
 		case "materialize":
 			answer = materialize(memory, request[3].([]byte)[0])
 		}
@@ -226,6 +239,44 @@ func TestIterates(t *testing.T) {
 	}
 	if job, _, err := inst.Next([]byte{50}); err != nil || job[0] != 50 {
 		t.Fatalf("back at 50: %v, %v", job, err)
+	}
+}
+
+// A data set in another process says how far a state is, if it knows; one that does not is asked once.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	inst, _ := acquire(t, `{}`)
+	at := func(state byte) (kind.Progress, error) {
+		return inst.(*kind.Opened).Instance.(kind.Progresser).Progress([]byte{state})
+	}
+	if p, err := at(7); err != nil || p != (kind.Progress{Epoch: 1, Epochs: 1, Batch: 7, Batches: 100}) {
+		t.Errorf("at 7: %+v, %v", p, err)
+	}
+	if _, err := at(250); err == nil || err.Error() != "no such place" {
+		t.Errorf("a state that means nothing: %v", err)
+	}
+	if _, err := at(251); !errors.Is(err, bridge.ErrFrame) {
+		t.Errorf("two numbers: %v", err)
+	}
+	if p, err := at(8); err != nil || p.Batch != 8 {
+		t.Errorf("after errors: %+v, %v", p, err)
+	}
+	for _, how := range []string{"silent", "unknowing"} {
+		s, _, err := open(t, how, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inst, release, err := kind.Of(s.Definition()).Acquire(t.Context(), json.RawMessage(`{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := inst.Instance.(kind.Progresser).Progress([]byte{7}); !errors.Is(err, kind.ErrNoProgress) {
+				t.Errorf("%s: %v", how, err)
+			}
+			s.Close() // so that nobody can be asked any more
+		}
+		release()
 	}
 }
 

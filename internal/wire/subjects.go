@@ -36,6 +36,7 @@ const (
 	WorkerPrefix      = "jetbatch.worker"        // worker to coordinators: alive, slots
 	StatusPrefix      = "jetbatch.worker-status" // anybody to one worker: how do you stand?
 	ClaimPrefix       = "jetbatch.worker-claim"  // worker to workers: this name is mine, unless another objects
+	AskSubject        = "jetbatch.worker-ask"    // coordinator to workers: say at once that you are there
 	UploadPrefix      = "jetbatch.upload"        // reader to one worker: store a payload that I cannot fetch
 )
 

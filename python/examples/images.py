@@ -63,6 +63,12 @@ class Images(jetbatch.Dataset):
         following = int(np.random.default_rng([seed, epoch]).integers(1 << 62))
         return job, {"epoch": epoch + 1, "index": 0, "seed": following}
 
+    def progress(self, state: Any) -> jetbatch.Progress:
+        epoch, index = state["epoch"], state["index"]
+        if epoch == self.epochs:
+            epoch, index = epoch - 1, self.batches
+        return jetbatch.Progress(epoch + 1, index, self.batches, self.epochs or 0)
+
     def materialize(self, job: Any) -> Mapping[str, Any]:
         return {
             "x": np.stack([self.decode(file, seed, n) for file, seed, n in job]),

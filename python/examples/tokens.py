@@ -50,6 +50,12 @@ class Tokens(jetbatch.Dataset):
             return [epoch, index], {"epoch": epoch, "index": index + 1}
         return [epoch, index], {"epoch": epoch + 1, "index": 0}
 
+    def progress(self, state: Any) -> jetbatch.Progress:
+        epoch, index = state["epoch"], state["index"]
+        if epoch == self.epochs:
+            epoch, index = epoch - 1, self.batches
+        return jetbatch.Progress(epoch + 1, index, self.batches, self.epochs or 0)
+
     def materialize(self, job: Any) -> Mapping[str, Any]:
         epoch, index = job
         if self.order[0] != epoch:  # a function of the epoch, kept because jobs of one come one after another

@@ -16,7 +16,7 @@ from ._codec import pack, unpack
 from ._embedded import embedded
 from ._state import State
 from ._version import __version__
-from .dataset import Dataset, Fingerprint, Permanent, Skip, traceparent
+from .dataset import Dataset, Fingerprint, Permanent, Progress, Skip, traceparent
 from .errors import (
     BadConfig,
     BadParams,
@@ -84,6 +84,7 @@ __all__ = [
     "Permanent",
     "Permission",
     "PoisonJob",
+    "Progress",
     "Released",
     "Service",
     "Skip",

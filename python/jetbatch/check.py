@@ -31,6 +31,8 @@ def check(kind: Type[dataset.Dataset], params: str = "{}", batches: int = 16) ->
         for again in (first, second):
             if _next(again, state) != step:
                 raise Failed(f"next gives two answers for state {len(jobs)}: it must be a pure function of the state")
+        if _run("progress", lambda: first.progress(state)) != _run("progress", lambda: second.progress(state)):
+            raise Failed(f"progress gives two answers for state {len(jobs)}: it must be a pure function of the state")
         if step is None:
             break
         jobs.append(step)

@@ -25,6 +25,23 @@ class Fingerprint:
     """A line about the data for the status, such as ``kept 93 of 100 recordings: 7 without labels``."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """A place in the data, counted in batches."""
+
+    epoch: int
+    """Of the batch that comes next, from 1."""
+
+    batch: int
+    """Batches of the epoch that lie before."""
+
+    batches: int = 0
+    """Of an epoch; 0 for one without end."""
+
+    epochs: int = 0
+    """After which the data end; 0 for never."""
+
+
 class Dataset:
     """A data set: an iterator, cheap and strictly ordered, and materialization, expensive and parallel.
 
@@ -74,6 +91,12 @@ class Dataset:
         change.
         """
         raise NotImplementedError
+
+    def progress(self, state: Any) -> Optional[Progress]:
+        """Optional: how far ``state`` is, so that ``status``, ``top`` and the bar of ``take`` can tell the epoch, and
+        when it ends. A pure function like ``next``; None says that the data set does not know, and is not asked again.
+        """
+        return None
 
     def materialize(self, job: Any) -> Mapping[str, Any]:
         """The batch of a job, named arrays. It should be a pure function of the job and of the data.

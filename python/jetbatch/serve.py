@@ -96,6 +96,16 @@ class Opened:
                 break
         return steps
 
+    def progress(self, state: bytes) -> Optional[Tuple[int, int, int, int]]:
+        """How far a state is: epoch, epochs, batch, batches."""
+        said = getattr(self.data, "progress", lambda _: None)(unpack(state))
+        if said is None:
+            return None
+        place = tuple(int(n) for n in (said.epoch, said.epochs, said.batch, said.batches))
+        if min(place) < 0:
+            raise ValueError(f"progress says {said}: numbers of batches and epochs are not negative")
+        return place
+
     def materialize(self, job: bytes) -> Mapping[str, Any]:
         """The batch of a job."""
         batch: Mapping[str, Any] = self.data.materialize(unpack(job))
@@ -155,6 +165,8 @@ class Server:
             return (_no_end(opened.start),)
         if op == "next":
             return (opened.steps(args[0], args[1]),)
+        if op == "progress":
+            return (_no_end(lambda: opened.progress(args[0])),)
         if op == "materialize":
             dataset._traceparent = args[1]
             return (_no_end(lambda: self._region.write(opened.materialize(args[0]))),)

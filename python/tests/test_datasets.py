@@ -295,6 +295,8 @@ def test_state_of_other_data(service: jetbatch.Service, tmp_path: Path) -> None:
         assert list(step["n"]) == [0, 93]
         state = step.next
         assert b.status()["data"] == "kept all 93"
+        far = until(lambda: b.status().get("progress"), "a data set in Python says how far it is")
+        assert (far["epoch"], far["epochs"], far["batches"]) == (1, 3, 40) and far.get("batch", 0) <= 1
     file.write_text("96")
     with service.open("recorded-refused", dataset="recorded", params=params, timeout=30) as b:
         with pytest.raises(jetbatch.WrongData, match="recordings was 93 and is 96"):

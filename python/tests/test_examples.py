@@ -78,6 +78,7 @@ def test_tokens(tmp_path: Path) -> None:
     assert check.check(Tokens, params, 16) == 16
     opened = Opened(Tokens, params)
     state, epochs = opened.start(), []
+    assert opened.progress(state) == (1, 2, 0, 8)
     for _ in range(2):
         firsts = []
         for _ in range(8):
@@ -86,6 +87,7 @@ def test_tokens(tmp_path: Path) -> None:
             assert batch["x"].shape == (8, 2048) and (batch["x"][:, 1:] == batch["y"][:, :-1]).all()
             firsts += list(batch["x"][:, 0])
         epochs.append(firsts)
+    assert opened.progress(state) == (2, 2, 8, 8)
     assert sorted(epochs[0]) == sorted(epochs[1]) and len(set(epochs[0])) == 64 and epochs[0] != epochs[1]
     program = [sys.executable, str(EXAMPLES / "tokens.py"), "--file", str(file), "--batches", "5"]
     path = os.pathsep.join([environment()["PYTHONPATH"], str(EXAMPLES)])

@@ -20,7 +20,7 @@ var Roles = []string{"coordinator", "worker", "client", "operator"}
 
 // needs are, by role, the subjects that it says and hears. deploy/nats/permissions.conf allows them and more; a test
 // compares. No message to one of them does anything: streams and consumers of these names do not exist, messages that
-// would be stored name another stream than that of their subject, and the rest is not what its readers understand.
+// would be stored name another stream than that of their subject, and the rest is not what its readers understand, but that workers beat once more.
 var needs = map[string]topology.Needs{
 	"coordinator": {
 		Publish: []string{
@@ -28,7 +28,7 @@ var needs = map[string]topology.Needs{
 			"$JS.API.STREAM.MSG.GET." + probe, "$JS.API.STREAM.MSG.DELETE." + probe, "$JS.API.CONSUMER.CREATE.jetbatch-jobs." + probe, "$JS.API.CONSUMER.INFO.jetbatch-jobs." + probe,
 			"$JS.API.CONSUMER.DELETE.jetbatch-jobs." + probe, "$KV.jetbatch." + probe, wire.JobPrefix + "." + probe + ".b.g.1.0",
 			wire.ResultPrefix + "." + probe + ".g.0.1", wire.LanePrefix + "." + probe, wire.NoticePrefix + "." + probe,
-			wire.EventPrefix + "." + wire.EventBatcher + "." + probe,
+			wire.EventPrefix + "." + wire.EventBatcher + "." + probe, wire.AskSubject,
 		},
 		Subscribe: []string{
 			wire.CoordinatorPrefix + ".seat", wire.CoordinatorPrefix + "." + probe + ".*", wire.WorkerPrefix + ".*", wire.ReaderPrefix + ".*",
@@ -41,7 +41,7 @@ var needs = map[string]topology.Needs{
 			"$JS.ACK.jetbatch-jobs." + probe + ".1.1.1.1.0", wire.ResultPrefix + "." + probe + ".g.0.1", wire.WorkerPrefix + "." + probe,
 			wire.ReportPrefix + "." + probe,
 		},
-		Subscribe: []string{wire.LanePrefix + ".*", wire.UploadSubject(probe), wire.StatusPrefix + "." + probe, "$SRV.PING.jetbatch-worker"},
+		Subscribe: []string{wire.LanePrefix + ".*", wire.AskSubject, wire.UploadSubject(probe), wire.StatusPrefix + "." + probe, "$SRV.PING.jetbatch-worker"},
 	},
 	"client": {
 		Publish: []string{

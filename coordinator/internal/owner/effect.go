@@ -152,9 +152,10 @@ type (
 
 	// Log says what changed, for people.
 	Log struct {
-		Warn bool
-		Text string
-		Args []any
+		Warn    bool
+		Retried bool // what failed is tried once more by itself; with Warn
+		Text    string
+		Args    []any
 	}
 )
 
@@ -194,4 +195,10 @@ type effects []Effect
 func (out *effects) emit(e Effect) { *out = append(*out, e) }
 
 func (out *effects) info(text string, args ...any) { out.emit(Log{Text: text, Args: args}) }
+
+// retry warns of what is tried once more by itself.
+func (out *effects) retry(text string, args ...any) {
+	out.emit(Log{Warn: true, Retried: true, Text: text, Args: args})
+}
+
 func (out *effects) warn(text string, args ...any) { out.emit(Log{Warn: true, Text: text, Args: args}) }

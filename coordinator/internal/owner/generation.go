@@ -176,7 +176,7 @@ func (g *generation) verdictStored(e VerdictStored) {
 	g.telling = false
 	switch {
 	case e.Reason != "":
-		g.out.warn("end of the sequence not published yet", "seq", e.Seq, "error", e.Reason)
+		g.out.retry("end of the sequence not published yet", "seq", e.Seq, "error", e.Reason)
 	case g.unsaid != nil && g.unsaid.Seq == e.Seq:
 		g.unsaid = nil
 	}

@@ -278,7 +278,7 @@ func (r *recovery) unmake(now time.Time, reason string) {
 	r.later(now)
 	if r.hindered != reason {
 		r.hindered = reason
-		r.out.warn("lost generation not begun again yet", "gen", r.ledger.rec.Gen, "error", reason)
+		r.out.retry("lost generation not begun again yet", "gen", r.ledger.rec.Gen, "error", reason)
 	}
 }
 

@@ -69,7 +69,7 @@ func (w *watch) looked(now time.Time, e Looked) {
 	case StoreUnsure:
 		if e.Reason != w.hindered {
 			w.hindered = e.Reason
-			w.out.warn("store of results not looked at yet", "gen", e.Gen, "error", e.Reason)
+			w.out.retry("store of results not looked at yet", "gen", e.Gen, "error", e.Reason)
 		}
 	}
 }

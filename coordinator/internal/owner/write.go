@@ -68,7 +68,7 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 		o.recovery.notRecorded(now, e.Outcome, reason.Message)
 	default:
 		if e.Reason != before { // it is tried every second
-			o.out.warn("record not changed yet", "change", c.aim.String(), "error", e.Reason)
+			o.out.retry("record not changed yet", "change", c.aim.String(), "error", e.Reason)
 		}
 	}
 }
@@ -144,6 +144,6 @@ func (o *Owner) retired(now time.Time, e Retired) {
 			o.requests.refuse(unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason))
 			return
 		}
-		o.out.warn("idle batcher not collected yet", "error", e.Reason)
+		o.out.retry("idle batcher not collected yet", "error", e.Reason)
 	}
 }
