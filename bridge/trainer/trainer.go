@@ -6,6 +6,7 @@
 package trainer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ func Serve(ctx context.Context, conn *bridge.Conn, cfg Config) (err error) {
 	}
 	s := &server{
 		conn: conn, domain: cfg.Domain, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
-		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64),
+		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64), dec: msgpack.NewDecoder(nil),
 	}
 	s.log = newLog(conn, cfg.Level)
 	if s.memory, err = bridge.NewMemory(cfg.Memory, s.announce); err != nil {
@@ -83,6 +84,8 @@ type server struct {
 	ctx     context.Context // ends with the trainer
 	cancel  context.CancelCauseFunc
 	tasks   sync.WaitGroup
+	frame   bytes.Reader // the request that is being read
+	dec     *msgpack.Decoder
 
 	handles  uint64
 	mu       sync.Mutex
@@ -199,9 +202,9 @@ func (s *server) send(values ...any) {
 	}
 }
 
-// flush sends the frames that were added.
-func (s *server) flush() {
-	if s.conn.Flush() != nil {
+// post sends a frame that is encoded.
+func (s *server) post(frame []byte) {
+	if err := s.conn.Send(frame); err != nil {
 		s.cancel(errEnded)
 	}
 }

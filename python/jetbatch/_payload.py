@@ -11,7 +11,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from ._client import DTYPES
+from ._step import DTYPES, Array
 from .errors import Error
 
 ALIGNMENT = 64
@@ -21,8 +21,6 @@ MAX_RANK = 16
 
 _NUMBERS: Dict[Tuple[str, int], int] = {(d.kind, d.itemsize): n for n, d in enumerate(DTYPES) if d is not None}
 _PLACE = struct.Struct(">BQBQ")
-
-Array = npt.NDArray[Any]
 
 
 class BadBatch(Error):
