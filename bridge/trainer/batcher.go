@@ -198,6 +198,9 @@ func (b *batcher) next(t take) (client.Step[[]byte], error) {
 // share copies a payload to where the trainer sees it. It is the trainer's until it is freed by its number.
 func (b *batcher) share(payload []byte) (at place, err error) {
 	at.size = len(payload)
+	if at.size > LargeBatch && b.s.large != nil {
+		b.s.large()
+	}
 	offset, slot, err := b.s.memory.Alloc(at.size)
 	if err != nil {
 		return at, err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any, Dict
@@ -74,6 +75,17 @@ def test_batches(vector: Dict[str, Any]) -> None:
     for name, array in batch.items():
         assert step[name].dtype == array.dtype
         np.testing.assert_array_equal(step[name], array)
+
+
+def test_batches_one_after_another() -> None:
+    """What the one before left in the memory is nowhere in the next."""
+    fd = os.memfd_create("test")
+    region = _payload.Region(fd)
+    few, many = {"x": np.arange(5, dtype=np.int16), "y": np.float32(2)}, {"z": np.full((300, 700), 7, np.uint8)}
+    for batch in (few, {**few, "y": np.float32(3)}, many, few, {"x": few["x"][::-1], "y": few["y"]}, many):
+        size = region.write(batch)
+        assert os.pread(fd, size, 0) == _payload.encode(batch)
+    os.close(fd)
 
 
 @pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda v: v["name"])
