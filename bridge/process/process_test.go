@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,11 +40,32 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// begin notes that a process has begun, and waits for a byte.
+func begin(gate string) error {
+	f, err := os.OpenFile(gate+".begun", os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err == nil {
+		_, err = f.Write([]byte{1})
+	}
+	if err != nil {
+		return err
+	}
+	g, err := os.Open(gate)
+	if err == nil {
+		_, err = g.Read(make([]byte, 1))
+	}
+	return err
+}
+
 // serve counts to 100. Each batch is the job as text, a thousand times.
 func serve(how string) error {
 	if how == "mute" {
 		fmt.Println("no luck today")
 		os.Exit(7)
+	}
+	if gate, ok := strings.CutPrefix(how, "gate:"); ok {
+		if err := begin(gate); err != nil {
+			return err
+		}
 	}
 	conn, err := bridge.NewConn(os.NewFile(3, "socket"))
 	if err != nil {
@@ -296,6 +318,53 @@ func TestDeadlineKills(t *testing.T) {
 	}
 	if got, err := materialized(t.Context(), inst, 7); err != nil || !strings.HasPrefix(got, "777") {
 		t.Fatalf("after it: %.20q, %v", got, err)
+	}
+}
+
+// A process that takes longer to begin than a job may take is there for the next one, and not begun once more for each.
+func TestSlowStart(t *testing.T) {
+	t.Parallel()
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(gate, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // nothing is lost with it
+	let := func() {
+		if _, err := f.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	let()
+	s, _, err := open(t, "gate:"+gate, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inst, release, err := kind.Of(s.Definition()).Acquire(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if _, err := materialized(t.Context(), inst, jobDie); err == nil {
+		t.Fatal("it lives")
+	}
+	late := errors.New("too late")
+	for range 3 {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, late)
+		if _, err := materialized(ctx, inst, 7); !errors.Is(err, late) {
+			t.Errorf("%v, want the context's cause", err)
+		}
+		cancel()
+	}
+	let()
+	if got, err := materialized(t.Context(), inst, 7); err != nil || !strings.HasPrefix(got, "777") {
+		t.Fatalf("%.20q, %v", got, err)
+	}
+	if begun, err := os.ReadFile(gate + ".begun"); err != nil || len(begun) != 2 {
+		t.Errorf("%d processes were begun, %v; 2 were needed", len(begun), err)
 	}
 }
 
