@@ -120,18 +120,12 @@ func (c *Conn) WriteWithFile(f *os.File, encode func(*msgpack.Encoder) error) er
 	return c.flush(unix.UnixRights(int(f.Fd())))
 }
 
-// Add makes a frame that goes with the next one that is sent, before it, or with Flush.
-func (c *Conn) Add(encode func(*msgpack.Encoder) error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.add(encode)
-}
-
-// Flush sends the frames that Add made.
-func (c *Conn) Flush() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.flush(nil)
+// Send sends a frame of which the bytes after its length are here.
+func (c *Conn) Send(frame []byte) error {
+	return c.Write(func(*msgpack.Encoder) error {
+		c.out.Write(frame)
+		return nil
+	})
 }
 
 // add puts a frame behind those that are not sent. Called with mu held.

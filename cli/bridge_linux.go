@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -33,6 +34,11 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 			return c.connect(ctx, a.log, "jetbatch-bridge", 10*time.Second)
 		},
 		Domain: c.Domain, Memory: c.Memory, Level: leastLevel(ctx, a.log),
+	}
+	if !c.Beside && os.Getenv("GOMAXPROCS") == "" {
+		// Small batches pass from goroutine to goroutine in no time, and waking another thread for each is most of the work.
+		runtime.GOMAXPROCS(1)
+		cfg.Large = runtime.SetDefaultGOMAXPROCS
 	}
 	var service *embedded.Service
 	ended := func() {}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,11 +40,32 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// begin says that a process has begun, and waits for a byte.
+func begin(gate string) error {
+	f, err := os.OpenFile(gate+".begun", os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.Write([]byte{1})
+	}
+	if err != nil {
+		return err
+	}
+	g, err := os.Open(gate)
+	if err == nil {
+		_, err = g.Read(make([]byte, 1))
+	}
+	return err
+}
+
 // serve counts to 100. Each batch is the job as text, a thousand times.
 func serve(how string) error {
 	if how == "mute" {
 		fmt.Println("no luck today")
 		os.Exit(7)
+	}
+	if gate, ok := strings.CutPrefix(how, "gate:"); ok {
+		if err := begin(gate); err != nil {
+			return err
+		}
 	}
 	conn, err := bridge.NewConn(os.NewFile(3, "socket"))
 	if err != nil {
@@ -347,6 +369,66 @@ func TestDeadlineKills(t *testing.T) {
 	}
 	if got, err := materialized(t.Context(), inst, 7); err != nil || !strings.HasPrefix(got, "777") {
 		t.Fatalf("after it: %.20q, %v", got, err)
+	}
+}
+
+// A process that takes longer to begin than a job may take is there for the next one, and not begun once more for each.
+func TestSlowStart(t *testing.T) {
+	t.Parallel()
+	gate := filepath.Join(t.TempDir(), "gate")
+	pipe := func(path string) *os.File {
+		t.Helper()
+		err := syscall.Mkfifo(path, 0o600)
+		f, failed := os.OpenFile(path, os.O_RDWR, 0)
+		if err = errors.Join(err, failed); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	in, begun := pipe(gate), pipe(gate+".begun")
+	let := func() {
+		if _, err := in.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	let()
+	s, _, err := open(t, "gate:"+gate, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inst, release, err := kind.Of(s.Definition()).Acquire(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if _, err := materialized(t.Context(), inst, jobDie); err == nil {
+		t.Fatal("it lives")
+	}
+	late := errors.New("too late")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		_, err := io.ReadFull(begun, make([]byte, 2)) // that of the first, which is gone, and that of the second
+		cancel(errors.Join(late, err))
+	}()
+	if _, err := materialized(ctx, inst, 7); !errors.Is(err, late) {
+		t.Fatalf("%v, want the context's cause", err)
+	}
+	let()
+	if got, err := materialized(t.Context(), inst, 7); err != nil || !strings.HasPrefix(got, "777") {
+		t.Fatalf("%.20q, %v", got, err)
+	}
+	raw, err := begun.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	err = raw.Read(func(fd uintptr) bool { // without waiting
+		n, _ = syscall.Read(int(fd), make([]byte, 1))
+		return true
+	})
+	if err != nil || n > 0 {
+		t.Errorf("a third process was begun (%v)", err)
 	}
 }
 

@@ -57,6 +57,10 @@ type Set struct {
 	iterer chan struct{} // a token for the iteration under way
 	starts chan func()   // run by the thread that processes live with
 
+	launches sync.WaitGroup
+	life     context.Context // of launches
+	end      context.CancelFunc
+
 	mu      sync.Mutex
 	idle    []*proc
 	handles uint64
@@ -79,8 +83,9 @@ func Open(ctx context.Context, cfg Config) (*Set, error) {
 	s := &Set{
 		cfg: cfg, slots: make(chan struct{}, cfg.Slots), iterer: make(chan struct{}, 1), starts: make(chan func()),
 	}
+	s.life, s.end = context.WithCancel(context.Background())
 	go s.thread()
-	p, err := s.launch(ctx)
+	p, err := s.launch(s.life)
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -132,6 +137,8 @@ func (s *Set) Close() {
 		defer close(s.starts)
 	}
 	s.mu.Unlock()
+	s.end()
+	s.launches.Wait()
 	var ending sync.WaitGroup
 	for _, p := range idle {
 		ending.Go(p.end)
@@ -146,17 +153,52 @@ func (s *Set) with(ctx context.Context, tokens chan struct{}, i *instance, f fun
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-tokens }()
-	p, err := s.acquire(ctx, i)
-	if err != nil {
-		return err
+	p := s.acquire(i)
+	if p == nil {
+		var err error
+		if p, err = s.hire(ctx, tokens); p == nil {
+			return err
+		}
 	}
-	err = s.ready(ctx, p, i)
+	defer func() { <-tokens }()
+	err := s.ready(ctx, p, i)
 	if err == nil {
 		err = f(p)
 	}
 	s.release(p, broken(err))
 	return err
+}
+
+// hire starts a process. What it imports may take longer than a job may: when ctx ends it goes on, keeps its token, and
+// is there for the next job. Without a process the token is given back, now or by then.
+func (s *Set) hire(ctx context.Context, tokens chan struct{}) (*proc, error) {
+	type launched struct {
+		p   *proc
+		err error
+	}
+	started := make(chan launched)
+	s.launches.Go(func() {
+		p, err := s.launch(s.life)
+		select {
+		case started <- launched{p, err}:
+			if err == nil {
+				return // it has the token now
+			}
+		case <-ctx.Done():
+			if err != nil {
+				s.cfg.Logger.Warn("data set process not started", "dataset", s.cfg.Name, "error", err)
+			} else {
+				s.release(p, false)
+			}
+		}
+		<-tokens
+	})
+	select {
+	case l := <-started:
+		return l.p, l.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // pureTries is how many processes may die at what is a pure function, and can be asked for again.
@@ -173,10 +215,11 @@ func (s *Set) pure(ctx context.Context, i *instance, f func(*proc) error) (err e
 	return err
 }
 
-// acquire returns an idle process, one with the instance open if there is one, or a new one.
-func (s *Set) acquire(ctx context.Context, i *instance) (*proc, error) {
+// acquire returns an idle process, one with the instance open if there is one, or nil.
+func (s *Set) acquire(i *instance) *proc {
 	s.bury()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	best := len(s.idle) - 1
 	for k := best; k >= 0; k-- {
 		if s.idle[k].opened[i.handle] {
@@ -185,13 +228,11 @@ func (s *Set) acquire(ctx context.Context, i *instance) (*proc, error) {
 		}
 	}
 	if best < 0 {
-		s.mu.Unlock()
-		return s.launch(ctx)
+		return nil
 	}
 	p := s.idle[best]
 	s.idle = append(s.idle[:best], s.idle[best+1:]...)
-	s.mu.Unlock()
-	return p, nil
+	return p
 }
 
 // bury takes the idle processes out that somebody killed.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -52,9 +53,13 @@ func (a *ahead) add(o offer, next schema.State) {
 	a.ready, a.bytes, a.next = append(a.ready, o), a.bytes+o.size, next
 }
 
-// has reports whether the batch after state is the first that lies ready.
+// has reports whether the batch after state is the first that lies ready. A state without an origin is of any.
 func (a *ahead) has(state schema.State) bool {
-	return a.on && len(a.ready) > 0 && a.ready[0].prev.Equal(state)
+	if !a.on || len(a.ready) == 0 {
+		return false
+	}
+	prev := a.ready[0].prev
+	return prev.Equal(state) && (state.Origin == "" || state.Origin == prev.Origin)
 }
 
 // taken returns the first batch, if its number is up to batch.
@@ -89,7 +94,7 @@ func (b *batcher) readAhead() {
 func (b *batcher) prepare() <-chan struct{} {
 	b.turn <- struct{}{}
 	defer b.give()
-	defer b.s.flush()
+	defer b.publish()
 	b.settle(b.pause())
 	for b.ahead.on {
 		seen, more, err := b.b.Peek(b.ahead.next, b.offer)
@@ -98,6 +103,7 @@ func (b *batcher) prepare() <-chan struct{} {
 			return more
 		case err != nil: // the trainer's next take says what it is
 			b.ahead.lapse()
+			b.publish()
 			b.s.send(uint64(0), "withdrawn", b.handle)
 		}
 	}
@@ -114,8 +120,26 @@ func (b *batcher) offer(step client.Step[[]byte]) error {
 		return err
 	}
 	b.ahead.add(offer{place.batch, place.size, step.Prev}, step.Next)
-	b.deliver(0, "ready", place, &step)
+	b.laid++
+	b.entries = place.append(msgp.AppendArray(b.entries, 6), &step)
+	var data []byte // of an empty state is nil
+	if len(step.Next.Data) > 0 {
+		data = step.Next.Data
+	}
+	b.entries = msgp.AppendBytes(b.entries, data)
+	b.entries = b.appendAbout(b.entries, &step)
 	return nil
+}
+
+// publish tells the trainer what was laid ready since the last time.
+func (b *batcher) publish() {
+	if b.laid == 0 {
+		return
+	}
+	b.frame = append(b.head("ready", 0, 4), msgp.AppendArray(nil, b.laid)...)
+	b.frame = append(b.frame, b.entries...)
+	b.laid, b.entries = 0, b.entries[:0]
+	b.s.post(b.frame)
 }
 
 // settle takes from the service what the trainer took of what lay ready. What ctx leaves no time for is the next

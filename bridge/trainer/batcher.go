@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-
-	"github.com/vmihailenco/msgpack/v5"
+	"time"
 
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -29,13 +29,16 @@ type batcher struct {
 	// next take is for the same state, or another one, and then the batch is of no use any more.
 	kept *client.Step[[]byte]
 	// turn is held by a take, or by readAhead between two takes, since a take that was given up may not be over yet. Its
-	// holder alone uses the fields above and ahead.
-	turn  chan struct{}
-	ahead ahead         // what lies ready for the trainer
-	took  atomic.Uint64 // up to which number the trainer took what lay ready
-	wake  chan struct{} // a hint for readAhead
-	open  context.Context
-	ends  context.CancelFunc
+	// holder alone uses the fields above and those up to about.
+	turn         chan struct{}
+	ahead        ahead         // what lies ready for the trainer
+	laid         int           // how many of those the trainer does not know yet
+	entries      []byte        // and what it will be told of them
+	frame, about []byte        // for encoding
+	took         atomic.Uint64 // up to which number the trainer took what lay ready
+	wake         chan struct{} // a hint for readAhead
+	open         context.Context
+	ends         context.CancelFunc
 
 	mu        sync.Mutex
 	between   context.Context // ends when a take comes: it goes before what is done between two
@@ -175,8 +178,7 @@ func (b *batcher) take(t take) {
 		return
 	}
 	step.Release()
-	b.deliver(t.id, "step", at, &step)
-	b.s.flush()
+	b.deliver(t.id, at, &step)
 	b.ahead.begin(step.Next)
 	b.renew()
 	b.look()
@@ -196,6 +198,9 @@ func (b *batcher) next(t take) (client.Step[[]byte], error) {
 // share copies a payload to where the trainer sees it. It is the trainer's until it is freed by its number.
 func (b *batcher) share(payload []byte) (at place, err error) {
 	at.size = len(payload)
+	if at.size > LargeBatch && b.s.large != nil {
+		b.s.large()
+	}
 	offset, slot, err := b.s.memory.Alloc(at.size)
 	if err != nil {
 		return at, err
@@ -212,51 +217,43 @@ func (b *batcher) share(payload []byte) (at place, err error) {
 	return at, nil
 }
 
-// deliver makes the frame that answers a take, or, with id 0, says what lies ready. It is sent with a flush. It is
-// written by hand: there is one for each batch.
-func (b *batcher) deliver(id uint64, word string, at place, step *client.Step[[]byte]) {
-	t := &step.Timing
-	err := b.s.conn.Add(func(enc *msgpack.Encoder) error {
-		w := writer{enc: enc}
-		w.array(13)
-		w.uint(id)
-		w.string(word)
-		w.uint(b.handle)
-		w.uint(at.batch)
-		w.uint(uint64(at.offset))
-		w.uint(uint64(at.size))
-		w.uint(step.Seq)
-		w.do(step.Next.EncodeMsgpack(enc))
-		w.array(11)
-		for _, d := range [...]int64{
-			int64(t.Iterate), int64(t.Queue), int64(t.Materialize), int64(t.Transfer), int64(t.Wait), int64(t.Trainer),
-			int64(t.WaitIterate), int64(t.WaitQueue), int64(t.WaitMaterialize), int64(t.WaitTransfer), int64(t.WaitOther),
-		} {
-			w.do(enc.EncodeInt(d))
-		}
-		w.string(step.Worker)
-		w.string(step.Attempt)
-		w.uint(step.Deliveries)
-		w.string(step.Trace)
-		return w.err
-	})
+// deliver answers a take.
+func (b *batcher) deliver(id uint64, at place, step *client.Step[[]byte]) {
+	frame := at.append(b.head("step", id, 9), step)
+	frame, err := msgp.Append(frame, step.Next)
 	if err != nil {
-		b.s.cancel(errEnded)
+		b.s.answer(id, err)
+		return
 	}
+	b.frame = b.appendAbout(frame, step)
+	b.s.post(b.frame)
 }
 
-// writer keeps the first error of several writes.
-type writer struct {
-	enc *msgpack.Encoder
-	err error
+// head begins a frame of so many elements with its first three.
+func (b *batcher) head(word string, id uint64, elements int) []byte {
+	frame := msgp.AppendUint(msgp.AppendArray(b.frame[:0], elements), id)
+	return msgp.AppendUint(msgp.AppendString(frame, word), b.handle)
 }
 
-func (w *writer) do(err error) {
-	if w.err == nil {
-		w.err = err
+// append appends the batch's number and where it is, and its place in the sequence.
+func (p place) append(dst []byte, step *client.Step[[]byte]) []byte {
+	for _, n := range [...]uint64{p.batch, uint64(p.offset), uint64(p.size), step.Seq} {
+		dst = msgp.AppendUint(dst, n)
 	}
+	return dst
 }
 
-func (w *writer) array(n int)     { w.do(w.enc.EncodeArrayLen(n)) }
-func (w *writer) uint(n uint64)   { w.do(w.enc.EncodeUint(n)) }
-func (w *writer) string(s string) { w.do(w.enc.EncodeString(s)) }
+// appendAbout appends what a trainer may want to know of a batch, as bytes that it need not decode.
+func (b *batcher) appendAbout(dst []byte, step *client.Step[[]byte]) []byte {
+	t := &step.Timing
+	about := msgp.AppendArray(msgp.AppendArray(b.about[:0], 5), 11)
+	for _, d := range [...]time.Duration{
+		t.Iterate, t.Queue, t.Materialize, t.Transfer, t.Wait, t.Trainer,
+		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitOther,
+	} {
+		about = msgp.AppendInt(about, int64(d))
+	}
+	about = msgp.AppendString(msgp.AppendString(about, step.Worker), step.Attempt)
+	b.about = msgp.AppendString(msgp.AppendUint(about, step.Deliveries), step.Trace)
+	return msgp.AppendBytes(dst, b.about)
+}

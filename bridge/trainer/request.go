@@ -3,7 +3,6 @@
 package trainer
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -49,7 +48,9 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // request reads a frame and begins to answer it. An error says that the trainer does not speak the protocol.
 func (s *server) request(frame []byte) error {
-	dec := msgpack.NewDecoder(bytes.NewReader(frame))
+	s.frame.Reset(frame)
+	s.dec.Reset(&s.frame)
+	dec := s.dec
 	if _, err := bridge.Array(dec, 3); err != nil {
 		return err
 	}

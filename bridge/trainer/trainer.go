@@ -6,6 +6,7 @@
 package trainer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ const lastWords = time.Second
 // DefaultMemory bounds the batches that a trainer keeps views of: that of a client's window, 1 GiB.
 const DefaultMemory = 1 << 30
 
+// LargeBatch is the size above which a batch is work for several processors: fetching, hashing and copying it.
+const LargeBatch = 256 << 10
+
 // Config of Serve.
 type Config struct {
 	// Connect connects to the service. Serve calls it once, with a context that ends with the trainer, and closes what it
@@ -39,6 +43,9 @@ type Config struct {
 	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest. Defaults to
 	// DefaultMemory.
 	Memory int64
+
+	// Large is called once, when a batch above LargeBatch comes. Defaults to nothing.
+	Large func()
 
 	// Level is the least level of what is logged to the trainer. Defaults to info.
 	Level slog.Leveler
@@ -54,7 +61,10 @@ func Serve(ctx context.Context, conn *bridge.Conn, cfg Config) (err error) {
 	}
 	s := &server{
 		conn: conn, domain: cfg.Domain, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
-		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64),
+		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64), dec: msgpack.NewDecoder(nil),
+	}
+	if cfg.Large != nil {
+		s.large = sync.OnceFunc(cfg.Large)
 	}
 	s.log = newLog(conn, cfg.Level)
 	if s.memory, err = bridge.NewMemory(cfg.Memory, s.announce); err != nil {
@@ -83,6 +93,9 @@ type server struct {
 	ctx     context.Context // ends with the trainer
 	cancel  context.CancelCauseFunc
 	tasks   sync.WaitGroup
+	large   func()       // Config.Large, once; or nil
+	frame   bytes.Reader // the request that is being read
+	dec     *msgpack.Decoder
 
 	handles  uint64
 	mu       sync.Mutex
@@ -199,9 +212,9 @@ func (s *server) send(values ...any) {
 	}
 }
 
-// flush sends the frames that were added.
-func (s *server) flush() {
-	if s.conn.Flush() != nil {
+// post sends a frame that is encoded.
+func (s *server) post(frame []byte) {
+	if err := s.conn.Send(frame); err != nil {
 		s.cancel(errEnded)
 	}
 }

@@ -60,6 +60,7 @@ type peer struct {
 	conn   *bridge.Conn
 	memory *os.File
 	calls  uint64
+	named  []any   // the state after the batch of the last answer
 	news   [][]any // frames that are no answers, from their words on
 	served chan error
 }
@@ -128,9 +129,26 @@ func (p *peer) call(op string, args ...any) []any {
 	for {
 		frame := p.read()
 		if fmt.Sprint(frame[0]) == fmt.Sprint(p.calls) {
+			if frame[1] == "step" {
+				p.named = frame[7].([]any)
+			}
 			return frame[1:]
 		}
+		p.hear(frame)
+	}
+}
+
+// hear notes a frame that is no answer, one for each batch of several.
+func (p *peer) hear(frame []any) {
+	if frame[1] != "ready" {
 		p.news = append(p.news, frame[1:])
+		return
+	}
+	for _, b := range frame[3].([]any) {
+		fields := b.([]any) // with the state's data only
+		next := append([]any{}, p.named...)
+		next[2] = fields[4]
+		p.news = append(p.news, append(append([]any{"ready", frame[2]}, fields[:4]...), next, fields[5]))
 	}
 }
 
@@ -158,7 +176,7 @@ func (p *peer) next(word string) []any {
 				return frame
 			}
 		}
-		p.news = append(p.news, p.read()[1:])
+		p.hear(p.read())
 	}
 }
 

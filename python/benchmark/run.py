@@ -18,14 +18,15 @@ from typing import Any, Dict, List
 
 import jetbatch
 from jetbatch import _binary
-from sized import Map, pace
+from floor import floor
+from sized import Map, Pace, pace
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"1 KB": 1 << 10, "64 KB": 64 << 10, "1 MB": 1 << 20, "20 MB": 20 << 20, "100 MB": 100 << 20}
 serial = itertools.count()
 
 
-def python_trainer(service: jetbatch.Service, dataset: str, params: Dict[str, Any], seconds: float) -> float:
+def python_trainer(service: jetbatch.Service, dataset: str, params: Dict[str, Any], seconds: float) -> Pace:
     with service.open(f"python-{next(serial)}", dataset=dataset, params=params) as b:
         result = pace(b.steps(), seconds)
         b.stop()
@@ -54,7 +55,7 @@ def data_loader(params: Dict[str, Any], seconds: float) -> float:
     import torch
 
     loader = torch.utils.data.DataLoader(Map(params), batch_size=None, num_workers=2, sampler=iter(range(1 << 40)))
-    return pace(loader, seconds)
+    return pace(loader, seconds).rate
 
 
 def median(results: List[float]) -> float:
@@ -85,22 +86,31 @@ def main() -> None:
 
 
 def trainers(service: jetbatch.Service, url: str, rounds: int, seconds: float) -> None:
-    print(f"{'batch':8} {'Go trainer':>12} {'Python':>12} {'ratio':>6} {'DataLoader':>12} {'ratio':>6}   batches/s")
+    print(
+        f"{'batch':8} {'Go trainer':>12} {'Python':>12} {'ratio':>6} {'DataLoader':>12} {'ratio':>6}   "
+        "batches/s, and the CPU of the trainer in Python"
+    )
     for name, size in SIZES.items():
-        go, py, dl = [], [], []
+        go, py, dl, cpu = [], [], [], []
         for _ in range(rounds):
-            py.append(python_trainer(service, "sized", {"size": size}, seconds))
+            p = python_trainer(service, "sized", {"size": size}, seconds)
+            py.append(p.rate)
+            cpu.append(p.cpu)
             go.append(go_trainer(url, {"size": size}, max(int(py[-1] * seconds), 20)))
             dl.append(data_loader({"size": size}, seconds))
-        g, p, d = median(go), median(py), median(dl)
-        print(f"{name:8} {g:12,.0f} {p:12,.0f} {p / g:6.2f} {d:12,.0f} {p / d:6.2f}", flush=True)
+        g, m, d = median(go), median(py), median(dl)
+        print(
+            f"{name:8} {g:12,.0f} {m:12,.0f} {m / g:6.2f} {d:12,.0f} {m / d:6.2f}   {min(cpu) * 1e6:.0f} µs", flush=True
+        )
+    floors = ", ".join(f"{floor(1 << 10, depth) * 1e6:.0f} µs with {depth}" for depth in (1, 4, 16))
+    print(f"the least of Python for a batch of 1 KB, so many of which come at a time: {floors}")
 
 
 def datasets(service: jetbatch.Service, rounds: int, seconds: float) -> None:
     own, foreign, dl = [], [], []
     for _ in range(rounds):
-        own.append(python_trainer(service, "sized", {"size": 1024}, seconds))
-        foreign.append(python_trainer(service, "numpy", {"size": 1024}, seconds))
+        own.append(python_trainer(service, "sized", {"size": 1024}, seconds).rate)
+        foreign.append(python_trainer(service, "numpy", {"size": 1024}, seconds).rate)
     extra = 2 * (1 / median(foreign) - 1 / median(own)) * 1e6  # of two slots
     print(
         "\na data set in Python beside one in Go, 1 KB, two slots: "
@@ -109,7 +119,7 @@ def datasets(service: jetbatch.Service, rounds: int, seconds: float) -> None:
     print(f"  at most {extra:.0f} µs of a slot per job, the job's own work in Python included")
     work = []
     for _ in range(rounds):
-        work.append(python_trainer(service, "numpy", {}, 3 * seconds))
+        work.append(python_trainer(service, "numpy", {}, 3 * seconds).rate)
         dl.append(data_loader({}, 3 * seconds))
     print(
         "numpy work, 24 MB a batch, two slots beside two workers of DataLoader: "

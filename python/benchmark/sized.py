@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Mapping, Tuple
+from typing import Any, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
@@ -53,15 +53,25 @@ class Map:
         return {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in work(job, self.params).items()}
 
 
-def pace(steps: Any, seconds: float) -> float:
-    """Batches per second, after some to warm up."""
+class Pace(NamedTuple):
+    """How a loop went."""
+
+    rate: float
+    """Batches per second."""
+
+    cpu: float
+    """Of this process for a batch, in seconds."""
+
+
+def pace(steps: Any, seconds: float) -> Pace:
+    """Goes through batches for a while, after some to warm up."""
     began, n = time.perf_counter(), 0
     for _ in steps:
         if n == 0 and time.perf_counter() - began < seconds / 4:
             continue
         if n == 0:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
         n += 1
         if time.perf_counter() - start > seconds:
             break
-    return (n - 1) / (time.perf_counter() - start)
+    return Pace((n - 1) / (time.perf_counter() - start), (time.process_time() - cpu) / max(n - 1, 1))

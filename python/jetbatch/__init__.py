@@ -11,10 +11,11 @@
 A Go process beside this one does the work; ``docs/PYTHON.md`` says how, and what differs from torch's DataLoader.
 """
 
-from ._client import Batcher, Service, Step, Timing, connect
+from ._client import Batcher, Service, connect
 from ._codec import pack, unpack
 from ._embedded import embedded
 from ._state import State
+from ._step import Step, Timing
 from ._version import __version__
 from .dataset import Dataset, Fingerprint, Permanent, Progress, Skip, traceparent
 from .errors import (

@@ -18,10 +18,12 @@ import weakref
 from typing import IO, Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
-import numpy.typing as npt
 
 from . import errors
+from ._ahead import PATIENCE, TELL, Ahead, follows
 from ._binary import find
+from ._state import State, of_wire, to_wire
+from ._step import Layout, Step
 from ._version import __version__
 from ._wire import PROTOCOL, Ended, Frames
 
@@ -30,75 +32,21 @@ log = logging.getLogger("jetbatch")
 # How long the bridge may take beyond the time that a call was given, until it counts as stuck, and to end, in seconds.
 GRACE = 10.0
 
-# For how long the bridge need not be told that a batch was taken, nor be listened to while batches lie ready, in
-# seconds.
-TELL = 0.001
-
-# The size of the largest batch that may lie ready, in bytes.
-AHEAD = 4 << 20
-
-# How long a batch that comes by itself is waited for until the bridge is asked for it, in milliseconds.
-PATIENCE = 2.0
-
-Bytes = npt.NDArray[np.uint8]
-
-
 # Places in a frame that has a batch.
-_HANDLE, _BATCH, _OFFSET, _SIZE, _NEXT = 2, 3, 4, 5, 7
+_BATCH, _SIZE, _NEXT = 3, 5, 7
 
-Wanted = Tuple[int, Tuple[Any, ...]]
+Wanted = Tuple[int, State]
 """What a take is for: the batcher's handle and the state."""
 
 
-class _Ready:
-    """What lies ready of a batcher: docs/BRIDGE.md has the rules. Each batch is kept with the state before it."""
-
-    def __init__(self) -> None:
-        self.queue: Deque[Tuple[Tuple[Any, ...], List[Any]]] = collections.deque()
-        self.on = False  # the next one may come to lie ready
-        self.next: Tuple[Any, ...] = ()  # the state after the batch that was given out last
-        self.took = 0  # its number
-        self.told = 0  # up to where the bridge knows
-        self.when = 0.0  # it was told
-        self.looked = 0.0  # when frames of the bridge were looked for
-
-    def due(self, now: float) -> bool:
-        """Whether to tell the bridge. Several at a time are half the work where they are taken in no time."""
-        return len(self.queue) <= self.took - self.told or now - self.when > TELL
-
-    def add(self, frame: List[Any]) -> None:
-        """A batch that follows the last one here. The same frame may come twice."""
-        last = self.queue[-1][1] if self.queue else None
-        if frame[_BATCH] > max(self.took, last[_BATCH] if last else 0):
-            self.queue.append((tuple(last[_NEXT]) if last else self.next, frame))
-
-    def first(self, state: Tuple[Any, ...]) -> Optional[List[Any]]:
-        """The batch that follows a state, if it is the first that lies ready."""
-        return self.queue[0][1] if self.queue and self.queue[0][0] == state else None
-
-    def take(self) -> None:
-        """Takes the first. It stays the first where an interruption comes in between."""
-        frame = self.queue[0][1]
-        self.next, self.took = tuple(frame[_NEXT]), frame[_BATCH]
-        self.queue.popleft()
-
-    def numbers(self) -> List[int]:
-        """Of the batches that lie ready."""
-        return [frame[_BATCH] for _, frame in self.queue]
-
-    def withdraw(self, frame: List[Any]) -> None:
-        """Forgets what lies ready. An answer that has a batch is what the next ones follow."""
-        self.queue.clear()
-        self.on = False
-        if frame[1] == "step":
-            self.on = frame[_SIZE] <= AHEAD
-            self.next, self.took, self.told = tuple(frame[_NEXT]), frame[_BATCH], frame[_BATCH]
+_BYTE = np.dtype(np.uint8)
 
 
 class _Lease(weakref.ref):  # type: ignore[type-arg]
     """Tells when the last array over a slot has died."""
 
-    number = 0
+    __slots__ = ("number",)
+    number: int
 
 
 class Bridge:
@@ -126,17 +74,18 @@ class Bridge:
             theirs.close()
         self._owner = os.getpid()
         self._sock = ours
-        self._poll = select.poll()
-        self._poll.register(ours, select.POLLIN)
+        poll = select.poll()
+        poll.register(ours, select.POLLIN)
+        self._poll = poll.poll
         self._frames = Frames(ours)
         self._ids = itertools.count(1)
         self._state = threading.Lock()
-        self._leader = 0
+        self._leader = 0  # the number of the call that reads, or minus the thread's that does between two calls
         self._calls: Dict[int, Tuple[int, Optional[Wanted]]] = {}  # by thread
         self._followers: Dict[int, threading.Lock] = {}
         # The calls that wait, with the handle of which their answer withdraws what lies ready, or 0.
         self._waiting: Dict[int, int] = {}
-        self._ready: Dict[int, _Ready] = {}  # by handle
+        self._ahead: Dict[int, Ahead] = {}  # by handle
         self._replies: Dict[int, List[Any]] = {}
         self._abandoned: Dict[int, Optional[Wanted]] = {}
         self._spare: Optional[Tuple[Wanted, List[Any]]] = None  # a batch that came for a take that was given up
@@ -146,6 +95,7 @@ class Bridge:
         self._segments: Dict[int, mmap.mmap] = {}
         self._leases: Dict[int, _Lease] = {}
         self._expired: Deque[_Lease] = collections.deque()
+        self._expire: Any = self._expired.append
         self._returned: List[
             int
         ] = []  # batches that are used no longer, and of which the bridge does not know that yet
@@ -195,98 +145,130 @@ class Bridge:
             self._forget(number)
             raise
 
-    def take(
-        self, handle: int, state: Tuple[Any, ...], timeout: Optional[float]
-    ) -> Tuple[List[Any], Bytes]:
-        """Takes a batch: its reply and its payload."""
-        wanted = (handle, state)
-        ready = self._ready.get(handle)
-        if ready is not None and (ready.queue or ready.on and ready.next == state):
-            taken = self._take_ready(ready, wanted)
-            if taken is not None:
-                return taken
+    def open(self, settings: Dict[str, Any], timeout: Optional[float]) -> Ahead:
+        """Opens a batcher: its handle, with what lies ready of it."""
+        handle = self.call("open", settings, timeout=timeout)[2]
+        with self._state:
+            return self._ahead.setdefault(handle, Ahead(handle))
+
+    def shut(self, ahead: Ahead) -> None:
+        """Closes a batcher."""
+        self.call("close", ahead.handle, 0.0, withdraws=ahead.handle)
+        with self._state:
+            self._ahead.pop(ahead.handle, None)
+
+    def take(self, ahead: Ahead, state: State, timeout: Optional[float]) -> Step:
+        """Takes the batch after a state."""
+        if not ahead.queue and ahead.awaits(state):  # it may be on its way, and half the work without being asked for
+            if ahead.told != ahead.took or len(self._ahead) > 1:
+                with self._state:
+                    self._tell_all()
+            self._catch_up(ahead, PATIENCE)
+        step = self.ready(ahead, state)
+        while step is None:
+            step = self._ask(ahead, state, timeout)
+        return step
+
+    def _ask(self, ahead: Ahead, state: State, timeout: Optional[float]) -> Optional[Step]:
+        """Asks for a batch. It may turn out to lie ready."""
+        wanted = (ahead.handle, state)
         number = self._begin(wanted)
         try:
             spare = self._spare
-            if spare is not None and spare[0] == wanted and spare[1][1] == "step" and self._dead is None:
+            if spare is not None and spare[0][0] == ahead.handle and follows(spare[0][1], state) and not self._dead:
                 reply = spare[1]
             else:
                 with self._state:
-                    self._request(number, wanted, timeout or 0.0)
+                    self._drop(ahead)
+                    self._tell_all()
+                    self._waiting[number] = ahead.handle
+                    self._say(number, "take", ahead.handle, timeout or 0.0, to_wire(state))
                 reply = self._checked(self._await(number, timeout))
-            if reply[1] == "ready":
-                self._forget(number)
-                return self.take(handle, state, timeout)
-            root = self._payload(reply)
+            step = None
+            if reply[1] == "step":
+                _, _, _, batch, offset, size, seq, following, about = reply[:9]
+                step = Step(state, of_wire(following), batch, offset, size, seq, about)
+                ahead.giving = batch
+                reply[1] = "given"
+                self._spare = None
+                self._lend(step, ahead)
             self._forget(number)
-            return reply, root
         except BaseException:
             self._abandon(number, wanted)
             self._forget(number)
             raise
+        return self.ready(ahead, state) if step is None else step
 
-    def _take_ready(self, ready: _Ready, wanted: Wanted) -> Optional[Tuple[List[Any], Bytes]]:
-        """Takes what lies ready, if that is what is wanted."""
-        if self._owner != os.getpid() or self._dead is not None:
-            return None
+    def ready(self, ahead: Ahead, state: State) -> Optional[Step]:
+        """Takes what lies ready, if that is what is wanted. It is the way of most batches, and short for that."""
         now = time.monotonic()
-        if not ready.queue:  # the next one may be on its way, and half the work without being asked for
-            with self._state:
-                self._tell_all()
-            self._catch_up(PATIENCE)
-        elif now - ready.looked > TELL:
-            self._catch_up(0)
-            ready.looked = now
+        if now - ahead.looked > TELL:
+            self._catch_up(ahead, 0)
+        if self._dead is not None:
+            return None
         with self._state:
-            frame = ready.first(wanted[1])
-            if frame is None:
+            step = ahead.first(state)
+            if step is None:
                 return None
-            spare = self._spare
-            if spare is not None and spare[1][1] == "step" and spare[1] is not frame:
-                self._returned.append(spare[1][_BATCH])
-            # An interruption from here on leaves it to the next take, which most likely is for the same state.
-            self._spare = (wanted, frame)
-            ready.take()
-            if ready.due(now):
-                self._tell(wanted[0], ready, now)
-            return frame, self._payload(frame)
+            self._drop(ahead)
+            # An interruption up to the end of take leaves it to the next take.
+            if ahead.take(now):
+                self._tell(ahead, now)
+            ahead.remove()
+        self._lend(step, ahead)
+        return step
 
-    def _tell(self, handle: int, ready: _Ready, now: float) -> None:
+    def _drop(self, ahead: Ahead) -> None:
+        """Frees what interruptions left over."""
+        if self._spare is not None:
+            self._returned.append(self._spare[1][_BATCH])
+            self._spare = None
+        if ahead.giving:
+            lost = ahead.lost()
+            if lost:
+                self._returned.append(lost)
+
+    def _tell(self, ahead: Ahead, now: float) -> None:
         """Tells the bridge what was taken of what lay ready, and what is used no longer."""
-        self._say((0, "took", handle, ready.took))
-        ready.told, ready.when = ready.took, now
+        self._say(0, "took", ahead.handle, ahead.took)
+        ahead.told, ahead.when = ahead.took, now
 
     def _tell_all(self) -> None:
-        for handle, ready in self._ready.items():
-            if ready.told != ready.took:
-                self._tell(handle, ready, time.monotonic())
+        for ahead in self._ahead.values():
+            if ahead.told != ahead.took:
+                self._tell(ahead, time.monotonic())
 
-    def _catch_up(self, patience: float) -> None:
+    def _catch_up(self, ahead: Ahead, patience: float) -> None:
         """Sees to the frames that are here, or come within some milliseconds, unless another thread reads."""
-        if not self._frames.ready() and not self._poll.poll(patience):
+        if patience and not self._frames.ready() and not self._poll(patience):
             return
-        number = self._begin(None)
+        me = -threading.get_ident()
+        with self._state:
+            if self._leader not in (0, me) or self._dead is not None:
+                return
+            self._leader = me
         try:
-            with self._state:
-                if self._leader == 0:
-                    self._leader = number
-            while self._leader == number and (self._frames.ready() or self._poll.poll(0)):
+            if self._frames.look():
                 self._read(None)
+                while self._frames.ready():
+                    self._read(None)
+            ahead.looked = time.monotonic()
+        except OSError:
+            raise self._died() from None
         finally:
-            self._forget(number)
+            self._leave(me)
 
-    def _request(self, number: int, wanted: Wanted, timeout: float) -> None:
-        """Asks for a batch."""
-        spare = self._spare
-        if spare is not None:
-            if spare[1][1] == "step":
-                self._returned.append(spare[1][_BATCH])
-            self._spare = None
-        self._tell_all()
-        self._waiting[number] = wanted[0]
-        self._say((number, "take", wanted[0], timeout, wanted[1]))
+    def _leave(self, leader: int) -> None:
+        """Lets another thread read, if it was this one's turn."""
+        with self._state:
+            if self._abandoned:
+                self._salvage_late()
+            if self._leader == leader:
+                self._leader = 0
+                for other in list(self._followers):
+                    self._wake(other)
 
-    def _say(self, request: Tuple[Any, ...]) -> None:
+    def _say(self, *request: Any) -> None:
         """Sends a request that says at its end which batches are used no longer."""
         if self._dead is not None:
             raise self._again()
@@ -300,9 +282,11 @@ class Bridge:
 
     def _begin(self, wanted: Optional[Wanted]) -> int:
         """The number of a new call. A call of this thread's that an interruption kept from its end is ended first."""
-        if self._owner != os.getpid():
-            raise errors.Forked("this handle was opened before fork(); in the child, connect again")
+        if self._dead is not None:
+            raise self._again()
         thread = threading.get_ident()
+        if self._leader == -thread:
+            self._leave(-thread)
         before = self._calls.get(thread)
         if before is not None:
             self._abandon(*before)
@@ -366,11 +350,11 @@ class Bridge:
                 self._replies[number] = frame
                 self._wake(number)
         elif frame[1] == "ready":
-            with self._state:
-                frame[1] = "step"
-                self._ready[frame[_HANDLE]].add(frame)
+            ahead = self._ahead.get(frame[2])
+            if ahead is not None:
+                ahead.add(frame[3])
         elif frame[1] == "withdrawn":
-            self._withdraw(frame[_HANDLE], frame)
+            self._withdraw(frame[2], frame)
         elif frame[1] == "segment":
             self._map(frame[2], frame[3])
         elif frame[1] == "gone":
@@ -382,12 +366,13 @@ class Bridge:
             self._dead = errors.from_fault(frame[2])
 
     def _withdraw(self, handle: int, frame: List[Any]) -> None:
-        if handle == 0 or frame[1] == "ready":
+        ahead = self._ahead.get(handle)
+        if ahead is None or frame[1] == "ready":
             return
         with self._state:
-            ready = self._ready.setdefault(handle, _Ready())
-            self._returned += ready.numbers()
-            ready.withdraw(frame)
+            self._returned += ahead.withdraw()
+            if frame[1] == "step":
+                ahead.begin(frame[_BATCH], frame[_SIZE], of_wire(frame[_NEXT]))
 
     def _wake(self, number: int) -> None:
         turn = self._followers.get(number)
@@ -432,16 +417,16 @@ class Bridge:
             if number not in self._abandoned:
                 self._waiting.pop(number, None)
                 self._replies.pop(number, None)
-            for late in [n for n in self._abandoned if n in self._replies]:
-                self._salvage(late, self._abandoned[late])
-                self._waiting.pop(late, None)
-                self._replies.pop(late, None)
-                del self._abandoned[late]
-            if self._leader == number:
-                self._leader = 0
-                for other in list(self._followers):
-                    self._wake(other)
-            self._calls.pop(threading.get_ident(), None)
+        self._leave(number)
+        self._calls.pop(threading.get_ident(), None)
+
+    def _salvage_late(self) -> None:
+        """Sees to the replies of calls that were given up."""
+        for late in [n for n in self._abandoned if n in self._replies]:
+            self._salvage(late, self._abandoned[late])
+            self._waiting.pop(late, None)
+            self._replies.pop(late, None)
+            del self._abandoned[late]
 
     # Shared memory.
 
@@ -452,18 +437,22 @@ class Bridge:
         self._segments[offset] = mmap.mmap(self._fd, size, flags=flags, prot=mmap.PROT_READ, offset=offset)
         bisect.insort(self._starts, offset)
 
-    def _payload(self, reply: List[Any]) -> Bytes:
-        """The array over a batch; there is never a second one."""
-        reply[1] = "given"
-        offset, size = reply[_OFFSET], reply[_SIZE]
+    def _lend(self, step: Step, ahead: Ahead) -> None:
+        """Gives a step the array over its batch; there is never a second one."""
+        offset = step._offset
         start = self._starts[bisect.bisect_right(self._starts, offset) - 1]
-        root = np.frombuffer(self._segments[start], np.uint8, size, offset - start)
+        segment, place = self._segments[start], offset - start
+        root = np.frombuffer(segment, _BYTE, step._size, place)
         # The callback comes wherever the last reference goes, within any other step of this class. It is one call that
         # no signal handler interrupts: an exception in it would be ignored, and the Ctrl-C lost.
-        lease = _Lease(root, self._expired.append)  # type: ignore[arg-type]
-        lease.number = reply[_BATCH]
-        self._leases[lease.number] = lease
-        return root
+        lease = _Lease(root, self._expire)
+        lease.number = step._number
+        self._leases[step._number] = lease
+        ahead.giving = 0
+        layout = ahead.layout
+        if layout is None or segment[place : place + layout.size] != layout.header:
+            ahead.layout = layout = Layout(root)
+        step._layout, step._root = layout, root
 
     # The end.
 
@@ -495,6 +484,7 @@ class Bridge:
             self._fd = -1
 
     def _in_child(self) -> None:
+        self._dead = errors.Forked("this handle was opened before fork(); in the child, connect again")
         self._sock.close()  # or the bridge would not see the trainer's end while the child lives
 
 

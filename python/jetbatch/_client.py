@@ -6,120 +6,16 @@ import json
 import logging
 import os
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, Union
-
-import msgpack
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Type, Union
 
 from . import errors
-from ._bridge import Bridge, Bytes
-from ._state import State
+from ._ahead import Ahead
+from ._bridge import Bridge
+from ._progress import Progress
+from ._state import State, to_wire
+from ._step import Step
 
-Array = npt.NDArray[Any]
 StateLike = Union[State, str, None]
-
-DTYPES: Tuple[Optional["np.dtype[Any]"], ...] = (
-    None,
-    *(np.dtype(name) for name in ("?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f4", "<f8")),
-)
-"""The element types of tensors, by their numbers in a payload."""
-
-
-class Timing(NamedTuple):
-    """Where the time of a batch went, in seconds. Each field is described in the Go package ``schema``."""
-
-    iterate: float
-    queue: float
-    materialize: float
-    transfer: float
-    wait: float
-    trainer: float
-    wait_iterate: float
-    wait_queue: float
-    wait_materialize: float
-    wait_transfer: float
-    wait_other: float
-
-
-class _Tensor(NamedTuple):
-    dtype: "np.dtype[Any]"
-    shape: Tuple[int, ...]
-    offset: int
-
-
-class _Layout:
-    """What the header of a payload says. Batches of one run mostly have the same."""
-
-    def __init__(self, payload: Bytes) -> None:
-        unpacker = msgpack.Unpacker(raw=False, max_buffer_size=1 << 20)
-        unpacker.feed(payload[: 1 << 20].tobytes())
-        self.tensors: Dict[str, _Tensor] = {}
-        for name, dtype, shape, offset, _ in unpacker.unpack():
-            kind = DTYPES[dtype]
-            assert kind is not None
-            self.tensors[name] = _Tensor(kind, tuple(shape), offset)
-        self.header = payload[: unpacker.tell()].tobytes()
-
-    def fits(self, payload: Bytes) -> bool:
-        return payload[: len(self.header)].tobytes() == self.header
-
-
-class Step(Mapping[str, Array]):
-    """One batch and its place in the sequence: a mapping from names of tensors to read-only arrays.
-
-    The arrays are views of memory shared with the bridge. They stay valid, and that memory in use, as long as the step,
-    or any array of it, or made of one without a copy, is referred to.
-    """
-
-    __slots__ = ("seq", "prev", "next", "worker", "attempt", "deliveries", "trace", "_times", "_root", "_layout")
-
-    def __init__(self, reply: List[Any], prev: State, root: Bytes, layout: _Layout) -> None:
-        self.seq, following, self._times, self.worker, self.attempt, self.deliveries, self.trace = reply[6:13]
-        self.prev = prev
-        self.next = _state_of_wire(following)
-        self._root: Optional[Bytes] = root
-        self._layout = layout
-
-    @property
-    def timing(self) -> Timing:
-        """Where the time went."""
-        return Timing(*(ns / 1e9 for ns in self._times))
-
-    def __getitem__(self, name: str) -> Array:
-        root = self._root
-        if root is None:
-            raise errors.Released(f"batch {self.seq} was released")
-        t = self._layout.tensors[name]
-        return np.ndarray(t.shape, t.dtype, root, t.offset)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layout.tensors)
-
-    def __len__(self) -> int:
-        return len(self._layout.tensors)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __repr__(self) -> str:
-        tensors = ", ".join(f"{n}: {t.dtype.name}{list(t.shape)}" for n, t in self._layout.tensors.items())
-        return f"Step(seq={self.seq}, {tensors}{'' if self._root is not None else ', released'})"
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the batch's payload."""
-        return 0 if self._root is None else self._root.nbytes
-
-    def release(self) -> None:
-        """Gives the memory back, as soon as no array of it is referred to any more.
-
-        Asking the step for a tensor is an error then. Twice is fine.
-        """
-        self._root = None
 
 
 class Batcher:
@@ -128,16 +24,16 @@ class Batcher:
     One thread takes; others may ask for ``status``, ``stop`` and ``close``.
     """
 
-    def __init__(self, bridge: Bridge, handle: int, name: str) -> None:
+    def __init__(self, bridge: Bridge, ahead: Ahead, name: str, progress: Optional[Progress] = None) -> None:
         self._bridge = bridge
-        self._handle = handle
-        self._layout: Optional[_Layout] = None
+        self._ahead = ahead
+        self._progress = progress
         self._closed = False
         self.name = name
 
     def start(self, state: StateLike = None, timeout: Optional[float] = None) -> None:
         """Begins at ``state``; on a running batcher it warns and changes nothing. ``take`` starts by itself."""
-        self._call("start", timeout, _wire_state(_state(state)), withdraws=self._handle)
+        self._call("start", timeout, to_wire(_state(state)), withdraws=self._ahead.handle)
 
     def take(self, state: StateLike = None, timeout: Optional[float] = None) -> Step:
         """Returns the batch that follows ``state``, and the state after it. In order:
@@ -149,14 +45,15 @@ class Batcher:
         After ``timeout`` seconds it raises :class:`Unavailable`, which says what was waited for. Nothing is lost then,
         nor by Ctrl-C.
         """
-        prev = _state(state)
+        position = _state(state)
         if self._closed:
             raise errors.Closed(f"batcher {self.name}: the handle is closed")
-        reply, root = self._bridge.take(self._handle, _wire_state(prev), timeout)
-        layout = self._layout
-        if layout is None or not layout.fits(root):
-            self._layout = layout = _Layout(root)
-        return Step(reply, prev, root, layout)
+        if self._progress is None:
+            return self._bridge.take(self._ahead, position, timeout)
+        began = self._progress.begin(self.name)
+        step = self._bridge.take(self._ahead, position, timeout)
+        self._progress.took(step.seq, began)
+        return step
 
     def steps(self, state: StateLike = None, timeout: Optional[float] = None) -> Iterator[Step]:
         """Takes from ``state`` on, following ``next`` by itself, until the data ends. ``timeout`` is of each take.
@@ -179,19 +76,21 @@ class Batcher:
 
     def stop(self, timeout: Optional[float] = None) -> None:
         """Ends the run; ``take`` raises :class:`Stopped` until ``start``. Raises the error that the run had."""
-        self._call("stop", timeout, withdraws=self._handle)
+        self._call("stop", timeout, withdraws=self._ahead.handle)
 
     def close(self) -> None:
         """Gives the batcher up, so that another process may hold it. The run is not stopped. Twice is fine."""
         if self._closed:
             return
         self._closed = True
-        self._bridge.call("close", self._handle, 0.0, withdraws=self._handle)
+        if self._progress is not None:
+            self._progress.end()
+        self._bridge.shut(self._ahead)
 
     def _call(self, op: str, timeout: Optional[float], *args: Any, withdraws: int = 0) -> List[Any]:
         if self._closed:
             raise errors.Closed(f"batcher {self.name}: the handle is closed")
-        return self._bridge.call(op, self._handle, timeout or 0.0, *args, timeout=timeout, withdraws=withdraws)
+        return self._bridge.call(op, self._ahead.handle, timeout or 0.0, *args, timeout=timeout, withdraws=withdraws)
 
     def __enter__(self) -> "Batcher":
         return self
@@ -209,9 +108,12 @@ class Batcher:
 class Service:
     """A connection to a service, by way of a bridge process that ends with it."""
 
-    def __init__(self, bridge: Bridge, defaults: Optional[Mapping[str, Any]] = None) -> None:
+    def __init__(
+        self, bridge: Bridge, defaults: Optional[Mapping[str, Any]] = None, progress: Optional[Progress] = None
+    ) -> None:
         self._bridge = bridge
         self._defaults = dict(defaults or {})
+        self._progress = progress
 
     def open(
         self,
@@ -250,8 +152,9 @@ class Service:
             "in_order": in_order,
             "timeout": float(timeout or 0.0),
         }
-        reply = self._bridge.call("open", request, timeout=timeout)
-        return Batcher(self._bridge, reply[2], name)
+        if self._progress is not None:
+            self._progress.say(f"jetbatch {name}: {dataset} is opened")
+        return Batcher(self._bridge, self._bridge.open(request, timeout), name, self._progress)
 
     @property
     def pid(self) -> int:
@@ -260,6 +163,8 @@ class Service:
 
     def close(self) -> None:
         """Leaves every batcher and ends the bridge. Twice is fine."""
+        if self._progress is not None:
+            self._progress.end()
         self._bridge.close()
 
     def __enter__(self) -> "Service":
@@ -324,12 +229,3 @@ def _state(state: StateLike) -> State:
         return state
     raise TypeError(f"a state is a jetbatch.State, its text, or None for the first, not {type(state).__name__}")
 
-
-def _wire_state(state: State) -> Tuple[Any, ...]:
-    """The fields of a state as Go has them: the origin is the fourth, where it is known."""
-    fields = (state.dataset, state.version, state.data or None)
-    return fields + (state.origin,) if state.origin else fields
-
-
-def _state_of_wire(fields: Sequence[Any]) -> State:
-    return State(fields[0], fields[1], fields[2] or b"", fields[3] if len(fields) == 4 else "")

@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Type, Union
 
 from ._bridge import Bridge
 from ._client import Service, _args
+from ._progress import Progress, watched
 from .dataset import Dataset
 from .errors import BadConfig
 
@@ -15,20 +16,36 @@ Where = Union[str, Type[Dataset]]
 
 
 def embedded(
-    data: Optional[str] = None, *, python: Optional[Mapping[str, Where]] = None, slots: int = 0, memory: int = 0
+    data: Optional[str] = None,
+    *,
+    python: Optional[Mapping[str, Where]] = None,
+    slots: int = 0,
+    memory: int = 0,
+    quiet: bool = False,
 ) -> Service:
     """Runs server, coordinator and a worker in a process that ends with this one; nothing listens on a port.
 
     ``data`` is the folder of the recordings, the parameter ``dir`` of every batcher that is opened without one.
     ``python`` has data sets in Python, by name: classes of importable modules, or ``"module:Class"``. ``slots`` batches
-    are materialized at a time, one per CPU by default; ``memory`` is as for :func:`jetbatch.connect`.
+    are materialized at a time, one per CPU by default; ``memory`` is as for :func:`jetbatch.connect`. Where standard error
+    is a terminal or a notebook, a line there says how fast batches come and for how much of the time the trainer waits
+    for them, unless ``quiet``.
     """
     args = ["--beside", "--slots", str(slots), *_args(memory)]
     args += [f"--python={name}={_where(kind)}" for name, kind in (python or {}).items()]
     path = os.pathsep.join([p or os.getcwd() for p in sys.path if os.path.exists(p or ".")])
     env = {"JETBATCH_PYTHON_INTERPRETER": sys.executable, "PYTHONPATH": path}
     defaults: Dict[str, Any] = {} if data is None else {"dir": os.path.abspath(data)}
-    return Service(Bridge(args, env), defaults)
+    out = None if quiet else watched()
+    progress = Progress(out) if out is not None else None
+    if progress is not None:
+        progress.say("jetbatch: the service starts")
+    try:
+        return Service(Bridge(args, env), defaults, progress)
+    except BaseException:
+        if progress is not None:
+            progress.end()
+        raise
 
 
 def _where(kind: Where) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from ._client import DTYPES
+from ._step import DTYPES, Array
 from .errors import Error
 
 ALIGNMENT = 64
@@ -21,8 +21,6 @@ MAX_RANK = 16
 
 _NUMBERS: Dict[Tuple[str, int], int] = {(d.kind, d.itemsize): n for n, d in enumerate(DTYPES) if d is not None}
 _PLACE = struct.Struct(">BQBQ")
-
-Array = npt.NDArray[Any]
 
 
 class BadBatch(Error):
@@ -83,7 +81,7 @@ def _dtype(name: str, text: str) -> "np.dtype[Any]":
 
 def arrays(batch: Mapping[str, Any]) -> Tuple[Tuple[Tuple[str, str, Tuple[int, ...]], ...], List[Array]]:
     """The arrays of a batch, and what its plan depends on."""
-    if not isinstance(batch, Mapping):
+    if type(batch) is not dict and not isinstance(batch, Mapping):
         raise BadBatch(f"a batch is a dict of arrays, not {type(batch).__name__}")
     values = [np.asarray(v) for v in batch.values()]
     return tuple((name, v.dtype.str, v.shape) for name, v in zip(batch, values)), values
@@ -96,6 +94,8 @@ class Region:
         self._fd = fd
         self._bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._plans: Dict[Any, Plan] = {}
+        self._last: Optional[Plan] = None  # its header stands there, and zeros between the tensors
+        self._places: List[Array] = []  # of its tensors
 
     def write(self, batch: Mapping[str, Any]) -> int:
         """Writes the payload of a batch and returns its size."""
@@ -106,14 +106,23 @@ class Region:
             if len(self._plans) >= 64:
                 self._plans.clear()
             self._plans[key] = plan
+        if plan is not self._last:
+            self._lay(plan, values)
+        for place, value in zip(self._places, values):
+            place[...] = value
+        return plan.size
+
+    def _lay(self, plan: Plan, values: Sequence[Array]) -> None:
+        """Writes what batches of one plan have in common."""
+        self._last = None
         if plan.size > len(self._bytes):
             self._grow(plan.size)
         memory = self._bytes
         memory[: len(plan.header)] = np.frombuffer(plan.header, np.uint8)
-        for value, dtype, place, (gap, end) in zip(values, plan.dtypes, plan.places, plan.gaps):
+        for gap, end in plan.gaps:
             memory[gap:end] = 0
-            np.copyto(np.ndarray(value.shape, dtype, memory, place), value)
-        return plan.size
+        self._places = [np.ndarray(v.shape, d, memory, at) for v, d, at in zip(values, plan.dtypes, plan.places)]
+        self._last = plan
 
     def _grow(self, size: int) -> None:
         size = -(-max(size, 1 << 16) // mmap.PAGESIZE) * mmap.PAGESIZE

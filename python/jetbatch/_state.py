@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any, NamedTuple, Tuple
+from typing import Any, NamedTuple, Sequence, Tuple
 from urllib.parse import quote_plus, unquote_to_bytes
 
 from ._codec import pack, unpack
@@ -123,3 +123,14 @@ def _unbase64(text: str) -> bytes:
     if len(text) * 3 // 4 > MAX_STATE:
         raise StateTooLarge(f"more than {MAX_STATE} bytes")
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+
+
+def to_wire(state: State) -> Tuple[Any, ...]:
+    """The fields of a state as Go has them: the origin is the fourth, where it is known."""
+    fields = (state.dataset, state.version, state.data or None)
+    return fields + (state.origin,) if state.origin else fields
+
+
+def of_wire(fields: Sequence[Any]) -> State:
+    """The state of such fields."""
+    return State(fields[0], fields[1], fields[2] or b"", fields[3] if len(fields) == 4 else "")

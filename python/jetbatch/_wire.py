@@ -16,6 +16,7 @@ MAX_FRAME = 4 << 20
 
 _LENGTH = struct.Struct("<I")
 _CHUNK = (1 << 16,)
+_NOW = (socket.MSG_DONTWAIT,)
 
 _pack = msgpack.Packer(use_bin_type=True).pack
 
@@ -64,6 +65,14 @@ class Frames:
                     self._in = (buffer[end:], self._in[1])
                     return
             self._in[1].extend(map(self._recv, _CHUNK))
+
+    def look(self) -> bool:
+        """Receives what is here, without waiting, and says whether there is something to handle."""
+        try:
+            self._in[1].extend(map(self._recv, _CHUNK, _NOW))
+        except BlockingIOError:
+            pass
+        return self.ready()
 
     def ready(self) -> bool:
         """Whether bytes are here that were not handled yet."""

@@ -7,8 +7,9 @@ from typing import Any, Dict, Iterator, Optional
 
 import torch
 
-from ._client import Batcher, StateLike, Step, _state
+from ._client import Batcher, StateLike, _state
 from ._state import State
+from ._step import Step
 from .errors import Error
 
 with warnings.catch_warnings():  # torch says once that it knows no read-only tensors; docs/PYTHON.md does, too

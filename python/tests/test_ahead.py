@@ -12,13 +12,12 @@ import pytest
 import jetbatch
 from conftest import Up, until
 from datasets import batch
-from jetbatch import _bridge
+from jetbatch import _ahead
 
 
 def lie_ready(b: jetbatch.Batcher, number: int) -> None:
     """Waits until so many batches lie ready, without taking one."""
-    bridge = b._bridge
-    until(lambda: b.status() and len(bridge._ready[b._handle].queue) >= number, f"{number} batches lie ready")
+    until(lambda: b.status() and len(b._ahead.queue) >= number, f"{number} batches lie ready")
 
 
 def test_takes_what_lies_ready(service: jetbatch.Service) -> None:
@@ -35,6 +34,21 @@ def test_takes_what_lies_ready(service: jetbatch.Service) -> None:
         b.stop()
         with pytest.raises(jetbatch.Stopped):
             b.take(step.next)
+
+
+def test_a_state_without_an_origin_is_of_any(service: jetbatch.Service, tmp_path: Path) -> None:
+    file = tmp_path / "recordings"
+    file.write_text("93")
+    with service.open("plain", dataset="recorded", params={"file": str(file)}) as b:
+        step = b.take()
+        assert step.next.origin
+        lie_ready(b, 4)
+        first = b._ahead.queue[0]._number
+        step = b.take(step.next._replace(origin=""))
+        assert step._number == first, "it is the one that lies ready"
+        lie_ready(b, 2)
+        with pytest.raises(jetbatch.WrongData):
+            b.take(step.next._replace(origin="00ff"))
 
 
 def test_a_jump_withdraws_what_lies_ready(service: jetbatch.Service) -> None:
@@ -58,7 +72,7 @@ def test_a_failure_comes_before_what_lies_ready(service: jetbatch.Service, tmp_p
     with service.open("failfast", dataset="faulty", params=params, window=8, timeout=30) as b:
         with pytest.raises(jetbatch.MaterializeFailed, match="never"):
             step = b.take(timeout=30)
-            until(lambda: b.status() and not b._bridge._ready[b._handle].on, "withdrawn")
+            until(lambda: b.status() and not b._ahead.on, "withdrawn")
             b.take(step.next, timeout=30)  # batches 2 to 5 are good
     with service.open("inorder", dataset="faulty", params=params, window=8, in_order=True, timeout=30) as b:
         got = []
@@ -77,7 +91,7 @@ def test_superseded_with_batches_ready(service: jetbatch.Service, up: Up) -> Non
             with pytest.raises(jetbatch.Superseded):
                 for _ in range(1000):  # the notice is on its way
                     step = b.take(step.next)
-            assert not b._bridge._ready[b._handle].queue
+            assert not b._ahead.queue
 
 
 def test_two_batchers_at_once(service: jetbatch.Service) -> None:
@@ -96,7 +110,7 @@ def test_what_lies_ready_is_bounded(service: jetbatch.Service) -> None:
             step = b.take()
             lie_ready(b, most)
             until(lambda: b.status()["fed"] >= 41, "all that the window allows is made")
-            queue = b._bridge._ready[b._handle].queue
+            queue = b._ahead.queue
             assert len(queue) == most, "no more than that"
             assert step["x"].size == size
 
@@ -106,8 +120,8 @@ def test_the_bridge_hears_of_each_slow_step(service: jetbatch.Service) -> None:
     with service.open("told", dataset="numbers") as b:
         step = b.take()
         lie_ready(b, 4)
-        ready = b._bridge._ready[b._handle]
+        ready = b._ahead
         for _ in range(3):
-            ready.when -= 2 * _bridge.TELL  # so long ago
+            ready.when -= 2 * _ahead.TELL  # so long ago
             step = b.take(step.next)
             assert ready.told == ready.took

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any, Dict
@@ -14,8 +15,8 @@ import pytest
 
 import jetbatch
 from jetbatch import _payload
-from jetbatch._bridge import _BATCH, _NEXT, _Ready
-from jetbatch._client import _Layout, Step
+from jetbatch._ahead import Ahead
+from jetbatch._step import Layout, Step
 from jetbatch._wire import _pack
 
 VECTORS: Dict[str, Any] = json.loads((Path(__file__).parents[2] / "bridge/testdata/vectors.json").read_text())
@@ -68,12 +69,23 @@ def test_batches(vector: Dict[str, Any]) -> None:
     payload = _payload.encode(batch)
     assert payload.hex() == vector["payload"]
     root = np.frombuffer(payload, np.uint8)
-    frame = [0, "step", 1, 1, 0, 0, 1, ["", 0, None], [0] * 11, "", "", 1, ""]
-    step = Step(frame, jetbatch.State(), root, _Layout(root))
+    step = Step(jetbatch.State(), jetbatch.State(), 1, 0, len(payload), 1, b"")
+    step._root, step._layout = root, Layout(root)
     assert list(step) == list(batch)
     for name, array in batch.items():
         assert step[name].dtype == array.dtype
         np.testing.assert_array_equal(step[name], array)
+
+
+def test_batches_one_after_another() -> None:
+    """What the one before left in the memory is nowhere in the next."""
+    fd = os.memfd_create("test")
+    region = _payload.Region(fd)
+    few, many = {"x": np.arange(5, dtype=np.int16), "y": np.float32(2)}, {"z": np.full((300, 700), 7, np.uint8)}
+    for batch in (few, {**few, "y": np.float32(3)}, many, few, {"x": few["x"][::-1], "y": few["y"]}, many):
+        size = region.write(batch)
+        assert os.pread(fd, size, 0) == _payload.encode(batch)
+    os.close(fd)
 
 
 @pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda v: v["name"])
@@ -90,26 +102,32 @@ def test_frames(vector: Dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", VECTORS["ahead"], ids=lambda v: v["name"])
 def test_ahead(vector: Dict[str, Any]) -> None:
     """What lies ready, as docs/BRIDGE.md has it."""
-    ready, freed = _Ready(), []
+    ahead, freed = Ahead(1), []
+
+    def state(letter: str) -> jetbatch.State:
+        return jetbatch.State("x", 1, letter.encode())
+
     for line in vector["script"]:
         verb, *words = line.replace(":", "").split()
-        frame: Any = [0] * 13
-        if verb in ("step", "ready"):
-            frame[1], frame[_BATCH], frame[_NEXT] = verb, int(words[0]), ["x", 1, words[1].encode()]
         if verb == "ready":
-            ready.add(frame)
-            ready.add(frame)  # as after an interruption
+            batches = [[int(words[0]), 0, 1, 1, words[1].encode(), b""]]
+            ahead.add(batches)
+            ahead.add(batches)  # as after an interruption
         elif verb in ("step", "withdrawn") or verb == "answer" and words != ["ready"]:
-            frame[1] = verb
-            freed += ready.numbers()
-            ready.withdraw(frame)
+            freed += ahead.withdraw()
+            assert set(ahead.withdraw()) <= set(freed)
+            if verb == "step":
+                ahead.begin(int(words[0]), 1, state(words[1]))
         elif verb == "take":
-            first = ready.first(("x", 1, words[0].encode()))
-            assert words[1] == ("asks" if first is None else str(first[_BATCH])), line
+            first = ahead.first(state(words[0]))
+            assert words[1] == ("asks" if first is None else str(first._number)), line
             if first is not None:
-                ready.take()
+                ahead.take(0.0)
+                assert ahead.first(state(words[0])) is first  # as after an interruption
+                ahead.remove()
+                assert ahead.lost() == first._number and not ahead.lost()
         elif verb == "took":
-            assert ready.took == int(words[0]), line
+            assert ahead.took == int(words[0]), line
         elif verb == "freed":
             assert freed == [int(word) for word in words], line
 

@@ -199,3 +199,46 @@ def test_two_killed(stage: Stage, victims: List[str]) -> None:
     until(lambda: not any(map(alive, pids)), "they are gone")
     stage.end()
     assert not held_anywhere(memory)
+
+
+EMBEDDED = """
+import jetbatch
+with jetbatch.embedded(python={"numbers": "datasets:Numbers"}, slots=2) as s, s.open("t", dataset="numbers") as b:
+    for step in b.steps():
+        if step.seq == 3:
+            print(s.pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("victim", ["trainer", "bridge", "helper"])
+def test_embedded_killed(tmp_path: Path, victim: str) -> None:
+    """The service is in the bridge then, and the processes of data sets below it."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+
+    def start() -> "subprocess.Popen[bytes]":
+        command, env = [sys.executable, "-c", EMBEDDED], environment(TMPDIR=str(folder))
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    with start() as trainer:
+        assert trainer.stdout is not None
+        bridge = int(trainer.stdout.readline())
+        helpers = descendants(bridge)
+        memory: Set[str] = set().union(*map(shared_memory, [trainer.pid, bridge, *helpers]))
+        assert helpers and memory
+        os.kill({"trainer": trainer.pid, "bridge": bridge, "helper": helpers[0]}[victim], signal.SIGKILL)
+        if victim == "helper":  # another takes its place
+            until(lambda: not alive(helpers[0]), "it is gone")
+            until(lambda: set(descendants(bridge)) - set(helpers), "there is another")
+            helpers = descendants(bridge)
+            trainer.send_signal(signal.SIGTERM)
+        trainer.wait(60)
+        until(lambda: not any(map(alive, [bridge, *helpers])), "they are gone")
+        assert not held_anywhere(memory)
+    if any(folder.glob("jetbatch-*/in-use")):  # as above: the next one removes what a killed server left
+        with start() as again:
+            assert again.stdout is not None
+            again.stdout.readline()
+            again.terminate()
+        until(lambda: files_left(folder) == [], "nothing is left")
+    assert files_left(folder) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import datasets
 import jetbatch
 from conftest import alive, descendants, environment, until
+from jetbatch import _progress
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the adapter is not tested")
 
@@ -80,6 +83,43 @@ def test_embedded_leaves_nothing() -> None:
         below = [s.pid, *descendants(s.pid)]
         assert len(below) >= 2
     until(lambda: not any(map(alive, below)), "they are gone")
+
+
+class Screen(io.StringIO):
+    """A terminal, or a notebook's cell."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for people, in its place; nothing where nobody looks or it is not wanted."""
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    for quiet, screen in ((False, Screen()), (True, Screen()), (False, io.StringIO())):
+        monkeypatch.setattr(sys, "stderr", screen)
+        with jetbatch.embedded(python={"numbers": datasets.Numbers}, quiet=quiet) as s:
+            with s.open("seen", dataset="numbers") as b:
+                for step in b.steps():
+                    if step.seq == 3:
+                        break
+        monkeypatch.undo()
+        monkeypatch.setattr(_progress, "EVERY", 0.0)
+        shown = [line.strip() for line in screen.getvalue().split("\r")]
+        if quiet or type(screen) is io.StringIO:
+            assert shown == [""]
+            continue
+        assert shown[1:3] == ["jetbatch: the service starts", "jetbatch seen: numbers is opened"]
+        assert [line.split(",")[0] for line in shown[3:]] == [f"jetbatch seen: batch {n}" for n in (1, 2)]
+        assert all(line.endswith("% of the time waiting") for line in shown[3:])
+        assert screen.getvalue().count("\n") == 1 and screen.getvalue().endswith("\n")
+
+
+def test_progress_of_what_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "stderr", Screen())
+    monkeypatch.setenv("JETBATCH_BINARY", str(tmp_path / "none"))
+    with pytest.raises(jetbatch.BinaryMissing, match="none"):
+        jetbatch.embedded()
+    assert sys.stderr.getvalue().endswith("starts\n")  # type: ignore[attr-defined]
 
 
 def test_embedded_on_recordings(tmp_path: Path) -> None:

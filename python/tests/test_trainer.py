@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ import pytest
 import jetbatch
 from conftest import Up, alive, environment, files_left, held_anywhere, shared_memory, until
 from datasets import batch
+from jetbatch import _binary
 
 
 def test_takes_in_order_and_resumes(service: jetbatch.Service) -> None:
@@ -39,6 +41,28 @@ def test_takes_in_order_and_resumes(service: jetbatch.Service) -> None:
         assert b.status()["phase"] == "running"
     with service.open("order", dataset="numbers", params={"length": 100, "size": 3000}) as b:
         assert int(b.take(states[50])["n"]) == 51
+
+
+def test_equals_the_reference(service: jetbatch.Service, up: Up, tmp_path: Path) -> None:
+    """A data set in Go: Python and Go hand their states to one another, and Go makes every batch again to compare."""
+    data, file = tmp_path / "data", tmp_path / "state"
+    jetbatch_command("demo", "--keep", str(data), "--batches", "8")
+    params = {"dir": str(data), "batch_size": 4}
+    with service.open("reference", dataset="onda", params=params) as b:
+        steps = [(step.next, step["x"].tobytes()) for _, step in zip(range(30), b.steps())]
+        for n in (17, 3, 28):
+            step = b.take(steps[n - 1][0])
+            assert (step.next, step["x"].tobytes()) == steps[n]
+    for n in (0, 11):  # from there on in Go, and back
+        file.write_text(str(steps[n][0]))
+        where = ["--server", up.url, "--name", f"reference-{n}", "--dataset", "onda", "--params", json.dumps(params)]
+        jetbatch_command("take", *where, "--state-file", str(file), "--verify", "-n", "8", "--stop-at-end")
+        assert file.read_text().strip() == str(steps[n + 8][0])
+
+
+def jetbatch_command(*args: str) -> None:
+    done = subprocess.run([_binary.find(), *args], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
 
 
 def test_step_tells_all(service: jetbatch.Service) -> None:
