@@ -32,7 +32,7 @@ func TestJobsAreConfirmed(t *testing.T) {
 			inbox: "_INBOX.x", log: slog.New(slog.DiscardHandler),
 			unconfirmed: map[uint64]publication{7: {n: 1, again: true}},
 		}
-		f.confirm(&nats.Msg{Subject: "_INBOX.x.7", Data: []byte(test.answer)})
+		f.onAnswer(&nats.Msg{Subject: "_INBOX.x.7", Data: []byte(test.answer)})
 		refused, waiting := f.waiting()
 		again, crowded := f.reissued(), f.crowded()
 		if len(waiting) != test.waiting || again != test.again || crowded != test.crowded ||

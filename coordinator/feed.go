@@ -90,7 +90,7 @@ func newFeed(ctx context.Context, nc *nats.Conn, log *slog.Logger, inst kind.Ins
 		unconfirmed: make(map[uint64]publication),
 		apart:       make(map[uint64]*separation),
 	}
-	sub, err := nc.Subscribe(f.inbox+".*", f.confirm)
+	sub, err := nc.Subscribe(f.inbox+".*", f.onAnswer)
 	if err != nil {
 		release()
 		return nil, err
@@ -320,8 +320,8 @@ func (f *feed) fail(why string, full bool) {
 	}
 }
 
-// confirm takes the stream's answer to a publication.
-func (f *feed) confirm(m *nats.Msg) {
+// onAnswer takes the stream's answer to a publication.
+func (f *feed) onAnswer(m *nats.Msg) {
 	number, separate := strings.CutPrefix(m.Subject[len(f.inbox)+1:], separateToken)
 	seq, err := strconv.ParseUint(number, 10, 64)
 	if err != nil {

@@ -90,9 +90,9 @@ func (f *failures) passes(j *job, now int64) (delay time.Duration, passes bool) 
 	return time.Duration(judge.PassFor(now, first, f.alone, j.deliveries)), true
 }
 
-// declines reports whether a delivery is of a job that failed here and that another worker is to try, and for how long it
+// avoids reports whether a delivery is of a job that failed here and that another worker is to try, and for how long it
 // should stay away.
-func (f *failures) declines(d *delivery, now int64) (delay time.Duration, declines bool) {
+func (f *failures) avoids(d *delivery, now int64) (delay time.Duration, avoids bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	first, known := f.since[d.jobs[0].seq]

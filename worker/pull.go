@@ -116,7 +116,7 @@ func (p *puller) deliver(d *delivery, more bool) {
 		return
 	}
 	if d.deliveries > 1 {
-		if delay, declines := d.lane.failures.declines(d, p.now()); declines {
+		if delay, avoids := d.lane.failures.avoids(d, p.now()); avoids {
 			p.slots.expired(d.lane, 1) // as for a backup
 			p.held.answer(d, nak(delay))
 			return

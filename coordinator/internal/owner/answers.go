@@ -29,7 +29,7 @@ func (a *answers) next() {
 }
 
 // confirmed lets the answers go that waited for this word. It reports true when the record names another owner than self:
-// then handOver answers them.
+// then redirect answers them.
 func (a *answers) confirmed(self, batcher string, e Confirmed) (deposed bool) {
 	switch {
 	case e.Outcome != Done:
@@ -44,8 +44,8 @@ func (a *answers) confirmed(self, batcher string, e Confirmed) (deposed bool) {
 	return false
 }
 
-// handOver tells all that wait to ask again.
-func (a *answers) handOver() {
+// redirect tells all that wait to ask again.
+func (a *answers) redirect() {
 	refuse(a.out, a.confirming, changingHands)
 	refuse(a.out, a.doubtful, changingHands)
 	a.confirming, a.doubtful = nil, nil

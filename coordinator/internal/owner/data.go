@@ -23,7 +23,7 @@ type data struct {
 
 	origin     string // of its parameters and data; empty for unknown
 	verifiable bool
-	renewal    *data // the same, opened anew to see whether the data changed; nil for none
+	reopened   *data // the same, opened anew to see whether the data changed; nil for none
 
 	comparing   string // the origin that it is, or was, compared with; empty for none
 	differences []string
@@ -62,8 +62,8 @@ func (s *datasets) ask(now time.Time, spec wire.Spec, key wire.Digest) *data {
 // opened ends an Open, and reports whether the data set is wanted still.
 func (s *datasets) opened(e Opened) bool {
 	for _, d := range s.all {
-		if d.renewal != nil && d.renewal.serial == e.Serial {
-			d = d.renewal
+		if d.reopened != nil && d.reopened.serial == e.Serial {
+			d = d.reopened
 		}
 		if d.serial == e.Serial {
 			d.open, d.fault, d.origin, d.verifiable = e.Fault == nil, e.Fault, e.Origin, e.Verifiable
@@ -84,7 +84,7 @@ func (s *datasets) retain(keep func(*data) bool) {
 			kept = append(kept, d)
 			continue
 		}
-		for _, old := range []*data{d, d.renewal} {
+		for _, old := range []*data{d, d.reopened} {
 			if old != nil && old.open { // else it is released when it has opened
 				s.out.emit(Release{old.serial})
 			}

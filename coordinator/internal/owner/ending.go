@@ -44,8 +44,8 @@ func (e *ending) due(rec *wire.Record) bool {
 	return e.of(rec.Gen) != nil || e.finished && rec.Phase == schema.PhaseRunning
 }
 
-// tell answers the credits that wait for the end of the run to be recorded, or for why it cannot be.
-func (e *ending) tell(out *effects, standing func(wire.Rank) wire.CreditReply) {
+// answer answers the credits that wait for the end of the run to be recorded, or for why it cannot be.
+func (e *ending) answer(out *effects, standing func(wire.Rank) wire.CreditReply) {
 	for _, t := range e.told {
 		out.emit(ReplyCredit{t.token, standing(t.at)})
 	}

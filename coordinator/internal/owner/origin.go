@@ -12,24 +12,24 @@ import (
 // beginning to its end: it is in the record, in the states that are handed out, and every machine that takes part has
 // opened the same.
 
-// renew opens a data set anew that was opened before a moment, and puts it in the place of the old one if its data
+// reopen opens a data set anew that was opened before a moment, and puts it in the place of the old one if its data
 // changed. All results nil: that is under way. A data set that cannot be opened any more stays as it is.
-func (s *datasets) renew(now, before time.Time, d *data, spec wire.Spec) (kept *data, fault *schema.Fault) {
+func (s *datasets) reopen(now, before time.Time, d *data, spec wire.Spec) (kept *data, fault *schema.Fault) {
 	if !d.verifiable || !d.since.Before(before) {
 		return d, nil
 	}
-	r := d.renewal
+	r := d.reopened
 	switch {
 	case r == nil:
-		d.renewal = s.ask(now, spec, d.key)
+		d.reopened = s.ask(now, spec, d.key)
 		return nil, nil
 	case r.fault != nil:
-		d.renewal = nil
+		d.reopened = nil
 		return nil, r.fault
 	case !r.open:
 		return nil, nil
 	}
-	d.renewal = nil
+	d.reopened = nil
 	if r.origin == d.origin {
 		d.since = r.since
 		s.out.emit(Release{r.serial})

@@ -289,15 +289,15 @@ func (o *Owner) depose(owner string) {
 		return
 	}
 	o.out.info("batcher is another's now", "owner", owner)
-	o.end()
+	o.letGo()
 }
 
-// end lets go of everything in memory. Nothing stored is touched.
-func (o *Owner) end() {
+// letGo lets go of everything in memory. Nothing stored is touched.
+func (o *Owner) letGo() {
 	o.over = true
 	o.feeder.halt()
 	o.data.releaseAll()
-	o.requests.handOver()
+	o.requests.redirect()
 }
 
 // refuseLate answers what still comes when the owner is over.

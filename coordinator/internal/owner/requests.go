@@ -98,8 +98,8 @@ func (r *requests) end(reply Effect) {
 	r.out.emit(reply)
 }
 
-// handOver tells all that wait to ask again.
-func (r *requests) handOver() {
+// redirect tells all that wait to ask again.
+func (r *requests) redirect() {
 	waiting := r.queue
 	if r.asking != nil {
 		waiting = append(waiting, r.asking)
@@ -108,5 +108,5 @@ func (r *requests) handOver() {
 		r.answer(a, changingHands)
 	}
 	r.queue, r.asking = nil, nil
-	r.answers.handOver()
+	r.answers.redirect()
 }

@@ -254,13 +254,13 @@ func (s *seats) sat(now time.Time, a *asking) {
 // asksForData finds out, for a reader that is new to the batcher, whether the data are still what the data set was opened
 // on, and what the run was begun on. It reports true while the request waits for that, or when it was answered.
 func (s *seats) asksForData(now time.Time, a *asking, d *data, spec wire.Spec) bool {
-	kept, fault := s.data.renew(now, a.asked, d, spec)
+	kept, fault := s.data.reopen(now, a.asked, d, spec)
 	switch {
 	case fault != nil: // what was opened before is of no use to a trainer that begins now
 		s.requests.refuse(fault)
 		return true
 	case kept == nil && now.Sub(a.asked) >= openPatience:
-		s.requests.refuse(d.renewal.opening(now, spec))
+		s.requests.refuse(d.reopened.opening(now, spec))
 		return true
 	case kept == nil:
 		a.patience = a.asked.Add(openPatience)

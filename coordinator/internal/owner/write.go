@@ -53,13 +53,13 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	case Done:
 		o.stored(now, c.aim)
 		if !o.ending.due(&o.ledger.rec) {
-			o.ending.tell(o.out, standing)
+			o.ending.answer(o.out, standing)
 		}
 		return
 	case Conflict:
 		o.depose(e.Owner)
 	}
-	o.ending.tell(o.out, standing)
+	o.ending.answer(o.out, standing)
 	reason := unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason)
 	switch c.aim {
 	case toSit, toAdmit, toPlace, toSeek, toBegin, toStop:
@@ -136,7 +136,7 @@ func (o *Owner) retired(now time.Time, e Retired) {
 			o.out.info("idle batcher collected", "gen", lane.gen, "idle", idle.Round(time.Second).String())
 		}
 		o.feeder.discard(lane)
-		o.end()
+		o.letGo()
 	case Conflict:
 		o.depose(e.Owner)
 	case Silent, Failed:
