@@ -84,8 +84,8 @@ func (c *Checkpoint) Save(path string, n *Network) error {
 	})
 }
 
-// replace writes a file whole or leaves the old one, whenever the process is killed or the power fails. One process at a
-// time does.
+// replace writes a file whole or leaves the old one, whenever the process is killed or the power fails. One process at
+// a time does.
 func replace(path string, write func(io.Writer) error) error {
 	f, err := os.Create(path + ".part")
 	if err != nil {

@@ -52,14 +52,15 @@ func (c *Curve) Draw(path string, over int) error {
 	if err != nil {
 		return err
 	}
-	losses.Title.Text = "A network on ECG windows: has one a premature beat?"
+	losses.Title.Text = "Loss and accuracy of windows"
 	losses.Y.Min, losses.X.Label.Text = 0, ""
 	accuracies, err := panel("accuracy", c.Accuracy, over, c.Validation, func(p Point) float64 { return p.Accuracy })
 	if err != nil {
 		return err
 	}
 	accuracies.Y.Max = 1
-	accuracies.Legend = plot.NewLegend() // that of the other
+	accuracies.Legend = plot.NewLegend() // its lines are those above
+	accuracies.Legend.XOffs = -2 * vg.Millimeter
 	for _, e := range c.Validation[:min(1, len(c.Validation))] {
 		f := plotter.NewFunction(func(float64) float64 { return e.OneAnswer })
 		f.Color, f.Dashes = orange, []vg.Length{3, 3}
@@ -83,7 +84,7 @@ func (c *Curve) Draw(path string, over int) error {
 func panel(title string, each []float32, over int, evaluations []Point, of func(Point) float64) (*plot.Plot, error) {
 	p := plot.New()
 	p.X.Label.Text, p.Y.Label.Text = "step", title
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.XOffs = true, -2*vg.Millimeter
 	p.Add(plotter.NewGrid())
 	var batches, means, validation plotter.XYs
 	for i, v := range each {

@@ -18,8 +18,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// openSmall opens a batcher on made-up recordings: windows of 2 s, 20 in a batch, two epochs of 15 batches and one that
-// is smaller.
+// openSmall opens a batcher on made-up recordings: windows of 2 s, 8 in a batch, and two epochs of 7
+// such batches and one of 4 windows.
 func openSmall(t *testing.T) *client.Batcher[schema.Batch] {
 	t.Helper()
 	dir := t.TempDir()
@@ -31,7 +31,8 @@ func openSmall(t *testing.T) *client.Batcher[schema.Batch] {
 		t.Fatal(err)
 	}
 	p := onda.Params{Dir: dir, Mode: onda.ModeEpochs, Epochs: 2, BatchDuration: 2e9, BatchSize: 8}
-	b, err := client.Open[schema.Batch](t.Context(), service.Conn(), client.Config{Name: "small", Dataset: onda.Name, Params: p})
+	cfg := client.Config{Name: "small", Dataset: onda.Name, Params: p}
+	b, err := client.Open[schema.Batch](t.Context(), service.Conn(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +57,9 @@ func TestDataset(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if x, y := batch.Inputs[0].Shape(), batch.Labels[0].Shape(); x.Rank() != 3 || y.Dim(0) != x.Dim(0) || d.Rows().Of != x.Dim(0) {
-				t.Fatal(x, y, d.Rows())
+			x, y, of := batch.Inputs[0].Shape(), batch.Labels[0].Shape(), d.Rows().Of
+			if x.Rank() != 3 || y.Dim(0) != x.Dim(0) || of != x.Dim(0) {
+				t.Fatal(x, y, of)
 			}
 			rows = append(rows, d.Rows().Of)
 			if len(rows) == most {
@@ -129,7 +131,8 @@ func TestLoop(t *testing.T) {
 	}
 }
 
-// TestGradientsAddUp has the vectors of all parts of a batch, uneven and empty ones among them, come to that of the batch.
+// TestGradientsAddUp has the vectors of all parts of a batch, uneven and empty ones among them, come to that of the
+// batch.
 func TestGradientsAddUp(t *testing.T) {
 	t.Parallel()
 	n, err := NewNetwork(2, &Checkpoint{})
@@ -146,8 +149,9 @@ func TestGradientsAddUp(t *testing.T) {
 	}
 	part := func(from, to int) []float32 {
 		t.Helper()
+		const row = channels * time
 		v, err := n.Gradients(train.Batch{
-			Inputs: []*tensors.Tensor{tensors.FromFlatDataAndDimensions(x[from*channels*time:to*channels*time], to-from, channels, time)},
+			Inputs: []*tensors.Tensor{tensors.FromFlatDataAndDimensions(x[from*row:to*row], to-from, channels, time)},
 			Labels: []*tensors.Tensor{tensors.FromFlatDataAndDimensions(y[from*labels:to*labels], to-from, 1, labels)},
 		}, schema.Rows{From: from, To: to, Of: rows})
 		if err != nil {

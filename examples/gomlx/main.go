@@ -75,7 +75,8 @@ func command(ctx context.Context, args []string) error {
 		if world != nil {
 			return errors.New("a rank needs -server or NATS_URL")
 		}
-		service, err := embedded.Start(context.WithoutCancel(ctx), embedded.Config{Workers: 2, Listen: "127.0.0.1:0"}, onda.Definition())
+		cfg := embedded.Config{Workers: 2, Listen: "127.0.0.1:0"}
+		service, err := embedded.Start(context.WithoutCancel(ctx), cfg, onda.Definition())
 		if err != nil {
 			return err
 		}
@@ -93,7 +94,8 @@ func command(ctx context.Context, args []string) error {
 	return run(ctx, nc, o, world, os.Stdout)
 }
 
-// launch starts this program once for each rank, and ends all of them when one fails. Each launch is a world of its own.
+// launch starts this program once for each rank, and ends all of them when one fails. Each launch is a world of its
+// own.
 func launch(ctx context.Context, ranks int, server string, args []string) error {
 	program, err := os.Executable()
 	if err != nil {

@@ -145,12 +145,13 @@ func TestKilledTwice(t *testing.T) {
 	}
 }
 
-// TestRanks trains with four ranks, of which one is killed. Resumed with four the run is the undisturbed one to the last
-// bit; resumed with three, or all of it done by one, it is the same but for the order in which sums are added.
+// TestRanks trains with four ranks, of which one is killed. Resumed with four the run is the undisturbed one to the
+// last bit; resumed with three, or all of it done by one, it is the same but for the order in which sums are added.
 func TestRanks(t *testing.T) {
 	t.Parallel()
 	data := recordings(t)
-	service, err := embedded.Start(context.WithoutCancel(t.Context()), embedded.Config{Workers: 2, Listen: "127.0.0.1:0"}, onda.Definition())
+	cfg := embedded.Config{Workers: 2, Listen: "127.0.0.1:0"}
+	service, err := embedded.Start(context.WithoutCancel(t.Context()), cfg, onda.Definition())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,8 @@ func TestRanks(t *testing.T) {
 		}
 	})
 	train := func(out string, ranks int) *process {
-		return start(t, "-data", data, "-out", out, "-steps", "40", "-every", "10", "-ranks", fmt.Sprint(ranks), "-server", service.URL())
+		return start(t, "-data", data, "-out", out, "-steps", "40", "-every", "10", "-ranks", fmt.Sprint(ranks),
+			"-server", service.URL())
 	}
 	whole := t.TempDir()
 	agree(t, train(whole, 4), 4)

@@ -38,8 +38,8 @@ func logits(scope *model.Scope, x *Node, classes int) *Node {
 	return layers.DenseWithBias(scope.In("answer").WithInitializer(initializer.Zero), ReduceMax(x, 1), classes)
 }
 
-// convolution over the time of x, (rows, time, channel), whose kernel is some strides long. It is a product of matrices,
-// which the Go backend does several times as fast as a layers.Convolution.
+// convolution over the time of x, (rows, time, channel), whose kernel is some strides long. It is a product of
+// matrices, which the Go backend does several times as fast as a layers.Convolution.
 func convolution(scope *model.Scope, x *Node, stride, strides, channels int) *Node {
 	rows, n := x.Shape().Dim(0), x.Shape().Dim(1)/stride
 	x = Reshape(Slice(x, AxisRange(), AxisRange(0, n*stride)), rows, n, stride*x.Shape().Dim(2))
@@ -53,7 +53,7 @@ func convolution(scope *model.Scope, x *Node, stride, strides, channels int) *No
 // class of each window: the largest of its labels y, (rows, 1, label).
 func class(y *Node) *Node { return ReduceMax(ConvertDType(y, dtypes.Int32), 1, 2) }
 
-// losses of windows, one for each: cross-entropy, not reduced, since a part of a batch may have no rows to take a mean of.
+// losses of windows, one for each: cross-entropy, not reduced, since each row counts as one of the whole batch.
 func losses(y, logits []*Node) *Node {
 	answers := logits[0]
 	target := OneHot(class(y[0]), answers.Shape().Dim(-1), answers.DType())
@@ -84,14 +84,10 @@ func NewNetwork(classes int, saved *Checkpoint) (*Network, error) {
 		return nil, err
 	}
 	answer := func(scope *model.Scope, x *Node) *Node { return logits(scope, x, classes) }
-	accuracy := metric.NewMeanMetric("accuracy", "acc", metric.AccuracyMetricType, func(_ *model.Scope, y, logits []*Node) *Node {
-		return ReduceAllMean(right(y[0], logits[0]))
-	}, nil)
-	first := metric.NewMeanMetric("first", "first", metric.AccuracyMetricType, func(_ *model.Scope, y, logits []*Node) *Node {
-		return ReduceAllMean(ConvertDType(Equal(class(y[0]), ScalarZero(y[0].Graph(), dtypes.Int32)), logits[0].DType()))
-	}, nil)
 	// The trainer evaluates only.
-	n.evaluation = train.NewTrainer(backend, n.store, answer, losses, nil, nil, []metric.Interface{accuracy, first})
+	n.evaluation = train.NewTrainer(backend, n.store, answer, losses, nil, nil, []metric.Interface{
+		share("accuracy", right), share("first", first),
+	})
 	n.gradients, err = model.NewExec(backend, n.store, func(scope *model.Scope, x, y, weight *Node) *Node {
 		scope.Store().SetTraining(x.Graph(), true)
 		answers := answer(scope, x)
@@ -128,8 +124,18 @@ func newUpdate(backend compute.Backend, store *model.Store, opt train.OptimizeWi
 }
 
 // right is 1 where the answer is the class, and 0 elsewhere.
-func right(y, logits *Node) *Node {
-	return ConvertDType(Equal(ArgMax(logits, -1, dtypes.Int32), class(y)), logits.DType())
+func right(y, logits *Node) *Node { return is(y, ArgMax(logits, -1, dtypes.Int32)) }
+
+// first is 1 where the class is the first, and 0 elsewhere.
+func first(y, _ *Node) *Node { return is(y, ScalarZero(y.Graph(), dtypes.Int32)) }
+
+func is(y, answer *Node) *Node { return ConvertDType(Equal(class(y), answer), dtypes.Float32) }
+
+// share is the mean over all windows of an evaluation.
+func share(name string, of func(y, logits *Node) *Node) metric.Interface {
+	return metric.NewMeanMetric(name, name, metric.AccuracyMetricType, func(_ *model.Scope, y, logits []*Node) *Node {
+		return ReduceAllMean(of(y[0], logits[0]))
+	}, nil)
 }
 
 // Gradients is one vector: loss, accuracy, and the gradients of all variables, of the rows in b. Each row counts as one

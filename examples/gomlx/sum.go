@@ -49,7 +49,8 @@ func (a *Adder) Sum(ctx context.Context, step int, v []float32) ([]float32, erro
 	if a.nc == nil {
 		return v, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("step %d: not all ranks came within %v", step, patience))
+	late := fmt.Errorf("step %d: not all ranks came within %v", step, patience)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, late)
 	defer cancel()
 	sum, err := v, error(nil)
 	if a.world.Rank == 0 {

@@ -100,7 +100,8 @@ func dataset(ctx context.Context, b *client.Batcher[schema.Batch], title string)
 	return &Dataset{Context: ctx, Batcher: b, Title: title, Inputs: []string{"x"}, Labels: []string{"y"}}
 }
 
-// params are what to train on, at random and without end, and every fourth window of the recordings that are kept from it.
+// params are what to train on, at random and without end, and every fourth window of the recordings that are kept from
+// it.
 func params(ctx context.Context, dir string) (training, validation onda.Params, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
