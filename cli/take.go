@@ -35,9 +35,9 @@ type takeCmd struct {
 	StopAtEnd   bool          `help:"Stop the batcher at the end instead of leaving it to whoever opens it next."`
 	TakeOver    bool          `help:"Take the batcher from a process that still has it."`
 	Accept      bool          `name:"accept-change" help:"Go on from a state of other parameters or data; else that ends with 2."`
-	World       string        `env:"JETBATCH_WORLD" help:"Take as one rank of this world, each of which takes every batch, whole: the same name for all ranks of one launch, another after every restart. Defaults to taking whole batches, alone." placeholder:"ID"`
-	Rank        int           `env:"RANK" help:"Rank of this process in --world, from 0."`
-	Size        int           `env:"WORLD_SIZE" help:"How many ranks --world has."`
+	World       string        `help:"Take as one rank of this world, each of which takes every batch, whole: the same name for all ranks of one launch, another after every restart. Defaults to taking whole batches, alone." placeholder:"ID"`
+	Rank        int           `env:"JETBATCH_RANK,RANK" help:"Rank of this process in --world, from 0."`
+	Size        int           `env:"JETBATCH_SIZE,WORLD_SIZE" help:"How many ranks --world has."`
 	Patience    time.Duration `help:"How long a silent rank of --world is waited for. Defaults to 1 min." placeholder:"DURATION"`
 	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
 	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB, or a quarter of the memory limit." placeholder:"BYTES"`
