@@ -117,8 +117,8 @@ var rules = []rule{
 		why: "every role links the wire contract",
 	},
 	{
-		in: []string{"..."}, except: []string{"embedded", "internal/natstest", "internal/proctest"}, never: []string{natsServer},
-		why: "a broker inside the process is what embedded is for; all else is its client",
+		in: []string{"..."}, except: []string{"embedded", "bench", "internal/natstest", "internal/proctest"}, never: []string{natsServer},
+		why: "a broker inside the process is what embedded is for, and bench has clusters of them; all else is its client",
 	},
 	{
 		in: []string{"coordinator", "worker", "dataset", "onda"}, never: []string{natsServer}, deep: true,

@@ -43,6 +43,7 @@ func cases() []benchCase {
 		{name: "peers", what: peersWhat, run: peers},
 		{name: "scale", what: scaleWhat, run: scale},
 		{name: "workers", what: workersWhat, run: workers, long: true},
+		{name: "cluster", what: clusterWhat, run: cluster, long: true},
 		{name: "latency", what: latencyWhat, run: latency},
 		{name: "fanout", what: fanoutWhat, run: fanout},
 		{name: "ranks", what: ranksWhat, run: ranks},

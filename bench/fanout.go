@@ -48,13 +48,7 @@ func fanout(ctx context.Context, b *bench) (*Report, error) {
 			arg.Names = append(arg.Names, open.Name)
 		}
 		samples, err := b.measure(ctx,
-			entry{service, func(ctx context.Context) (outcome, error) {
-				var answer takeAllAnswer
-				if err := trainer.call(ctx, opTakeAll, arg, &answer); err != nil {
-					return outcome{}, err
-				}
-				return outcome{Value: per(float64(n*arg.Timed), answer.Elapsed.Seconds()), Batches: n * (arg.Warm + arg.Timed), Bytes: answer.Bytes}, nil
-			}},
+			takingAll(service, trainer, arg),
 			taking(floor, consumer, takeArg{Warm: 2 * smallWindow, Timed: timed}, perSecond),
 		)
 		if err != nil {
@@ -63,6 +57,21 @@ func fanout(ctx context.Context, b *bench) (*Report, error) {
 		report.Rows = append(report.Rows, row(fmt.Sprintf("%d batchers", n), "raw NATS, one sequence", "batches/s", samples[0], samples[1]))
 	}
 	return report, b.addPeaks(ctx, report, service, floor)
+}
+
+// takingAll is an entry that takes from several batchers at once.
+func takingAll(s *side, trainer *process, arg takeAllArg) entry {
+	n := len(arg.Names)
+	return entry{s, func(ctx context.Context) (outcome, error) {
+		var answer takeAllAnswer
+		if err := trainer.call(ctx, opTakeAll, arg, &answer); err != nil {
+			return outcome{}, err
+		}
+		return outcome{
+			Value:   per(float64(n*arg.Timed), answer.Elapsed.Seconds()),
+			Batches: n * (arg.Warm + arg.Timed), Bytes: answer.Bytes,
+		}, nil
+	}}
 }
 
 // takeAll takes from all at once.

@@ -64,7 +64,7 @@ func startFloorAsker(ctx context.Context, _ *slog.Logger, arg floorArg) (*role, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := floorStreams(ctx, nc); err != nil {
+	if err := floorStreams(ctx, nc, 1); err != nil {
 		return nil, nil, err
 	}
 	a := &asker{nc: nc, live: make(chan *nats.Msg, floorBuffer), answers: make(chan *nats.Msg, floorBuffer), inbox: nats.NewInbox(), body: filled(latencyBytes)}

@@ -49,15 +49,16 @@ type floorArg struct {
 	// Batched has results published in batches, which is the leanest of all; but a result that is there already ends such
 	// a batch, so that a worker which must expect that has more to do than this one.
 	Batched bool `json:"batched"`
+
+	Servers  int `json:"servers"`  // of a cluster; 0 is one server
+	Replicas int `json:"replicas"` // of jobs; 0 is one
 }
 
 func (b *bench) floorSmall(ctx context.Context, name string, arg floorArg) (s *side, consumer *process, err error) {
 	s = b.side(name)
-	var broker brokerAnswer
-	if _, err = s.start(ctx, "broker", struct{}{}, &broker); err != nil {
+	if arg.URL, err = s.brokers(ctx, arg.Servers, brokerArg{}); err != nil {
 		return nil, nil, err
 	}
-	arg.URL = broker.URL
 	for _, role := range []string{"floor consumer", "floor worker", "floor feeder"} { // the consumer makes the streams
 		p, err := s.start(ctx, role, arg, nil)
 		if err != nil {
@@ -75,7 +76,7 @@ func connectFloor(url string) (*nats.Conn, error) {
 }
 
 // floorStreams are of the storage that the service uses, and refuse a second message per subject as it does.
-func floorStreams(ctx context.Context, nc *nats.Conn) error {
+func floorStreams(ctx context.Context, nc *nats.Conn, replicas int) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
@@ -86,6 +87,7 @@ func floorStreams(ctx context.Context, nc *nats.Conn) error {
 	}
 	jobs, results := once, once
 	jobs.Name, jobs.Subjects, jobs.Retention = floorJobs, []string{jobPrefix + ">"}, jetstream.WorkQueuePolicy
+	jobs.Replicas = replicas
 	results.Name, results.Subjects = floorResults, []string{resultPrefix + ">"}
 	results.RePublish = &jetstream.RePublish{Source: resultPrefix + ">", Destination: livePrefix + ">"}
 	for _, cfg := range []jetstream.StreamConfig{jobs, results} {
@@ -366,7 +368,7 @@ func startFloorConsumer(ctx context.Context, _ *slog.Logger, arg floorArg) (*rol
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := floorStreams(ctx, nc); err != nil {
+	if err := floorStreams(ctx, nc, arg.Replicas); err != nil {
 		return nil, nil, err
 	}
 	c := &floorConsumer{nc: nc, live: make(chan *nats.Msg, floorBuffer), ring: make([]result, arg.Window)}

@@ -88,7 +88,7 @@ type torchArg struct {
 }
 
 // startTorch starts a Python program that iterates a DataLoader: told a number, it takes as many batches, and says so.
-func startTorch(_ context.Context, log *slog.Logger, arg torchArg) (*role, any, error) {
+func startTorch(_ context.Context, _ *slog.Logger, arg torchArg) (*role, any, error) {
 	cmd := exec.Command(arg.Python, "-c", peerProgram, fmt.Sprint(arg.Bytes))
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -112,7 +112,9 @@ func startTorch(_ context.Context, log *slog.Logger, arg torchArg) (*role, any, 
 	return &role{
 		close: func() {
 			_ = in.Close() // its sign to end
-			closing(log, cmd.Wait())
+			kill := time.AfterFunc(endTimeout/2, func() { _ = cmd.Process.Kill() })
+			defer kill.Stop()
+			_ = cmd.Wait() // it has said all that it had to say
 		},
 		ops: map[string]op{opTake: handle(func(_ context.Context, a takeArg) (takeAnswer, error) {
 			if err := take(a.Warm); err != nil {

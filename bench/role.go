@@ -52,6 +52,7 @@ func begin[A any](f func(ctx context.Context, log *slog.Logger, arg A) (*role, a
 // roles are all that a process can be told to be.
 var roles = map[string]starter{
 	"broker":      begin(startBroker),
+	"member":      begin(startMember),
 	"coordinator": begin(startCoordinator),
 	"worker":      begin(startWorker),
 	"trainer":     begin(startTrainer),

@@ -62,7 +62,8 @@ func running(ctx context.Context, log *slog.Logger, nc *nats.Conn, r runner) *ro
 }
 
 type coordinatorArg struct {
-	URL string `json:"url"`
+	URL      string `json:"url"`
+	Replicas int    `json:"replicas,omitempty"` // of record and jobs; 0 is one
 }
 
 func startCoordinator(ctx context.Context, log *slog.Logger, arg coordinatorArg) (*role, any, error) {
@@ -70,7 +71,7 @@ func startCoordinator(ctx context.Context, log *slog.Logger, arg coordinatorArg)
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := coordinator.New(nc, coordinator.Config{Logger: log}, definitions()...)
+	c, err := coordinator.New(nc, coordinator.Config{Replicas: arg.Replicas, Logger: log}, definitions()...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -293,27 +294,29 @@ type serviceConfig struct {
 	Crew     int  // workers in each process; 0 is one
 	NoDirect bool // large batches by way of the store, never directly
 	Broker   brokerArg
+	Servers  int     // brokers, in a cluster; 0 is one alone
+	Replicas int     // of record and jobs; 0 is one
 	URL      *string // is set to where the broker is, unless nil
 }
 
 // service starts a broker, a coordinator, workers and a trainer, each in a process of its own.
 func (b *bench) service(ctx context.Context, name string, cfg serviceConfig) (s *side, trainer *process, err error) {
 	s = b.side(name)
-	var broker brokerAnswer
-	if _, err = s.start(ctx, "broker", cfg.Broker, &broker); err != nil {
+	at, err := s.brokers(ctx, cfg.Servers, cfg.Broker)
+	if err != nil {
 		return nil, nil, err
 	}
 	if cfg.URL != nil {
-		*cfg.URL = broker.URL
+		*cfg.URL = at
 	}
-	if _, err = s.start(ctx, "coordinator", coordinatorArg(broker), nil); err != nil {
+	if _, err = s.start(ctx, "coordinator", coordinatorArg{at, cfg.Replicas}, nil); err != nil {
 		return nil, nil, err
 	}
 	for range cfg.Workers {
-		if _, err = s.start(ctx, "worker", workerArg{URL: broker.URL, Slots: cfg.Slots, Crew: cfg.Crew, NoDirect: cfg.NoDirect}, nil); err != nil {
+		if _, err = s.start(ctx, "worker", workerArg{URL: at, Slots: cfg.Slots, Crew: cfg.Crew, NoDirect: cfg.NoDirect}, nil); err != nil {
 			return nil, nil, err
 		}
 	}
-	trainer, err = s.start(ctx, "trainer", trainerArg(broker), nil)
+	trainer, err = s.start(ctx, "trainer", trainerArg{at}, nil)
 	return s, trainer, err
 }

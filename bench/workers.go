@@ -78,16 +78,7 @@ func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
 		}
 		arg.Names = append(arg.Names, open.Name)
 	}
-	entry := entry{service, func(ctx context.Context) (outcome, error) {
-		var answer takeAllAnswer
-		if err := trainer.call(ctx, opTakeAll, arg, &answer); err != nil {
-			return outcome{}, err
-		}
-		return outcome{
-			Value:   per(float64(c.batchers*arg.Timed), answer.Elapsed.Seconds()),
-			Batches: c.batchers * (arg.Warm + arg.Timed), Bytes: answer.Bytes,
-		}, nil
-	}}
+	entry := takingAll(service, trainer, arg)
 	_, err = entry.run(ctx) // whatever is done once
 	return &crew{entry}, err
 }
