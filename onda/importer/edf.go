@@ -68,9 +68,16 @@ func edfChannel(e *edf.File, i, records int) channel {
 	return c
 }
 
-// edfStretches divides the records of a file where time is missing between them.
+// edfStretches divides the records of a file where time is missing between them: half a sample of the quickest signal or
+// more. Times are rounded, in the header, too.
 func edfStretches(f *edf.File, onsets []time.Duration) ([][2]int, error) {
-	const tolerance = time.Microsecond
+	quickest := 1
+	for _, s := range f.Signals {
+		if !s.Annotations {
+			quickest = max(quickest, s.PerRecord)
+		}
+	}
+	tolerance := max(time.Microsecond, f.Since(1)/time.Duration(2*quickest))
 	var out [][2]int
 	from := 0
 	for r := 1; r <= f.Records; r++ {

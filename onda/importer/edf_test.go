@@ -223,6 +223,20 @@ func TestDiscontinuous(t *testing.T) {
 	if s := r.Signals[0]; math.Abs(s.Resolution-0.1) > 1e-15 || math.Abs(s.Offset) > 1e-12 || s.Channels[0] != "c3" {
 		t.Errorf("%+v", s)
 	}
+	// Times are written in as many digits as the writer likes: what is less than half a sample is no gap.
+	for stretches, lists := range [][]string{
+		1: {"+0\x14\x14\x00", "+1.001\x14\x14\x00", "+1.999\x14\x14\x00", "+3.1\x14\x14\x00"},
+		2: {"+0\x14\x14\x00", "+1.001\x14\x14\x00", "+2.126\x14\x14\x00", "+3.126\x14\x14\x00"},
+	} {
+		if lists == nil {
+			continue
+		}
+		write(t, file, made("EDF+D", lists...))
+		summary, err := Import(t.Context(), Config{Files: []string{file}, DryRun: true})
+		if err != nil || len(summary.Recordings[0].Signals) != stretches {
+			t.Errorf("%d stretches: %+v, %v", stretches, summary, err)
+		}
+	}
 	// Records that overlap are no recording.
 	back := made("EDF+D", "+0\x14\x14\x00", "+0.5\x14\x14\x00")
 	write(t, file, back)
