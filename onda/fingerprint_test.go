@@ -113,34 +113,48 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// A compressed file that takes the place of another of its size is read anew.
+// A compressed file that takes the place of another of its size is read anew, also by a process that finds the copy which
+// another has made.
 func TestCacheKnowsTheFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	file := filepath.Join(dir, "a.lpcm.zst")
+	const size = quickFrame + 4016 // quick ones are not kept
 	write := func(b byte, at time.Time) {
 		t.Helper()
-		data := make([]byte, 4000)
-		data[0], data[3999] = b, b
+		data := make([]byte, size)
+		data[0], data[size-1] = b, b
 		packed, err := compress(data)
 		if err != nil {
 			t.Fatal(err)
 		}
+		file := filepath.Join(dir, "a.lpcm.zst")
 		if err := errors.Join(os.WriteFile(file, packed, 0o644), os.Chtimes(file, at, at)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s := testSignal(1)
-	s.Path, s.Format = "a.lpcm.zst", formatZstd
-	r := testReader(t, Dir(dir), 1<<20)
+	s.Path, s.Format, s.Span = "a.lpcm.zst", formatZstd, seconds(0, size/40)
+	memory, copies := testReader(t, Dir(dir), 1<<20), filepath.Join(t.TempDir(), "copies")
 	for i := range byte(3) {
 		write(i+1, time.Unix(1e9, 0)) // of one size and time
 		for range 2 {
-			raw, err := r.raw(t.Context(), &s, 0, 1)
-			if err != nil || raw[0] != i+1 {
-				t.Fatalf("got %v, %v, want %d", raw, err, i+1)
+			other, err := newReader(Dir(dir), copies, 1<<20, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range []*reader{memory, other} {
+				raw, err := r.raw(t.Context(), &s, 0, 1)
+				if err != nil || raw[0] != i+1 {
+					t.Fatalf("got %v, %v, want %d", raw, err, i+1)
+				}
 			}
 		}
+	}
+	if kept, err := os.ReadDir(copies); err != nil || len(kept) != 3 {
+		t.Errorf("%d copies, %v: nothing was kept", len(kept), err)
+	}
+	if len(memory.memory.entries) == 0 {
+		t.Error("nothing was kept in memory")
 	}
 }
 
