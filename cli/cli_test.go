@@ -69,7 +69,7 @@ func TestStateFileKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file, link := filepath.Join(dir, "real", "state"), filepath.Join(dir, "link")
-	if err := checkStateFile(file); !errors.Is(err, errUsage) {
+	if err := checkStateFile(file); !errors.Is(err, errUsage) || !strings.HasSuffix(err.Error(), "/real: no such file or directory") {
 		t.Errorf("no folder: %v", err)
 	}
 	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
@@ -106,7 +106,22 @@ func TestStateFileKept(t *testing.T) {
 		t.Error("a circle of links is a file")
 	}
 
-	// As where the file alone is mounted.
+	// As where the file alone is mounted: somebody made it, and it has to say where to begin.
+	if err := os.Truncate(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loadState(file); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), `write "start" into it`) {
+		t.Errorf("an empty file: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("start\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := loadState(file); err != nil || !got.IsZero() {
+		t.Errorf("start: %v, %v", got, err)
+	}
+	if _, err := loadState(dir); !errors.Is(err, errUsage) {
+		t.Errorf("a folder: %v", err)
+	}
 	if err := overwrite(file, []byte("x\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,16 +13,27 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// loadState reads a state from a file; a file that is not there is the zero state.
+// startToken is what stands for the data set's first state where a state can be given.
+const startToken = "start"
+
+// loadState reads a state from a file; a file that is not there, or says start, is the zero state. One that is empty is
+// not: it may have been a state before the disk was full.
 func loadState(path string) (schema.State, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return schema.State{}, nil
 	}
 	if err != nil {
-		return schema.State{}, fmt.Errorf("state file: %w", err)
+		return schema.State{}, fmt.Errorf("%w: state file: %w", errUsage, err)
 	}
 	var state schema.State
+	switch string(bytes.TrimSpace(data)) {
+	case startToken:
+		return state, nil
+	case "":
+		return state, fmt.Errorf("%w: state file %s is empty; to begin at the first state delete it, or write %q into it",
+			errUsage, path, startToken)
+	}
 	if err := state.UnmarshalText(data); err != nil {
 		return schema.State{}, fmt.Errorf("state file %s: %w", path, err)
 	}
@@ -33,6 +45,9 @@ func checkStateFile(path string) error {
 	path, err := stateTarget(path)
 	if err != nil {
 		return fmt.Errorf("%w: state file: %w", errUsage, err)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%w: the state could not be saved: %w", errUsage, err)
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -118,12 +133,16 @@ func replaceFile(path string, data []byte, mode fs.FileMode) error {
 	return err
 }
 
-// overwrite writes into the file that is there.
+// overwrite writes into the file that is there. It is never empty: after a crash it has the content before, this one, or
+// one whose checksum does not match.
 func overwrite(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	if err == nil {
+		err = f.Truncate(int64(len(data)))
+	}
 	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -81,7 +81,7 @@ func (c *takeCmd) one(ctx context.Context, a *app, params json.RawMessage) error
 
 // readState reads a token, @FILE with one, or start.
 func readState(text string) (state schema.State, err error) {
-	if text == "start" {
+	if text == startToken {
 		return state, nil
 	}
 	data := []byte(text)
