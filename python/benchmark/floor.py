@@ -1,5 +1,5 @@
-"""The least that a trainer in Python does for a batch: it receives the bytes that a bridge sends, decodes them, makes an
-array, and says what it took. A process beside it sends them, so many batches to a frame."""
+"""The least that a trainer in Python does for a batch: it receives the bytes that a bridge sends, decodes them, makes
+an array, and says what it took. A process beside it sends them, so many batches to a frame."""
 
 from __future__ import annotations
 

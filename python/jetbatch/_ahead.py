@@ -63,8 +63,10 @@ class Ahead:
         return self.on and (state is self.next or follows(self.next, state))
 
     def take(self, now: float) -> bool:
-        """Takes the first, which stays in the queue until it is removed, and says whether to tell the bridge. Several at
-        a time are half the work where they are taken in no time."""
+        """Takes the first, which stays in the queue until it is removed, and says whether to tell the bridge.
+
+        Several at a time are half the work where they are taken in no time.
+        """
         step = self.queue[0]
         self.next, self.took = step.next, step._number
         return step._number - self.told >= max(len(self.queue) - 1, 4) or len(self.queue) == 1 or now - self.when > TELL

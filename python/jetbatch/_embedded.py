@@ -27,9 +27,9 @@ def embedded(
 
     ``data`` is the folder of the recordings, the parameter ``dir`` of every batcher that is opened without one.
     ``python`` has data sets in Python, by name: classes of importable modules, or ``"module:Class"``. ``slots`` batches
-    are materialized at a time, one per CPU by default; ``memory`` is as for :func:`jetbatch.connect`. Where standard error
-    is a terminal or a notebook, a line there says how fast batches come and for how much of the time the trainer waits
-    for them, unless ``quiet``.
+    are materialized at a time, one per CPU by default; ``memory`` is as for :func:`jetbatch.connect`. Where standard
+    error is a terminal or a notebook, a line there says how fast batches come and for how much of the time the trainer
+    waits for them, unless ``quiet``.
     """
     args = ["--beside", "--slots", str(slots), *_args(memory)]
     args += [f"--python={name}={_where(kind)}" for name, kind in (python or {}).items()]

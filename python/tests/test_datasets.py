@@ -100,7 +100,7 @@ def test_disasters_are_survived_once(service: jetbatch.Service, up: Up, tmp_path
 
 
 def test_an_endless_loop_ends_with_its_deadline(tmp_path: Path) -> None:
-    up = Up(tmp_path / "log", "--job-timeout", "2s", datasets={"faulty": "datasets:Faulty"})
+    up = Up(tmp_path / "log", "--job-timeout", "5s", datasets={"faulty": "datasets:Faulty"})
     try:
         with jetbatch.connect(up.url) as s:
             assert faulty(s, "hang", marker=str(tmp_path / "once")) == list(range(1, 11))
@@ -166,7 +166,7 @@ def test_kill_9_of_a_process_costs_an_attempt(up: Up) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_of_a_service(tmp_path: Path, how: int) -> None:
     """With one process in an endless loop, which sees no end of file."""
-    up = Up(tmp_path / "log", "--job-timeout", "5s", datasets={"faulty": "datasets:Faulty"})
+    up = Up(tmp_path / "log", "--job-timeout", "20s", datasets={"faulty": "datasets:Faulty"})
     with jetbatch.connect(up.url) as s:
         s.open("loop", dataset="faulty", params={"how": "hang", "at": 1}).start()
         until(lambda: any(map(spins, descendants(up.process.pid))), "a process spins")
@@ -184,12 +184,10 @@ def test_nothing_is_left_of_a_service(tmp_path: Path, how: int) -> None:
 def spins(pid: int) -> bool:
     """Whether a process has used the CPU for a while."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat, command = Path(f"/proc/{pid}/stat").read_text(), Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return (
-        b"Faulty" in Path(f"/proc/{pid}/cmdline").read_bytes() and int(stat[stat.rindex(")") + 2 :].split()[11]) > 100
-    )
+    return b"Faulty" in command and int(stat[stat.rindex(")") + 2 :].split()[11]) > 100
 
 
 def test_exec_any_language(tmp_path: Path) -> None:
