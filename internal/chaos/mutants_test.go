@@ -35,7 +35,7 @@ var mutants = []mutant.Mutant{
 	)),
 	mutant.New("credits of an earlier seat count", mutant.In(
 		"coordinator/internal/owner/credit.go",
-		"c.Gen != rec.Gen || c.Seat != rec.Seat || g == nil", "c.Gen != rec.Gen || g == nil",
+		"c.Gen != rec.Gen || c.Seat != o.ledger.seatOf(rank) || g == nil", "c.Gen != rec.Gen || g == nil",
 	)),
 	mutant.New("a reader believes what workers publish", mutant.In(
 		"client/session.go",
@@ -54,8 +54,8 @@ var mutants = []mutant.Mutant{
 		"	case !same && req.Mode != wire.ModeOpen:", "	case false:",
 	), mutant.In(
 		"client/credit.go",
-		"func displaced(id string, begun bool, said *wire.CreditReply) bool {\n",
-		"func displaced(id string, begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
+		"func (l *line) displaced(begun bool, said *wire.CreditReply) bool {\n",
+		"func (l *line) displaced(begun bool, said *wire.CreditReply) bool {\n	if begun || !begun {\n		return false\n	}\n",
 	)),
 	mutant.New("a late head is not looked after", mutant.In(
 		"coordinator/internal/owner/late.go",
@@ -88,8 +88,8 @@ var mutants = []mutant.Mutant{
 		"	if err != nil || res.Attempt != attempt {", "	if err != nil || res.Attempt == \"\" {",
 	)),
 	mutant.New("what came from a worker is not compared with its digest", mutant.In(
-		"client/fetch.go",
-		"		if err == nil && digest != res.Digest {", "		if false && digest != res.Digest {",
+		"client/direct.go",
+		"if got := sum.Sum(); got != res.Digest {", "if got := sum.Sum(); false && got != res.Digest {",
 	)),
 	mutant.New("a machine's fault is judged as the job's", mutant.In(
 		"worker/internal/judge/judge.go",
