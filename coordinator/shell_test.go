@@ -295,7 +295,7 @@ func TestStrayIsCollected(t *testing.T) {
 	kv := c.bucket()
 	spec := wire.Spec{Dataset: "gone", Version: 1}
 	idle := wire.Settings{IdleTimeout: 3 * time.Second}
-	c.put(kv, wire.Record{Batcher: "train", Owner: "dead", Phase: schema.PhaseRunning, Taken: 5,
+	c.put(kv, wire.Record{Batcher: "train", Owner: "dead", Phase: schema.PhaseRunning, Taken: 5, Total: 1005,
 		Spec: spec, Settings: idle})
 	c.put(kv, wire.Record{Batcher: "kept", Owner: "dead", Phase: schema.PhaseRunning, Spec: spec})
 	old := `{"wire":99,"batcher":"old","owner":"dead","settings":{"idle_timeout_ns":3000000000},"floor":"three"}`
@@ -316,7 +316,7 @@ func TestStrayIsCollected(t *testing.T) {
 			find("old").Waiting == "no coordinator speaks wire version 99"
 	})
 	r := c.reader("train")
-	if s := r.status(); s.Waiting != "no coordinator has data set gone" || s.Taken != 5 || s.Owner != "dead" {
+	if s := r.status(); s.Waiting != "no coordinator has data set gone" || s.Taken != 5 || s.Total != 1005 || s.Owner != "dead" {
 		t.Errorf("status: %+v", s)
 	}
 	expectFault(t, r.try(r.request(wire.ModeSeek, schema.State{})).Fault, schema.CodeUnknownDataset)

@@ -36,7 +36,7 @@ func (c *Coordinator) noteStray(rec *wire.Record, why string) (over bool) {
 	status := schema.Status{
 		Batcher: rec.Batcher, Phase: rec.Phase, Error: rec.Error, Dataset: rec.Spec.Dataset, Version: rec.Spec.Version,
 		Gen: rec.Gen, Seat: rec.Seat, Reader: rec.Reader, Owner: rec.Owner, Taken: rec.Taken, Fed: rec.Taken,
-		BatchBytes: rec.BatchBytes,
+		Total: rec.Total, BatchBytes: rec.BatchBytes, Accepted: rec.Accepted,
 	}
 	lasts := owner.IdleTimeout(rec.Settings) + c.cfg.Lease
 	return c.directory.stray(rec.Batcher, why, status, lasts, time.Now())

@@ -144,7 +144,7 @@ func (e *examination) batcher(b schema.Status) {
 	case b.Phase != schema.PhaseRunning:
 		return
 	case b.IdleFor > 0:
-		e.find(Note, "batchers", fmt.Sprintf("%s waits for %s", name, fleet.WaitingFor(b)), "")
+		e.find(Note, "batchers", fmt.Sprintf("%s waits for %s", name, e.state.WaitingFor(b)), "")
 	case b.Waiting != "" && b.Workers > 0:
 		e.find(Warning, "batchers", fmt.Sprintf("%s: the trainer waits: %s", name, b.Waiting), "docs/OPERATIONS.md, Symptoms")
 	}

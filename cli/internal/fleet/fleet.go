@@ -51,9 +51,11 @@ func Merge(answers []wire.Overview) Status {
 	return s
 }
 
-// WaitingFor says why nothing of a batcher moves, if nothing does. Where no coordinator answers, that is why.
+// WaitingFor says why nothing of a batcher moves, if nothing does. Where no coordinator that answers feeds it, that is
+// why, trainer or not.
 func (s Status) WaitingFor(b schema.Status) string {
-	if len(s.Coordinators) == 0 && b.Error == nil {
+	fed := slices.ContainsFunc(s.Coordinators, func(c Coordinator) bool { return c.Coordinator == b.Owner })
+	if !fed && b.Error == nil && b.Waiting != "" {
 		return b.Waiting
 	}
 	return WaitingFor(b)

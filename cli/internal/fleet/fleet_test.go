@@ -39,6 +39,15 @@ func TestWaitingFor(t *testing.T) {
 			t.Errorf("%+v: %q, want %q", b, got, want)
 		}
 	}
+	// A batcher of a coordinator that is gone, and that no other can feed, waits for that first.
+	s := Status{Coordinators: []Coordinator{{Coordinator: "c1"}}}
+	b := schema.Status{Phase: schema.PhaseRunning, Owner: "gone", IdleFor: 9 * time.Second, Waiting: "no coordinator has data set x"}
+	if got := s.WaitingFor(b); got != b.Waiting {
+		t.Errorf("a batcher that nobody feeds waits for %q", got)
+	}
+	if b.Owner = "c1"; s.WaitingFor(b) != "a trainer, for 9s" {
+		t.Errorf("a batcher that is fed waits for %q", s.WaitingFor(b))
+	}
 	if got := WaitingFor(schema.Status{Phase: schema.PhaseDone, IdleFor: time.Hour}); got != "" {
 		t.Errorf("a run that is done waits for %q", got)
 	}

@@ -313,7 +313,7 @@ func (v *view) batcher(shares bool) {
 		v.line().add(dim, "  progress          ").add(plain, place)
 	}
 	l := v.line()
-	switch what := fleet.WaitingFor(b); {
+	switch what := v.status.WaitingFor(b); {
 	case b.Error != nil:
 		l.add(bad, "  "+what)
 	case what != "":
