@@ -114,6 +114,8 @@ var actions = []struct {
 	{listen: "jetbatch.notice.train", may: []string{train, look}},
 	{publish: "jetbatch.lane.train", may: []string{coord}},
 	{listen: "jetbatch.lane.*", may: []string{work, look}},
+	{publish: "jetbatch.follow.w1", may: []string{coord}},
+	{listen: "jetbatch.follow.*", may: []string{work}},
 	{publish: "jetbatch.worker.w1", may: []string{work}},
 	{listen: "jetbatch.worker.*", may: []string{coord, look}},
 	{publish: "jetbatch.report.train", may: []string{work}},

@@ -76,6 +76,13 @@ func (k *keeper) dropTo(l *lane, floor uint64) {
 // the execution, which looks whether the lane is closed.
 func (k *keeper) dropAll(l *lane) { k.dropTo(l, ^uint64(0)) }
 
+// any reports whether a payload of a lane is kept.
+func (k *keeper) any(l *lane) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.shelf.Has(l)
+}
+
 // get finds a payload, whose memory stays until done.
 func (k *keeper) get(attempt string) (*shelf.Item[*lane, *product], bool) {
 	k.mu.Lock()

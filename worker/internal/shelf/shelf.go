@@ -44,6 +44,16 @@ func (s *Shelf[L, T]) Bytes() int64 { return s.bytes }
 // Len is how many payloads can be found.
 func (s *Shelf[L, T]) Len() int { return len(s.items) }
 
+// Has reports whether a payload of a lane can be found.
+func (s *Shelf[L, T]) Has(lane L) bool {
+	for _, it := range s.items {
+		if it.Lane == lane {
+			return true
+		}
+	}
+	return false
+}
+
 // Put keeps a payload whose memory is size bytes. Without room, the payloads that were fetched longest ago go, and
 // their values are returned in freed. If that is not enough, nothing changes and it reports false.
 func (s *Shelf[L, T]) Put(lane L, seq uint64, attempt string, size int64, value T) (freed []T, ok bool) {
