@@ -53,7 +53,7 @@ func runs(t *testing.T, opts options) *Report {
 func TestEveryCase(t *testing.T) {
 	t.Parallel()
 	rows := map[string]int{
-		"small": 1, "sizes": 8, "scale": 2, "workers": 2, "latency": 6, "fanout": 1, "onda": 4, "zst": 9, "labels": 4,
+		"small": 1, "sizes": 8, "scale": 2, "workers": 4, "latency": 6, "fanout": 1, "onda": 4, "zst": 9, "labels": 4,
 		"store": 2, "recovery": 4, "soak": 12,
 	}
 	for _, c := range cases() {
