@@ -65,6 +65,8 @@ var limits = []limit{
 	{"workers", "200 workers x 1, batchers: 100", againstFew, byCPU, 1.5, true, false},
 	{"workers", "200 workers x 1, batchers: 100", againstRate, byFigure, 0.85, false, true},
 	{"workers", "1000 workers x 1, batchers: 1", againstFew, byCPU, 1.5, true, false},
+	{"workers", "200 workers x 1, batchers: 100: first batch of the last", againstAllowed, byFigure, 1, true, true},
+	{"workers", "200 workers x 1, batchers: 100: slowest batcher", againstMean, byFigure, 0.8, false, true},
 
 	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, true, false},
 	{"latency", "round trip, p50", "raw NATS, no credit", byFigure, 1.5, true, false},
@@ -116,6 +118,7 @@ const (
 	againstSlots   = "slots / 20 ms"
 	againstRate    = "slots / time of a job"
 	againstAllowed = "allowed"
+	againstMean    = "mean of all"
 	againstFew     = "4 workers, 1 batcher"
 	againstModel   = "the window's model"
 	againstRequest = "one request and answer"

@@ -153,6 +153,7 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 		opTake: handle(t.take),
 
 		opTakeAll: handle(t.takeAll),
+		opOpenAll: handle(t.openAll),
 		opTimes:   handle(t.times),
 		opOpened:  handle(t.opened),
 		opMoved:   handle(t.moved),
@@ -184,18 +185,20 @@ type openArg struct {
 }
 
 func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
-	cfg := client.Config{Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log, World: arg.World}
-	var b batcher
-	var err error
-	if arg.Tensors {
-		b, err = openHandle(ctx, t.nc, cfg, batchSize)
-	} else {
-		b, err = openHandle(ctx, t.nc, cfg, func(b []byte) int { return len(b) })
-	}
+	b, err := t.handle(ctx, arg)
 	if err == nil {
 		t.batchers[cmp.Or(arg.As, arg.Name)] = b
 	}
 	return struct{}{}, err
+}
+
+// handle opens a batcher.
+func (t *trainer) handle(ctx context.Context, arg openArg) (batcher, error) {
+	cfg := client.Config{Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log, World: arg.World}
+	if arg.Tensors {
+		return openHandle(ctx, t.nc, cfg, batchSize)
+	}
+	return openHandle(ctx, t.nc, cfg, func(b []byte) int { return len(b) })
 }
 
 func batchSize(b schema.Batch) int {

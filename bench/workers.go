@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -16,7 +17,10 @@ type crowd struct {
 	batchers       int
 }
 
-const crowdRate = 4000 // batches per second
+const (
+	crowdRate  = 4000 // batches per second
+	crowdFirst = 1    // second, in which all batchers that are opened at once are to have their first batch
+)
 
 // sleep is how long a job takes.
 func (c crowd) sleep() time.Duration {
@@ -50,8 +54,15 @@ func workers(ctx context.Context, b *bench) (*Report, error) {
 			return nil, err
 		}
 		ideal := row(c.String(), againstRate, "batches/s", samples[0], constant(crowdRate, len(samples[0])))
+		first := row(c.String()+": first batch of the last", againstAllowed, "s", many.first, constant(crowdFirst, 1))
+		slowest := row(c.String()+": slowest batcher", againstMean, "of it", tails(samples[0]), constant(1, len(samples[0])))
 		ideal.dropCosts()
-		report.Rows = append(report.Rows, ideal, row(c.String(), againstFew, "batches/s", samples[0], samples[1]))
+		first.dropCosts()
+		slowest.dropCosts()
+		report.Rows = append(report.Rows, ideal, row(c.String(), againstFew, "batches/s", samples[0], samples[1]), first)
+		if c.batchers > 1 {
+			report.Rows = append(report.Rows, slowest)
+		}
 		if err := errors.Join(b.addPeaks(ctx, report, many.entry.side), many.entry.side.end()); err != nil {
 			return nil, err
 		}
@@ -60,7 +71,35 @@ func workers(ctx context.Context, b *bench) (*Report, error) {
 }
 
 // crew is a crowd at work.
-type crew struct{ entry entry }
+type crew struct {
+	entry entry
+	first []sample // one: how long it took until all batchers, opened at once, had their first batch
+}
+
+// opOpenAll opens batchers at once and takes the first batch of each.
+const opOpenAll = "open-all"
+
+func (t *trainer) openAll(ctx context.Context, all []openArg) (took time.Duration, err error) {
+	opened := make([]batcher, len(all))
+	errs := make([]error, len(all))
+	began := time.Now()
+	var opening sync.WaitGroup
+	for i, arg := range all {
+		opening.Go(func() {
+			if opened[i], errs[i] = t.handle(ctx, arg); errs[i] == nil {
+				_, errs[i] = opened[i].take(ctx)
+			}
+		})
+	}
+	opening.Wait()
+	took = time.Since(began)
+	for i, b := range opened {
+		if b != nil {
+			t.batchers[all[i].Name] = b
+		}
+	}
+	return took, errors.Join(errs...)
+}
 
 // crowd starts a service of that shape and takes a window of each batcher.
 func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
@@ -69,16 +108,29 @@ func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
 		return nil, err
 	}
 	arg := takeAllArg{Warm: b.quick(1, 2) * crowdRate / c.batchers / 2, Timed: b.quick(1, 4) * crowdRate / c.batchers}
+	var all []openArg
 	for i := range c.batchers {
 		open := openArg{
 			Name: fmt.Sprintf("crowd-%d", i), Dataset: sleepName, Params: fmt.Appendf(nil, `{"sleep":%d}`, c.sleep()),
 		}
-		if err := trainer.call(ctx, opOpen, open, nil); err != nil {
-			return nil, err
-		}
+		all = append(all, open)
 		arg.Names = append(arg.Names, open.Name)
 	}
-	entry := takingAll(service, trainer, arg)
+	var took time.Duration
+	if err := trainer.call(ctx, opOpenAll, all, &took); err != nil {
+		return nil, err
+	}
+	entry := entry{service, func(ctx context.Context) (outcome, error) {
+		var answer takeAllAnswer
+		if err := trainer.call(ctx, opTakeAll, arg, &answer); err != nil {
+			return outcome{}, err
+		}
+		return outcome{
+			Value:   per(float64(c.batchers*arg.Timed), answer.Elapsed.Seconds()),
+			Tail:    answer.Slowest,
+			Batches: c.batchers * (arg.Warm + arg.Timed), Bytes: answer.Bytes,
+		}, nil
+	}}
 	_, err = entry.run(ctx) // whatever is done once
-	return &crew{entry}, err
+	return &crew{entry, []sample{{outcome: outcome{Value: took.Seconds()}}}}, err
 }

@@ -116,6 +116,8 @@ var actions = []struct {
 	{listen: "jetbatch.lane.*", may: []string{work, look}},
 	{publish: "jetbatch.worker-ask", may: []string{coord}},
 	{listen: "jetbatch.worker-ask", may: []string{work}},
+	{publish: "jetbatch.follow.w1", may: []string{coord}},
+	{listen: "jetbatch.follow.*", may: []string{work}},
 	{publish: "jetbatch.worker.w1", may: []string{work}},
 	{listen: "jetbatch.worker.*", may: []string{coord, look}},
 	{publish: "jetbatch.report.train", may: []string{work}},

@@ -61,6 +61,7 @@ type Coordinator struct {
 	directory directory
 	claims    claims
 	places    places
+	follows   *follows
 
 	listed time.Time // the records, by reads
 	turn   int       // of leases that do not fit one look, by judges
@@ -96,6 +97,7 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 	c.fleet.changed, c.fleet.tell, c.fleet.log = c.fleetChanged, c.tellWorker, c.log
 	c.fleet.answered = make(chan struct{}, 1)
 	c.leases.init(cfg.Lease)
+	c.follows = newFollows(c)
 	c.meters = c.newMeters()
 	return c, nil
 }
@@ -316,7 +318,7 @@ func (c *Coordinator) deliverReader(m *nats.Msg) {
 // loop runs until ctx ends, or until the server denies a subject that the coordinator needs. Work that waits for
 // JetStream has goroutines of its own.
 func (c *Coordinator) loop(ctx context.Context) error {
-	for _, f := range []func(context.Context){c.judges, c.pings, c.reads, c.collects} {
+	for _, f := range []func(context.Context){c.judges, c.pings, c.reads, c.collects, c.follows.run} {
 		c.running.Go(func() { f(ctx) })
 	}
 	tick := time.NewTicker(beat)
@@ -354,6 +356,7 @@ func (c *Coordinator) every(ctx context.Context, d time.Duration, pulse *atomic.
 
 // fleetChanged lets every batcher look at its window again and say that it has jobs, as it does every beat.
 func (c *Coordinator) fleetChanged() {
+	c.follows.changed()
 	for _, b := range c.all() {
 		b.hint(func() {
 			b.countFleet()
@@ -405,6 +408,7 @@ func (c *Coordinator) disown(b *batcher) {
 	defer c.mu.Unlock()
 	if c.owned[b.name] == b {
 		delete(c.owned, b.name)
+		c.follows.end(b.name, "")
 	}
 }
 

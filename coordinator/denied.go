@@ -8,7 +8,7 @@ import (
 // needs are the subjects that a coordinator cannot do without. Those of service listings are not among them.
 var needs = topology.Needs{
 	Publish: []string{
-		wire.JobPrefix + ".", wire.ResultPrefix + ".", wire.LanePrefix + ".", wire.NoticePrefix + ".",
+		wire.JobPrefix + ".", wire.ResultPrefix + ".", wire.LanePrefix + ".", wire.FollowPrefix + ".", wire.NoticePrefix + ".",
 		wire.CoordinatorPrefix + ".", bucketPrefix,
 		"$JS.API.STREAM.CREATE.", "$JS.API.STREAM.INFO.", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.",
 		"$JS.API.STREAM.DELETE." + topology.ResultsPrefix, "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.MSG.DELETE." + topology.JobsStream,

@@ -44,8 +44,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.ReplyCredit:
 		b.answer(e.Token, e.Reply)
 	case owner.Announce:
-		e.Lane.Workers, _ = b.c.fleet.serving(e.Lane.Kind, b.name)
-		b.publish(wire.LanePrefix, e.Lane)
+		b.announce(e.Lane)
 	case owner.Notify:
 		b.publish(wire.NoticePrefix, e.Reply)
 
@@ -99,6 +98,21 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		b.spawn(func() owner.Event { return b.storeVerdict(e) })
 	default:
 		panic(fmt.Sprintf("coordinator: unknown effect %T", effect))
+	}
+}
+
+// announce tells workers about a generation: all of them, or those that follow the lane.
+func (b *batcher) announce(lane wire.Lane) {
+	lane.Owner = b.c.cfg.Name
+	lane.Workers = b.workers.Workers
+	if lane.Over {
+		b.c.follows.end(b.name, lane.Gen)
+		b.publish(wire.LanePrefix, lane)
+		return
+	}
+	now := time.Now()
+	if b.c.follows.offer(&lane, b.owner.Demand(), b.owner.Late(now) > 0) {
+		b.publish(wire.LanePrefix, lane)
 	}
 }
 

@@ -268,6 +268,13 @@ func (f *fleet) suspended(kind, batcher string) string {
 	return fmt.Sprintf("%s: %s (%d of %s)", first, legible.Line(reason), n, legible.Count(len(f.workers), "worker"))
 }
 
+// crew is the live workers as last heard, in the order of their names.
+func (f *fleet) crew() []heard {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.SortedFunc(maps.Values(f.workers), func(a, b heard) int { return strings.Compare(a.Worker, b.Worker) })
+}
+
 func (f *fleet) list() []schema.WorkerStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()

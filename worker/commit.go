@@ -29,6 +29,7 @@ type committer struct {
 	uploads *uploads
 	store   *store
 	lanes   *lanes
+	puller  *puller
 	marks   *marks
 	tally   *tally
 	tasks   *tasks
@@ -116,7 +117,9 @@ func (c *committer) answered(x *commit, a *pubAck) {
 // stored ends a commit that is known to be stored: only now the job may be acked.
 func (c *committer) stored(x *commit) {
 	c.tally.stored(x.job.lane, x.result, time.Since(x.began))
-	c.held.ack(x.job)
+	if c.held.ack(x.job) {
+		c.puller.more() // in one write with the ack
+	}
 	c.leave(x)
 }
 

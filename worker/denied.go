@@ -13,7 +13,7 @@ func needs(worker string, lanes []*lane) topology.Needs {
 			wire.WorkerPrefix + "." + worker,
 			"$JS.API.STREAM.INFO." + topology.BucketStream, "$JS.API.STREAM.MSG.GET." + topology.BucketStream,
 		},
-		Subscribe: []string{wire.LanePrefix + ".*", wire.UploadSubject(worker)},
+		Subscribe: []string{wire.LanePrefix + ".*", wire.FollowPrefix + "." + worker, wire.UploadSubject(worker)},
 	}
 	for _, l := range lanes {
 		n.Publish = append(n.Publish,

@@ -36,4 +36,5 @@ var (
 	errOver      = errors.New("the generation is over")
 	errDone      = errors.New("the run is done")
 	errNotServed = errors.New("the batcher is not running")
+	errLeft      = errors.New("other workers serve the batcher")
 )

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,14 +59,15 @@ func (h *held) end(j *job) bool {
 	return j.open == 0 && !j.released
 }
 
-// ack ends a job. The last one of its delivery to end deletes it from the queue.
-func (h *held) ack(j *job) {
+// ack ends a job. The last one of its delivery to end deletes it from the queue, which is reported.
+func (h *held) ack(j *job) (done bool) {
 	h.mu.Lock()
-	done := h.remove(j) && h.end(j)
+	done = h.remove(j) && h.end(j)
 	h.mu.Unlock()
 	if done {
 		h.answer(j.delivery, nil)
 	}
+	return done
 }
 
 // release removes a job without a word: its delivery comes again when AckWait is over.
@@ -208,6 +210,9 @@ func (h *held) confirm(ctx context.Context, j *job) bool {
 	return err == nil
 }
 
+// beatenLately is for how long a job that was heartbeat, or came, is not heartbeat again: most jobs end before.
+const beatenLately = topology.AckWait / 8
+
 // tick cuts off the jobs that are past their deadline and heartbeats the others, unless their results cannot be stored
 // for now. It returns the jobs that were cut off, whose channels marked the caller closes, and the jobs whose code
 // still runs grace later.
@@ -234,7 +239,7 @@ func (h *held) tick(reachable bool, grace time.Duration) (cut, lost []*job) {
 		}
 	}
 	for _, j := range h.list {
-		if j.late || j.beaten == now {
+		if j.late || now-j.beaten < int64(beatenLately) {
 			continue
 		}
 		j.missed = !judge.Mine(now, j.beaten, int64(topology.AckWait), j.missed)
@@ -277,6 +282,13 @@ func (h *held) has(l *lane, seq uint64) bool {
 		}
 	}
 	return false
+}
+
+// any reports whether a job of a lane is held.
+func (h *held) any(l *lane) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.list, func(j *job) bool { return j.lane == l })
 }
 
 // counts are the numbers of jobs that are held and that are being taken out of runs.

@@ -35,10 +35,24 @@ type lane struct {
 	mu     sync.Mutex
 	sub    *nats.Subscription // nil before the first, and after close
 	closed bool
-	paused bool  // nothing is pulled for now
-	lookAt int64 // when the record is read again, unless the lane is announced
-	looks  int   // how often it was read since the last announcement
+	paused pause  // why nothing is pulled for now
+	owner  string // the coordinator that announces the lane
+	toAll  int64  // when it was last announced to all workers, or opened
+	lookAt int64  // when the record is read again, unless the lane is announced
+	looks  int    // how often it was read since the last announcement
 }
+
+// pause is why a lane's jobs are not asked for.
+type pause uint8
+
+const (
+	cannotOpen pause = 1 << iota // its data set cannot be opened here
+	leftAlone                    // other workers follow it
+)
+
+// leaveAfter is how long after it was last announced to all workers a lane may be left to others: who has just opened
+// one by such an announcement does not hear of it in a list.
+const leaveAfter = 5 * announceInterval / 2
 
 func newLane(ctx context.Context, rec *wire.Record, k *kind.Kind, domain string) *lane {
 	consumer := topology.Consumer(rec.Batcher, rec.Gen)
@@ -76,7 +90,7 @@ func (l *lane) subscribe(nc *nats.Conn, deliver nats.MsgHandler) error {
 	}
 	l.mu.Lock()
 	old := l.sub
-	if l.closed || l.paused {
+	if l.closed || l.paused != 0 {
 		old = sub
 	} else {
 		l.sub = sub
@@ -89,27 +103,40 @@ func (l *lane) subscribe(nc *nats.Conn, deliver nats.MsgHandler) error {
 	return nil
 }
 
-// pause ends the requests for jobs, or lets them be made again.
-func (l *lane) pause(paused bool) {
+// pause ends the requests for jobs. The jobs that are here already are run.
+func (l *lane) pause(why pause) {
 	l.mu.Lock()
-	l.paused = paused
+	l.paused |= why
 	sub := l.sub
-	if paused {
-		l.sub = nil
-	} else {
-		sub = nil
-	}
+	l.sub = nil
 	l.mu.Unlock()
 	if sub != nil {
 		_ = sub.Drain() // fails only when it is unsubscribed already
 	}
 }
 
+// unpause reports whether jobs may be asked for now: there is no other reason not to.
+func (l *lane) unpause(why pause) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused &^= why
+	return l.paused == 0
+}
+
 // isPaused reports whether nothing is pulled for now.
-func (l *lane) isPaused() bool {
+func (l *lane) isPaused() bool { return l.pauses() != 0 }
+
+func (l *lane) pauses() pause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.paused
+}
+
+// leaves reports whether a lane that a coordinator does not list for this worker is to be left to others.
+func (l *lane) leaves(now int64, coordinator string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.paused&leftAlone == 0 && l.owner == coordinator && now-l.toAll > int64(leaveAfter)
 }
 
 // close ends the lane; what runs is cut off with cause.
@@ -139,9 +166,13 @@ func (l *lane) looksDue(now int64, after func(n int) int64) bool {
 	return true
 }
 
-// announced notes that the owner has announced the lane.
-func (l *lane) announced(now int64, after func(n int) int64) {
+// announced notes that the owner has announced the lane, and to whom.
+func (l *lane) announced(now int64, hint wire.Lane, after func(n int) int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.looks, l.lookAt = 0, now+after(0)
+	l.owner = hint.Owner
+	if !hint.Few {
+		l.toAll = now
+	}
 }

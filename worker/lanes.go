@@ -88,8 +88,38 @@ func newLanes(s *lanes) *lanes {
 // onHint hears that a batcher has jobs, or that a generation is over.
 func (s *lanes) onHint(msg *nats.Msg) {
 	var hint wire.Lane
-	if json.Unmarshal(msg.Data, &hint) != nil || wire.CheckName("batcher", hint.Batcher) != nil {
+	if json.Unmarshal(msg.Data, &hint) == nil { // else from another version
+		s.hear(hint, !hint.Few)
+	}
+}
+
+// onFollow hears which lanes with few followers are this worker's. One of the same coordinator that is not among them is
+// left to others.
+func (s *lanes) onFollow(msg *nats.Msg) {
+	var list wire.Follow
+	if json.Unmarshal(msg.Data, &list) != nil || wire.CheckName("coordinator", list.Coordinator) != nil {
 		return // from another version
+	}
+	listed := make(map[string]bool, len(list.Lanes))
+	for _, hint := range list.Lanes {
+		hint.Owner = list.Coordinator
+		listed[hint.Batcher] = true
+		s.hear(hint, true)
+	}
+	now := s.now()
+	for _, l := range s.all() {
+		if !listed[l.batcher] && l.leaves(now, list.Coordinator) {
+			l.pause(leftAlone)
+			s.slots.rest(l)
+			s.log.Debug("lane left to other workers", l.at()...)
+		}
+	}
+}
+
+// hear takes a hint; follow says whether this worker is to ask for the jobs.
+func (s *lanes) hear(hint wire.Lane, follow bool) {
+	if wire.CheckName("batcher", hint.Batcher) != nil {
+		return
 	}
 	if s.kinds[hint.Kind] == nil && !hint.Over {
 		s.leaveToOthers(hint)
@@ -104,7 +134,7 @@ func (s *lanes) onHint(msg *nats.Msg) {
 	rest := s.resting[hint.Batcher]
 	s.mu.Unlock()
 	if done != nil && done.gen == hint.Gen {
-		done.announced(now, judge.LookAfter)
+		done.announced(now, hint, judge.LookAfter)
 		s.shelf.announced(done, &hint)
 		known = known || hint.Over
 	}
@@ -114,19 +144,36 @@ func (s *lanes) onHint(msg *nats.Msg) {
 			s.look(hint.Batcher, "")
 		}
 	case known:
-		l.announced(now, judge.LookAfter)
-		l.failures.company(now, hint.Workers)
-		if hint.Unasked && now-l.heard.Load() > int64(pullPatience) {
-			l.broken.Store(true) // another server has the consumer now, and does not know of the requests
-		}
-		if l.broken.Load() { // so is it if the record was read before there was a consumer, and now there is one
-			s.puller.renew(l)
-			s.puller.ask(s.slots.asks())
-		}
-		s.shelf.announced(l, &hint)
-	case rest.gen != hint.Gen || now > rest.until:
+		s.heard(l, hint, follow, now)
+	case follow && (rest.gen != hint.Gen || now > rest.until):
 		s.look(hint.Batcher, hint.Gen)
 	}
+}
+
+// heard takes a hint of an open lane.
+func (s *lanes) heard(l *lane, hint wire.Lane, follow bool, now int64) {
+	l.announced(now, hint, judge.LookAfter)
+	l.failures.company(now, hint.Workers)
+	if follow && l.pauses()&leftAlone != 0 && l.unpause(leftAlone) {
+		s.resume(l)
+	}
+	if hint.Unasked && now-l.heard.Load() > int64(pullPatience) {
+		l.broken.Store(true) // another server has the consumer now, and does not know of the requests
+	}
+	if l.broken.Load() { // so is it if the record was read before there was a consumer, and now there is one
+		s.puller.renew(l)
+		s.puller.more()
+	}
+	s.shelf.announced(l, &hint)
+}
+
+// resume asks for the jobs of a lane that was left to others.
+func (s *lanes) resume(l *lane) {
+	if s.puller.open(l) != nil {
+		l.broken.Store(true) // at the next tick
+	}
+	s.slots.rest(l)
+	s.puller.start(l)
 }
 
 // look reads a batcher's record in the background and opens and closes lanes accordingly. gen is the generation that
@@ -211,6 +258,7 @@ func (s *lanes) apply(ctx context.Context, batcher string) error {
 			cause = errNotServed // one of the two records was forged; jobs say which
 		}
 		if cause == nil {
+			s.shelf.dropTo(old, rec.Floor) // a lane that is left to others is not announced here
 			return nil
 		}
 		s.close(old, cause)
@@ -254,7 +302,7 @@ func standing(rec *wire.Record, gen string) error {
 func (s *lanes) begin(rec *wire.Record, k *kind.Kind) error {
 	l := newLane(s.hard, rec, k, s.store.domain)
 	l.data.describe = s.records.origin
-	l.announced(s.now(), judge.LookAfter)
+	l.announced(s.now(), wire.Lane{Owner: rec.Owner}, judge.LookAfter)
 	if err := s.puller.open(l); err != nil {
 		l.cancel(err)
 		return fmt.Errorf("lane %s: %w", rec.Batcher, err)
@@ -369,6 +417,9 @@ func (s *lanes) tick() {
 		if connected && l.looksDue(now, judge.LookAfter) || refused {
 			s.look(l.batcher, "")
 		}
+		if l.pauses()&leftAlone != 0 && !s.held.any(l) && !s.shelf.any(l) {
+			s.close(l, errLeft)
+		}
 	}
 	for _, l := range done {
 		if connected && l.looksDue(now, judge.LookAfter) {
@@ -383,7 +434,7 @@ func (s *lanes) reconnected() {
 		l.broken.Store(true)
 	}
 	s.tick()
-	s.puller.ask(s.slots.asks())
+	s.puller.more()
 }
 
 // drain opens no more lanes and ends the requests of those that are open. The server forgets the requests before it

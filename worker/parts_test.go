@@ -224,9 +224,14 @@ func TestHeldAnswersOnce(t *testing.T) {
 	h.ack(d.jobs[0])
 	expect(`-NAK {"delay":1000000000}`)
 	d = delivered(l, 1, 1, 1)
+	d.beaten = h.now()
 	h.hold(d)
 	h.tick(true, time.Hour)
+	expect() // it came just now
+	d.beaten -= int64(beatenLately)
+	h.tick(true, time.Hour)
 	expect("+WPI")
+	d.beaten -= int64(beatenLately)
 	h.tick(false, time.Hour)
 	expect()
 	h.begin(d.jobs[0], h.now()-2, 1, func(error) {})
@@ -389,7 +394,7 @@ func TestLooksBecomeRare(t *testing.T) {
 	t.Parallel()
 	l := new(lane)
 	after := func(n int) int64 { return int64(n+1) * 10 }
-	l.announced(100, after)
+	l.announced(100, wire.Lane{}, after)
 	for _, step := range []struct {
 		now  int64
 		want bool
@@ -398,7 +403,7 @@ func TestLooksBecomeRare(t *testing.T) {
 			t.Errorf("at %d: %v", step.now, got)
 		}
 	}
-	l.announced(200, after)
+	l.announced(200, wire.Lane{}, after)
 	if l.looksDue(210, after) || !l.looksDue(211, after) {
 		t.Error("an announcement changes nothing")
 	}

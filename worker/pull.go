@@ -40,6 +40,9 @@ type puller struct {
 	kinds map[string]*kind.Kind // by kind token
 }
 
+// more asks for as many jobs as there is room for.
+func (p *puller) more() { p.ask(p.slots.asks()) }
+
 // ask sends requests that the scheduler has counted already.
 func (p *puller) ask(asks []schedule.Ask[*lane]) {
 	for _, a := range asks {
@@ -53,8 +56,11 @@ func (p *puller) ask(asks []schedule.Ask[*lane]) {
 		body = strconv.AppendInt(body, int64(pullExpires), 10)
 		body = append(body, `,"idle_heartbeat":`...)
 		body = strconv.AppendInt(body, int64(pullHeartbeat), 10)
-		body = append(body, `,"max_bytes":`...)
-		body = strconv.AppendInt(body, max(pullBytes, 2*p.nc.MaxPayload()), 10)
+		if most := p.nc.MaxPayload(); int64(a.N)*most > max(pullBytes, 2*most) {
+			// The server answers a request that has a bound with a message more, once its jobs have come.
+			body = append(body, `,"max_bytes":`...)
+			body = strconv.AppendInt(body, max(pullBytes, 2*most), 10)
+		}
 		body = append(body, '}')
 		if err := p.nc.PublishRequest(a.Lane.next, sub.Subject, body); err != nil {
 			a.Lane.broken.Store(true) // asked again at the next tick
@@ -171,7 +177,7 @@ func (p *puller) onStatus(l *lane, status string, msg *nats.Msg) {
 			n = left
 		}
 		p.slots.expired(l, n)
-		p.ask(p.slots.asks())
+		p.more()
 	default:
 		// Consumer deleted, no responders, server shutdown: ask again with the next tick and not in a loop. Whether
 		// the generation still exists is for the record to say, which is read then.
@@ -186,5 +192,5 @@ func (p *puller) tick() {
 	for _, j := range p.slots.stale(p.now() - int64(returnAfter)) {
 		p.held.giveBack(j, 0)
 	}
-	p.ask(p.slots.asks())
+	p.more()
 }

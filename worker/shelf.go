@@ -76,10 +76,20 @@ func (k *keeper) announced(l *lane, hint *wire.Lane) {
 	})
 }
 
+// dropTo takes a lane's payloads up to floor off the shelf.
+func (k *keeper) dropTo(l *lane, floor uint64) {
+	k.change(func(s *shelf.Shelf[*lane, *product]) []*product { return s.DropTo(l, floor) })
+}
+
 // dropAll takes all payloads of a lane that is closed off the shelf. What an execution puts there later is dropped by
 // the execution, which looks whether the lane is closed.
-func (k *keeper) dropAll(l *lane) {
-	k.change(func(s *shelf.Shelf[*lane, *product]) []*product { return s.DropTo(l, ^uint64(0)) })
+func (k *keeper) dropAll(l *lane) { k.dropTo(l, ^uint64(0)) }
+
+// any reports whether a payload of a lane is kept.
+func (k *keeper) any(l *lane) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.shelf.Has(l)
 }
 
 // get finds a payload, whose memory stays until done.

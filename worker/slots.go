@@ -34,6 +34,13 @@ func (s *slots) open(l *lane) []schedule.Ask[*lane] {
 	return s.sched.Asks(s.now())
 }
 
+// rest lets a lane's jobs be asked for or not, by whether it is paused now: those that are here are run in any case.
+func (s *slots) rest(l *lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sched.Rest(l, l.isPaused())
+}
+
 // close starts and accepts no more jobs of a lane and returns those that wait.
 func (s *slots) close(l *lane) []*job {
 	s.mu.Lock()
@@ -74,19 +81,22 @@ func (s *slots) stale(before int64) []*job {
 }
 
 // next ends the job that a slot ran, if any, and waits for the one to run now; nil when the slots end. ask sends
-// requests for jobs.
+// requests for jobs. Where a job is at hand, they are sent together with the ack of the one that ended.
 func (s *slots) next(ended *job, took int64, ask func([]schedule.Ask[*lane])) *job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ended != nil {
 		s.finish(ended, took)
 	}
-	asks := s.sched.Asks(s.now())
-	for {
+	var asks []schedule.Ask[*lane]
+	for first := true; ; first = false {
 		if s.stopped {
 			return nil
 		}
 		_, j, ok := s.sched.Next()
+		if first && !ok {
+			asks = s.sched.Asks(s.now())
+		}
 		if ok {
 			s.begin(j)
 			if s.sched.Waiting() > 0 {

@@ -38,7 +38,7 @@ func (s *suspended) suspend(l *lane, cause *machineError) {
 		return
 	}
 	s.log.Error("jobs go to other workers until this machine can open the data set", l.at("error", cause)...)
-	l.pause(true)
+	l.pause(cannotOpen)
 	for _, j := range s.slots.close(l) {
 		s.held.giveBack(j, 0)
 	}
@@ -64,11 +64,12 @@ func (s *suspended) reopen(l *lane) {
 			continue
 		}
 		s.remove(l) // errors of another kind are for jobs to meet
-		l.pause(false)
-		if s.puller.open(l) != nil {
-			l.broken.Store(true) // at the next tick
+		if l.unpause(cannotOpen) {
+			if s.puller.open(l) != nil {
+				l.broken.Store(true) // at the next tick
+			}
+			s.puller.start(l)
 		}
-		s.puller.start(l)
 		s.log.Info("data set can be opened; the lane is served again", l.at()...)
 		return
 	}

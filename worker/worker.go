@@ -110,7 +110,7 @@ func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
 	marks := &marks{life: w.life, pub: w.pub, store: store, tally: w.tally}
 	commits := &committer{
 		life: w.life, pub: w.pub, gate: w.gate, held: w.held, shelf: w.shelf, uploads: w.uploads, store: store,
-		lanes: w.lanes, marks: marks, tally: w.tally, tasks: w.tasks,
+		lanes: w.lanes, puller: puller, marks: marks, tally: w.tally, tasks: w.tasks,
 	}
 	w.away = &suspended{
 		life: w.life, puller: puller, slots: w.slots, held: w.held, tasks: w.tasks, bell: w.bell, sleep: sleep,
@@ -237,6 +237,14 @@ func (w *Worker) begin(ctx context.Context) (hints *nats.Subscription, end func(
 		}
 		undo = append(undo, func() error { w.cfg.Registerer.Unregister(m); return nil })
 	}
+	follow, err := nc.Subscribe(wire.FollowPrefix+"."+w.worker(), w.lanes.onFollow)
+	if err != nil {
+		return nil, end, err
+	}
+	undo = append(undo, func() error {
+		_ = follow.Unsubscribe() // fails only when the connection is closed
+		return nil
+	})
 	hints, err = nc.Subscribe(wire.LanePrefix+".*", w.lanes.onHint)
 	return hints, end, err
 }

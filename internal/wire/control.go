@@ -287,7 +287,17 @@ type Lane struct {
 	Workers int    `json:"workers"`           // live ones that serve the kind; a job's error is confirmed by a second one
 	Over    bool   `json:"over,omitempty"`    // nothing of the generation is wanted any more
 	// Jobs are queued, and no request for them waits: one that the server has not answered for a while it does not know.
-	Unasked bool `json:"unasked,omitempty"`
+	Unasked bool   `json:"unasked,omitempty"`
+	Owner   string `json:"owner,omitempty"` // the coordinator that says so
+	Few     bool   `json:"few,omitempty"`   // only the workers that a Follow names it to ask for its jobs
+}
+
+// Follow tells one worker which lanes with few workers it is to ask for jobs of. It is a hint like each of the lanes in
+// it, sent on every change and every second. A lane of this coordinator that is not in it, and was not announced to all
+// workers lately, is left to others.
+type Follow struct {
+	Coordinator string `json:"coordinator"`
+	Lanes       []Lane `json:"lanes"`
 }
 
 // Report is a worker's word to the owner: that its result contradicts the stored one, or what else is at fault, or that

@@ -33,6 +33,7 @@ const (
 	NoticePrefix      = "jetbatch.notice"        // owner to reader: seat or phase changed
 	ReportPrefix      = "jetbatch.report"        // worker to owner: the store is full, gone, or has another result
 	LanePrefix        = "jetbatch.lane"          // owner to workers: this batcher has jobs, or none any more
+	FollowPrefix      = "jetbatch.follow"        // owner to one worker: these batchers' jobs are yours to ask for
 	WorkerPrefix      = "jetbatch.worker"        // worker to coordinators: alive, slots
 	StatusPrefix      = "jetbatch.worker-status" // anybody to one worker: how do you stand?
 	ClaimPrefix       = "jetbatch.worker-claim"  // worker to workers: this name is mine, unless another objects

@@ -141,6 +141,21 @@ func (r *ranks) workers(workers, slots, inFlight int) int {
 	return least
 }
 
+// slots is how many slots keep the ranks busy, by the rank that needs the fewest: the others wait for it. Zero while it is
+// not known, or a rank waits.
+func (r *ranks) slots() (fewest float64) {
+	for i := range r.each {
+		k := &r.each[i]
+		if k.waiting != "" {
+			return 0
+		}
+		if fewest == 0 || k.need.slots > 0 && k.need.slots < fewest {
+			fewest = k.need.slots
+		}
+	}
+	return fewest
+}
+
 // isWorld reports whether the seat is a world's.
 func (r *ranks) isWorld() bool { return r.ledger.rec.Size > 0 }
 

@@ -3,6 +3,7 @@ package owner
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jetbatch/jetbatch/internal/wire"
@@ -57,6 +58,20 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 		return fmt.Sprintf("the iterator has not returned job %d", s.Fed+1)
 	}
 	return o.reader.last.Waiting
+}
+
+// Demand is how many slots the run can use now: as many as there may be batches in flight, unless the trainer has long
+// been seen to take fewer and does not wait.
+func (o *Owner) Demand() int {
+	g := o.feeder.gen
+	if g == nil {
+		return 0
+	}
+	needed := o.ranks.slots()
+	if needed == 0 {
+		return g.Limit()
+	}
+	return min(g.Limit(), int(math.Ceil(needed*needHeadroom)))
 }
 
 // Late is for how long the trainer has said that it waits.

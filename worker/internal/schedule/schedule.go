@@ -41,6 +41,7 @@ type lane[L comparable, J any] struct {
 	each    int   // jobs that the last message brought; 1 before the first
 	askedAt int64 // when asked last grew from 0, or a job last came
 	quiet   bool
+	resting bool   // nothing is asked for
 	started uint64 // clock of the last start
 }
 
@@ -74,6 +75,13 @@ func (s *Scheduler[L, J]) Waiting() int { return s.waiting }
 func (s *Scheduler[L, J]) Open(id L) {
 	if s.lane(id) == nil {
 		s.lanes = append(s.lanes, &lane[L, J]{id: id, each: 1, started: s.clock})
+	}
+}
+
+// Rest lets a lane be asked for jobs, or not: what it was asked for will not come, and what is here is started.
+func (s *Scheduler[L, J]) Rest(id L, resting bool) {
+	if l := s.lane(id); l != nil && l.resting != resting {
+		l.resting, l.asked, l.quiet = resting, 0, false
 	}
 }
 
@@ -191,8 +199,12 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 	reserve := s.reserve()
 	free := s.slots + reserve - s.running - s.waiting
 	covered := s.running + s.waiting
-	lively, starved := 0, false
+	lively, awake, starved := 0, 0, false
 	for _, l := range s.lanes {
+		if l.resting {
+			continue
+		}
+		awake++
 		if l.asked > 0 && now-l.askedAt > quietAfter {
 			l.quiet = true
 		}
@@ -207,22 +219,23 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 		}
 	}
 	var asks []Ask[L]
-	if free <= 0 && starved {
-		// The others have taken all the room: a lane that has nothing here gets its turn all the same.
-		for _, l := range s.lanes {
-			if !l.quiet && l.load() == 0 {
-				asks = s.ask(asks, l, 1, now)
-			}
-		}
-		return asks
+	if free == 0 && starved && reserve > 0 {
+		// The others have taken all the room: a lane that has nothing here gets its turn all the same, one at a time.
+		return s.ask(asks, s.least(), 1, now)
 	}
 	// Requests are worth sending for an idle slot, for a lane that has nothing here, or for a good part of the
 	// reserve at once.
 	if free <= 0 || covered >= s.slots && !starved && 2*free < reserve {
 		return nil
 	}
-	share := (free + len(s.lanes) - 1) / len(s.lanes)
+	if awake == 0 {
+		return nil
+	}
+	share := (free + awake - 1) / awake
 	for _, l := range s.lanes {
+		if l.resting {
+			continue
+		}
 		if n := share - l.coming(); l.quiet && n > 0 && 2*n >= share {
 			asks = s.ask(asks, l, (n+l.each-1)/l.each, now)
 		}
@@ -231,20 +244,28 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 		return asks
 	}
 	for free > 0 {
-		var least *lane[L, J]
-		for _, l := range s.lanes {
-			if !l.quiet && (least == nil || l.load() < least.load() || l.load() == least.load() && l.started < least.started) {
-				least = l
-			}
-		}
+		least := s.least()
 		asks = s.ask(asks, least, 1, now)
 		free -= least.each
 	}
 	return asks
 }
 
+// least is the lane with the least load of those that answer soon: of several the one that waits longest.
+func (s *Scheduler[L, J]) least() (least *lane[L, J]) {
+	for _, l := range s.lanes {
+		if l.asks() && (least == nil || l.load() < least.load() || l.load() == least.load() && l.started < least.started) {
+			least = l
+		}
+	}
+	return least
+}
+
 // coming is how many jobs a lane was asked for and did not bring yet.
 func (l *lane[L, J]) coming() int { return l.asked * l.each }
+
+// asks reports whether a lane is asked for jobs and answers soon.
+func (l *lane[L, J]) asks() bool { return !l.resting && !l.quiet }
 
 func (l *lane[L, J]) load() int { return l.running + len(l.queue) + l.coming() }
 

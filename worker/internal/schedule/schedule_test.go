@@ -73,6 +73,36 @@ func TestQuickJobsHaveAReserve(t *testing.T) {
 }
 
 // TestRunsCount lets messages bring several jobs each: fewer are asked for.
+func TestRestingLaneIsNotAsked(t *testing.T) {
+	t.Parallel()
+	s := New[string, string](2)
+	s.Open("a")
+	s.Open("b")
+	s.Asks(0)
+	arrive(t, s, "a", 1, true, 0)
+	s.Rest("a", true)
+	s.Rest("a", true)
+	s.Rest("unknown", true)
+	arrive(t, s, "a", 1, true, 0) // under way when it was left
+	if got := startAll(s); len(got) != 2 {
+		t.Fatalf("started %v: what is here is run", got)
+	}
+	s.Done("a", ms)
+	s.Done("a", ms)
+	if got := s.Asks(0); len(got) != 1 || got[0].Lane != "b" {
+		t.Fatalf("asked %v", got)
+	}
+	s.Expired("b", -1)
+	s.Rest("b", true)
+	if got := s.Asks(0); got != nil {
+		t.Fatalf("asked %v, and all lanes rest", got)
+	}
+	s.Rest("a", false)
+	if got := s.Asks(0); len(got) != 1 || got[0].Lane != "a" {
+		t.Fatalf("asked %v after the rest", got)
+	}
+}
+
 func TestRunsCount(t *testing.T) {
 	t.Parallel()
 	s := New[string, string](2)

@@ -46,6 +46,16 @@ func (s *Shelf[L, T]) Bytes() int64 { return s.bytes }
 // Len is how many payloads can be found.
 func (s *Shelf[L, T]) Len() int { return len(s.items) }
 
+// Has reports whether a payload of a lane can be found.
+func (s *Shelf[L, T]) Has(lane L) bool {
+	for _, it := range s.items {
+		if it.Lane == lane {
+			return true
+		}
+	}
+	return false
+}
+
 // Put keeps a payload whose memory is size bytes, and that so many readers fetch. Without room, the spare payloads that
 // were fetched longest ago go, and their values are returned in freed. If that is not enough, nothing changes and it
 // reports false.

@@ -1,0 +1,225 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jetbatch/jetbatch/coordinator/internal/follow"
+	"github.com/jetbatch/jetbatch/internal/wire"
+)
+
+const (
+	followPause  = 50 * time.Millisecond // between two choices, however much changes
+	followQuiet  = 2*beat + beat/5       // a worker that is silent for so long is not counted on
+	followList   = 2048                  // lanes in one message; a worker that would need more hears of each lane by itself
+	announceRest = beat / 2              // for which an unchanged lane is not announced again
+)
+
+// follows tells workers which lanes to follow. While a lane is followed by all, it is announced to all, as a subject of
+// its own; a lane with few followers is told to these alone. The choice is made from what workers and owners last said,
+// by follow.Choose, and sent when it changed and every beat. Its lock guards the lanes.
+type follows struct {
+	c    *Coordinator
+	kick chan struct{} // holds one hint that something changed
+
+	mu    sync.Mutex
+	lanes map[string]*offer // by batcher
+	few   map[string]bool   // by kind, whether a lane of it had few followers at the last choice
+
+	// Of the goroutine that chooses.
+	told map[string][]string // by worker, the lanes of the last list
+}
+
+// offer is a lane as its owner last announced it.
+type offer struct {
+	lane  wire.Lane
+	slots int
+	late  bool
+	few   bool
+	said  time.Time // when all workers were told
+}
+
+func newFollows(c *Coordinator) *follows {
+	return &follows{
+		c: c, kick: make(chan struct{}, 1),
+		lanes: make(map[string]*offer), few: make(map[string]bool), told: make(map[string][]string),
+	}
+}
+
+func (f *follows) changed() {
+	select {
+	case f.kick <- struct{}{}:
+	default:
+	}
+}
+
+// offer takes what an owner announces of a lane that can use so many slots. It reports whether all workers are to hear
+// it: a lane that all follow; and any lane once, so that those that followed it for another coordinator learn whose it is.
+func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o := f.lanes[lane.Batcher]
+	begins := o == nil || o.lane.Gen != lane.Gen
+	if begins {
+		o = &offer{few: f.few[lane.Kind]}
+		f.lanes[lane.Batcher] = o
+	}
+	moved := o.lane.Floor != lane.Floor || o.lane.Readers != lane.Readers || o.lane.Taken != lane.Taken || lane.Unasked
+	if begins || late && !o.late || o.few && moved {
+		f.changed()
+	}
+	lane.Few = o.few
+	o.lane, o.slots, o.late = *lane, slots, late
+	all = begins || !o.few && (moved || now.Sub(o.said) >= announceRest)
+	if all {
+		o.said = now
+	}
+	return all
+}
+
+// end forgets a lane, if it is of this generation; of any where gen is empty.
+func (f *follows) end(batcher, gen string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o := f.lanes[batcher]; o != nil && (gen == "" || o.lane.Gen == gen) {
+		delete(f.lanes, batcher)
+		f.changed()
+	}
+}
+
+// run chooses and tells, at every beat and when something changed.
+func (f *follows) run(ctx context.Context) {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		repeat := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			repeat = true
+		case <-f.kick:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		f.tell(repeat)
+		pause.Reset(followPause)
+	}
+}
+
+// tell sends each worker its list where it changed, or is to be repeated: as long as a lane of its kinds has few
+// followers. A worker that came gets one in any case, so that it does not wait for the next announcements.
+func (f *follows) tell(repeat bool) {
+	for _, w := range f.choose(f.c.fleet.crew()) {
+		names := make([]string, len(w.lanes))
+		for i, l := range w.lanes {
+			names[i] = l.Batcher + "." + l.Gen
+		}
+		before, known := f.told[w.name]
+		if w.silent || known && (!w.crowded || !repeat && slices.Equal(before, names)) {
+			continue // a silent worker keeps what it has, should it live
+		}
+		f.told[w.name] = names
+		data, err := json.Marshal(wire.Follow{Coordinator: f.c.cfg.Name, Lanes: w.lanes})
+		if err == nil {
+			err = f.c.nc.Publish(wire.FollowPrefix+"."+w.name, data)
+		}
+		if err != nil {
+			f.c.log.Warn("worker not told its lanes", "worker", w.name, "error", err)
+		}
+	}
+}
+
+// follower is a worker and the lanes that it is to follow.
+type follower struct {
+	name    string
+	silent  bool
+	crowded bool // a lane of its kinds has few followers
+	lanes   []wire.Lane
+}
+
+// choose makes the lists of all workers.
+func (f *follows) choose(crew []heard) []*follower {
+	now := time.Now()
+	all := make([]*follower, len(crew))
+	for i := range crew {
+		all[i] = &follower{name: crew[i].Worker, silent: now.Sub(crew[i].at) > followQuiet}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	kinds := make(map[string][]*offer)
+	for _, o := range f.lanes {
+		kinds[o.lane.Kind] = append(kinds[o.lane.Kind], o)
+	}
+	clear(f.few)
+	for kind, offers := range kinds {
+		slices.SortFunc(offers, func(a, b *offer) int { return strings.Compare(a.lane.Batcher, b.lane.Batcher) })
+		f.few[kind] = f.chooseKind(kind, offers, crew, all)
+	}
+	maps.DeleteFunc(f.told, func(name string, _ []string) bool {
+		return !slices.ContainsFunc(crew, func(h heard) bool { return h.Worker == name })
+	})
+	return all
+}
+
+// chooseKind adds the lanes of one kind to the workers' lists. It reports whether one has few followers. f.mu is held.
+func (f *follows) chooseKind(kind string, offers []*offer, crew []heard, all []*follower) (few bool) {
+	var workers []follow.Worker
+	var places []int // of workers in crew
+	for i := range crew {
+		h := &crew[i]
+		if !all[i].silent && slices.Contains(h.Kinds, kind) {
+			workers = append(workers, follow.Worker{Name: h.Worker, Slots: h.Slots, Idle: h.Running < h.Slots})
+			places = append(places, i)
+		}
+	}
+	lanes := make([]follow.Lane, len(offers))
+	for i, o := range offers {
+		lanes[i] = follow.Lane{Name: o.lane.Batcher, Slots: o.slots, Late: o.late, Left: func(n int) bool {
+			_, leaves := crew[places[n]].leaves(kind, o.lane.Batcher)
+			return leaves
+		}}
+	}
+	chosen := follow.Choose(workers, lanes)
+	count := make([]int, len(crew))
+	for _, list := range chosen {
+		for _, n := range list {
+			count[places[n]]++
+		}
+	}
+	if slices.ContainsFunc(count, func(n int) bool { return n > followList }) {
+		clear(chosen)
+	}
+	everybody := make([]int, len(workers))
+	for n := range everybody {
+		everybody[n] = n
+	}
+	for i, o := range offers {
+		o.few = chosen[i] != nil
+		o.lane.Few = o.few
+		few = few || o.few
+		list := chosen[i]
+		if !o.few {
+			list = everybody
+		}
+		for _, n := range list {
+			w := all[places[n]]
+			w.lanes = append(w.lanes, o.lane)
+		}
+	}
+	for _, n := range everybody {
+		all[places[n]].crowded = all[places[n]].crowded || few
+	}
+	return few
+}

@@ -1,0 +1,144 @@
+// Package follow decides which workers ask for the jobs of which batchers. It is pure: the same workers and lanes give
+// the same answer.
+//
+// A broker walks through the requests that wait at a consumer for each of its messages, and a worker has a request, an
+// inbox and a record to read for each lane that it follows. So neither is to grow with workers times batchers.
+//
+// Rules:
+//   - Lanes share all slots. None gets more than it can use; what is left goes to the others in equal parts.
+//   - The workers lie on a circle in the order of a hash of their names, each as wide as it has slots. The lanes begin
+//     at even distances on it, in the order of a hash of theirs. Each is followed by the workers on an arc that is
+//     Overlap times as wide as its share. So each slot is in about Overlap arcs: it is idle only while all of these
+//     lanes have nothing queued, and lanes that can use as much are served alike.
+//   - No lane is followed by less than MinWorkers workers: some may die, or be busy with a long job.
+//   - A lane whose head is late is followed by every worker with an idle slot as well.
+//   - A worker that leaves a lane to others, since it cannot open its data set, is passed over.
+package follow
+
+import (
+	"cmp"
+	"hash/fnv"
+	"slices"
+)
+
+const (
+	// Overlap is how many lanes each slot serves: enough for one of them to have jobs nearly always, where some trainers
+	// rest, and few enough for their requests to cost little.
+	Overlap = 8
+	// MinWorkers is how many workers follow a lane at least.
+	MinWorkers = 8
+	// room is how many slots there are for each that a lane can use, at most: the others may be busy.
+	room = 4
+)
+
+// Worker is a live worker.
+type Worker struct {
+	Name  string
+	Slots int
+	Idle  bool // it has said that a slot is free
+}
+
+// Lane is a batcher with jobs.
+type Lane struct {
+	Name  string
+	Slots int                   // how many it can use
+	Late  bool                  // its trainer waits
+	Left  func(worker int) bool // reports whether the worker at a place leaves it to others; nil where none does
+}
+
+// Choose returns the followers of each lane, as places in workers, in order; nil for a lane that all follow.
+func Choose(workers []Worker, lanes []Lane) [][]int {
+	chosen := make([][]int, len(lanes))
+	ring := ordered(workers, func(w Worker) string { return w.Name })
+	total := 0
+	for _, w := range workers {
+		total += w.Slots
+	}
+	shares := share(lanes, total)
+	used := 0.0
+	for _, s := range shares {
+		used += s
+	}
+	for rank, i := range ordered(lanes, func(l Lane) string { return l.Name }) {
+		wide := Overlap * shares[i] * float64(total) / max(used, 1)
+		wide = min(wide, float64(room*max(lanes[i].Slots, 1)))
+		from := float64(total) * float64(rank) / float64(len(lanes))
+		chosen[i] = arc(workers, ring, &lanes[i], from, wide)
+	}
+	return chosen
+}
+
+// share divides slots among lanes: none gets more than it can use, and the others get equal parts.
+func share(lanes []Lane, slots int) []float64 {
+	order := make([]int, len(lanes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(lanes[a].Slots, lanes[b].Slots) })
+	shares, left := make([]float64, len(lanes)), float64(slots)
+	for k, i := range order {
+		part := left / float64(len(order)-k)
+		shares[i] = min(part, float64(max(lanes[i].Slots, 0)))
+		left -= shares[i]
+	}
+	return shares
+}
+
+// arc is the workers on so wide a part of the circle, from a place on; nil for all of them.
+func arc(workers []Worker, ring []int, l *Lane, from, wide float64) []int {
+	follows := make([]bool, len(workers))
+	n, at, first := 0, 0.0, 0
+	for first < len(ring)-1 && at+float64(workers[ring[first]].Slots) <= from {
+		at += float64(workers[ring[first]].Slots)
+		first++
+	}
+	for k := range ring {
+		if at >= from+wide && n >= MinWorkers {
+			break
+		}
+		w := ring[(first+k)%len(ring)]
+		at += float64(workers[w].Slots)
+		if l.Left == nil || !l.Left(w) {
+			follows[w] = true
+			n++
+		} else {
+			wide += float64(workers[w].Slots)
+		}
+	}
+	var list []int
+	all := true
+	for i := range workers {
+		left := l.Left != nil && l.Left(i)
+		if follows[i] || l.Late && workers[i].Idle && !left {
+			list = append(list, i)
+		} else {
+			all = all && left
+		}
+	}
+	if all {
+		return nil
+	}
+	return list
+}
+
+// ordered is the places of a list in the order of a hash of names, which says nothing about how they were given.
+func ordered[T any](list []T, name func(T) string) []int {
+	hashes, order := make([]uint64, len(list)), make([]int, len(list))
+	for i := range list {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(name(list[i]))) // never fails
+		hashes[i], order[i] = spread(h.Sum64()), i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(hashes[a], hashes[b]), cmp.Compare(name(list[a]), name(list[b])))
+	})
+	return order
+}
+
+// spread mixes a hash: those of names that differ in their last letters alone lie close together.
+func spread(h uint64) uint64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	return h
+}
