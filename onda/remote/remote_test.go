@@ -377,7 +377,8 @@ func (noConnection) ConnectionError() bool { return true }
 // credentials is not.
 func TestStoreIsAskedAgain(t *testing.T) {
 	t.Parallel()
-	if err := s3Error(fmt.Errorf("HeadObject: %w", noConnection{io.EOF})); !errors.Is(err, errRetry) || errors.Is(err, io.EOF) {
+	err := s3Error(fmt.Errorf("HeadObject: %w", noConnection{io.EOF}))
+	if !errors.Is(err, errRetry) || errors.Is(err, io.EOF) {
 		t.Errorf("got %v", err)
 	}
 	if err := s3Error(errors.New("no credentials")); errors.Is(err, errRetry) {
