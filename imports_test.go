@@ -65,7 +65,7 @@ var layers = map[string][]string{
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
 	"bridge":         {"schema", "internal/msgp"},
-	"bridge/trainer": {"schema", "client", "bridge", "internal/wire"},
+	"bridge/trainer": {"schema", "client", "bridge", "internal/msgp", "internal/wire"},
 	"bridge/process": {"schema", "dataset", "internal/kind", "bridge", "internal/wire"},
 
 	"embedded": {"schema", "dataset", "coordinator", "worker"},
@@ -186,9 +186,10 @@ func TestOwnerReadsNoClock(t *testing.T) {
 
 // renames are the files that call os.Rename themselves, and why they may.
 var renames = map[string]string{
-	"internal/durable/durable.go": "it brings everything to the disk before and after",
-	"onda/importer/write.go":      "within a folder that internal/durable gives its name when all is in it",
-	"examples/trainer/main.go":    "a program of one's own has no internal package: its test shows that it does the same",
+	"internal/durable/durable.go":  "it brings everything to the disk before and after",
+	"onda/importer/write.go":       "within a folder that internal/durable gives its name when all is in it",
+	"examples/gomlx/checkpoint.go": "a program of one's own has no internal package",
+	"examples/trainer/main.go":     "a program of one's own has no internal package: its test shows that it does the same",
 }
 
 // What is finished gets its name by internal/durable, so that after a crash of the machine all of it is there, or

@@ -165,8 +165,8 @@ func TestP9DataRewritten(t *testing.T) {
 	after := c.open("after", p)
 	o := newOracle(t, p, schema.State{})
 	o.take(after, 60)
-	old.take(before, 20) // the run before goes on with what it was begun on
 	eventually(t, "the new worker says that it has other data than the run before", func() bool {
+		old.take(before, 4) // which goes on with what it was begun on; the new worker looks when it is given a job of it
 		reply, err := c.connect().Request("jetbatch.coordinator.overview", nil, 5e9)
 		return err == nil && strings.Contains(string(reply.Data), "has other data of numbers than the run: recordings was 93 and is 94")
 	})

@@ -56,8 +56,8 @@ func TestOndaImport(t *testing.T) {
 	// Without the hypnogram it has no labels, and what can be done about that is said.
 	var stdout, stderr bytes.Buffer
 	bare := filepath.Join(dir, "bare")
-	if code := run(t.Context(), []string{"onda", "import", filepath.Join(dir, "SC4001E0-PSG.edf"), "--out", bare}, &stdout, &stderr,
-		nil); code != exitOK {
+	file := filepath.Join(dir, "SC4001E0-PSG.edf")
+	if code := run(t.Context(), []string{"onda", "import", file, "--out", bare}, &stdout, &stderr, nil); code != exitOK {
 		t.Errorf("%d: %s", code, &stderr)
 	}
 	if code := run(t.Context(), []string{"onda", "describe", bare}, &stdout, &stderr, nil); code != exitOK ||

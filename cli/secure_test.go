@@ -40,13 +40,21 @@ type secured struct {
 
 // startSecured changes of the configuration what must differ where many tests run: the port, and the folder that
 // certificates are looked for in, which is the server's own otherwise.
-func startSecured(t *testing.T) *secured {
+func startSecured(t *testing.T, options ...natstest.Option) *secured {
 	t.Helper()
 	s := &secured{t: t, dir: filepath.Join(t.TempDir(), "set")}
 	if code := run(t.Context(), []string{"keys", s.dir, "--store-dir", t.TempDir()}, io.Discard, os.Stderr, nil); code != 0 {
 		t.Fatalf("keys: exit code %d", code)
 	}
-	conf := filepath.Join(s.dir, "nats", "nats.conf")
+	s.serve(filepath.Join(s.dir, "nats"), options...)
+	return s
+}
+
+// serve starts the server that a folder configures.
+func (s *secured) serve(dir string, options ...natstest.Option) {
+	t := s.t
+	t.Helper()
+	conf := filepath.Join(dir, "nats.conf")
 	text, err := os.ReadFile(conf)
 	if err != nil {
 		t.Fatal(err)
@@ -63,6 +71,9 @@ func startSecured(t *testing.T) *secured {
 		t.Fatal(err)
 	}
 	opts.Host, opts.Port, opts.HTTPPort, opts.NoLog, opts.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, true, true
+	for _, option := range options {
+		option(opts)
+	}
 	if s.srv, err = server.NewServer(opts); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +85,6 @@ func startSecured(t *testing.T) *secured {
 	if !s.srv.ReadyForConnections(patience) {
 		t.Fatal("the server is not ready")
 	}
-	return s
 }
 
 func (s *secured) url() string { return "tls://" + s.srv.Addr().String() }

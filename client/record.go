@@ -38,7 +38,7 @@ func (r *record) agrees(ctx context.Context, gen string, res *wire.Result) (bool
 			return false, r.cfg.errDisconnected(err)
 		}
 		what := fmt.Sprintf("the record of the batcher cannot be read (%v)", err)
-		if denied := refusal(r.nc, topology.InDomain(r.cfg.Domain, "$JS.API.")); denied != nil {
+		if denied := topology.Denied(r.nc, topology.Needs{Publish: []string{"$JS.API."}}.In(r.cfg.Domain)); denied != nil {
 			return false, fmt.Errorf("batcher %s: %w", r.cfg.Name, denied)
 		}
 		n.say(what)

@@ -61,13 +61,14 @@ type commit struct {
 func (s *store) get(ctx context.Context, subject string) (*nats.Msg, error) {
 	short, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
-	request := topology.InDomain(s.domain, directGet+s.stream+"."+subject)
+	own := directGet + s.stream + "." + subject
+	request := topology.InDomain(s.domain, own)
 	msg, err := s.data.RequestWithContext(short, request, nil)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, errStoreGone
 	case err != nil:
-		if denied := refusal(s.data, request); denied != nil && ctx.Err() == nil {
+		if denied := topology.Denied(s.data, topology.Needs{Publish: []string{own}}.In(s.domain)); denied != nil && ctx.Err() == nil {
 			s.denied(denied)
 		}
 		return nil, err

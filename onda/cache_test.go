@@ -91,6 +91,15 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	if !get("c") || loads["a"] != 1 || loads["b"] != 1 || loads["c"] != 1 || c.entries["b"] != nil {
 		t.Errorf("loads %v", loads)
 	}
+	// What can never fit takes nobody's place, however long the others rest.
+	for range 10 {
+		if _, ok, err := c.read(t.Context(), "huge", 101, 0, 1, nil); ok || err != nil {
+			t.Fatalf("%v, %v", ok, err)
+		}
+	}
+	if c.held != 100 {
+		t.Errorf("%d bytes are held", c.held)
+	}
 }
 
 // Of those who wait for a load, none suffers for the one whose context ended.

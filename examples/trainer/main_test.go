@@ -117,7 +117,7 @@ func TestInUse(t *testing.T) {
 	}
 }
 
-// The content is on the disk before it has its name, and the name before save returns; what cannot be brought to the disk
+// The content is on the disk before it has its name, and the name before save returns; what cannot be brought there
 // leaves the checkpoint before it.
 func TestSaveIsDurable(t *testing.T) { //nolint:paralleltest // it replaces syncFile
 	defer func() { syncFile = (*os.File).Sync }()
@@ -137,7 +137,8 @@ func TestSaveIsDurable(t *testing.T) { //nolint:paralleltest // it replaces sync
 	if err := (&Checkpoint{Steps: 7}).save(path); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"checkpoint.json.new at 0", filepath.Base(filepath.Dir(path)) + " at 7"}; !slices.Equal(seen, want) {
+	want := []string{"checkpoint.json.new at 0", filepath.Base(filepath.Dir(path)) + " at 7"}
+	if !slices.Equal(seen, want) {
 		t.Errorf("synced %q, want %q", seen, want)
 	}
 	full := errors.New("no space")

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -30,11 +31,14 @@ func InDomain(domain, subject string) string {
 	return subject
 }
 
-// In are the needs of a role that speaks to the JetStream of a domain.
+// In are the needs of a role that speaks to the JetStream of a domain. The domain's own server translates the subjects
+// of its API before it looks at permissions, and denies them by the names that they have without a domain.
 func (n Needs) In(domain string) Needs {
-	published := make([]string, len(n.Publish))
-	for i, subject := range n.Publish {
-		published[i] = InDomain(domain, subject)
+	published := slices.Clone(n.Publish)
+	for _, subject := range n.Publish {
+		if far := InDomain(domain, subject); far != subject {
+			published = append(published, far)
+		}
 	}
 	return Needs{Publish: published, Subscribe: n.Subscribe}
 }

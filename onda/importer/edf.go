@@ -68,8 +68,8 @@ func edfChannel(e *edf.File, i, records int) channel {
 	return c
 }
 
-// edfStretches divides the records of a file where time is missing between them: half a sample of the quickest signal or
-// more. Times are rounded, in the header, too.
+// edfStretches divides the records of a file where time is missing between them, at least half a sample of the quickest
+// signal: times are rounded, in the header, too.
 func edfStretches(f *edf.File, onsets []time.Duration) ([][2]int, error) {
 	quickest := 1
 	for _, s := range f.Signals {

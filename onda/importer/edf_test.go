@@ -295,8 +295,11 @@ func TestTextsAreUTF8(t *testing.T) {
 	wfdb := write(t, filepath.Join(t.TempDir(), "r.hea"), []byte("r 1 100 2\nr.dat 80 10/\xb5V 8 0 0 0 0 S\xe4ge\n"))
 	write(t, filepath.Join(filepath.Dir(wfdb), "r.dat"), []byte{128, 128})
 	summary, err := Import(t.Context(), Config{Files: []string{wfdb}, DryRun: true})
-	if err != nil || summary.Recordings[0].Signals[0].Unit != "µV" || summary.Recordings[0].Signals[0].Channels[0] != "säge" {
-		t.Errorf("%+v, %v", summary, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := summary.Recordings[0].Signals[0]; s.Unit != "µV" || s.Channels[0] != "säge" {
+		t.Errorf("%+v", s)
 	}
 }
 

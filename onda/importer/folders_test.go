@@ -72,8 +72,9 @@ func TestPartners(t *testing.T) {
 	plans = append(plans, file("one/night.edf", at), file("one/night.bdf", at))
 	plans[0].Labels = "s1/a.edf"
 	for name, want := range map[string]string{
-		"one/night-stages.edf": "2 recordings fit it: night.edf, night.bdf", "s1/psg-stages.edf": "psg.edf has the annotations of a.edf",
-		"none/x.edf": "no recording is in a file that is named like it",
+		"one/night-stages.edf": "2 recordings fit it: night.edf, night.bdf",
+		"s1/psg-stages.edf":    "psg.edf has the annotations of a.edf",
+		"none/x.edf":           "no recording is in a file that is named like it",
 	} {
 		if _, err := partner(file(name, at), plans); !errors.Is(err, ErrImport) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", name, err)

@@ -302,6 +302,28 @@ func TestNoPlainHTTP(t *testing.T) {
 	}
 }
 
+// Of a file without a date and an ETag another length shows that it has changed.
+func TestLengthOfTheUndated(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir())
+	length := 10
+	s.troubled(func(w http.ResponseWriter, r *http.Request) bool {
+		http.ServeContent(w, r, "x", time.Time{}, strings.NewReader(strings.Repeat("a", length)))
+		return true
+	})
+	obj, err := s.source.Open(t.Context(), s.URL+"/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := obj.ReadAt(make([]byte, 4), 2); err != nil {
+		t.Error(err)
+	}
+	length = 20
+	if _, err := obj.ReadAt(make([]byte, 4), 2); !errors.Is(err, errChanged) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A file without a date and an ETag may be another at the next look, so no copy of it serves after that.
 func TestIdentityOfTheUndated(t *testing.T) {
 	t.Parallel()
@@ -377,7 +399,8 @@ func (noConnection) ConnectionError() bool { return true }
 // credentials is not.
 func TestStoreIsAskedAgain(t *testing.T) {
 	t.Parallel()
-	if err := s3Error(fmt.Errorf("HeadObject: %w", noConnection{io.EOF})); !errors.Is(err, errRetry) || errors.Is(err, io.EOF) {
+	err := s3Error(fmt.Errorf("HeadObject: %w", noConnection{io.EOF}))
+	if !errors.Is(err, errRetry) || errors.Is(err, io.EOF) {
 		t.Errorf("got %v", err)
 	}
 	if err := s3Error(errors.New("no credentials")); errors.Is(err, errRetry) {

@@ -115,8 +115,7 @@ var harmless = nats.Header{nats.ExpectedStreamHdr: []string{probe}}
 
 // tryPublish sends nothing to a subject and returns a *schema.PermissionError if that is denied.
 func (e *examination) tryPublish(subject string, h nats.Header) error {
-	subject = topology.InDomain(e.Domain, subject)
-	if err := e.Conn.PublishMsg(&nats.Msg{Subject: subject, Header: h}); err != nil {
+	if err := e.Conn.PublishMsg(&nats.Msg{Subject: topology.InDomain(e.Domain, subject), Header: h}); err != nil {
 		return err
 	}
 	return e.answerOf(subject)
@@ -136,9 +135,10 @@ func (e *examination) answerOf(subject string) error {
 	if err := e.Conn.FlushTimeout(callTimeout); err != nil {
 		return err
 	}
-	err := topology.Denied(e.Conn, topology.Needs{Publish: []string{subject}, Subscribe: []string{subject}})
+	err := topology.Denied(e.Conn, topology.Needs{Publish: []string{subject}, Subscribe: []string{subject}}.In(e.Domain))
 	var denied *schema.PermissionError
-	if errors.As(err, &denied) && !strings.EqualFold(denied.Subject, subject) {
+	if errors.As(err, &denied) && !strings.EqualFold(denied.Subject, subject) &&
+		!strings.EqualFold(denied.Subject, topology.InDomain(e.Domain, subject)) {
 		return nil // that was another one, before
 	}
 	return err

@@ -24,14 +24,13 @@ const remake = "stop trainers and roles, delete the stream, start again; nothing
 
 // streams compares what is there with what is needed.
 func (e *examination) streams(ctx context.Context) {
-	clustered := e.Conn.ConnectedClusterName() != ""
 	for _, want := range topology.Shared(topology.Config{}) {
 		info, err := e.stream(ctx, want.Name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			e.find(Note, "streams", want.Name+" is not there; the first coordinator makes it", "")
 			continue
-		case errors.Is(err, context.DeadlineExceeded) && clustered:
+		case errors.Is(err, context.DeadlineExceeded) && e.Domain == "" && e.Conn.ConnectedClusterName() != "":
 			e.find(Error, "cluster", want.Name+" does not answer: it has no leader, since too few of the servers that hold it are there",
 				"start the servers that are away; of 3, 2 have to be there")
 			continue
@@ -47,7 +46,8 @@ func (e *examination) streams(ctx context.Context) {
 			continue
 		}
 		text := fmt.Sprintf("%s: as it has to be, %s", want.Name, legible.Count(info.Config.Replicas, "replica"))
-		if clustered && info.Config.Replicas == 1 {
+		// A leaf node has a name of a cluster, too, whether the server that stores is of one or not.
+		if info.Cluster != nil && info.Cluster.Name != "" && info.Config.Replicas == 1 {
 			e.find(Warning, "streams", text+" in a cluster: with its server goes the service, until it is back", "nats stream edit "+want.Name+" --replicas 3, and start coordinators with --replicas 3")
 			continue
 		}
