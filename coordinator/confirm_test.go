@@ -29,7 +29,7 @@ func TestJobsAreConfirmed(t *testing.T) {
 		"nonsense":      {"[", 1, 0, false, true},
 	} {
 		f := &feed{
-			inbox: "_INBOX.x", log: slog.New(slog.DiscardHandler), line: new(line),
+			feedOf: feedOf{line: new(line)}, inbox: "_INBOX.x", log: slog.New(slog.DiscardHandler),
 			unconfirmed: map[uint64]publication{7: {n: 1, again: true}},
 		}
 		f.onAnswer(&nats.Msg{Subject: "_INBOX.x.7", Data: []byte(test.answer)})
