@@ -46,7 +46,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.Announce:
 		b.announce(e.Lane)
 	case owner.Notify:
-		b.publish(wire.NoticePrefix, e.Reply)
+		b.c.hint(wire.NoticePrefix+"."+b.name, e.Reply)
 
 	case owner.Feed:
 		b.start(e)
@@ -107,12 +107,12 @@ func (b *batcher) announce(lane wire.Lane) {
 	lane.Workers = b.workers.Workers
 	if lane.Over {
 		b.c.follows.end(b.name, lane.Gen)
-		b.publish(wire.LanePrefix, lane)
+		b.c.hint(wire.LanePrefix+"."+b.name, lane)
 		return
 	}
 	now := time.Now()
 	if b.c.follows.offer(&lane, b.owner.Demand(), b.owner.Late(now) > 0) {
-		b.publish(wire.LanePrefix, lane)
+		b.c.hint(wire.LanePrefix+"."+b.name, lane)
 	}
 }
 
@@ -143,14 +143,14 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// publish tells all who listen to a subject of this batcher.
-func (b *batcher) publish(prefix string, v any) {
+// hint tells all who listen to a subject what is said again, or can be found out.
+func (c *Coordinator) hint(subject string, v any) {
 	data, err := json.Marshal(v)
 	if err == nil {
-		err = b.c.nc.Publish(prefix+"."+b.name, data)
+		err = c.nc.Publish(subject, data)
 	}
 	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		b.log.Warn("not announced", "subject", prefix, "error", err)
+		c.log.Warn("not announced", "subject", subject, "error", err)
 	}
 }
 

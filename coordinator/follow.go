@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ type follows struct {
 
 	mu    sync.Mutex
 	lanes map[string]*offer // by batcher
-	few   map[string]bool   // by kind, whether a lane of it had few followers at the last choice
+	crew  int               // live workers at the last choice
 
 	// Of the goroutine that chooses.
 	told map[string][]string // by worker, the lanes of the last list
@@ -47,7 +46,7 @@ type offer struct {
 func newFollows(c *Coordinator) *follows {
 	return &follows{
 		c: c, kick: make(chan struct{}, 1),
-		lanes: make(map[string]*offer), few: make(map[string]bool), told: make(map[string][]string),
+		lanes: make(map[string]*offer), told: make(map[string][]string),
 	}
 }
 
@@ -67,8 +66,9 @@ func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
 	o := f.lanes[lane.Batcher]
 	begins := o == nil || o.lane.Gen != lane.Gen
 	if begins {
-		o = &offer{few: f.few[lane.Kind]}
+		o = &offer{}
 		f.lanes[lane.Batcher] = o
+		o.few = f.many(lane.Kind)
 	}
 	moved := o.lane.Floor != lane.Floor || o.lane.Readers != lane.Readers || o.lane.Taken != lane.Taken || lane.Unasked
 	if begins || late && !o.late || o.few && moved {
@@ -81,6 +81,18 @@ func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
 		o.said = now
 	}
 	return all
+}
+
+// many guesses, until the next choice, whether a new lane will have few followers: if many begin at once, no worker is to
+// follow them all for a while. f.mu is held.
+func (f *follows) many(kind string) bool {
+	n := 1
+	for _, o := range f.lanes {
+		if o.lane.Kind == kind {
+			n++
+		}
+	}
+	return n > follow.Overlap && f.crew > follow.MinWorkers
 }
 
 // end forgets a lane, if it is of this generation; of any where gen is empty.
@@ -121,7 +133,11 @@ func (f *follows) run(ctx context.Context) {
 // tell sends each worker its list where it changed, or is to be repeated: as long as a lane of its kinds has few
 // followers. A worker that came gets one in any case, so that it does not wait for the next announcements.
 func (f *follows) tell(repeat bool) {
-	for _, w := range f.choose(f.c.fleet.crew()) {
+	all, open := f.choose(f.c.fleet.crew())
+	for _, lane := range open {
+		f.c.hint(wire.LanePrefix+"."+lane.Batcher, lane)
+	}
+	for _, w := range all {
 		names := make([]string, len(w.lanes))
 		for i, l := range w.lanes {
 			names[i] = l.Batcher + "." + l.Gen
@@ -131,13 +147,7 @@ func (f *follows) tell(repeat bool) {
 			continue // a silent worker keeps what it has, should it live
 		}
 		f.told[w.name] = names
-		data, err := json.Marshal(wire.Follow{Coordinator: f.c.cfg.Name, Lanes: w.lanes})
-		if err == nil {
-			err = f.c.nc.Publish(wire.FollowPrefix+"."+w.name, data)
-		}
-		if err != nil {
-			f.c.log.Warn("worker not told its lanes", "worker", w.name, "error", err)
-		}
+		f.c.hint(wire.FollowPrefix+"."+w.name, wire.Follow{Coordinator: f.c.cfg.Name, Lanes: w.lanes})
 	}
 }
 
@@ -149,10 +159,10 @@ type follower struct {
 	lanes   []wire.Lane
 }
 
-// choose makes the lists of all workers.
-func (f *follows) choose(crew []heard) []*follower {
+// choose makes the lists of all workers. The lanes in open had few followers, and are for all to follow now.
+func (f *follows) choose(crew []heard) (all []*follower, open []wire.Lane) {
 	now := time.Now()
-	all := make([]*follower, len(crew))
+	all = make([]*follower, len(crew))
 	for i := range crew {
 		all[i] = &follower{name: crew[i].Worker, silent: now.Sub(crew[i].at) > followQuiet}
 	}
@@ -162,19 +172,20 @@ func (f *follows) choose(crew []heard) []*follower {
 	for _, o := range f.lanes {
 		kinds[o.lane.Kind] = append(kinds[o.lane.Kind], o)
 	}
-	clear(f.few)
+	f.crew = len(crew)
 	for kind, offers := range kinds {
 		slices.SortFunc(offers, func(a, b *offer) int { return strings.Compare(a.lane.Batcher, b.lane.Batcher) })
-		f.few[kind] = f.chooseKind(kind, offers, crew, all)
+		open = append(open, f.chooseKind(kind, offers, crew, all)...)
 	}
 	maps.DeleteFunc(f.told, func(name string, _ []string) bool {
 		return !slices.ContainsFunc(crew, func(h heard) bool { return h.Worker == name })
 	})
-	return all
+	return all, open
 }
 
-// chooseKind adds the lanes of one kind to the workers' lists. It reports whether one has few followers. f.mu is held.
-func (f *follows) chooseKind(kind string, offers []*offer, crew []heard, all []*follower) (few bool) {
+// chooseKind adds the lanes of one kind to the workers' lists, and returns those that are open to all from now on. f.mu
+// is held.
+func (f *follows) chooseKind(kind string, offers []*offer, crew []heard, all []*follower) (open []wire.Lane) {
 	var workers []follow.Worker
 	var places []int // of workers in crew
 	for i := range crew {
@@ -205,10 +216,16 @@ func (f *follows) chooseKind(kind string, offers []*offer, crew []heard, all []*
 	for n := range everybody {
 		everybody[n] = n
 	}
+	few := false
 	for i, o := range offers {
+		opens := o.few && chosen[i] == nil
 		o.few = chosen[i] != nil
 		o.lane.Few = o.few
 		few = few || o.few
+		if opens {
+			open = append(open, o.lane)
+			o.said = time.Now()
+		}
 		list := chosen[i]
 		if !o.few {
 			list = everybody
@@ -221,5 +238,5 @@ func (f *follows) chooseKind(kind string, offers []*offer, crew []heard, all []*
 	for _, n := range everybody {
 		all[places[n]].crowded = all[places[n]].crowded || few
 	}
-	return few
+	return open
 }

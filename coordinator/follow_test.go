@@ -25,6 +25,38 @@ func offers(f *follows, n int) {
 	}
 }
 
+func chosen(f *follows, crew []heard) []*follower {
+	all, _ := f.choose(crew)
+	return all
+}
+
+// Many lanes that begin at once are not announced to all for a moment first, and a lane that turns out to be for all is
+// announced at once.
+func TestLanesThatBeginAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFollows(nil)
+	chosen(f, crewOf(200))
+	open := 0
+	for i := range 100 {
+		lane := wire.Lane{Batcher: fmt.Sprintf("train-%03d", i), Gen: "G", Kind: "k"}
+		if all := f.offer(&lane, 401, false); !all {
+			t.Fatal("nobody hears whose the lane is")
+		}
+		if !lane.Few {
+			open++
+		}
+	}
+	if open != follow.Overlap {
+		t.Errorf("%d lanes are for all", open)
+	}
+	if all, open := f.choose(crewOf(3)); len(open) != 100-follow.Overlap || open[0].Few || len(all[0].lanes) != 100 {
+		t.Errorf("of three workers each follows %d lanes; %d are announced", len(all[0].lanes), len(open))
+	}
+	if _, open := f.choose(crewOf(3)); len(open) > 0 {
+		t.Errorf("%d are announced again", len(open))
+	}
+}
+
 // Lanes of a few batchers are announced to all workers; of many, each worker is told its own, and hears no other's
 // announcements.
 func TestLanesAreToldToFew(t *testing.T) {
@@ -32,7 +64,7 @@ func TestLanesAreToldToFew(t *testing.T) {
 	f := newFollows(nil)
 	crew := crewOf(200)
 	offers(f, 2)
-	for _, w := range f.choose(crew) {
+	for _, w := range chosen(f, crew) {
 		if len(w.lanes) != 2 || w.crowded {
 			t.Fatalf("%s follows %d of 2 lanes, crowded: %v", w.name, len(w.lanes), w.crowded)
 		}
@@ -45,7 +77,7 @@ func TestLanesAreToldToFew(t *testing.T) {
 	crew[5].at = crew[5].at.Add(-followQuiet)
 	crew[6].Suspended = []schema.Suspension{{Kind: "k", Batchers: []string{"train-001"}}}
 	crew[7].Kinds = []string{"other"}
-	for _, w := range f.choose(crew) {
+	for _, w := range chosen(f, crew) {
 		switch w.name {
 		case "w005":
 			if !w.silent || len(w.lanes) > 0 {
@@ -79,7 +111,7 @@ func TestLanesAreToldToFew(t *testing.T) {
 	for i := range 99 {
 		f.end(fmt.Sprintf("train-%03d", i+1), "")
 	}
-	for _, w := range f.choose(crewOf(200)) {
+	for _, w := range chosen(f, crewOf(200)) {
 		if len(w.lanes) != 1 || w.lanes[0].Gen != "G2" || w.crowded {
 			t.Fatalf("%s follows %+v, crowded: %v", w.name, w.lanes, w.crowded)
 		}
