@@ -96,7 +96,8 @@ func TestFilePartsOfManyFiles(t *testing.T) {
 func TestFilePartsOfLongPaths(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("folder/é", 100)
-	few := []string{"a b.lpcm", "é.lpcm", "x\n\xff.lpcm", long + "1/000.lpcm", long + "2/000.lpcm", strings.Repeat("\xff", 500)}
+	few := []string{"a b.lpcm", "é.lpcm", "x\n\xff.lpcm",
+		long + "1/000.lpcm", long + "2/000.lpcm", strings.Repeat("\xff", 500)}
 	many := slices.Clone(few)
 	for i := range fileParts {
 		many = append(many, fmt.Sprint(long, i), fmt.Sprint(long, i, long))
