@@ -58,7 +58,8 @@ type Fingerprinter interface {
 type Fingerprint struct {
 	Digest string
 	// Parts are in an order that does not change, such as "recordings": "93" or "signals": the digest of a table. The
-	// first 64 are kept, with 256 bytes of each name and value.
+	// first 64 are kept, with 256 bytes of each name and value. Parts named "file PATH", or "files …" for ranges that
+	// cover every path, with digests in hexadecimal, let an error say which files changed in the place of "files differ".
 	Parts []Part
 	// Summary is a line about the data for people, such as "kept 93 of 100 recordings: 4 without labels, 3 shorter than
 	// 10s". It is shown in the status and is no part of the origin; 256 bytes of it are kept.

@@ -29,7 +29,8 @@ func digest(data []byte) string {
 // tables' content as it was when the data set was opened, the recordings that
 // were kept, and of every sample file size and time of its last change or, by
 // Params.Fingerprint, its content. The files are looked at when it is called.
-// A file that cannot be opened is an error. Of a [Source] whose objects have no
+// Parts name single files, or, of many, ranges of their paths; the digest has
+// every file without them. A file that cannot be opened is an error. Of a [Source] whose objects have no
 // ModTime, only sizes count. The parameters that say where files are and how
 // they are read change nothing that is digested, and are no part of a state's
 // origin.
@@ -51,8 +52,10 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 		return dataset.Fingerprint{}, err
 	}
 	sum := xxh3.New()
+	paths := make([]string, len(files))
 	for i, v := range values {
-		fmt.Fprintf(sum, "%q %s\n", files[i].Path, v)
+		paths[i] = files[i].Path
+		fmt.Fprintf(sum, "%q %s\n", paths[i], v)
 	}
 	all := sum.Sum128().Bytes()
 	parts := append([]dataset.Part{
@@ -66,7 +69,7 @@ func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) 
 	}
 	whole := sum.Sum128().Bytes()
 	return dataset.Fingerprint{
-		Digest: hex.EncodeToString(whole[:]), Parts: parts, Ignore: []string{
+		Digest: hex.EncodeToString(whole[:]), Parts: append(parts, partsOfFiles(paths, values)...), Ignore: []string{
 			"dir", "allow_links", "allow_urls", "files", "cache_dir", "cache_bytes",
 		},
 		Summary: d.report.String(),

@@ -159,7 +159,10 @@ func (o Origin) Differences(was *Origin) []string {
 		return nil
 	}
 	list := differences("parameter ", was.Params, o.Params)
-	parts := differences("", was.Parts, o.Parts)
+	parts := differences("", others(was.Parts), others(o.Parts))
+	if files := fileDifferences(was.Parts, o.Parts); len(files) > 0 {
+		parts = append(slices.DeleteFunc(parts, func(d string) bool { return d == "files differ" }), files...)
+	}
 	if len(parts) == 0 && was.Data != o.Data {
 		parts = []string{"the fingerprint of the data differs"}
 	}
@@ -175,7 +178,7 @@ func (o Origin) now() []string {
 	for _, p := range o.Params {
 		list = append(list, fmt.Sprintf("parameter %s is %s", p.Name, shown(p.Value)))
 	}
-	for _, p := range o.Parts {
+	for _, p := range others(o.Parts) {
 		list = append(list, fmt.Sprintf("%s is %s", p.Name, shown(p.Value)))
 	}
 	return list

@@ -80,6 +80,54 @@ func TestOriginDifferences(t *testing.T) {
 	}
 }
 
+// Files that have a part of their own, or are in ranges, are named in the place of "files differ".
+func TestOriginNamesFiles(t *testing.T) {
+	t.Parallel()
+	sum := func(n int) string { return fmt.Sprintf("%031xa", n) }
+	print := func(all int, parts ...any) Fingerprint {
+		f := Fingerprint{Digest: sum(all), Parts: []Part{{"recordings", "3"}, {"files", sum(all)}}}
+		for i := 0; i < len(parts); i += 2 {
+			f.Parts = append(f.Parts, Part{parts[i].(string), sum(parts[i+1].(int))})
+		}
+		return f
+	}
+	var many, others []any
+	for i := range 20 {
+		many, others = append(many, fmt.Sprint("file ", i), i), append(others, fmt.Sprint("file ", i), i+100)
+	}
+	ranges := print(1, "files before b", 1, "files from b to before e", 2, "files from e on", 3)
+	for _, tt := range []struct {
+		name    string
+		was, is Fingerprint
+		want    []string
+	}{
+		{"each", print(1, "file a", 1, "file b c", 2, "file d", 3), print(2, "file a", 4, "file d", 3, "file e", 5),
+			[]string{"file a changed", "file b c is gone", "file e is new"}},
+		{"a range", ranges, print(2, "files before b", 1, "files from b to before e", 4, "files from e on", 3),
+			[]string{"files from b to before e differ"}},
+		{"a range that lost its beginning, and one that was split", ranges,
+			print(2, "files before e", 1, "files from e on", 3), []string{"files before e differ"}},
+		{"every range", ranges, print(2, "files before c", 7, "files from c on", 8), []string{"files differ"}},
+		{"few that have become many", print(2, "file a", 1), ranges, []string{"files differ"}},
+		{"a description without files", print(2), ranges, []string{"files differ"}},
+		{"no file any more", print(1, "file a", 1), print(2), []string{"files differ"}},
+		{"what is no file", print(1), Fingerprint{Digest: sum(2), Parts: []Part{
+			{"recordings", "3"}, {"files", sum(1)}, {"file size", "7"}}}, []string{"file size was not set and is 7"}},
+		{"more than anybody reads", print(1, many...), print(2, others...), []string{"file 0 changed", "file 1 changed",
+			"file 2 changed", "file 3 changed", "file 4 changed", "file 5 changed", "file 6 changed", "file 7 changed",
+			"and 12 more"}},
+	} {
+		was, is := originOf(t, ``, tt.was), originOf(t, ``, tt.is)
+		if got := is.Differences(&was); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	o := originOf(t, ``, ranges)
+	if got, want := o.Differences(nil)[1:], []string{"recordings is 3", "files is " + sum(1)}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // Whatever an author says, a description is small.
 func TestOriginIsBounded(t *testing.T) {
 	t.Parallel()
