@@ -20,7 +20,6 @@ type takeAllArg struct {
 type takeAllAnswer struct {
 	Elapsed time.Duration `json:"elapsed"` // from when the first one had its warm ones until the last one had all
 	Bytes   int64         `json:"bytes"`
-	Slowest float64       `json:"slowest"` // pace of the slowest one, of their mean
 }
 
 func fanout(ctx context.Context, b *bench) (*Report, error) {
@@ -92,7 +91,6 @@ func (t *trainer) takeAll(ctx context.Context, arg takeAllArg) (takeAllAnswer, e
 	var answer takeAllAnswer
 	var first error
 	var began, ended time.Time
-	var paces, slowest float64
 	for range arg.Names {
 		r := <-results
 		if r.err != nil {
@@ -105,12 +103,7 @@ func (t *trainer) takeAll(ctx context.Context, arg takeAllArg) (takeAllAnswer, e
 			ended = r.ended
 		}
 		answer.Bytes += r.Bytes
-		pace := per(float64(arg.Timed), r.Elapsed.Seconds())
-		if paces += pace; slowest == 0 || pace < slowest {
-			slowest = pace
-		}
 	}
-	answer.Slowest = per(slowest*float64(len(arg.Names)), paces)
 	answer.Elapsed = ended.Sub(began)
 	return answer, first
 }

@@ -154,6 +154,7 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 
 		opTakeAll: handle(t.takeAll),
 		opOpenAll: handle(t.openAll),
+		opShare:   handle(t.share),
 		opTimes:   handle(t.times),
 		opOpened:  handle(t.opened),
 		opMoved:   handle(t.moved),

@@ -55,12 +55,17 @@ func workers(ctx context.Context, b *bench) (*Report, error) {
 		}
 		ideal := row(c.String(), againstRate, "batches/s", samples[0], constant(crowdRate, len(samples[0])))
 		first := row(c.String()+": first batch of the last", againstAllowed, "s", many.first, constant(crowdFirst, 1))
-		slowest := row(c.String()+": slowest batcher", againstMean, "of it", tails(samples[0]), constant(1, len(samples[0])))
 		ideal.dropCosts()
 		first.dropCosts()
-		slowest.dropCosts()
 		report.Rows = append(report.Rows, ideal, row(c.String(), againstFew, "batches/s", samples[0], samples[1]), first)
 		if c.batchers > 1 {
+			var share float64
+			arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
+			if err := many.trainer.call(ctx, opShare, arg, &share); err != nil {
+				return nil, err
+			}
+			slowest := row(c.String()+": slowest batcher", againstMean, "of it", constant(share, 1), constant(1, 1))
+			slowest.dropCosts()
 			report.Rows = append(report.Rows, slowest)
 		}
 		if err := errors.Join(b.addPeaks(ctx, report, many.entry.side), many.entry.side.end()); err != nil {
@@ -72,8 +77,9 @@ func workers(ctx context.Context, b *bench) (*Report, error) {
 
 // crew is a crowd at work.
 type crew struct {
-	entry entry
-	first []sample // one: how long it took until all batchers, opened at once, had their first batch
+	trainer *process
+	entry   entry
+	first   []sample // one: how long it took until all batchers, opened at once, had their first batch
 }
 
 // opOpenAll opens batchers at once and takes the first batch of each.
@@ -99,6 +105,51 @@ func (t *trainer) openAll(ctx context.Context, all []openArg) (took time.Duratio
 		}
 	}
 	return took, errors.Join(errs...)
+}
+
+// crowdTime is how long so many batches take.
+func (b *bench) crowdTime(batches int) time.Duration {
+	return time.Duration(b.quick(batches/2, batches)) * time.Second / crowdRate
+}
+
+// opShare takes from all batchers for a while, and then for another in which their batches are counted: it begins when
+// what lay ready before is taken.
+const opShare = "share"
+
+type shareArg struct {
+	Warm time.Duration `json:"warm"`
+	For  time.Duration `json:"for"`
+}
+
+// share is how many batches the batcher with the fewest had, of their mean.
+func (t *trainer) share(ctx context.Context, arg shareArg) (float64, error) {
+	counts := make(chan int)
+	errs := make(chan error, len(t.batchers))
+	began := time.Now()
+	for _, b := range t.batchers {
+		go func() {
+			n := 0
+			for time.Since(began) < arg.Warm+arg.For {
+				if _, err := b.take(ctx); err != nil {
+					errs <- err
+					break
+				}
+				if since := time.Since(began); since > arg.Warm && since < arg.Warm+arg.For {
+					n++
+				}
+			}
+			counts <- n
+		}()
+	}
+	fewest, sum := -1, 0
+	for range t.batchers {
+		n := <-counts
+		if sum += n; fewest < 0 || n < fewest {
+			fewest = n
+		}
+	}
+	close(errs)
+	return per(float64(fewest*len(t.batchers)), float64(sum)), <-errs
 }
 
 // crowd starts a service of that shape and takes a window of each batcher.
@@ -127,10 +178,9 @@ func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
 		}
 		return outcome{
 			Value:   per(float64(c.batchers*arg.Timed), answer.Elapsed.Seconds()),
-			Tail:    answer.Slowest,
 			Batches: c.batchers * (arg.Warm + arg.Timed), Bytes: answer.Bytes,
 		}, nil
 	}}
 	_, err = entry.run(ctx) // whatever is done once
-	return &crew{entry, []sample{{outcome: outcome{Value: took.Seconds()}}}}, err
+	return &crew{trainer, entry, []sample{{outcome: outcome{Value: took.Seconds()}}}}, err
 }

@@ -37,6 +37,7 @@ type follows struct {
 // offer is a lane as its owner last announced it.
 type offer struct {
 	lane  wire.Lane
+	place int // a number that no other lane here has
 	slots int
 	late  bool
 	few   bool
@@ -66,7 +67,7 @@ func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
 	o := f.lanes[lane.Batcher]
 	begins := o == nil || o.lane.Gen != lane.Gen
 	if begins {
-		o = &offer{}
+		o = &offer{place: f.place(o)}
 		f.lanes[lane.Batcher] = o
 		o.few = f.many(lane.Kind)
 	}
@@ -81,6 +82,20 @@ func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
 		o.said = now
 	}
 	return all
+}
+
+// place is that of a batcher's generation before, or the smallest that is free. f.mu is held.
+func (f *follows) place(before *offer) int {
+	if before != nil {
+		return before.place
+	}
+	taken := make([]bool, len(f.lanes)+1)
+	for _, o := range f.lanes {
+		if o.place < len(taken) {
+			taken[o.place] = true
+		}
+	}
+	return slices.Index(taken, false)
 }
 
 // many guesses, until the next choice, whether a new lane will have few followers: if many begin at once, no worker is to
@@ -197,7 +212,7 @@ func (f *follows) chooseKind(kind string, offers []*offer, crew []heard, all []*
 	}
 	lanes := make([]follow.Lane, len(offers))
 	for i, o := range offers {
-		lanes[i] = follow.Lane{Name: o.lane.Batcher, Slots: o.slots, Late: o.late, Left: func(n int) bool {
+		lanes[i] = follow.Lane{Place: o.place, Slots: o.slots, Late: o.late, Left: func(n int) bool {
 			_, leaves := crew[places[n]].leaves(kind, o.lane.Batcher)
 			return leaves
 		}}

@@ -1,14 +1,14 @@
 // Package follow decides which workers ask for the jobs of which batchers. It is pure: the same workers and lanes give
-// the same answer.
+// the same answer, in whatever order.
 //
 // A broker walks through the requests that wait at a consumer for each of its messages, and a worker has a request, an
 // inbox and a record to read for each lane that it follows. So neither is to grow with workers times batchers.
 //
 // Rules:
 //   - Lanes share all slots. None gets more than it can use; what is left goes to the others in equal parts.
-//   - The workers lie on a circle in the order of a hash of their names, each as wide as it has slots. The lanes begin
-//     at even distances on it, in the order of a hash of theirs. Each is followed by the workers on an arc that is
-//     Overlap times as wide as its share. So each slot is in about Overlap arcs: it is idle only while all of these
+//   - The workers lie on a circle in the order of a hash of their names, each as wide as it has slots. A lane begins at
+//     a place of its own, a multiple of the golden ratio: however many there are, they lie about evenly, and another one
+//     moves none of them. Each is followed by the workers on an arc that is Overlap times as wide as its share. So each slot is in about Overlap arcs: it is idle only while all of these
 //     lanes have nothing queued, and lanes that can use as much are served alike.
 //   - No lane is followed by less than MinWorkers workers: some may die, or be busy with a long job.
 //   - A lane whose head is late is followed by every worker with an idle slot as well.
@@ -18,6 +18,7 @@ package follow
 import (
 	"cmp"
 	"hash/fnv"
+	"math"
 	"slices"
 )
 
@@ -28,7 +29,7 @@ const (
 	// MinWorkers is how many workers follow a lane at least.
 	MinWorkers = 8
 	// room is how many slots there are for each that a lane can use, at most: the others may be busy.
-	room = 4
+	room = 2
 )
 
 // Worker is a live worker.
@@ -40,7 +41,7 @@ type Worker struct {
 
 // Lane is a batcher with jobs.
 type Lane struct {
-	Name  string
+	Place int                   // a number from 0 on that no other has; small ones are given first
 	Slots int                   // how many it can use
 	Late  bool                  // its trainer waits
 	Left  func(worker int) bool // reports whether the worker at a place leaves it to others; nil where none does
@@ -49,7 +50,7 @@ type Lane struct {
 // Choose returns the followers of each lane, as places in workers, in order; nil for a lane that all follow.
 func Choose(workers []Worker, lanes []Lane) [][]int {
 	chosen := make([][]int, len(lanes))
-	ring := ordered(workers, func(w Worker) string { return w.Name })
+	ring := ordered(workers)
 	total := 0
 	for _, w := range workers {
 		total += w.Slots
@@ -59,10 +60,11 @@ func Choose(workers []Worker, lanes []Lane) [][]int {
 	for _, s := range shares {
 		used += s
 	}
-	for rank, i := range ordered(lanes, func(l Lane) string { return l.Name }) {
+	for i := range lanes {
 		wide := Overlap * shares[i] * float64(total) / max(used, 1)
 		wide = min(wide, float64(room*max(lanes[i].Slots, 1)))
-		from := float64(total) * float64(rank) / float64(len(lanes))
+		_, place := math.Modf(float64(lanes[i].Place) * math.Phi)
+		from := float64(total) * place
 		chosen[i] = arc(workers, ring, &lanes[i], from, wide)
 	}
 	return chosen
@@ -121,16 +123,17 @@ func arc(workers []Worker, ring []int, l *Lane, from, wide float64) []int {
 	return list
 }
 
-// ordered is the places of a list in the order of a hash of names, which says nothing about how they were given.
-func ordered[T any](list []T, name func(T) string) []int {
-	hashes, order := make([]uint64, len(list)), make([]int, len(list))
-	for i := range list {
+// ordered is the places of workers in the order of a hash of their names, so that those of one machine are not beside one
+// another.
+func ordered(workers []Worker) []int {
+	hashes, order := make([]uint64, len(workers)), make([]int, len(workers))
+	for i := range workers {
 		h := fnv.New64a()
-		_, _ = h.Write([]byte(name(list[i]))) // never fails
+		_, _ = h.Write([]byte(workers[i].Name)) // never fails
 		hashes[i], order[i] = spread(h.Sum64()), i
 	}
 	slices.SortFunc(order, func(a, b int) int {
-		return cmp.Or(cmp.Compare(hashes[a], hashes[b]), cmp.Compare(name(list[a]), name(list[b])))
+		return cmp.Or(cmp.Compare(hashes[a], hashes[b]), cmp.Compare(workers[a].Name, workers[b].Name))
 	})
 	return order
 }

@@ -19,7 +19,7 @@ func workers(n, slots int) []Worker {
 func lanes(n, slots int) []Lane {
 	list := make([]Lane, n)
 	for i := range list {
-		list[i] = Lane{Name: fmt.Sprintf("train-%d", i), Slots: slots}
+		list[i] = Lane{Place: i, Slots: slots}
 	}
 	return list
 }
@@ -36,11 +36,11 @@ func TestChoose(t *testing.T) {
 		"few large workers":            {workers(4, 50), lanes(100, 401), 0, 0},
 		"one lane that can use all":    {workers(1000, 1), lanes(1, 2001), 0, 0},
 		"few lanes":                    {workers(200, 1), lanes(Overlap, 401), 0, 0},
-		"twenty lanes":                 {workers(200, 1), lanes(20, 401), 80, 80},
-		"a hundred lanes":              {workers(200, 1), lanes(100, 401), 16, 16},
+		"twenty lanes":                 {workers(200, 1), lanes(20, 401), 80, 81},
+		"a hundred lanes":              {workers(200, 1), lanes(100, 401), 16, 17},
 		"a thousand workers and lanes": {workers(1000, 1), lanes(1000, 2001), MinWorkers, MinWorkers + 1},
 		"large workers, many lanes":    {workers(64, 16), lanes(1000, 2049), MinWorkers, MinWorkers},
-		"a small window":               {workers(1000, 1), lanes(1, 16), 64, 64},
+		"a small window":               {workers(1000, 1), lanes(1, 16), 32, 32},
 		"a trainer that needs little":  {workers(1000, 1), lanes(1, 1), MinWorkers, MinWorkers},
 	} {
 		for i, list := range Choose(test.workers, test.lanes) {
@@ -146,7 +146,7 @@ func TestLittleMoves(t *testing.T) {
 				moved++
 			}
 		}
-		if share := float64(moved) / float64(len(before)); share > 0.13 {
+		if share := float64(moved) / float64(len(before)); share > 0.07 {
 			t.Errorf("without one %s, %.2f of the pairs are new", what, share)
 		}
 	}
@@ -156,7 +156,7 @@ func pairs(crew []Worker, all []Lane) map[string]bool {
 	set := make(map[string]bool)
 	for i, list := range Choose(crew, all) {
 		for _, w := range list {
-			set[all[i].Name+" "+crew[w].Name] = true
+			set[fmt.Sprint(all[i].Place, crew[w].Name)] = true
 		}
 	}
 	return set
@@ -215,7 +215,7 @@ func TestEveryLaneIsFollowed(t *testing.T) {
 			slices.Sort(names)
 			slices.Sort(want)
 			if !slices.Equal(names, want) {
-				t.Fatalf("lane %s: %v, and in another order %v", order[i].Name, want, names)
+				t.Fatalf("lane %d: %v, and in another order %v", order[i].Place, want, names)
 			}
 		}
 	})

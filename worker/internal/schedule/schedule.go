@@ -15,11 +15,14 @@ package schedule
 import "slices"
 
 const (
-	reserveTime = 20e6  // ns of work to hold in reserve
-	slowJob     = 1e9   // ns; a round trip is nothing beside a longer job
-	maxReserve  = 256   // jobs
-	quietAfter  = 100e6 // ns
-	weight      = 8     // of the past in the moving average of durations
+	reserveTime   = 20e6  // ns of work to hold in reserve
+	slowJob       = 1e9   // ns; a round trip is nothing beside a longer job
+	maxReserve    = 256   // jobs
+	unknownBeside = 4     // jobs, while it is not known how long they take
+	quietAfter    = 100e6 // ns
+	besideTime    = 400e6 // ns of work that an idle slot may be surprised by; a job that waits for a second is handed back
+	maxBeside     = 8     // jobs
+	weight        = 8     // of the past in the moving average of durations
 )
 
 // Scheduler is the state. L identifies a lane and J is a job. Not safe for concurrent use.
@@ -219,6 +222,16 @@ func (s *Scheduler[L, J]) Asks(now int64) []Ask[L] {
 		}
 	}
 	var asks []Ask[L]
+	if idle := s.slots - s.running - s.waiting; idle > 0 && free <= 0 && starved {
+		// A slot is idle, and what was asked for may not come: others are asked as well, for no more than would be
+		// started soon.
+		for most := -idle * s.beside(); free > most && s.least().load() == 0; {
+			l := s.least()
+			asks = s.ask(asks, l, 1, now)
+			free -= l.each
+		}
+		return asks
+	}
 	if free == 0 && starved && reserve > 0 {
 		// The others have taken all the room: a lane that has nothing here gets its turn all the same, one at a time.
 		return s.ask(asks, s.least(), 1, now)
@@ -289,6 +302,14 @@ func (s *Scheduler[L, J]) reserve() int {
 		return 0
 	}
 	return min(max(int(float64(s.slots)*reserveTime/s.average), 1), maxReserve)
+}
+
+// beside is how many jobs more an idle slot may ask for, in case that all of them come: as many as it does in besideTime.
+func (s *Scheduler[L, J]) beside() int {
+	if s.average == 0 {
+		return unknownBeside
+	}
+	return min(max(int(besideTime/s.average), 1), maxBeside)
 }
 
 // Expired says that n messages asked for will not come; a negative n means all of them.

@@ -73,6 +73,37 @@ func TestQuickJobsHaveAReserve(t *testing.T) {
 }
 
 // TestRunsCount lets messages bring several jobs each: fewer are asked for.
+// TestIdleSlotAsksManyLanes has one slot and lanes that may be empty: it does not try one after the other, and does not
+// ask for more than it could soon start.
+func TestIdleSlotAsksManyLanes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ took, want int64 }{{0, 1 + unknownBeside}, {50 * ms, 2 + maxBeside}, {250 * ms, 2 + 1}, {5000 * ms, 1 + 1}} {
+		s := New[string, string](1)
+		for i := range 20 {
+			s.Open(fmt.Sprint(i))
+		}
+		if test.took > 0 {
+			s.Arrive("0", false, false, 0, "job")
+			startAll(s)
+			s.Done("0", test.took)
+		}
+		asked := int64(0)
+		for asks := s.Asks(0); asks != nil; asks = s.Asks(0) {
+			for _, a := range asks {
+				asked += int64(a.N)
+			}
+		}
+		if asked != test.want {
+			t.Errorf("jobs of %d ms: asked for %d, want %d", test.took/ms, asked, test.want)
+		}
+		s.Arrive("1", false, false, 0, "job")
+		startAll(s)
+		if got := s.Asks(0); got != nil {
+			t.Errorf("jobs of %d ms: asked %v while the slot is at work", test.took/ms, got)
+		}
+	}
+}
+
 func TestRestingLaneIsNotAsked(t *testing.T) {
 	t.Parallel()
 	s := New[string, string](2)
