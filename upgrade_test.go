@@ -323,6 +323,10 @@ func TestBesideLastRelease(t *testing.T) {
 		refused(fmt.Sprintf("the batcher's coordinator speaks wire version %d and this trainer %d", old.wire, wire.Version))
 		coordinator.Terminate()
 		c.start("coordinator")
+		eventually(t, "today's coordinator hears the worker", func() bool {
+			n, _ := c.serving(nc, kind)
+			return n == 1
+		})
 		refused(fmt.Sprintf("the record of batcher train is of wire version %d", old.wire))
 	})
 }
