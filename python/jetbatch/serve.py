@@ -101,7 +101,7 @@ class Opened:
         said = getattr(self.data, "progress", lambda _: None)(unpack(state))
         if said is None:
             return None
-        place = tuple(int(n) for n in (said.epoch, said.epochs, said.batch, said.batches))
+        place = int(said.epoch), int(said.epochs), int(said.batch), int(said.batches)
         if min(place) < 0:
             raise ValueError(f"progress says {said}: numbers of batches and epochs are not negative")
         return place
