@@ -8,8 +8,9 @@
 //   - Lanes share all slots. None gets more than it can use; what is left goes to the others in equal parts.
 //   - The workers lie on a circle in the order of a hash of their names, each as wide as it has slots. A lane begins at
 //     a place of its own, a multiple of the golden ratio: however many there are, they lie about evenly, and another one
-//     moves none of them. Each is followed by the workers on an arc that is Overlap times as wide as its share. So each slot is in about Overlap arcs: it is idle only while all of these
-//     lanes have nothing queued, and lanes that can use as much are served alike.
+//     moves none of them. Each is followed by the workers on an arc that is Overlap times as wide as its share. So each
+//     slot is in about Overlap arcs: it is idle only while all of these lanes have nothing queued, and lanes that can
+//     use as much are served alike.
 //   - No lane is followed by less than MinWorkers workers: some may die, or be busy with a long job.
 //   - A lane whose head is late is followed by every worker with an idle slot as well.
 //   - A worker that leaves a lane to others, since it cannot open its data set, is passed over.
