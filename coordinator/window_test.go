@@ -116,7 +116,7 @@ func TestUnrecordedProgress(t *testing.T) {
 	c.change(topology.BucketStream, func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 1 })
 	rec, _ := r.record()
 	// A credit of so much still lets jobs out, and one of more does not.
-	last := rec.Taken + wire.BlockSize
+	last := rec.Taken + 2*wire.BlockSize
 	fed := last + uint64(r.status().Window)
 	for seq := uint64(5); seq <= fed; seq++ {
 		r.work(1)

@@ -49,7 +49,7 @@ func (g *generation) resize(now time.Time) {
 }
 
 // demand asks the iterator for what the window has room for. It stops when the trainer is too far ahead of the record,
-// which is saved four times as often: what cannot be recorded as taken cannot be dropped either.
+// which is saved twice as often or more: what cannot be recorded as taken cannot be dropped either.
 func (g *generation) demand(now time.Time) {
 	if g.iterator.busy || g.Taken() > g.saved+g.unrecorded() {
 		return
