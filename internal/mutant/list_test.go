@@ -133,7 +133,7 @@ var shell = []guardedMutant{
 			"objects := c.held || c.instance < other", "objects := c.instance < other")),
 	guarded("TestMachineFaultIsNoVerdict", "a suspended lane goes on pulling",
 		mutant.In("worker/suspend.go",
-			"	l.pause(true)\n", "")),
+			"	l.pause(cannotOpen)\n", "")),
 	guarded("TestMachineFaultWhileJobsRun", "verdict: a full disk is the job's",
 		mutant.In("worker/run.go",
 			"ctx.Err() == nil && ofMachine(err)", "ctx.Err() != nil && ofMachine(err)")),
