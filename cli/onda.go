@@ -66,7 +66,10 @@ func (c *ondaImportCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	names := importer.DefaultNames()
+	names, err := importer.DefaultNames()
+	if err != nil {
+		return err
+	}
 	if c.Names != "" {
 		more, err := readNames(c.Names)
 		if err != nil {

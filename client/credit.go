@@ -36,8 +36,8 @@ func (l *line) straggles(now time.Time) bool {
 }
 
 // displaced reports whether an answer or a notice says that another reader has the seat. Its callers have seen that the
-// number is not below this seat's, as a deposed owner's is. What is said of another rank of the same world says nothing of
-// this one.
+// seat's number in it is not below this reader's, as it is in an answer of a deposed owner. An answer or a notice about
+// another rank of the same world says nothing of this reader's seat.
 func (l *line) displaced(begun bool, said *wire.CreditReply) bool {
 	if at := l.cfg.World.place(); at.World != "" && said.World == at.World {
 		return said.Rank.Rank == at.Rank && said.Reader != "" && said.Reader != l.id

@@ -100,7 +100,7 @@ func (f *fetcher) dial(ctx context.Context, d *wire.Direct) (to peer, conn net.C
 	return to, conn, false, nil
 }
 
-// exchange is what is asked and answered on a connection to a worker.
+// exchange asks a worker for payloads on one connection, and reads the worker's answers.
 type exchange struct {
 	net.Conn
 	buffers *pool

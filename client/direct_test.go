@@ -37,7 +37,7 @@ type keeper struct {
 	gaps    bool // every fifth payload is in the store instead, or is another than announced
 
 	content func(uint64) []byte                        // of payloads; big or small by default
-	answer  func(f *wire.Fetch, payload []byte) []byte // to a fetch of what is there; nil to close the connection
+	answer  func(f *wire.Fetch, payload []byte) []byte // to a fetch of a kept payload; nil closes the connection
 }
 
 func newKeeper(t *testing.T, o *owner) *keeper {

@@ -30,8 +30,8 @@ type call struct {
 }
 
 // take is Batcher.Take on bytes: it moves to where the state is, waits for the head of the line there, and delivers it.
-// decode is called once for a batch that is to be returned, with what is here of its payload of size bytes; it goes by
-// itself, and so does not escape to the heap.
+// The reader calls decode once for the batch that it returns, with the part of the payload that it has and the size in
+// bytes of the whole. decode is a parameter of its own so that it does not escape to the heap.
 func (r *reader) take(ctx context.Context, asked schema.State, decode func(payload []byte, size int) error) (taken, error) {
 	c := call{time.Now(), asked}
 	trace := r.cfg.traceOf(ctx)

@@ -143,7 +143,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// hint tells all who listen to a subject what is said again, or can be found out.
+// hint publishes a message that may be lost: the coordinator sends it again, or who missed it finds out by itself.
 func (c *Coordinator) hint(subject string, v any) {
 	data, err := json.Marshal(v)
 	if err == nil {

@@ -131,7 +131,7 @@ func (b *batcher) offer(step client.Step[[]byte]) error {
 	return nil
 }
 
-// publish tells the trainer what was laid ready since the last time.
+// publish tells the trainer which batches the bridge has laid into shared memory since the last time.
 func (b *batcher) publish() {
 	if b.laid == 0 {
 		return

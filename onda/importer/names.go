@@ -36,12 +36,8 @@ type Sensor struct {
 var namesJSON []byte
 
 // DefaultNames is the table that is built in: labels as EDF+ has them, electrodes of the 10-10 system, leads of ECG.
-func DefaultNames() Names {
-	names, err := ReadNames(bytes.NewReader(namesJSON))
-	if err != nil {
-		panic("importer: names.json: " + err.Error()) // it is part of the program
-	}
-	return names
+func DefaultNames() (Names, error) {
+	return ReadNames(bytes.NewReader(namesJSON))
 }
 
 // ReadNames reads a table as JSON. Unknown fields are refused.

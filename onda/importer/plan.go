@@ -92,7 +92,11 @@ type planner struct {
 
 func newPlanner(cfg Config) (*planner, error) {
 	if cfg.Names == nil {
-		cfg.Names = DefaultNames()
+		names, err := DefaultNames()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Names = names
 	}
 	cfg.OnBad = cmp.Or(cfg.OnBad, OnBadRefuse)
 	cfg.Annotator = cmp.Or(cfg.Annotator, "atr")

@@ -5,7 +5,7 @@
 // inbox and a record to read for each lane that it follows. So neither is to grow with workers times batchers.
 //
 // Rules:
-//   - Lanes share all slots. None gets more than it can use; what is left goes to the others in equal parts.
+//   - The lanes share the slots of all workers. No lane gets more slots than it can use; the others share the rest equally.
 //   - The workers lie on a circle in the order of a hash of their names, each as wide as it has slots. A lane begins at
 //     a place of its own, a multiple of the golden ratio: however many there are, they lie about evenly, and another one
 //     moves none of them. Each is followed by the workers on an arc that is Overlap times as wide as its share. So each
