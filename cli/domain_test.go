@@ -110,8 +110,8 @@ func TestDomain(t *testing.T) {
 	}
 }
 
-// leaf starts a leaf node with a JetStream of its own, and the keys and permissions of s, in which the API of the domain
-// stands in the place of the server's own, as docs/OPERATIONS.md has it.
+// leaf starts a leaf node with a JetStream of its own, and the keys and permissions of s, in which the API of the
+// domain stands in the place of the server's own, as docs/OPERATIONS.md has it.
 func (s *secured) leaf(t *testing.T, domain string, to *url.URL) *secured {
 	t.Helper()
 	dir := t.TempDir()

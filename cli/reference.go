@@ -62,8 +62,8 @@ func (r *reference) checkOrigin(state schema.State) error {
 	return nil
 }
 
-// beginAt refuses a state of other parameters or data, unless the change is accepted: then it goes on where the data set
-// says, as the service does, though what the state was of is not known here.
+// beginAt refuses a state of other parameters or data, unless the change is accepted: then it goes on where the data
+// set says, as the service does, though what the state was of is not known here.
 func (r *reference) beginAt(state schema.State, accept bool) error {
 	err := r.checkOrigin(state)
 	switch {

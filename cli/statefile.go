@@ -133,8 +133,8 @@ func replaceFile(path string, data []byte, mode fs.FileMode) error {
 	return err
 }
 
-// overwrite writes into the file that is there. It is never empty: after a crash it has the content before, this one, or
-// one whose checksum does not match.
+// overwrite writes into the file that is there. It is never empty: after a crash it has the content before, this one,
+// or one whose checksum does not match.
 func overwrite(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -49,7 +49,8 @@ func newFetcher(nc *nats.Conn, cfg *Config, buffers *pool) *fetcher {
 }
 
 // fetch fetches payloads from the worker that keeps them, one behind the other on one connection, and hands each to got
-// that is as its record says. It ends at the first that cannot be had. A payload of which a part is wanted may come whole.
+// that is as its record says. It ends at the first that cannot be had. A payload of which a part is wanted may come
+// whole.
 func (f *fetcher) fetch(ctx context.Context, run []*wire.Result, got func(i int, p payload)) error {
 	for part := f.part; ; {
 		to, conn, used, err := f.dial(ctx, run[0].Direct)
@@ -166,8 +167,8 @@ func (x *exchange) answer(ctx context.Context, res *wire.Result) (payload, error
 	return x.readWhole(ctx, res, p, read)
 }
 
-// head reads the head of an answer, and at once as much of what follows as fits into buf; read is how much came. Without
-// an error the worker has the payload.
+// head reads the head of an answer, and at once as much of what follows as fits into buf; read is how much came.
+// Without an error the worker has the payload.
 func (x *exchange) head(buf []byte, res *wire.Result) (has wire.Has, size, read int, err error) {
 	read, err = io.ReadAtLeast(x, buf, wire.AnswerHead)
 	x.begun = x.begun || read > 0
@@ -212,7 +213,8 @@ func (x *exchange) readWhole(ctx context.Context, res *wire.Result, p payload, r
 	return p, nil
 }
 
-// readPart reads the part of a payload, and checks it. So much of the answer of so many bytes was read into some before.
+// readPart reads the part of a payload, and checks it. So much of the answer of so many bytes was read into some
+// before.
 func (x *exchange) readPart(
 	ctx context.Context, res *wire.Result, size int, some []byte, read int,
 ) (payload, error) {

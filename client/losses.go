@@ -22,8 +22,8 @@ func (l losses) has(res *wire.Result) bool {
 	return ok && lost.attempt == res.Attempt
 }
 
-// contradict reports whether a result is another than the one that was lost at its place. Another rank may have had rows
-// of that one.
+// contradict reports whether a result is another than the one that was lost at its place. Another rank may have had
+// rows of that one.
 func (l losses) contradict(res *wire.Result) bool {
 	lost, ok := l[res.Seq]
 	return ok && res.Kind != wire.KindError && (res.Kind != wire.KindBatch || res.Digest != lost.digest)

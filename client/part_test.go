@@ -52,8 +52,8 @@ func answerPart(change func(blocks wire.Blocks, extents []byte) []byte) func(*wi
 	}
 }
 
-// TestPart takes a part of each batch from workers that have it, send it damaged or whole, or know no parts: the rows are
-// the same. A part that its hashes do not fit is dropped, and the reader takes the whole payload by way of NATS.
+// TestPart takes a part of each batch from workers that have it, send it damaged or whole, or know no parts: the rows
+// are the same. A part that its hashes do not fit is dropped, and the reader takes the whole payload by way of NATS.
 func TestPart(t *testing.T) {
 	t.Parallel()
 	const large, small = 40_000, 500

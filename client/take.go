@@ -183,8 +183,8 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(paylo
 	return t, nil
 }
 
-// undecoded is the error of a batch that does not decode. In a world it ends the run, since the other ranks would wait for
-// this one: at the same batch where it is the batch's, at once where it is this rank's alone.
+// undecoded is the error of a batch that does not decode. In a world it ends the run, since the other ranks would wait
+// for this one: at the same batch where it is the batch's, at once where it is this rank's alone.
 func (r *reader) undecoded(seq uint64, err error) error {
 	said := r.cfg.decodeError(seq, err)
 	if r.cfg.World == nil {

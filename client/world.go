@@ -16,8 +16,8 @@ import (
 
 // World says that this process is one of several ranks of one trainer, which take each batch together: every rank sees
 // every batch, in order, and gets its part of the rows. All ranks ask for the same states, and each state says nothing
-// of how many ranks there are, so that any one of them saves it, and any number goes on from it. Ranks do not wait for one
-// another but to move to another state; no rank is more than a window ahead of another.
+// of how many ranks there are, so that any one of them saves it, and any number goes on from it. Ranks do not wait for
+// one another but to move to another state; no rank is more than a window ahead of another.
 type World struct {
 	// ID is the same for all ranks of one launch, and another after every restart: 1 to 64 letters, digits, '-' and '_'.
 	ID string

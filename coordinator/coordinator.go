@@ -230,8 +230,8 @@ func (c *Coordinator) answering(ctx context.Context) error {
 	})
 }
 
-// insist asks a question and returns the first outcome. One that is sent while there is no leader stays unanswered after
-// the election, so it is asked again and again.
+// insist asks a question and returns the first outcome. One that is sent while there is no leader stays unanswered
+// after the election, so it is asked again and again.
 func (c *Coordinator) insist(ctx context.Context, question func() error) error {
 	answers := make(chan error)
 	tick := time.NewTicker(askAgain)

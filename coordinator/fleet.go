@@ -145,7 +145,8 @@ const (
 	meetLimit = beat + beat/4
 )
 
-// meet asks the workers to say that they are there and waits until they are known, so that no trainer hears that there are none.
+// meet asks the workers to say that they are there and waits until they are known, so that no trainer hears that there
+// are none.
 func (c *Coordinator) meet(ctx context.Context) {
 	defer c.fleet.meets()
 	c.askWorkers()

@@ -59,7 +59,8 @@ func (f *follows) changed() {
 }
 
 // offer takes what an owner announces of a lane that can use so many slots. It reports whether all workers are to hear
-// it: a lane that all follow; and any lane once, so that those that followed it for another coordinator learn whose it is.
+// it: a lane that all follow; and any lane once, so that those that followed it for another coordinator learn whose it
+// is.
 func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
 	now := time.Now()
 	f.mu.Lock()
@@ -98,8 +99,8 @@ func (f *follows) place(before *offer) int {
 	return slices.Index(taken, false)
 }
 
-// many guesses, until the next choice, whether a new lane will have few followers: if many begin at once, no worker is to
-// follow them all for a while. f.mu is held.
+// many guesses, until the next choice, whether a new lane will have few followers: if many begin at once, no worker is
+// to follow them all for a while. f.mu is held.
 func (f *follows) many(kind string) bool {
 	n := 1
 	for _, o := range f.lanes {

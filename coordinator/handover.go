@@ -61,8 +61,8 @@ func (b *batcher) handOver(spec wire.Spec, why string) (handed bool, others []wi
 	return true, nil
 }
 
-// unopened is why a data set cannot be opened here, and what others said of it that differs: a parameter may be wrong, or
-// the program of one machine too old for it and the data away from another.
+// unopened is why a data set cannot be opened here, and what others said of it that differs: a parameter may be wrong,
+// or the program of one machine too old for it and the data away from another.
 func (b *batcher) unopened(err error, others []wire.Unfed) *schema.Fault {
 	fault := openFault(err)
 	for _, u := range others {
@@ -157,8 +157,8 @@ func byClock(list []wire.Unfed, now time.Time) []wire.Unfed {
 	return list
 }
 
-// substitute returns a coordinator that answers, has a kind of data set that is wanted, and is not among those that could
-// not feed the batcher lately; empty for none. Coordinators take turns: the first is the next by name.
+// substitute returns a coordinator that answers, has a kind of data set that is wanted, and is not among those that
+// could not feed the batcher lately; empty for none. Coordinators take turns: the first is the next by name.
 func (c *Coordinator) substitute(ctx context.Context, not []wire.Unfed, wanted func(kind string) bool) string {
 	names, err := c.records.names(ctx, topology.CoordinatorKey(""))
 	if err != nil {

@@ -389,8 +389,8 @@ func (c *Coordinator) create(ctx context.Context, req *wire.SeatRequest, rev uin
 	return c.adopt(rec, rev), nil
 }
 
-// specKey is equal for specs that mean the same: parameters are compared in the form that the data set gives them. Those
-// that it refuses, and those of a data set that is not here, are found out when it is to be opened.
+// specKey is equal for specs that mean the same: parameters are compared in the form that the data set gives them.
+// Those that it refuses, and those of a data set that is not here, are found out when it is to be opened.
 func (c *Coordinator) specKey(spec wire.Spec) wire.Digest {
 	if k := c.kinds[spec.Dataset]; k != nil {
 		spec.Version = k.Version

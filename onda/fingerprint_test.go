@@ -113,8 +113,8 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// A compressed file that takes the place of another of its size is read anew, also by a process that finds the copy which
-// another has made.
+// A compressed file that takes the place of another of its size is read anew, also by a process that finds the copy
+// which another has made.
 func TestCacheKnowsTheFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -93,8 +93,8 @@ func (s *lanes) onHint(msg *nats.Msg) {
 	}
 }
 
-// onFollow hears which lanes with few followers are this worker's. One of the same coordinator that is not among them is
-// left to others.
+// onFollow hears which lanes with few followers are this worker's. One of the same coordinator that is not among them
+// is left to others.
 func (s *lanes) onFollow(msg *nats.Msg) {
 	var list wire.Follow
 	if json.Unmarshal(msg.Data, &list) != nil || wire.CheckName("coordinator", list.Coordinator) != nil {

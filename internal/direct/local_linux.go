@@ -34,8 +34,8 @@ func (l localListener) Accept() (net.Conn, error) {
 // localName is in Linux's abstract namespace: who has the name first has it until its process ends.
 func localName(address string) string { return "@jetbatch-direct-" + address }
 
-// dialLocal connects to the worker that listens locally for those who dial address. It fails at once where there is none,
-// or where the process that listens could be any user's.
+// dialLocal connects to the worker that listens locally for those who dial address. It fails at once where there is
+// none, or where the process that listens could be any user's.
 func dialLocal(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", localName(address))
 	if err != nil {

@@ -18,8 +18,8 @@ var ErrBadDigest = errors.New("not a digest")
 // a damaged transfer; it does not withstand an adversary.
 type Digest [16]byte
 
-// DigestBlock is the size in bytes of the blocks of a payload. One is hashed at once and in place; a stream is copied on
-// its way, which takes twice as long.
+// DigestBlock is the size in bytes of the blocks of a payload. One is hashed at once and in place; a stream is copied
+// on its way, which takes twice as long.
 const DigestBlock = 64 << 10
 
 // Sum returns the digest of payload.

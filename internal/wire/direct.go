@@ -35,16 +35,16 @@ func (d *Direct) check() error {
 	return nil
 }
 
-// Fetch asks a worker for the payload of an attempt, whose name [CheckName] accepts, or for a part of it. One connection
-// carries any number of requests and answers, one after the other.
+// Fetch asks a worker for the payload of an attempt, whose name [CheckName] accepts, or for a part of it. One
+// connection carries any number of requests and answers, one after the other.
 type Fetch struct {
 	Attempt string
 	Part    Part // of a batch; with Count 0 the payload is sent whole. Even is not sent
 }
 
-// A request for a whole payload is the version, the length of the attempt's name in a byte, and the name. Behind one for
-// a part follow its number, that of the parts and that of whole tensors, each in 2 bytes, big-endian, and the names of
-// these with their lengths in a byte.
+// A request for a whole payload is the version, the length of the attempt's name in a byte, and the name. Behind one
+// for a part follow its number, that of the parts and that of whole tensors, each in 2 bytes, big-endian, and the names
+// of these with their lengths in a byte.
 const (
 	fetchWhole = 1 // versions
 	fetchPart  = 2

@@ -80,8 +80,8 @@ func TestAnswerRoundTrip(t *testing.T) {
 	}
 }
 
-// Invariants: what is neither one of our requests nor an answer's head is an end or ErrMalformed; what is, is written as
-// it was read, and its part is one that a batch can be cut into.
+// Invariants: what is neither one of our requests nor an answer's head is an end or ErrMalformed; what is, is written
+// as it was read, and its part is one that a batch can be cut into.
 func FuzzDirect(f *testing.F) {
 	f.Add(append(AppendFetch(nil, &Fetch{Attempt: "attempt"}), AppendAnswer(nil, HasWhole, 1<<20)...))
 	f.Add(AppendFetch(nil, &Fetch{Attempt: "attempt", Part: Part{Index: 1, Count: 2, Whole: []string{"x"}}}))

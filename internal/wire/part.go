@@ -53,9 +53,9 @@ func (p *Part) Rows(of int) schema.Rows {
 	return schema.Rows{From: at(p.Index), To: at(p.Index + 1), Of: of}
 }
 
-// Of returns the rows of the part in a batch with tensors of these names and shapes; their data is not looked at. Errors
-// wrap [schema.ErrNotRows] and name the tensor, or [schema.ErrUneven]. They depend on the batch, Count, Whole and Even
-// alone, and so are the same for all parts.
+// Of returns the rows of the part in a batch with tensors of these names and shapes; their data is not looked at.
+// Errors wrap [schema.ErrNotRows] and name the tensor, or [schema.ErrUneven]. They depend on the batch, Count, Whole
+// and Even alone, and so are the same for all parts.
 //
 // Of a whole batch the rows are those of the first tensor that is not in Whole, and there is no error: without such a
 // tensor they are zero.
@@ -135,8 +135,9 @@ func (p *Part) view(t *schema.Named, data []byte, rows schema.Rows) {
 
 // Extents returns which bytes of a payload the part needs: the blocks that have its rows, whole tensors or the header,
 // in ascending order, as few extents as that takes. The payload is of size bytes and begins with start, which is its
-// first block or more. It reports false for a payload that has to be had whole: its header is longer than a block, it is
-// not a batch or has no such part, or the extents and the hashes that they are checked with are no less than all of it.
+// first block or more. It reports false for a payload that has to be had whole: its header is longer than a block, it
+// is not a batch or has no such part, or the extents and the hashes that they are checked with are no less than all of
+// it.
 func (p *Part) Extents(start []byte, size int) (Extents, bool) {
 	b, header, err := readHeader(start[:min(len(start), DigestBlock)], size)
 	if err != nil {
@@ -168,9 +169,9 @@ func (p *Part) extents(b schema.Batch, header, size int, rows schema.Rows) Exten
 	return extents
 }
 
-// DecodePart decodes the part of a batch from data, its payload of size bytes or the [Part.Extents] of it, one after the
-// other. What it returns is a view of data, as that of [DecodePayload] is, and which rows these are. Errors are those of
-// [Part.Of] and of DecodePayload. Any other type than [schema.Batch] is decoded whole, and has no rows.
+// DecodePart decodes the part of a batch from data, its payload of size bytes or the [Part.Extents] of it, one after
+// the other. What it returns is a view of data, as that of [DecodePayload] is, and which rows these are. Errors are
+// those of [Part.Of] and of DecodePayload. Any other type than [schema.Batch] is decoded whole, and has no rows.
 func DecodePart[B any](data []byte, size int, p *Part) (b B, rows schema.Rows, err error) {
 	batch, ok := any(&b).(*schema.Batch)
 	switch {

@@ -313,7 +313,8 @@ func TestExtentsOfWhat(t *testing.T) {
 	}
 }
 
-// Invariants: an error, or tensors that hold together, with rows within the batch; errors are ErrMalformed or of the cut.
+// Invariants: an error, or tensors that hold together, with rows within the batch; errors are ErrMalformed or of the
+// cut.
 func FuzzDecodePart(f *testing.F) {
 	rows := make([]byte, 16*9001)
 	payload, err := AppendBatch(nil, schema.Batch{named("x", schema.Tensor{DType: schema.Uint8, Shape: []int{16, 9001}, Data: rows})})

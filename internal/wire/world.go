@@ -60,8 +60,8 @@ type Member struct {
 // maxFormer is how many former readers a record may remember.
 func (r *Record) maxFormer() int { return max(MaxFormer, 2*r.Size) }
 
-// Vacate notes that the reader of the seat has it no more: it left, or lost it. A world that lost its seat never gets it
-// back; one whose ranks have all left may.
+// Vacate notes that the reader of the seat has it no more: it left, or lost it. A world that lost its seat never gets
+// it back; one whose ranks have all left may.
 func (r *Record) Vacate(left bool) {
 	if r.Reader == "" {
 		return

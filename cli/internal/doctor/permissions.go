@@ -20,7 +20,8 @@ var Roles = []string{"coordinator", "worker", "client", "operator"}
 
 // needs are, by role, the subjects that it says and hears. deploy/nats/permissions.conf allows them and more; a test
 // compares. No message to one of them does anything: streams and consumers of these names do not exist, messages that
-// would be stored name another stream than that of their subject, and the rest is not what its readers understand, but that workers beat once more.
+// would be stored name another stream than that of their subject, and the rest is not what its readers understand, but
+// that workers beat once more.
 var needs = map[string]topology.Needs{
 	"coordinator": {
 		Publish: []string{

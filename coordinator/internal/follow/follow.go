@@ -124,8 +124,8 @@ func arc(workers []Worker, ring []int, l *Lane, from, wide float64) []int {
 	return list
 }
 
-// ordered is the places of workers in the order of a hash of their names, so that those of one machine are not beside one
-// another.
+// ordered is the places of workers in the order of a hash of their names, so that those of one machine are not beside
+// one another.
 func ordered(workers []Worker) []int {
 	hashes, order := make([]uint64, len(workers)), make([]int, len(workers))
 	for i := range workers {

@@ -54,8 +54,8 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// TestShares adds up what each of many lanes gets when all have jobs queued and each worker takes from the lanes that it
-// follows in turns.
+// TestShares adds up what each of many lanes gets when all have jobs queued and each worker takes from the lanes that
+// it follows in turns.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	crew := workers(200, 1)
@@ -162,8 +162,8 @@ func pairs(crew []Worker, all []Lane) map[string]bool {
 	return set
 }
 
-// TestEveryLaneIsFollowed draws crews and lanes: each lane has MinWorkers workers that do not leave it, or all there are,
-// and the order in which they are given says nothing.
+// TestEveryLaneIsFollowed draws crews and lanes: each lane has MinWorkers workers that do not leave it, or all there
+// are, and the order in which they are given says nothing.
 func TestEveryLaneIsFollowed(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

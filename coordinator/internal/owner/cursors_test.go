@@ -69,8 +69,8 @@ func TestCursors(t *testing.T) {
 	})
 }
 
-// TestAsks holds the asks against what each rank truly waits for, as told by requests and credits that may come late: all
-// ranks agree only where each waited for that state when it was last heard.
+// TestAsks holds the asks against what each rank truly waits for, as told by requests and credits that may come late:
+// all ranks agree only where each waited for that state when it was last heard.
 func TestAsks(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

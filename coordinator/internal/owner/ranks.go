@@ -141,8 +141,8 @@ func (r *ranks) workers(workers, slots, inFlight int) int {
 	return least
 }
 
-// slots is how many slots keep the ranks busy, by the rank that needs the fewest: the others wait for it. Zero while it is
-// not known, or a rank waits.
+// slots is how many slots keep the ranks busy, by the rank that needs the fewest: the others wait for it. Zero while it
+// is not known, or a rank waits.
 func (r *ranks) slots() (fewest float64) {
 	for i := range r.each {
 		k := &r.each[i]

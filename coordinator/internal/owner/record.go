@@ -145,8 +145,8 @@ func (l *ledger) requestOf(rank int) string {
 }
 
 // overtaken reports whether a request of a reader is older than the one that it was last answered, or than the loss of
-// its seat: a duplicate that comes so late changes nothing. A world that lost its seat, and a process that lost its rank,
-// never get it back.
+// its seat: a duplicate that comes so late changes nothing. A world that lost its seat, and a process that lost its
+// rank, never get it back.
 func (l *ledger) overtaken(at wire.Rank, reader, request string) bool {
 	if rank, ok := l.slot(at, reader); ok {
 		return request < l.requestOf(rank)

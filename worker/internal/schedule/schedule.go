@@ -304,7 +304,8 @@ func (s *Scheduler[L, J]) reserve() int {
 	return min(max(int(float64(s.slots)*reserveTime/s.average), 1), maxReserve)
 }
 
-// beside is how many jobs more an idle slot may ask for, in case that all of them come: as many as it does in besideTime.
+// beside is how many jobs more an idle slot may ask for, in case that all of them come: as many as it does in
+// besideTime.
 func (s *Scheduler[L, J]) beside() int {
 	if s.average == 0 {
 		return unknownBeside

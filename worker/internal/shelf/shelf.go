@@ -2,8 +2,8 @@
 // is a plain state machine: no clock, no goroutine, no connection.
 //
 // A payload that all its readers have fetched is spare: it stays, for readers that go back to it, until its place is
-// wanted. One that a reader has yet to fetch stays until the caller drops it. A payload that does not fit is refused and
-// is the caller's to store elsewhere, so that the shelf never holds anything up.
+// wanted. One that a reader has yet to fetch stays until the caller drops it. A payload that does not fit is refused
+// and is the caller's to store elsewhere, so that the shelf never holds anything up.
 package shelf
 
 import (
