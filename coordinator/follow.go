@@ -73,7 +73,7 @@ func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
 		o.few = f.many(lane.Kind)
 	}
 	moved := o.lane.Floor != lane.Floor || o.lane.Readers != lane.Readers || o.lane.Taken != lane.Taken || lane.Unasked
-	if begins || late && !o.late || o.few && moved {
+	if begins || late && !o.late || o.few && lane.Unasked {
 		f.changed()
 	}
 	lane.Few = o.few
@@ -154,10 +154,7 @@ func (f *follows) tell(repeat bool) {
 		f.c.hint(wire.LanePrefix+"."+lane.Batcher, lane)
 	}
 	for _, w := range all {
-		names := make([]string, len(w.lanes))
-		for i, l := range w.lanes {
-			names[i] = l.Batcher + "." + l.Gen
-		}
+		names := w.list()
 		before, known := f.told[w.name]
 		if w.silent || known && (!w.crowded || !repeat && slices.Equal(before, names)) {
 			continue // a silent worker keeps what it has, should it live
@@ -165,6 +162,18 @@ func (f *follows) tell(repeat bool) {
 		f.told[w.name] = names
 		f.c.hint(wire.FollowPrefix+"."+w.name, wire.Follow{Coordinator: f.c.cfg.Name, Lanes: w.lanes})
 	}
+}
+
+// list is what a worker is told at once when it changes. What else changes in its lanes, it hears at the next beat.
+func (w *follower) list() []string {
+	names := make([]string, len(w.lanes))
+	for i, l := range w.lanes {
+		names[i] = l.Batcher + "." + l.Gen
+		if l.Unasked {
+			names[i] += " unasked"
+		}
+	}
+	return names
 }
 
 // follower is a worker and the lanes that it is to follow.

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -115,6 +116,40 @@ func TestLanesAreToldToFew(t *testing.T) {
 		if len(w.lanes) != 1 || w.lanes[0].Gen != "G2" || w.crowded {
 			t.Fatalf("%s follows %+v, crowded: %v", w.name, w.lanes, w.crowded)
 		}
+	}
+}
+
+// The followers of a lane hear at once that their requests for its jobs were lost, and its floor at the next beat.
+func TestFollowersHearOfLostRequests(t *testing.T) {
+	t.Parallel()
+	f := newFollows(nil)
+	crew := crewOf(200)
+	offers(f, 100)
+	lists := func() map[string][]string {
+		told := make(map[string][]string)
+		for _, w := range chosen(f, crew) {
+			told[w.name] = w.list()
+		}
+		return told
+	}
+	before := lists()
+	offer := func(floor uint64, unasked bool) (changed int, hurry bool) {
+		<-f.kick
+		f.offer(&wire.Lane{Batcher: "train-000", Gen: "G", Kind: "k", Floor: floor, Unasked: unasked}, 401, false)
+		for name, list := range lists() {
+			if !slices.Equal(list, before[name]) {
+				changed++
+			}
+		}
+		hurry = len(f.kick) > 0
+		f.changed()
+		return changed, hurry
+	}
+	if changed, hurry := offer(64, false); changed > 0 || hurry {
+		t.Errorf("%d workers hear of a floor at once; told now: %v", changed, hurry)
+	}
+	if changed, hurry := offer(64, true); changed < follow.MinWorkers || !hurry {
+		t.Errorf("%d workers hear that their requests were lost; told now: %v", changed, hurry)
 	}
 }
 
