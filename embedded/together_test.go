@@ -64,7 +64,8 @@ func TestP8RowsTogether(t *testing.T) {
 	for _, ranks := range []int{1, 2, 3, 4, 5, 8} {
 		t.Run(fmt.Sprint(ranks), func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			// Of the service, which lives until the readers are closed.
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			t.Cleanup(cancel)
 			metrics := prometheus.NewRegistry()
 			svc, err := embedded.Start(ctx, embedded.Config{
