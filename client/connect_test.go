@@ -126,10 +126,7 @@ func TestSecondConnectionIsSilent(t *testing.T) {
 	}
 	state := take(t, b, schema.State{}, 1)
 	srv.Restart()
-	natstest.Eventually(t, "both are back", func() bool {
-		return nc.IsConnected() && b.r.data.IsConnected() &&
-			o.nc.IsConnected()
-	})
+	natstest.Reconnected(t, nc, b.r.data, o.nc)
 	take(t, b, state, 3)
 	if err := b.Close(); err != nil {
 		t.Error(err)

@@ -251,7 +251,7 @@ func TestBrokerRestart(t *testing.T) {
 	b, _ := setup(t, o, nil)
 	state := take(t, b, schema.State{}, 3)
 	srv.Restart()
-	natstest.Eventually(t, "the owner is back", o.nc.IsConnected)
+	natstest.Reconnected(t, o.nc)
 	take(t, b, state, 20)
 }
 

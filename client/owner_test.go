@@ -273,10 +273,16 @@ func (o *owner) storeChunks(res *wire.Result, payload []byte) {
 	}
 }
 
+// store repeats what is not answered: a server that restarts forgets what it was asked. What is there already, the
+// store refuses.
 func (o *owner) store(subject string, body []byte) {
-	if _, err := o.nc.Request(subject, body, 10*time.Second); err != nil {
-		o.t.Logf("owner: %s: %v", subject, err)
+	var err error
+	for range 20 {
+		if _, err = o.nc.Request(subject, body, 500*time.Millisecond); err == nil {
+			return
+		}
 	}
+	o.t.Logf("owner: %s: %v", subject, err)
 }
 
 func (o *owner) erase(subject string) {

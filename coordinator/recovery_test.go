@@ -324,7 +324,7 @@ func TestBrokerRestart(t *testing.T) {
 	r.run(3)
 	before := r.reply
 	srv.Restart()
-	natstest.Eventually(t, "the connection is back", nc.IsConnected)
+	natstest.Reconnected(t, nc)
 	natstest.Eventually(t, "the run began again", func() bool { return r.credit(3, late).Gen != before.Gen })
 	got := r.must(wire.ModeSeek, at(3))
 	if !got.State.Equal(at(3)) {

@@ -244,7 +244,7 @@ func TestBrokerRestart(t *testing.T) {
 	o.feed(1, 10)
 	o.waitEmpty()
 	s.Restart()
-	natstest.Eventually(t, "everybody is back", func() bool { return o.nc.IsConnected() && w.conns.control.IsConnected() && w.conns.data.IsConnected() })
+	natstest.Reconnected(t, o.nc, w.conns.control, w.conns.data)
 	natstest.Eventually(t, "the streams are back", func() bool { return topology.Ensure(t.Context(), o.js, topology.Config{}) == nil })
 	o.begin() // jobs and results were in memory
 	o.feed(1, 10)

@@ -146,6 +146,15 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+// Reconnected waits until connections that were there before a restart of their server are connected again. That one is
+// connected says nothing: it may not have noticed the restart.
+func Reconnected(t testing.TB, connections ...*nats.Conn) {
+	t.Helper()
+	for _, nc := range connections {
+		Eventually(t, "a connection is back", func() bool { return nc.Stats().Reconnects > 0 && nc.IsConnected() })
+	}
+}
+
 // ServerLeftovers is for goleak in packages whose tests start and stop several servers. What it leaves are goroutines of
 // nats-server alone: the one that tells the time to all stores stays behind when one server stops just as another
 // starts, and the one that writes a stream's state when the stream was made as its server stopped.

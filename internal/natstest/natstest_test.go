@@ -25,7 +25,7 @@ func TestRestartKeepsFilesAndPort(t *testing.T) {
 	if s.URL() != url {
 		t.Fatalf("the port changed: %s, was %s", s.URL(), url)
 	}
-	natstest.Eventually(t, "the connection is back", nc.IsConnected)
+	natstest.Reconnected(t, nc)
 	natstest.Eventually(t, "the file stream is back with its message", func() bool {
 		stream, err := js.Stream(t.Context(), "file")
 		return err == nil && stream.CachedInfo().State.Msgs == 1
