@@ -28,6 +28,17 @@ type vectors struct {
 	Batches []batchVector `json:"batches"`
 	Frames  []valueVector `json:"frames"` // with their lengths
 	Ahead   []aheadVector `json:"ahead"`
+	Worlds  []worldVector `json:"worlds"`
+}
+
+// worldVector is what a launcher tells a process, and the world that it describes; package client reads it, too.
+type worldVector struct {
+	Name string            `json:"name"`
+	Env  map[string]string `json:"env"`
+	ID   string            `json:"id,omitempty"`
+	Rank int               `json:"rank,omitempty"`
+	Size int               `json:"size,omitempty"`
+	Bad  bool              `json:"bad,omitempty"`
 }
 
 // aheadVector is a script of what lies ready for a trainer; bridge/trainer and the Python package play it.
@@ -147,7 +158,7 @@ func TestVectors(t *testing.T) {
 	if err := json.Unmarshal(data, &v); err != nil {
 		t.Fatal(err)
 	}
-	got.Ahead = v.Ahead
+	got.Ahead, got.Worlds = v.Ahead, v.Worlds
 	for _, x := range v.Values {
 		x.Hex = hex.EncodeToString(marshal(t, value(t, x.Value)))
 		got.Values = append(got.Values, x)

@@ -77,8 +77,8 @@ var (
 	// it at every rank. Start the ranks again from the last checkpoint, with another World.ID, and as many as there are.
 	ErrRankLost = errors.New("a rank is lost")
 
-	// ErrDiverged is returned by every rank's Take and Start when two ranks of a world are at states that do not go
-	// together; it names both ranks and both states. Give all ranks the same checkpoint.
+	// ErrDiverged is matched by every *DivergedError: two ranks of a world are at states that do not go together. Take and
+	// Start return it at every rank. Give all ranks the same checkpoint.
 	ErrDiverged = errors.New("the ranks have diverged")
 
 	// ErrNotRows is returned by every rank's Take for a batch that has no rows to be shared; it names the tensor.
@@ -197,6 +197,20 @@ func (e *RankError) Error() string {
 // Is reports whether target is ErrRankLost.
 func (e *RankError) Is(target error) bool { return target == ErrRankLost }
 
+// DivergedError names two ranks of the world that are at states which do not go together.
+type DivergedError struct {
+	Batcher string
+	Ranks   []schema.RankState // the one that asked for another state, and where the other one is
+	Message string             // the coordinator's words
+}
+
+func (e *DivergedError) Error() string {
+	return fmt.Sprintf("batcher %s: %v: %s", e.Batcher, ErrDiverged, e.Message)
+}
+
+// Is reports whether target is ErrDiverged.
+func (e *DivergedError) Is(target error) bool { return target == ErrDiverged }
+
 // OriginError is returned by Start and Take, before a batch is taken, for a state that was made with other parameters or
 // on other data than the data set has now. Config.AcceptChange goes on from it all the same.
 type OriginError struct {
@@ -249,6 +263,8 @@ func (c *Config) faultError(f *schema.Fault) error {
 		lost := cmp.Or(f.Rank, new(schema.RankFault))
 		return &RankError{Batcher: c.Name, Rank: lost.Rank, Seq: f.Seq, Silent: lost.Silent, NeverCame: lost.NeverCame,
 			Message: legible.Text(f.Message)}
+	case schema.CodeDiverged:
+		return &DivergedError{Batcher: c.Name, Ranks: f.Diverged, Message: legible.Text(f.Message)}
 	}
 	if f.Seq > 0 && f.Code != schema.CodeUneven && f.Code != schema.CodeNotRows {
 		return c.jobError(f)

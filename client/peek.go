@@ -21,20 +21,20 @@ import (
 func (b *Batcher[B]) Peek(
 	state schema.State, see func(Step[B]) error,
 ) (seen bool, more <-chan struct{}, err error) {
-	return b.r.peek(state, func(t taken) error {
+	return b.r.peek(state, func(t taken, size int) (err error) {
 		step := Step[B]{
 			Seq: t.seq, Prev: t.prev, Next: t.next, Timing: t.timing,
 			Worker: t.worker, Attempt: t.attempt, Deliveries: t.deliveries, Trace: t.trace,
 		}
-		if step.Batch, err = wire.DecodePayload[B](t.payload.bytes); err != nil {
+		if step.Batch, step.Rows, err = wire.DecodePart[B](t.payload.bytes, size, &b.r.cfg.part); err != nil {
 			return b.r.cfg.decodeError(t.seq, err)
 		}
 		return see(step)
 	})
 }
 
-// peek is Batcher.Peek on bytes. It has the turn, so that no seat changes and no buffer is used again meanwhile.
-func (r *reader) peek(asked schema.State, see func(taken) error) (seen bool, more <-chan struct{}, err error) {
+// peek is Batcher.Peek on bytes; see is told the size in bytes of the whole payload, too. It has the turn, so that no seat changes and no buffer is used again meanwhile.
+func (r *reader) peek(asked schema.State, see func(t taken, size int) error) (seen bool, more <-chan struct{}, err error) {
 	select {
 	case r.turn <- struct{}{}:
 		defer r.turn.give()
@@ -53,7 +53,7 @@ func (r *reader) peek(asked schema.State, see func(taken) error) (seen bool, mor
 	return true, more, see(taken{
 		seq: res.Seq, prev: asked.Clone(), next: named.Clone(), timing: timing,
 		worker: res.Worker, attempt: res.Attempt, deliveries: res.Deliveries, payload: got.payload, trace: got.trace,
-	})
+	}, int(res.Size))
 }
 
 func (c *Config) errUnforeseen() error {

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"encoding/json"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -53,6 +55,40 @@ func TestWorldFromEnv(t *testing.T) {
 	again, _ := worldFrom(func(name string) string { return with(torch, "TORCHELASTIC_RESTART_COUNT", "1")[name] })
 	if first.ID == again.ID {
 		t.Error("a restart has the ID of the launch before")
+	}
+}
+
+// TestWorldVectors reads launchers as other languages do: ranks of two of them may be in one world.
+func TestWorldVectors(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../bridge/testdata/vectors.json")
+	var vectors struct {
+		Worlds []struct {
+			Name       string
+			Env        map[string]string
+			ID         string
+			Rank, Size int
+			Bad        bool
+		}
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &vectors)
+	}
+	if err != nil || len(vectors.Worlds) == 0 {
+		t.Fatalf("no worlds: %v", err)
+	}
+	for _, v := range vectors.Worlds {
+		var want *World
+		if v.ID != "" {
+			want = &World{ID: v.ID, Rank: v.Rank, Size: v.Size}
+		}
+		w, err := worldFrom(func(name string) string { return v.Env[name] })
+		if errors.Is(err, ErrBadConfig) != v.Bad || (err != nil) != v.Bad {
+			t.Errorf("%s: %v", v.Name, err)
+		}
+		if diff := cmp.Diff(want, w); diff != "" {
+			t.Errorf("%s: %s", v.Name, diff)
+		}
 	}
 }
 

@@ -12,7 +12,9 @@ type Fault struct {
 	Seq      uint64 `json:"seq,omitempty"`
 	Attempts int    `json:"attempts,omitempty"`
 
-	Rank *RankFault `json:"rank,omitempty" msgpack:"-"` // of a world, when one of its ranks is at fault; no result has one
+	// Of a world, when one of its ranks is at fault, and when two are at different states; no result has these.
+	Rank     *RankFault  `json:"rank,omitempty" msgpack:"-"`
+	Diverged []RankState `json:"diverged,omitempty" msgpack:"-"`
 }
 
 // RankFault is what is known of a rank that the others of its world cannot wait for.
@@ -20,6 +22,12 @@ type RankFault struct {
 	Rank      int           `json:"rank"`
 	Silent    time.Duration `json:"silent_ns,omitempty"`  // for how long it was not heard
 	NeverCame bool          `json:"never_came,omitempty"` // no process ever was that rank
+}
+
+// RankState says at which state a rank is.
+type RankState struct {
+	Rank  int   `json:"rank"`
+	State State `json:"state"`
 }
 
 func (f *Fault) Error() string {

@@ -9,6 +9,7 @@ import (
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/msgp"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -111,11 +112,12 @@ func (b *batcher) prepare() <-chan struct{} {
 }
 
 // offer lays a batch ready.
-func (b *batcher) offer(step client.Step[[]byte]) error {
-	if !b.ahead.room(len(step.Batch)) {
+func (b *batcher) offer(step client.Step[schema.Batch]) error {
+	size := wire.EncodedSize(step.Batch)
+	if !b.ahead.room(size) {
 		return errNoRoom
 	}
-	place, err := b.share(step.Batch)
+	place, err := b.share(step.Batch, size)
 	if err != nil {
 		return err
 	}

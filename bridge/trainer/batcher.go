@@ -21,13 +21,13 @@ import (
 type batcher struct {
 	s      *server
 	handle uint64
-	name   string
-	b      *client.Batcher[[]byte] // of payloads as they are, which need be copied only once
-	last   context.Context         // of the newest take, which has ended or was given up when another comes
+	b      *client.Batcher[schema.Batch] // of views of what came, which need be copied only once
+	ranked bool                          // it is of a rank of a world
+	last   context.Context               // of the newest take, which has ended or was given up when another comes
 
 	// kept is a batch that was taken, and could not be delivered: there was no room, or the trainer had given up. The
 	// next take is for the same state, or another one, and then the batch is of no use any more.
-	kept *client.Step[[]byte]
+	kept *client.Step[schema.Batch]
 	// turn is held by a take, or by readAhead between two takes, since a take that was given up may not be over yet. Its
 	// holder alone uses the fields above and those up to about.
 	turn         chan struct{}
@@ -63,12 +63,12 @@ type take struct {
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
 	cfg.Domain, cfg.Logger = s.domain, s.log.logger
-	opened, err := client.Open[[]byte](ctx, s.nc, cfg)
+	opened, err := client.Open[schema.Batch](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)
 		return
 	}
-	b := &batcher{s: s, name: req.Name, b: opened, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	b := &batcher{s: s, b: opened, ranked: cfg.World != nil, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	b.open, b.ends = context.WithCancel(s.ctx)
 	b.renew()
 	s.mu.Lock()
@@ -77,7 +77,11 @@ func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	s.batchers[b.handle] = b
 	s.mu.Unlock()
 	s.tasks.Go(b.readAhead)
-	s.answer(id, nil, b.handle)
+	if cfg.World == nil {
+		s.answer(id, nil, b.handle)
+	} else {
+		s.answer(id, nil, b.handle, cfg.World.Rank)
+	}
 }
 
 func (s *server) forget(b *batcher) {
@@ -167,7 +171,7 @@ func (b *batcher) take(t take) {
 		b.s.answer(t.id, err)
 		return
 	}
-	at, err := b.share(step.Batch)
+	at, err := b.share(step.Batch, wire.EncodedSize(step.Batch))
 	if errors.Is(err, bridge.ErrMemoryFull) {
 		b.kept = &step
 		err = fmt.Errorf("the trainer keeps arrays of earlier batches: %w; "+
@@ -185,7 +189,7 @@ func (b *batcher) take(t take) {
 }
 
 // next is the batch that was kept, if it is the one that is asked for, or one from the service.
-func (b *batcher) next(t take) (client.Step[[]byte], error) {
+func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
 	if b.kept != nil && b.kept.Prev.Equal(t.state) {
 		step := *b.kept
 		b.kept = nil
@@ -195,9 +199,10 @@ func (b *batcher) next(t take) (client.Step[[]byte], error) {
 	return b.b.Take(t.ctx, t.state)
 }
 
-// share copies a payload to where the trainer sees it. It is the trainer's until it is freed by its number.
-func (b *batcher) share(payload []byte) (at place, err error) {
-	at.size = len(payload)
+// share copies a batch, whose payload has that size, to where the trainer sees it. It is the trainer's until it is freed
+// by its number.
+func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
+	at.size = size
 	if at.size > LargeBatch && b.s.large != nil {
 		b.s.large()
 	}
@@ -205,9 +210,8 @@ func (b *batcher) share(payload []byte) (at place, err error) {
 	if err != nil {
 		return at, err
 	}
-	copy(slot, payload)
-	if _, err := wire.DecodeBatch(slot); err != nil {
-		return at, errors.Join(fmt.Errorf("batcher %s: %w: %w", b.name, client.ErrDecode, err), b.s.memory.Free(offset))
+	if _, err := wire.AppendBatch(slot[:0], batch); err != nil { // within the slot, which has room for it
+		return at, errors.Join(err, b.s.memory.Free(offset))
 	}
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
@@ -218,7 +222,7 @@ func (b *batcher) share(payload []byte) (at place, err error) {
 }
 
 // deliver answers a take.
-func (b *batcher) deliver(id uint64, at place, step *client.Step[[]byte]) {
+func (b *batcher) deliver(id uint64, at place, step *client.Step[schema.Batch]) {
 	frame := at.append(b.head("step", id, 9), step)
 	frame, err := msgp.Append(frame, step.Next)
 	if err != nil {
@@ -236,7 +240,7 @@ func (b *batcher) head(word string, id uint64, elements int) []byte {
 }
 
 // append appends the batch's number and where it is, and its place in the sequence.
-func (p place) append(dst []byte, step *client.Step[[]byte]) []byte {
+func (p place) append(dst []byte, step *client.Step[schema.Batch]) []byte {
 	for _, n := range [...]uint64{p.batch, uint64(p.offset), uint64(p.size), step.Seq} {
 		dst = msgp.AppendUint(dst, n)
 	}
@@ -244,9 +248,9 @@ func (p place) append(dst []byte, step *client.Step[[]byte]) []byte {
 }
 
 // appendAbout appends what a trainer may want to know of a batch, as bytes that it need not decode.
-func (b *batcher) appendAbout(dst []byte, step *client.Step[[]byte]) []byte {
+func (b *batcher) appendAbout(dst []byte, step *client.Step[schema.Batch]) []byte {
 	t := &step.Timing
-	about := msgp.AppendArray(msgp.AppendArray(b.about[:0], 5), 11)
+	about := msgp.AppendArray(msgp.AppendArray(b.about[:0], 6), 11)
 	for _, d := range [...]time.Duration{
 		t.Iterate, t.Queue, t.Materialize, t.Transfer, t.Wait, t.Trainer,
 		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitOther,
@@ -254,6 +258,11 @@ func (b *batcher) appendAbout(dst []byte, step *client.Step[[]byte]) []byte {
 		about = msgp.AppendInt(about, int64(d))
 	}
 	about = msgp.AppendString(msgp.AppendString(about, step.Worker), step.Attempt)
-	b.about = msgp.AppendString(msgp.AppendUint(about, step.Deliveries), step.Trace)
+	about = msgp.AppendString(msgp.AppendUint(about, step.Deliveries), step.Trace)
+	about = msgp.AppendArray(about, 3)
+	for _, row := range [...]int{step.Rows.From, step.Rows.To, step.Rows.Of} {
+		about = msgp.AppendUint(about, uint64(row))
+	}
+	b.about = about
 	return msgp.AppendBytes(dst, b.about)
 }

@@ -39,6 +39,10 @@ var codes = []struct {
 	{client.ErrDisconnected, "disconnected"},
 	{client.ErrCorrupt, "corrupt"},
 	{client.ErrDecode, "decode"},
+	{client.ErrRankLost, "rank_lost"},
+	{client.ErrDiverged, "diverged"},
+	{client.ErrUneven, "uneven"},
+	{client.ErrNotRows, "not_rows"},
 	{client.ErrBadRequest, codeBadRequest},
 	{client.ErrIteratorStalled, "iterator_stalled"},
 	{client.ErrIterator, "iterator"},
@@ -83,6 +87,21 @@ func faultOf(err error) fault {
 	var wait *client.WaitError
 	if errors.As(err, &wait) {
 		f.Details = map[string]any{"batcher": wait.Batcher, "for": wait.For, "waited": wait.Waited.Seconds()}
+	}
+	var lost *client.RankError
+	if errors.As(err, &lost) {
+		f.Details = map[string]any{
+			"batcher": lost.Batcher, "rank": lost.Rank, "seq": lost.Seq, "silent": lost.Silent.Seconds(),
+			"never_came": lost.NeverCame,
+		}
+	}
+	var diverged *client.DivergedError
+	if errors.As(err, &diverged) {
+		states := make([]any, len(diverged.Ranks))
+		for i, r := range diverged.Ranks {
+			states[i] = []any{r.Rank, r.State}
+		}
+		f.Details = map[string]any{"batcher": diverged.Batcher, "states": states}
 	}
 	return f
 }

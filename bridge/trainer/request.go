@@ -28,6 +28,19 @@ type openRequest struct {
 	Accept      bool    `msgpack:"accept_change"`
 	InOrder     bool    `msgpack:"in_order"`
 	Timeout     float64 `msgpack:"timeout"` // seconds, 0 for no end
+	World       *world  `msgpack:"world"`   // nil for none
+}
+
+// world is client.World as it travels.
+type world struct {
+	ID       string   `msgpack:"id"`
+	Rank     int      `msgpack:"rank"`
+	Size     int      `msgpack:"size"`
+	Part     int      `msgpack:"part"`
+	Parts    int      `msgpack:"parts"`
+	Whole    []string `msgpack:"whole"`
+	Even     bool     `msgpack:"even"`
+	Patience float64  `msgpack:"patience"` // seconds
 }
 
 func (r *openRequest) config() client.Config {
@@ -40,6 +53,12 @@ func (r *openRequest) config() client.Config {
 	}
 	if r.InOrder {
 		cfg.OnError = client.InOrder
+	}
+	if w := r.World; w != nil {
+		cfg.World = &client.World{
+			ID: w.ID, Rank: w.Rank, Size: w.Size, Part: w.Part, Parts: w.Parts, Whole: w.Whole, Even: w.Even,
+			Patience: seconds(w.Patience),
+		}
 	}
 	return cfg
 }

@@ -52,7 +52,7 @@ type Config struct {
 }
 
 // Serve answers the trainer at the other end of conn until it ends, or closes its side, which is no error, or ctx ends.
-// It leaves every batcher that the trainer has open, and closes conn.
+// It leaves every batcher that the trainer has open, but not as a rank of a world, and closes conn.
 func Serve(ctx context.Context, conn *bridge.Conn, cfg Config) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -152,11 +152,23 @@ func (s *server) serve(cfg Config, reading <-chan error) error {
 	return errors.Join(err, read, s.leave())
 }
 
-// leave closes every batcher that is open.
+// leave closes every batcher that is open. Where the trainer did not close that of a rank, it may have been killed, and
+// the others would go on without its rows if it left. So the coordinators hear nothing more of it, as of any other rank
+// that was killed.
 func (s *server) leave() error {
 	var errs []error
 	for _, b := range s.batchers { // no request is under way that would change it
-		errs = append(errs, b.close())
+		if !b.ranked {
+			errs = append(errs, b.close())
+		}
+	}
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	for _, b := range s.batchers {
+		if b.ranked {
+			_ = b.close() // says that no coordinator heard of it
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -127,11 +127,12 @@ func (r *roster) agreed(now time.Time, req *wire.SeatRequest, state []byte) (cou
 
 // diverged is the error of a world that is at two states.
 func (r *roster) diverged(rank int, state []byte, other int, at []byte) *schema.Fault {
-	named := func(data []byte) schema.State {
+	named := func(rank int, data []byte) schema.RankState {
 		spec := r.ledger.rec.Spec
-		return schema.State{Dataset: spec.Dataset, Version: spec.Version, Data: data}
+		return schema.RankState{Rank: rank, State: schema.State{Dataset: spec.Dataset, Version: spec.Version, Data: data}}
 	}
-	return &schema.Fault{Code: schema.CodeDiverged, Message: fmt.Sprintf(
-		"rank %d of world %s asks for state %v, rank %d is at state %v", rank, r.ledger.rec.Reader, named(state), other,
-		named(at))}
+	asks, is := named(rank, state), named(other, at)
+	return &schema.Fault{Code: schema.CodeDiverged, Diverged: []schema.RankState{asks, is}, Message: fmt.Sprintf(
+		"rank %d of world %s asks for state %v, rank %d is at state %v", rank, r.ledger.rec.Reader, asks.State, other,
+		is.State)}
 }
