@@ -311,6 +311,11 @@ func TestDiverged(t *testing.T) {
 	if !errors.Is(err, client.ErrDiverged) || !strings.Contains(err.Error(), "rank 0") || !strings.Contains(err.Error(), "rank 1") {
 		t.Fatal(err)
 	}
+	var diverged *client.DivergedError
+	if !errors.As(err, &diverged) || len(diverged.Ranks) != 2 || diverged.Ranks[0].Rank != 1 || diverged.Ranks[1].Rank != 0 ||
+		diverged.Ranks[0].State.Equal(diverged.Ranks[1].State) {
+		t.Errorf("%+v", diverged)
+	}
 }
 
 // TestRankLost has a rank that never comes: the other's wait names it, and ends in time.
