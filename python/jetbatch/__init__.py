@@ -17,6 +17,7 @@ from ._embedded import embedded
 from ._state import State
 from ._step import Step, Timing
 from ._version import __version__
+from ._world import Rows, World
 from .dataset import Dataset, Fingerprint, Permanent, Progress, Skip, traceparent
 from .errors import (
     BadConfig,
@@ -29,6 +30,7 @@ from .errors import (
     Corrupt,
     Decode,
     Disconnected,
+    Diverged,
     EndOfData,
     Error,
     Forked,
@@ -41,8 +43,10 @@ from .errors import (
     MaterializeFailed,
     MemoryFull,
     Nondeterministic,
+    NotRows,
     Permission,
     PoisonJob,
+    RankLost,
     Released,
     SpecMismatch,
     StateNotCanonical,
@@ -50,6 +54,7 @@ from .errors import (
     Stopped,
     Superseded,
     Unavailable,
+    Uneven,
     UnknownDataset,
     VersionMismatch,
     WrongData,
@@ -69,6 +74,7 @@ __all__ = [
     "Dataset",
     "Decode",
     "Disconnected",
+    "Diverged",
     "EndOfData",
     "Error",
     "Fingerprint",
@@ -82,11 +88,14 @@ __all__ = [
     "MaterializeFailed",
     "MemoryFull",
     "Nondeterministic",
+    "NotRows",
     "Permanent",
     "Permission",
     "PoisonJob",
     "Progress",
+    "RankLost",
     "Released",
+    "Rows",
     "Service",
     "Skip",
     "SpecMismatch",
@@ -98,8 +107,10 @@ __all__ = [
     "Superseded",
     "Timing",
     "Unavailable",
+    "Uneven",
     "UnknownDataset",
     "VersionMismatch",
+    "World",
     "WrongData",
     "WrongState",
     "__version__",

@@ -1,36 +1,27 @@
-"""The process beside this one, and the memory that is shared with it."""
+"""Calls to the process beside this one."""
 
 from __future__ import annotations
 
-import bisect
-import collections
 import itertools
 import logging
-import mmap
 import os
 import select
 import socket
-import subprocess
-import tempfile
 import threading
 import time
 import weakref
-from typing import IO, Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
-
-import numpy as np
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import errors
 from ._ahead import PATIENCE, TELL, Ahead, follows
-from ._binary import find
+from ._process import GRACE, Process
+from ._shared import Shared
 from ._state import State, of_wire, to_wire
-from ._step import Layout, Step
+from ._step import Step
 from ._version import __version__
 from ._wire import PROTOCOL, Ended, Frames
 
 log = logging.getLogger("jetbatch")
-
-# How long the bridge may take beyond the time that a call was given, until it counts as stuck, and to end, in seconds.
-GRACE = 10.0
 
 # Places in a frame that has a batch.
 _BATCH, _SIZE, _NEXT = 3, 5, 7
@@ -39,41 +30,12 @@ Wanted = Tuple[int, State]
 """What a take is for: the batcher's handle and the state."""
 
 
-_BYTE = np.dtype(np.uint8)
-
-
-class _Lease(weakref.ref):  # type: ignore[type-arg]
-    """Tells when the last array over a slot has died."""
-
-    __slots__ = ("number",)
-    number: int
-
-
 class Bridge:
     """A bridge process. Calls may come from several threads; one of those that wait reads for all."""
 
     def __init__(self, args: Sequence[str], env: Mapping[str, str]) -> None:
-        binary = find()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._words: IO[bytes] = tempfile.TemporaryFile()
-        try:
-            # In a session of its own: a Ctrl-C is the trainer's, and ends the bridge by way of it.
-            self._process = subprocess.Popen(
-                [binary, "bridge", *args],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=self._words,
-                env={**os.environ, **env},
-                start_new_session=True,
-            )
-        except BaseException:
-            ours.close()
-            self._words.close()
-            raise
-        finally:
-            theirs.close()
-        self._owner = os.getpid()
-        self._sock = ours
+        self._process = Process(args, env)
+        ours = self._process.sock
         poll = select.poll()
         poll.register(ours, select.POLLIN)
         self._poll = poll.poll
@@ -90,16 +52,8 @@ class Bridge:
         self._abandoned: Dict[int, Optional[Wanted]] = {}
         self._spare: Optional[Tuple[Wanted, List[Any]]] = None  # a batch that came for a take that was given up
         self._dead: Optional[errors.Error] = None
-        self._fd = -1
-        self._starts: List[int] = []
-        self._segments: Dict[int, mmap.mmap] = {}
-        self._leases: Dict[int, _Lease] = {}
-        self._expired: Deque[_Lease] = collections.deque()
-        self._expire: Any = self._expired.append
-        self._returned: List[
-            int
-        ] = []  # batches that are used no longer, and of which the bridge does not know that yet
-        self._finish = weakref.finalize(self, _finish, self._owner, self._process, ours, self._words)
+        self._shared = Shared()
+        self._returned: List[int] = []  # batches that are used no longer, of which the bridge does not know that yet
         _bridges.add(self)
         try:
             self._greet()
@@ -108,9 +62,9 @@ class Bridge:
             raise
 
     def _greet(self) -> None:
-        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
+        data, fds, _, _ = socket.recv_fds(self._process.sock, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
         if fds:
-            self._fd = fds[0]
+            self._shared.fd = fds[0]
         self._frames.feed(data)
         hello: List[Any] = []
 
@@ -125,8 +79,9 @@ class Bridge:
             raise self._died() from None
         if hello[1] != "hello" or hello[2] != PROTOCOL or hello[3] != __version__:
             raise errors.VersionMismatch(
-                f"the package is version {__version__} (protocol {PROTOCOL}), the binary {find()} is {hello[3]} "
-                f"(protocol {hello[2]}): install them together, with `pip install ./python`"
+                f"the package is version {__version__} (protocol {PROTOCOL}), "
+                f"the binary {self._process.binary} is {hello[3]} (protocol {hello[2]}): "
+                "install them together, with `pip install ./python`"
             )
 
     # Calls.
@@ -147,9 +102,16 @@ class Bridge:
 
     def open(self, settings: Dict[str, Any], timeout: Optional[float]) -> Ahead:
         """Opens a batcher: its handle, with what lies ready of it."""
-        handle = self.call("open", settings, timeout=timeout)[2]
+        opened = self.call("open", settings, timeout=timeout)
+        handle = opened[2]
         with self._state:
-            return self._ahead.setdefault(handle, Ahead(handle))
+            ahead = self._ahead.setdefault(handle, Ahead(handle))
+        if settings.get("world") is not None and len(opened) < 4:  # it would give every rank all rows
+            self.shut(ahead)
+            raise errors.VersionMismatch(
+                f"the binary {self._process.binary} knows of no ranks: install it anew, together with the package"
+            )
+        return ahead
 
     def shut(self, ahead: Ahead) -> None:
         """Closes a batcher."""
@@ -191,7 +153,7 @@ class Bridge:
                 ahead.giving = batch
                 reply[1] = "given"
                 self._spare = None
-                self._lend(step, ahead)
+                self._shared.lend(step, ahead)
             self._forget(number)
         except BaseException:
             self._abandon(number, wanted)
@@ -215,7 +177,7 @@ class Bridge:
             if ahead.take(now):
                 self._tell(ahead, now)
             ahead.remove()
-        self._lend(step, ahead)
+        self._shared.lend(step, ahead)
         return step
 
     def _drop(self, ahead: Ahead) -> None:
@@ -272,11 +234,7 @@ class Bridge:
         """Sends a request that says at its end which batches are used no longer."""
         if self._dead is not None:
             raise self._again()
-        while self._expired:  # where an interruption comes in between, some are said twice, which is ignored
-            lease = self._expired[0]
-            self._returned.append(lease.number)
-            self._leases.pop(lease.number, None)
-            self._expired.popleft()
+        self._shared.collect(self._returned)
         self._write((*request, self._returned))
         self._returned = []
 
@@ -332,7 +290,7 @@ class Bridge:
     def _read(self, timeout: Optional[float]) -> None:
         if timeout:
             poll = select.poll()
-            poll.register(self._sock, select.POLLIN)
+            poll.register(self._process.sock, select.POLLIN)
             if not self._frames.ready() and not poll.poll((timeout + GRACE) * 1000):
                 raise errors.Unavailable(
                     f"the bridge, process {self._process.pid}, has not answered for {timeout + GRACE:g} s"
@@ -356,10 +314,9 @@ class Bridge:
         elif frame[1] == "withdrawn":
             self._withdraw(frame[2], frame)
         elif frame[1] == "segment":
-            self._map(frame[2], frame[3])
+            self._shared.map(frame[2], frame[3])
         elif frame[1] == "gone":
-            if self._segments.pop(frame[2], None) is not None:
-                self._starts.remove(frame[2])
+            self._shared.unmap(frame[2])
         elif frame[1] == "log":
             log.log(_LEVELS.get(frame[2], logging.INFO), "%s", frame[3])
         elif frame[1] == "bye":
@@ -428,44 +385,11 @@ class Bridge:
             self._replies.pop(late, None)
             del self._abandoned[late]
 
-    # Shared memory.
-
-    def _map(self, offset: int, size: int) -> None:
-        if offset in self._segments:
-            return
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-        self._segments[offset] = mmap.mmap(self._fd, size, flags=flags, prot=mmap.PROT_READ, offset=offset)
-        bisect.insort(self._starts, offset)
-
-    def _lend(self, step: Step, ahead: Ahead) -> None:
-        """Gives a step the array over its batch; there is never a second one."""
-        offset = step._offset
-        start = self._starts[bisect.bisect_right(self._starts, offset) - 1]
-        segment, place = self._segments[start], offset - start
-        root = np.frombuffer(segment, _BYTE, step._size, place)
-        # The callback comes wherever the last reference goes, within any other step of this class. It is one call that
-        # no signal handler interrupts: an exception in it would be ignored, and the Ctrl-C lost.
-        lease = _Lease(root, self._expire)
-        lease.number = step._number
-        self._leases[step._number] = lease
-        ahead.giving = 0
-        layout = ahead.layout
-        if layout is None or segment[place : place + layout.size] != layout.header:
-            ahead.layout = layout = Layout(root)
-        step._layout, step._root = layout, root
-
     # The end.
 
     def _died(self) -> errors.Error:
         if self._dead is None:
-            try:
-                status = self._process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                self._dead = errors.BridgeDied("the bridge has closed its connection")
-            else:
-                words = _last_words(self._words)
-                how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-                self._dead = errors.BridgeDied(f"the bridge {how}{': ' + words if words else ''}")
+            self._dead = self._process.died()
         return self._again()
 
     @property
@@ -477,15 +401,12 @@ class Bridge:
         """Ends the process: it leaves what it has open. Twice is fine."""
         if self._dead is None:
             self._dead = errors.Closed("the connection is closed")
-        self._finish()
-        self._segments.clear()  # what arrays refer to stays
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._process.end()
+        self._shared.close()
 
     def _in_child(self) -> None:
         self._dead = errors.Forked("this handle was opened before fork(); in the child, connect again")
-        self._sock.close()  # or the bridge would not see the trainer's end while the child lives
+        self._process.sock.close()  # or the bridge would not see the trainer's end while the child lives
 
 
 _LEVELS = {-4: logging.DEBUG, 0: logging.INFO, 4: logging.WARNING, 8: logging.ERROR}
@@ -499,20 +420,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _last_words(words: IO[bytes]) -> str:
-    words.seek(0, os.SEEK_END)
-    words.seek(max(0, words.tell() - 4096))
-    return words.read().decode(errors="replace").strip()
-
-
-def _finish(owner: int, process: "subprocess.Popen[bytes]", sock: socket.socket, words: IO[bytes]) -> None:
-    sock.close()
-    if owner == os.getpid():
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    words.close()

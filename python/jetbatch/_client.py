@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import weakref
 from types import TracebackType
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Type, Union
 
@@ -14,6 +16,7 @@ from ._bridge import Bridge
 from ._progress import Progress
 from ._state import State, to_wire
 from ._step import Step
+from ._world import World, as_wire
 
 StateLike = Union[State, str, None]
 
@@ -24,12 +27,20 @@ class Batcher:
     One thread takes; others may ask for ``status``, ``stop`` and ``close``.
     """
 
-    def __init__(self, bridge: Bridge, ahead: Ahead, name: str, progress: Optional[Progress] = None) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        ahead: Ahead,
+        name: str,
+        progress: Optional[Progress] = None,
+        world: Optional[World] = None,
+    ) -> None:
         self._bridge = bridge
         self._ahead = ahead
         self._progress = progress
         self._closed = False
         self.name = name
+        self.world = world
 
     def start(self, state: StateLike = None, timeout: Optional[float] = None) -> None:
         """Begins at ``state``; on a running batcher it warns and changes nothing. ``take`` starts by itself."""
@@ -79,7 +90,10 @@ class Batcher:
         self._call("stop", timeout, withdraws=self._ahead.handle)
 
     def close(self) -> None:
-        """Gives the batcher up, so that another process may hold it. The run is not stopped. Twice is fine."""
+        """Gives the batcher up, so that another process may hold it. The run is not stopped. Twice is fine.
+
+        The other ranks of a world go on without this one. A rank that ends without it is lost for them.
+        """
         if self._closed:
             return
         self._closed = True
@@ -114,6 +128,7 @@ class Service:
         self._bridge = bridge
         self._defaults = dict(defaults or {})
         self._progress = progress
+        self._ranks: "weakref.WeakSet[Batcher]" = weakref.WeakSet()
 
     def open(
         self,
@@ -128,6 +143,7 @@ class Service:
         take_over: bool = False,
         accept_change: bool = False,
         in_order: bool = False,
+        world: Optional[World] = None,
         timeout: Optional[float] = None,
     ) -> Batcher:
         """Takes hold of the batcher ``name`` without starting it: another process can no longer.
@@ -135,8 +151,8 @@ class Service:
         ``params`` are the data set's parameters. Zero is the default for the others: a window of 2 x worker slots + 1
         batches and at most 1 GiB; half of it retained, -1 for none; 600 s of idleness until the service forgets the
         batcher. ``accept_change`` lets a state of other parameters or data go on. ``in_order`` delivers the good
-        batches before a bad one first, instead of failing at once. Waits ``timeout`` seconds for a coordinator, without
-        end by default.
+        batches before a bad one first, instead of failing at once. ``world`` says that this process is one of several
+        ranks that take each batch together. Waits ``timeout`` seconds for a coordinator, without end by default.
         """
         merged = {**self._defaults, **(params or {})}
         request = {
@@ -151,10 +167,14 @@ class Service:
             "accept_change": accept_change,
             "in_order": in_order,
             "timeout": float(timeout or 0.0),
+            "world": as_wire(world),
         }
         if self._progress is not None:
             self._progress.say(f"jetbatch {name}: {dataset} is opened")
-        return Batcher(self._bridge, self._bridge.open(request, timeout), name, self._progress)
+        batcher = Batcher(self._bridge, self._bridge.open(request, timeout), name, self._progress, world)
+        if world is not None:
+            self._ranks.add(batcher)
+        return batcher
 
     @property
     def pid(self) -> int:
@@ -163,6 +183,9 @@ class Service:
 
     def close(self) -> None:
         """Leaves every batcher and ends the bridge. Twice is fine."""
+        for batcher in list(self._ranks):  # or the other ranks would take this one for killed
+            with contextlib.suppress(errors.Error):
+                batcher.close()
         if self._progress is not None:
             self._progress.end()
         self._bridge.close()

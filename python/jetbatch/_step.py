@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from . import errors
 from ._state import State
+from ._world import Rows
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -103,6 +104,11 @@ class Step(Mapping[str, Array]):
         return self._told(3)  # type: ignore[no-any-return]
 
     @property
+    def rows(self) -> Rows:
+        """Which rows of the batch these are: all of them, but for a rank of a :class:`World`."""
+        return rows_of(self._about)
+
+    @property
     def trace(self) -> str:
         """The W3C traceparent of the take that let its job out, empty for none."""
         return self._told(4)  # type: ignore[no-any-return]
@@ -145,3 +151,8 @@ class Step(Mapping[str, Array]):
         Asking the step for a tensor is an error then. Twice is fine.
         """
         self._root = None
+
+
+def rows_of(about: bytes) -> Rows:
+    """Which rows of a batch came, by what the bridge says about it."""
+    return Rows(*msgpack.unpackb(about)[5])

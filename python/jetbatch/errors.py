@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional, Type
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Type
+
+if TYPE_CHECKING:
+    from ._state import State
 
 
 class Error(Exception):
@@ -128,6 +131,45 @@ class Decode(Error):
     code = "decode"
 
 
+class RankLost(Error):
+    """A rank of the world was silent for its patience, never came, or cannot go on; every rank is told. Start the ranks
+    again from the last checkpoint, as another world.
+
+    ``rank`` is the one, ``seq`` the batch that it is at, ``silent`` for how many seconds it was not heard; both are 0
+    for one that failed by itself. ``never_came``: no process ever was that rank.
+    """
+
+    code = "rank_lost"
+    batcher = ""
+    rank = 0
+    seq = 0
+    silent = 0.0
+    never_came = False
+
+
+class Diverged(Error):
+    """Two ranks of the world are at states that do not go together; every rank is told. Give all the same checkpoint.
+
+    ``states`` are those two, by rank.
+    """
+
+    code = "diverged"
+    batcher = ""
+    states: Mapping[int, State] = {}
+
+
+class Uneven(Error):
+    """The rows of a batch do not divide by the parts of a world that is ``even``; every rank is told."""
+
+    code = "uneven"
+
+
+class NotRows(Error):
+    """A batch of a world has no rows to be shared; the text names the tensor. Name it in ``whole``."""
+
+    code = "not_rows"
+
+
 class BadRequest(Error):
     """The other side does not understand the request: versions differ."""
 
@@ -248,6 +290,10 @@ def from_fault(fault: Mapping[str, Any]) -> Error:
         kind = _with_job(kind)
     err = kind(fault["message"])
     for name, value in (details or {}).items():
+        if name == "states":
+            from ._state import of_wire  # which imports this module
+
+            value = {rank: of_wire(state) for rank, state in value}
         setattr(err, "waiting_for" if name == "for" else name, value)
     return err
 

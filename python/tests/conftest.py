@@ -21,6 +21,7 @@ DATASETS = {
     "faulty": "datasets:Faulty",
     "kinds": "datasets:Kinds",
     "recorded": "datasets:Recorded",
+    "sheets": "datasets:Sheets",
 }
 
 

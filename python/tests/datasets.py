@@ -44,6 +44,31 @@ def batch(job: int, size: int) -> Dict[str, Any]:
     return {"x": np.resize(np.arange(job, job + 251, dtype=np.uint8), size), "n": np.array(job, np.int64)}
 
 
+class Sheets(jetbatch.Dataset):
+    """``length`` batches of 1 to 9 rows, and a table beside them that is not cut."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.length = params.get("length", 1 << 40)
+
+    def start(self) -> Any:
+        return 0
+
+    def next(self, state: Any) -> Tuple[Any, Any]:
+        if state >= self.length:
+            raise StopIteration
+        return state + 1, state + 1
+
+    def materialize(self, job: Any) -> Mapping[str, Any]:
+        return sheet(job)
+
+
+def sheet(job: int) -> Dict[str, Any]:
+    """The batch of a job of Sheets."""
+    rows = 1 + job % 9
+    x = (job + np.arange(rows * 700)).astype(np.float32).reshape(rows, 7, 100)
+    return {"x": x, "table": np.full(20, job, np.int16), "y": np.arange(rows) + job}
+
+
 class Faulty(jetbatch.Dataset):
     """Batch ``at`` does what ``how`` says; the others are good."""
 

@@ -64,7 +64,7 @@ def test_a_jump_withdraws_what_lies_ready(service: jetbatch.Service) -> None:
             assert step.next == states[at + 1]
         del step
         gc.collect()
-        assert sum(map(len, service._bridge._segments.values())) < 80 * 100_000  # what was withdrawn goes back
+        assert sum(map(len, service._bridge._shared.segments.values())) < 80 * 100_000  # what was withdrawn goes back
 
 
 def test_a_failure_comes_before_what_lies_ready(service: jetbatch.Service, tmp_path: Path) -> None:

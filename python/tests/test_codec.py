@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import jetbatch
-from jetbatch import _payload
+from jetbatch import _payload, errors
 from jetbatch._ahead import Ahead
 from jetbatch._step import Layout, Step
 from jetbatch._wire import _pack
+from jetbatch._world import as_wire
 
 VECTORS: Dict[str, Any] = json.loads((Path(__file__).parents[2] / "bridge/testdata/vectors.json").read_text())
 
@@ -95,8 +96,46 @@ def test_frames(vector: Dict[str, Any]) -> None:
     assert size == len(frame) - 4
     want = value(vector["value"])
     assert msgpack.unpackb(frame[4:], raw=False) == want
-    if vector["name"] != "open" and not isinstance(want[-1], dict):  # the order of keys is free
+    if not isinstance(want[-1], dict):  # the order of keys is free
         assert _pack(want) == frame[4:]
+
+
+def frame(name: str) -> Any:
+    """A frame of the vectors."""
+    return next(value(v["value"]) for v in VECTORS["frames"] if v["name"] == name)
+
+
+def test_frames_of_ranks() -> None:
+    """What a rank opens with, which rows it is told, and the faults of a world."""
+    world = jetbatch.World("run-1", 1, 4, parts=2, whole=["table"], even=True, patience=90)
+    assert as_wire(world) == frame("open of a rank")[2]["world"] and as_wire(None) is None
+    assert set(frame("open")[2]) < set(frame("open of a rank")[2])
+    step = frame("step")
+    assert Step(jetbatch.State(), jetbatch.State(), 1, 0, 0, 1, step[8]).rows == jetbatch.Rows(8, 16, 32)
+    lost = errors.from_fault(frame("error: rank_lost")[2])
+    assert isinstance(lost, jetbatch.RankLost) and "rank 1 of world run-1" in str(lost)
+    assert (lost.batcher, lost.rank, lost.seq, lost.silent, lost.never_came) == ("train", 1, 7, 60.0, False)
+    diverged = errors.from_fault(frame("error: diverged")[2])
+    assert isinstance(diverged, jetbatch.Diverged) and diverged.batcher == "train"
+    assert diverged.states == {1: jetbatch.State("onda", 1, b"\x02"), 0: jetbatch.State("onda", 1, b"\x01")}
+    assert type(errors.from_fault(frame("error: uneven")[2])) is jetbatch.Uneven
+    assert type(errors.from_fault(frame("error: not_rows")[2])) is jetbatch.NotRows
+
+
+@pytest.mark.parametrize("vector", VECTORS["worlds"], ids=lambda v: v["name"])
+def test_worlds(vector: Dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What launchers say: a rank in Go of the same launch has the same ID."""
+    if vector.get("bad"):
+        with pytest.raises(jetbatch.BadConfig):
+            jetbatch.World.from_env(vector["env"])
+        return
+    want = jetbatch.World(vector["id"], vector.get("rank", 0), vector["size"]) if "id" in vector else None
+    assert jetbatch.World.from_env(vector["env"]) == want
+    for name in ("JETBATCH_WORLD", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in vector["env"].items():
+        monkeypatch.setenv(name, text)
+    assert jetbatch.World.from_env() == want
 
 
 @pytest.mark.parametrize("vector", VECTORS["ahead"], ids=lambda v: v["name"])

@@ -110,8 +110,8 @@ def test_memory_goes_back(service: jetbatch.Service) -> None:
         for step in b.steps():
             if step.seq == 40:
                 break
-        assert sum(map(len, service._bridge._segments.values())) <= 5 * 4_000_000
-        assert len(service._bridge._leases) - len(service._bridge._expired) <= 2
+        assert sum(map(len, service._bridge._shared.segments.values())) <= 5 * 4_000_000
+        assert len(service._bridge._shared.leases) - len(service._bridge._shared.expired) <= 2
 
 
 def test_released(service: jetbatch.Service) -> None:
@@ -155,7 +155,7 @@ def test_sizes_change(up: Up) -> None:
                 for step in b.steps():
                     np.testing.assert_array_equal(step["x"], batch(step.seq, size)["x"])
                 b.stop()
-        assert sum(map(len, s._bridge._segments.values())) <= 1_000_000 + 2 * 4_000_000
+        assert sum(map(len, s._bridge._shared.segments.values())) <= 1_000_000 + 2 * 4_000_000
 
 
 def test_start_stop(service: jetbatch.Service) -> None:
@@ -324,7 +324,7 @@ def test_interrupt_ends_a_wait_and_loses_nothing(service: jetbatch.Service) -> N
         gc.collect()
         with pytest.raises(jetbatch.EndOfData):
             b.take(state)
-        assert len(service._bridge._leases) == len(service._bridge._expired) and not service._bridge._replies
+        assert len(service._bridge._shared.leases) == len(service._bridge._shared.expired) and not service._bridge._replies
 
 
 def test_interrupt_is_prompt(service: jetbatch.Service, request: pytest.FixtureRequest) -> None:
