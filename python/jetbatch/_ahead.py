@@ -33,6 +33,7 @@ class Ahead:
         self.took = 0  # its number
         self.told = 0  # up to where the bridge knows
         self.when = 0.0  # it was told
+        self.poll: Any = None  # what the thread that takes waits for frames with
         self.looked = 0.0  # when frames of the bridge were looked for
         self.giving = 0  # the batch that a take has out of the queue, and nobody has yet
         self.gone: List[int] = []  # what was withdrawn last

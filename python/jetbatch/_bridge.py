@@ -35,11 +35,7 @@ class Bridge:
 
     def __init__(self, args: Sequence[str], env: Mapping[str, str]) -> None:
         self._process = Process(args, env)
-        ours = self._process.sock
-        poll = select.poll()
-        poll.register(ours, select.POLLIN)
-        self._poll = poll.poll
-        self._frames = Frames(ours)
+        self._frames = Frames(self._process.sock)
         self._ids = itertools.count(1)
         self._state = threading.Lock()
         self._leader = 0  # the number of the call that reads, or minus the thread's that does between two calls
@@ -106,6 +102,7 @@ class Bridge:
         handle = opened[2]
         with self._state:
             ahead = self._ahead.setdefault(handle, Ahead(handle))
+            ahead.poll = self._poll()
         if settings.get("world") is not None and len(opened) < 4:  # it would give every rank all rows
             self.shut(ahead)
             raise errors.VersionMismatch(
@@ -202,7 +199,7 @@ class Bridge:
 
     def _catch_up(self, ahead: Ahead, patience: float) -> None:
         """Sees to the frames that are here, or come within some milliseconds, unless another thread reads."""
-        if patience and not self._frames.ready() and not self._poll(patience):
+        if patience and not self._frames.ready() and not ahead.poll.poll(patience):
             return
         me = -threading.get_ident()
         with self._state:
@@ -289,9 +286,7 @@ class Bridge:
 
     def _read(self, timeout: Optional[float]) -> None:
         if timeout:
-            poll = select.poll()
-            poll.register(self._process.sock, select.POLLIN)
-            if not self._frames.ready() and not poll.poll((timeout + GRACE) * 1000):
+            if not self._frames.ready() and not self._poll().poll((timeout + GRACE) * 1000):
                 raise errors.Unavailable(
                     f"the bridge, process {self._process.pid}, has not answered for {timeout + GRACE:g} s"
                 )
@@ -299,6 +294,12 @@ class Bridge:
             self._frames.read(self._handle)
         except (Ended, OSError):
             raise self._died() from None
+
+    def _poll(self) -> select.poll:
+        """What waits for frames, in one thread: a poll object is not for two at a time."""
+        poll = select.poll()
+        poll.register(self._process.sock, select.POLLIN)
+        return poll
 
     def _handle(self, frame: List[Any]) -> None:
         number = frame[0]
