@@ -77,8 +77,8 @@ var (
 	// it at every rank. Start the ranks again from the last checkpoint, with another World.ID, and as many as there are.
 	ErrRankLost = errors.New("a rank is lost")
 
-	// ErrDiverged is matched by every *DivergedError: two ranks of a world are at states that do not go together. Take and
-	// Start return it at every rank. Give all ranks the same checkpoint.
+	// ErrDiverged is matched by every *DivergedError: two ranks of a world are at states that do not go together. Take
+	// and Start return it at every rank. Give all ranks the same checkpoint.
 	ErrDiverged = errors.New("the ranks have diverged")
 
 	// ErrNotRows is returned by every rank's Take for a batch that has no rows to be shared; it names the tensor.
@@ -200,7 +200,7 @@ func (e *RankError) Is(target error) bool { return target == ErrRankLost }
 // DivergedError names two ranks of the world that are at states which do not go together.
 type DivergedError struct {
 	Batcher string
-	Ranks   []schema.RankState // the one that asked for another state, and where the other one is
+	Ranks   []schema.RankState // the one that asked for another state, and where the other one is; none if not known
 	Message string             // the coordinator's words
 }
 

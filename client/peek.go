@@ -33,8 +33,11 @@ func (b *Batcher[B]) Peek(
 	})
 }
 
-// peek is Batcher.Peek on bytes; see is told the size in bytes of the whole payload, too. It has the turn, so that no seat changes and no buffer is used again meanwhile.
-func (r *reader) peek(asked schema.State, see func(t taken, size int) error) (seen bool, more <-chan struct{}, err error) {
+// peek is Batcher.Peek on bytes; see is told the size in bytes of the whole payload, too. It has the turn, so that no
+// seat changes and no buffer is used again meanwhile.
+func (r *reader) peek(
+	asked schema.State, see func(t taken, size int) error,
+) (seen bool, more <-chan struct{}, err error) {
 	select {
 	case r.turn <- struct{}{}:
 		defer r.turn.give()

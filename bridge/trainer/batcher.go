@@ -21,7 +21,7 @@ import (
 type batcher struct {
 	s      *server
 	handle uint64
-	b      *client.Batcher[schema.Batch] // of views of what came, which need be copied only once
+	b      *client.Batcher[schema.Batch] // of views of what came, which are copied once
 	ranked bool                          // it is of a rank of a world
 	last   context.Context               // of the newest take, which has ended or was given up when another comes
 

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -69,14 +68,11 @@ func TestWorldVectors(t *testing.T) {
 	at := func(rank int, data byte) schema.RankState {
 		return schema.RankState{Rank: rank, State: schema.State{Dataset: "onda", Version: 1, Data: []byte{data}}}
 	}
-	diverged := "rank 1 asks for one state, rank 0 is at another"
 	for code, err := range map[string]error{
-		"rank_lost": &client.RankError{
-			Batcher: "train", Rank: 1, Seq: 7, Silent: time.Minute, Message: "rank 1 of world run-1 was not heard for 1m0s",
-		},
-		"diverged": &client.DivergedError{Batcher: "train", Ranks: []schema.RankState{at(1, 2), at(0, 1)}, Message: diverged},
-		"uneven":   fmt.Errorf("batcher train: batch 7: %w", client.ErrUneven),
-		"not_rows": fmt.Errorf("batcher train: batch 7: %w", client.ErrNotRows),
+		"rank_lost": &client.RankError{Batcher: "train", Rank: 1, Seq: 7, Silent: time.Minute},
+		"diverged":  &client.DivergedError{Batcher: "train", Ranks: []schema.RankState{at(1, 2), at(0, 1)}},
+		"uneven":    fmt.Errorf("batcher train: batch 7: %w", client.ErrUneven),
+		"not_rows":  fmt.Errorf("batcher train: batch 7: %w", client.ErrNotRows),
 	} {
 		data, err := msgpack.Marshal(faultOf(err))
 		if err != nil {
@@ -87,8 +83,7 @@ func TestWorldVectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		frames["error: "+code](&want)
-		if fmt.Sprint(got["code"], got["details"]) != fmt.Sprint(want["code"], want["details"]) ||
-			!strings.HasPrefix(fmt.Sprint(want["message"]), "batcher train: ") {
+		if fmt.Sprint(got["code"], got["details"]) != fmt.Sprint(want["code"], want["details"]) {
 			t.Errorf("%v, not %v", got, want)
 		}
 	}

@@ -152,9 +152,9 @@ func (s *server) serve(cfg Config, reading <-chan error) error {
 	return errors.Join(err, read, s.leave())
 }
 
-// leave closes every batcher that is open. Where the trainer did not close that of a rank, it may have been killed, and
-// the others would go on without its rows if it left. So the coordinators hear nothing more of it, as of any other rank
-// that was killed.
+// leave closes every batcher that is open. A trainer that did not close that of a rank may have been killed, and the
+// other ranks would go on without its rows if the bridge left for it. So the coordinators hear nothing more of this
+// rank, as of any that was killed.
 func (s *server) leave() error {
 	var errs []error
 	for _, b := range s.batchers { // no request is under way that would change it

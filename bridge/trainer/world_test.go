@@ -32,9 +32,10 @@ func (s sheets) Materialize(_ context.Context, job int) (schema.Batch, error) {
 	for i := range data {
 		data[i] = byte(job + i/1000)
 	}
+	table := bytes.Repeat([]byte{byte(job)}, 20)
 	return schema.Batch{
 		{Name: "x", Tensor: schema.Tensor{DType: schema.Uint8, Shape: []int{n, 1000}, Data: data}},
-		{Name: "table", Tensor: schema.Tensor{DType: schema.Uint8, Shape: []int{20}, Data: bytes.Repeat([]byte{byte(job)}, 20)}},
+		{Name: "table", Tensor: schema.Tensor{DType: schema.Uint8, Shape: []int{20}, Data: table}},
 	}, nil
 }
 

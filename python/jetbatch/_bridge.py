@@ -112,7 +112,7 @@ class Bridge:
 
     def shut(self, ahead: Ahead) -> None:
         """Closes a batcher."""
-        self.call("close", ahead.handle, 0.0, withdraws=ahead.handle)
+        self.call("close", ahead.handle, 0.0, timeout=GRACE, withdraws=ahead.handle)
         with self._state:
             self._ahead.pop(ahead.handle, None)
 

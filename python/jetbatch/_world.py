@@ -91,6 +91,8 @@ def as_wire(world: Optional[World]) -> Optional[Dict[str, Any]]:
     """The world as it travels."""
     if world is None:
         return None
+    if isinstance(world.whole, str):  # whose letters would be names
+        raise BadConfig(f"whole is a list of names, such as [{world.whole!r}]")
     return {**dataclasses.asdict(world), "whole": list(world.whole), "patience": float(world.patience)}
 
 

@@ -18,15 +18,16 @@ def world(told: Dict[str, Any]) -> jetbatch.World:
     from jetbatch.torch import world as derive
 
     torch.distributed.init_process_group(told["backend"])
-    derived = derive()
-    assert derived is not None
+    derived, of_group = derive(), derive(torch.distributed.new_group([0, 1]))
+    assert derived is not None and of_group is not None
+    told["group"] = [of_group.id, of_group.rank, of_group.size]
     return dataclasses.replace(derived, whole=["table"])
 
 
 def run(told: Dict[str, Any]) -> None:
     """Takes all ``length`` batches."""
     w = world(told)
-    print(json.dumps({"world": [w.id, w.rank, w.size]}), flush=True)
+    print(json.dumps({"world": [w.id, w.rank, w.size], "group": told.get("group")}), flush=True)
     with jetbatch.connect(told["url"]) as service:
         with service.open(told["name"], dataset="sheets", params={"length": told["length"]}, world=w) as batches:
             for step in batches.steps(timeout=60):

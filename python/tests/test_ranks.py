@@ -126,6 +126,7 @@ def test_worlds_that_cannot_be(beside: jetbatch.Service) -> None:
         jetbatch.World("run-1", 0, 257),
         jetbatch.World("run-1", 0, 2, part=2, parts=2),
         jetbatch.World("run-1", 0, 2, patience=1),
+        jetbatch.World("run-1", 0, 2, whole="table"),
     ):
         with pytest.raises(jetbatch.BadConfig):
             beside.open("bad", dataset="sheets", world=w, timeout=60)
@@ -247,6 +248,8 @@ def test_torch_distributed(up: Up, launcher: str) -> None:
         assert n == 0 or a["y"] + b["y"] == sheet(n)["y"].tolist() and a["rows"][1] == b["rows"][0]
     ids = [of[0]["world"] for of in lines]
     assert [of[1:] for of in ids] == [[0, 2], [1, 2]] and ids[0][0] == ids[1][0] and len(ids[0][0]) == 32
+    groups = [of[0]["group"] for of in lines]
+    assert [of[1:] for of in groups] == [[0, 2], [1, 2]] and groups[0][0] == groups[1][0] != ids[0][0]
     if launcher == "torchrun":
         world = jetbatch.World.from_env({**os.environ, **env, "RANK": "1"})
         assert world is not None and world.id == ids[0][0]
