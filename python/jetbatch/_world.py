@@ -87,6 +87,7 @@ class World:
             )
         return world
 
+
 def as_wire(world: Optional[World]) -> Optional[Dict[str, Any]]:
     """The world as it travels."""
     if world is None:
