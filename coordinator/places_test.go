@@ -21,7 +21,7 @@ func TestPlaces(t *testing.T) {
 	enter := func(id, batcher, reader string) (*flight, string) {
 		t.Helper()
 		f, fault := p.enter(message([]byte(id)), plan{id, "it is busy", []bound{
-			{"batcher/" + batcher, maxShare, "batcher " + batcher}, {"reader/" + reader, maxAsked, "reader " + reader}}}, late)
+			{"batcher/" + batcher, maxShare, "batcher " + batcher}, {"reader/" + reader, maxAsked, "trainer " + reader}}}, late)
 		if fault != nil {
 			return nil, fault.Message
 		}
