@@ -107,12 +107,13 @@ func TestRankMetrics(t *testing.T) {
 	asks(wire.ModeStart, at(0))
 	_, asks = rank(1)
 	asks(wire.ModeOpen, schema.State{})
-	first.waitJobs(1, 8)
-	first.credit(4, func(c *wire.Credit) { c.Rank = wire.Rank{World: "run-1"} })
+	first.waitJobs(1, 1)
+	first.work(1)
+	first.credit(1, func(c *wire.Credit) { c.Rank = wire.Rank{World: "run-1"} })
 	want := strings.NewReader(`
 # HELP jetbatch_coordinator_rank_spread_batches Batches from the slowest rank to the furthest.
 # TYPE jetbatch_coordinator_rank_spread_batches gauge
-jetbatch_coordinator_rank_spread_batches{batcher="train",dataset="count"} 4
+jetbatch_coordinator_rank_spread_batches{batcher="train",dataset="count"} 1
 # HELP jetbatch_coordinator_ranks Ranks that share the batcher: heard lately, silent, left, or awaited, which never came.
 # TYPE jetbatch_coordinator_ranks gauge
 jetbatch_coordinator_ranks{batcher="train",dataset="count",state="awaited"} 1

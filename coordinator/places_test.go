@@ -43,7 +43,7 @@ func TestPlaces(t *testing.T) {
 			t.Fatal(why)
 		}
 	}
-	if _, why := enter("one more", "b", "greedy"); !strings.Contains(why, "reader greedy") {
+	if _, why := enter("one more", "b", "greedy"); !strings.Contains(why, "trainer greedy") {
 		t.Errorf("one more: %q", why)
 	}
 	if f, why := enter("hung0", "hung", "r0"); f != nil || why != "" {
