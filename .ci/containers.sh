@@ -260,7 +260,8 @@ four_ranks() {
   [[ $(wc -l <<<"$ids") == 4 ]] || fail "there are not four ranks"
   for id in $ids; do
     [[ $(docker wait "$id") == 0 ]] || { docker logs --tail 20 "$id"; fail "a rank failed"; }
-    docker logs "$id" 2>&1 | grep -a 'batches and states are identical to the reference' || fail "a rank took other batches"
+    docker logs "$id" 2>&1 | grep -a 'batches and states are identical to the reference' ||
+      fail "a rank took other batches"
   done
   confined "${ranks[@]}"
   docker rm --force $ids >/dev/null

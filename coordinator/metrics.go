@@ -129,7 +129,7 @@ func (m *meters) addBatchers(t *metrics.Table[view]) {
 // addRanks adds what is of worlds only. A series per rank would be 256 of a batcher: the slowest is the one to look at.
 func (m *meters) addRanks(t *metrics.Table[view]) {
 	t.GaugeBy("jetbatch_coordinator_ranks",
-		"Ranks that share the batcher: heard lately, silent, left, or awaited, which never came.", "state",
+		"Ranks of the batcher: heard lately, silent, left, or awaited, which never came.", "state",
 		func(v *view, say func(float64, ...string)) {
 			if v.World == "" {
 				return

@@ -114,7 +114,7 @@ func TestRankMetrics(t *testing.T) {
 # HELP jetbatch_coordinator_rank_spread_batches Batches from the slowest rank to the furthest.
 # TYPE jetbatch_coordinator_rank_spread_batches gauge
 jetbatch_coordinator_rank_spread_batches{batcher="train",dataset="count"} 1
-# HELP jetbatch_coordinator_ranks Ranks that share the batcher: heard lately, silent, left, or awaited, which never came.
+# HELP jetbatch_coordinator_ranks Ranks of the batcher: heard lately, silent, left, or awaited, which never came.
 # TYPE jetbatch_coordinator_ranks gauge
 jetbatch_coordinator_ranks{batcher="train",dataset="count",state="awaited"} 1
 jetbatch_coordinator_ranks{batcher="train",dataset="count",state="heard"} 2

@@ -152,7 +152,8 @@ func ranks(n int) fleet.Status {
 	b.World, b.Heard, b.Spread, b.Slowest = "run-1", 3, 9, 2
 	b.Timing.WaitRanks, b.Timing.Wait = b.Timing.Trainer/4, b.Timing.Wait+b.Timing.Trainer/4
 	for i, behind := range []uint64{0, 1, 9, 0} {
-		b.Members = append(b.Members, schema.MemberStatus{Rank: i, Reader: "r", Taken: b.Taken + 9 - behind, Silent: time.Second})
+		m := schema.MemberStatus{Rank: i, Reader: "r", Taken: b.Taken + 9 - behind, Silent: time.Second}
+		b.Members = append(b.Members, m)
 	}
 	b.Members[2].Silent = 14 * time.Second
 	b.Waiting = "rank 2 is at batch 475, heard 14s ago"
