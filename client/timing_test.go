@@ -133,3 +133,21 @@ func TestWaitForALookUp(t *testing.T) {
 		t.Errorf("%+v", w)
 	}
 }
+
+// A wait in which nobody fed the batcher was not for another rank, whenever the owner came back.
+func TestWaitOfAnOwner(t *testing.T) {
+	t.Parallel()
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	l := &line{cfg: &Config{World: &World{ID: "w", Size: 2}}, owner: new(standing)}
+	if !l.shared(at(1)) {
+		t.Error("the owner was there")
+	}
+	l.owner.unanswered("", at(5))
+	l.owner.answered()
+	if l.shared(at(4)) || !l.shared(at(6)) {
+		t.Error("the owner was silent at 5 s, and was there from 6 s on")
+	}
+	if alone := (&line{cfg: &Config{World: &World{ID: "w", Size: 1}}, owner: new(standing)}); alone.shared(at(6)) {
+		t.Error("there is no other rank")
+	}
+}
