@@ -249,7 +249,7 @@ func (b *batcher) appendAbout(dst []byte, step *client.Step[[]byte]) []byte {
 	about := msgp.AppendArray(msgp.AppendArray(b.about[:0], 5), 11)
 	for _, d := range [...]time.Duration{
 		t.Iterate, t.Queue, t.Materialize, t.Transfer, t.Wait, t.Trainer,
-		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitOther,
+		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitRanks + t.WaitOther,
 	} {
 		about = msgp.AppendInt(about, int64(d))
 	}
