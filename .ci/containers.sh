@@ -184,6 +184,9 @@ compose() {
   grep -q '"identical":true' "$tmp/trainer.json" || fail "the trainer's batches differ from the reference"
   "${dc[@]}" run --rm --no-deps -T coordinator status
 
+  section "containers: four ranks of one trainer, each of which verifies"
+  four_ranks
+
   section "containers: all of them confined"
   confined "${dc[@]}"
 
@@ -247,6 +250,21 @@ compose() {
   unload 60000 # elections, and, if the results were on that server, a generation begun again
   "${cluster[@]}" run --rm --no-deps -T coordinator status
   "${cluster[@]}" --profile trainer down --volumes --timeout 3
+}
+
+# four_ranks runs the profile "ranks", and fails unless each rank took every batch, and each was that of the reference.
+four_ranks() {
+  local ids id ranks=("${dc[@]}" --profile ranks)
+  "${ranks[@]}" up --detach --no-build --no-recreate rank-0 rank-1 rank-2 rank-3
+  ids=$("${ranks[@]}" ps --all --quiet rank-0 rank-1 rank-2 rank-3)
+  [[ $(wc -l <<<"$ids") == 4 ]] || fail "there are not four ranks"
+  for id in $ids; do
+    [[ $(docker wait "$id") == 0 ]] || { docker logs --tail 20 "$id"; fail "a rank failed"; }
+    docker logs "$id" 2>&1 | grep -a 'batches and states are identical to the reference' ||
+      fail "a rank took other batches"
+  done
+  confined "${ranks[@]}"
+  docker rm --force $ids >/dev/null
 }
 
 # bucket trains on recordings that the profile store serves, and fails unless the batches are those of a plain loop.

@@ -76,6 +76,11 @@ observe() {
   "${watched[@]}" up --detach --no-build --scale worker=2 coordinator worker prometheus
   confined "${watched[@]}"
   load "${watched[@]}"
+  # Panels of ranks show something where there are ranks; one will do.
+  local rank=$COMPOSE_PROJECT_NAME-rank
+  cleanups=("docker rm --force $rank >/dev/null 2>&1" "${cleanups[@]}")
+  "${watched[@]}" --profile ranks run --detach --no-deps --name "$rank" rank-0 \
+    take --name ranks --size 1 --data /data --train-time 20ms --batches 1000000
   url=http://$("${watched[@]}" port prometheus 9090)
   go build -o "$tmp/dashboard" ./.ci/dashboard
   deadline=$((SECONDS + 60)) # rates are of 20 s
@@ -93,6 +98,7 @@ observe() {
   "${watched[@]}" start worker
   await "JetbatchNoWorkers is inactive again" alert_is JetbatchNoWorkers inactive "$url"
   unload 30000 # there were no workers
+  docker rm --force "$rank" >/dev/null
   "${watched[@]}" --profile trainer down --volumes --timeout 3
 }
 

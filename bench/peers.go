@@ -38,7 +38,11 @@ func peers(ctx context.Context, b *bench) (*Report, error) {
 		return &Report{Notes: []string{"SKIPPED: no python3 with torch is here (Debian: apt-get install python3-torch)"}}, nil
 	}
 	report := &Report{Notes: []string{"torch " + torch + " by " + python + "; its CPU is not counted"}}
-	for _, s := range peersSizes {
+	sizes := peersSizes
+	if b.opts.tiny {
+		sizes = sizes[:1]
+	}
+	for _, s := range sizes {
 		if n := b.quick(s.fast, s.normal); n > 0 {
 			if err := b.peer(ctx, python, s, n, report); err != nil {
 				return nil, fmt.Errorf("%s: %w", s.name, err)

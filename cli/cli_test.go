@@ -168,6 +168,42 @@ func TestStatusTable(t *testing.T) {
 	}
 }
 
+// Ranks have a column only where there are some, and a table only when it is asked for.
+func TestStatusRanks(t *testing.T) {
+	t.Parallel()
+	s := fleet.Status{Batchers: []schema.Status{
+		{Batcher: "alone", Phase: schema.PhaseRunning, Reader: "r"},
+		{
+			Batcher: "train", Phase: schema.PhaseRunning, Reader: "run-1", World: "run-1", Heard: 1, Spread: 12, Slowest: 1,
+			Members: []schema.MemberStatus{
+				{Rank: 0, Reader: "a", Taken: 115, Silent: 400 * time.Millisecond, Waiting: "batch 116"},
+				{Rank: 1, Reader: "b", Taken: 103, Silent: 14 * time.Second},
+			},
+		},
+	}}
+	var table, ranks bytes.Buffer
+	if err := errors.Join(writeTable(&table, s), writeRanks(&ranks, s.Batchers)); err != nil {
+		t.Fatal(err)
+	}
+	if got := table.String(); !strings.Contains(got, "1/2, 12 apart, slowest 1 silent for 14s") {
+		t.Error(got)
+	}
+	want := `
+RANKS OF train, WORLD run-1
+RANK  TAKEN  BEHIND  HEARD      TRAINER  WAITING FOR
+1     103    12      14.0s ago  b        -
+0     115    0       0.4s ago   a        batch 116
+`
+	if got := ranks.String(); got != want {
+		t.Error(got)
+	}
+	s.Batchers = s.Batchers[:1]
+	table.Reset()
+	if err := writeTable(&table, s); err != nil || strings.Contains(table.String(), "RANKS") {
+		t.Error(table.String(), err)
+	}
+}
+
 // Why a run failed is there to its end, with the worker's name.
 func TestStatusFailure(t *testing.T) {
 	t.Parallel()

@@ -143,6 +143,7 @@ func served(t *testing.T) (names, parts map[string]bool) {
 	defer cancel()
 	b, err := client.Open[[]byte](ctx, service.Conn(), client.Config{
 		Name: "train", Dataset: "counting", Params: testset.Params{N: 20, HoleEvery: 10}, Registerer: reg, Logger: slog.New(slog.DiscardHandler),
+		World: &client.World{ID: "run-1", Size: 1, Parts: 1}, // some are of worlds only
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ type statusCmd struct {
 	Wait     time.Duration `help:"How long to gather the answers of coordinators." default:"400ms"`
 	Watch    bool          `short:"w" help:"Go on until a signal comes."`
 	Interval time.Duration `help:"Pause between two looks with --watch." default:"1s"`
+	Ranks    bool          `help:"Show each rank of the batchers that several take together, too, the slowest first."`
 	Since    time.Duration `help:"Show what happened within so long, too; jetbatch events has more." placeholder:"DURATION"`
 	JSON     bool          `name:"json" env:"JETBATCH_JSON" help:"Print JSON, one object per look."`
 }
@@ -101,7 +102,11 @@ func (c *statusCmd) show(ctx context.Context, a *app, nc *nats.Conn, s fleet.Sta
 	if c.Watch && newConsole(a.out).terminal {
 		fmt.Fprint(a.out, "\x1b[H\x1b[2J") // home, clear
 	}
-	if err := writeTable(a.out, s); err != nil || c.Since <= 0 || untold != nil {
+	err := writeTable(a.out, s)
+	if err == nil && c.Ranks {
+		err = writeRanks(a.out, s.Batchers)
+	}
+	if err != nil || c.Since <= 0 || untold != nil {
 		return cmp.Or(err, untold)
 	}
 	if _, err := fmt.Fprintf(a.out, "\nSINCE %s\n", time.Now().Add(-c.Since).Format(time.DateTime)); err != nil {
@@ -178,6 +183,10 @@ func writeTable(w io.Writer, s fleet.Status) error {
 	if placed {
 		fmt.Fprint(t, "PROGRESS\t")
 	}
+	shared := slices.ContainsFunc(s.Batchers, fleet.Shared)
+	if shared {
+		fmt.Fprint(t, "RANKS\t")
+	}
 	for _, r := range rare {
 		fmt.Fprintf(t, "%s\t", r.head)
 	}
@@ -189,6 +198,9 @@ func writeTable(w io.Writer, s fleet.Status) error {
 			b.Total, fleet.Prepared(b), b.Window, b.Rate, b.ByteRate/1e6, waitPercent(b.Timing), b.Workers, b.Slots)
 		if placed {
 			fmt.Fprintf(t, "%s\t", cmp.Or(fleet.Place(b.Progress), "-"))
+		}
+		if shared {
+			fmt.Fprintf(t, "%s\t", cmp.Or(fleet.Ranks(b), "-"))
 		}
 		for _, r := range rare {
 			fmt.Fprintf(t, "%d\t", r.of(b))

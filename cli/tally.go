@@ -54,6 +54,7 @@ type waitReport struct {
 	Queue       float64 `json:"queue_ms"`
 	Materialize float64 `json:"materialize_ms"`
 	Transfer    float64 `json:"transfer_ms"`
+	Ranks       float64 `json:"ranks_ms,omitempty"`
 	Other       float64 `json:"other_ms"`
 }
 
@@ -70,7 +71,8 @@ func (t *tally) timingReport() timingReport {
 		Wait: per(x.Wait), Trainer: per(x.Trainer), LongestWait: float64(t.longest) / float64(time.Millisecond),
 	}
 	r.WaitFor = waitReport{
-		Iterate: per(x.WaitIterate), Queue: per(x.WaitQueue), Materialize: per(x.WaitMaterialize), Transfer: per(x.WaitTransfer), Other: per(x.WaitOther),
+		Iterate: per(x.WaitIterate), Queue: per(x.WaitQueue), Materialize: per(x.WaitMaterialize),
+		Transfer: per(x.WaitTransfer), Ranks: per(x.WaitRanks), Other: per(x.WaitOther),
 	}
 	if both := x.Wait + x.Trainer; both > 0 {
 		r.WaitShare = float64(x.Wait) / float64(both)
@@ -91,6 +93,10 @@ const barWidth = 24
 
 // String is a chart for people.
 func (r timingReport) String() string {
+	forRanks := ""
+	if r.WaitFor.Ranks >= 0.005 {
+		forRanks = fmt.Sprintf("%.2f ms for other ranks; ", r.WaitFor.Ranks)
+	}
 	rows := []struct {
 		name, what string
 		ms         float64
@@ -100,8 +106,8 @@ func (r timingReport) String() string {
 		{"materialize", "on a worker" + waited(r.WaitFor.Materialize), r.Materialize},
 		{"transfer", "through the store to here" + waited(r.WaitFor.Transfer), r.Transfer},
 		{"trainer", "between two takes", r.Trainer},
-		{"wait", fmt.Sprintf("the trainer stood still: %.0f%% of its time, %.0f ms at most; %.2f ms for none of these",
-			100*r.WaitShare, r.LongestWait, r.WaitFor.Other), r.Wait},
+		{"wait", fmt.Sprintf("the trainer stood still: %.0f%% of its time, %.0f ms at most; %s%.2f ms for none of these",
+			100*r.WaitShare, r.LongestWait, forRanks, r.WaitFor.Other), r.Wait},
 	}
 	most := 0.0
 	for _, row := range rows {

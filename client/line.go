@@ -414,6 +414,12 @@ func (l *line) finish(res *wire.Result) error {
 	return err
 }
 
+// shared reports whether a wait that began then may have been for other ranks: there are some, and an owner was there to
+// move the window all the while.
+func (l *line) shared(began time.Time) bool {
+	return l.cfg.World.size() > 1 && !l.owner.wasSilent(began)
+}
+
 // moved counts a move to another state than the head's.
 func (l *line) moved() {
 	l.mu.Lock()

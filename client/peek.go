@@ -51,7 +51,7 @@ func (r *reader) peek(
 		return false, more, err
 	}
 	res, got := entry.Result, &entry.Value
-	timing := timingOf(res, got, now, now)
+	timing := timingOf(res, got, false, now, now)
 	named.Data = res.Next
 	return true, more, see(taken{
 		seq: res.Seq, prev: asked.Clone(), next: named.Clone(), timing: timing,

@@ -20,7 +20,8 @@ type standing struct {
 	trouble     string       // the owner's, as it says
 	behind      string       // the rank that a world waits for, as the owner says
 	silentSince time.Time
-	usurper     string // what answers in the owner's place; empty when nothing does
+	silentAt    time.Time // when it last gave no answer
+	usurper     string    // what answers in the owner's place; empty when nothing does
 	alarm       alarm
 }
 
@@ -53,7 +54,7 @@ func (s *standing) unanswered(usurper string, now time.Time) {
 	if s.silentSince.IsZero() {
 		s.silentSince = now
 	}
-	s.usurper = usurper
+	s.usurper, s.silentAt = usurper, now
 }
 
 // answered notes that it did.
@@ -71,6 +72,13 @@ func (s *standing) silentFor(now time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(s.silentSince)
+}
+
+// wasSilent reports whether it gave no answer at some time since.
+func (s *standing) wasSilent(since time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.silentAt.Before(since)
 }
 
 // others names the rank that is in the way of a batch; empty when none is.

@@ -163,7 +163,7 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(paylo
 		return taken{}, r.undecoded(res.Seq, err)
 	}
 	now := time.Now()
-	timing := timingOf(res, got, c.began, now)
+	timing := timingOf(res, got, r.line.shared(c.began), c.began, now)
 	r.meters.observe(&timing)
 	following, due := r.line.deliver(&entry, &timing, c.began, now)
 	if due {

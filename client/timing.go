@@ -18,7 +18,11 @@ func stage(d time.Duration) time.Duration { return min(max(d, 0), longestStage) 
 //
 // A record that lay in the store before this reader had its seat was on its way from then on, and not since it was
 // stored: the trainer waited for the seat in between.
-func timingOf(res *wire.Result, got *arrival, began, now time.Time) schema.Timing {
+//
+// shared says that other ranks move the same window. A job that was not there yet though the seat was is then blamed on
+// them: no job goes out while one of them is a window behind. A job that was handed out twice was there for longer than
+// its last execution says.
+func timingOf(res *wire.Result, got *arrival, shared bool, began, now time.Time) schema.Timing {
 	t := schema.Timing{
 		Iterate: stage(res.Iterate), Queue: stage(res.Queue), Materialize: stage(res.Materialize), Wait: now.Sub(began),
 	}
@@ -41,5 +45,11 @@ func timingOf(res *wire.Result, got *arrival, began, now time.Time) schema.Timin
 	t.Transfer += out
 	t.WaitTransfer += fetched.WaitTransfer
 	t.WaitOther -= fetched.WaitTransfer
+	if shared && !got.sat.IsZero() && res.Deliveries <= 1 {
+		since := min(now.Sub(began), now.Sub(got.sat)) // of the wait, what lies behind the seat
+		there := now.Sub(got.arrived) + out + lay + in + t.Materialize + t.Queue + t.Iterate
+		t.WaitRanks = min(max(since-max(there, 0), 0), t.WaitOther)
+		t.WaitOther -= t.WaitRanks
+	}
 	return t
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/internal/legible"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -52,6 +53,14 @@ func (c *Coordinator) tellBatcher(e wire.Event) {
 	c.tell(e, "")
 }
 
+// holder names the trainer that has a batcher, or the world of its ranks.
+func holder(rec *wire.Record) string {
+	if rec.Size > 0 {
+		return fmt.Sprintf("world %s of %s", rec.Reader, legible.Count(rec.Size, "rank"))
+	}
+	return "trainer " + rec.Reader
+}
+
 // whatStopped is the event of a run that was stopped.
 const whatStopped = "stopped"
 
@@ -60,14 +69,14 @@ func changes(before, after *wire.Record) (events []wire.Event) {
 	add := func(what, why string, bad bool) {
 		events = append(events, wire.Event{Name: after.Batcher, Gen: after.Gen, What: what, Why: why, Bad: bad})
 	}
-	switch reader := after.Reader; {
-	case before.Reader == reader:
+	switch {
+	case before.Reader == after.Reader:
 	case before.Reader == "":
-		add("opened", "by trainer "+reader, false)
-	case reader == "":
-		add("left", fmt.Sprintf("by trainer %s, at %d", before.Reader, after.Taken), false)
+		add("opened", "by "+holder(after), false)
+	case after.Reader == "":
+		add("left", fmt.Sprintf("by %s, at %d", holder(before), after.Taken), false)
 	default:
-		add("taken over", fmt.Sprintf("by trainer %s, from trainer %s", reader, before.Reader), false)
+		add("taken over", fmt.Sprintf("by %s, from %s", holder(after), holder(before)), false)
 	}
 	switch {
 	case after.Gen == "" || before.Gen == after.Gen && before.Position == after.Position:

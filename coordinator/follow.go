@@ -146,8 +146,9 @@ func (f *follows) run(ctx context.Context) {
 	}
 }
 
-// tell sends each worker its list where it changed, or is to be repeated: as long as a lane of its kinds has few
-// followers. A worker that came gets one in any case, so that it does not wait for the next announcements.
+// tell sends each worker its list where it has gained a lane, or is to be repeated: as long as a lane of its kinds has
+// few followers. What a worker is to leave, it hears at the next beat. A worker that came gets a list in any case, so
+// that it does not wait for the next announcements.
 func (f *follows) tell(repeat bool) {
 	all, open := f.choose(f.c.fleet.crew())
 	for _, lane := range open {
@@ -156,7 +157,7 @@ func (f *follows) tell(repeat bool) {
 	for _, w := range all {
 		names := w.list()
 		before, known := f.told[w.name]
-		if w.silent || known && (!w.crowded || !repeat && slices.Equal(before, names)) {
+		if w.silent || known && (!w.crowded || !repeat && !gained(before, names)) {
 			continue // a silent worker keeps what it has, should it live
 		}
 		f.told[w.name] = names
@@ -164,7 +165,7 @@ func (f *follows) tell(repeat bool) {
 	}
 }
 
-// list is what a worker is told at once when it changes. What else changes in its lanes, it hears at the next beat.
+// list names the lanes of a worker, and of each what the worker is to hear at once.
 func (w *follower) list() []string {
 	names := make([]string, len(w.lanes))
 	for i, l := range w.lanes {
@@ -174,6 +175,11 @@ func (w *follower) list() []string {
 		}
 	}
 	return names
+}
+
+// gained reports whether names has one that was not there before.
+func gained(before, names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(before, name) })
 }
 
 // follower is a worker and the lanes that it is to follow.

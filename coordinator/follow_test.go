@@ -153,6 +153,21 @@ func TestFollowersHearOfLostRequests(t *testing.T) {
 	}
 }
 
+// A worker hears of a lane that it is to follow at once, and of one that it is to leave at the next beat.
+func TestGainsAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	for want, lists := range map[bool][][2][]string{
+		true:  {{{}, {"a.G"}}, {{"a.G"}, {"a.G2"}}, {{"a.G"}, {"a.G unasked"}}, {{"a.G", "b.G"}, {"b.G", "c.G"}}},
+		false: {{{}, {}}, {{"a.G"}, {"a.G"}}, {{"a.G", "b.G"}, {"b.G"}}, {{"a.G"}, {}}},
+	} {
+		for _, l := range lists {
+			if got := gained(l[0], l[1]); got != want {
+				t.Errorf("from %v to %v: %v", l[0], l[1], got)
+			}
+		}
+	}
+}
+
 // An announcement that says nothing new is not made for every worker that comes.
 func TestLaneIsNotAnnouncedForNothing(t *testing.T) {
 	t.Parallel()

@@ -57,7 +57,7 @@ func proven(reader, secret string) *schema.Fault {
 		return nil
 	}
 	return &schema.Fault{
-		Code: schema.CodeBadRequest, Message: fmt.Sprintf("the request does not prove that it is reader %s's", reader),
+		Code: schema.CodeBadRequest, Message: fmt.Sprintf("the request does not prove that it is trainer %s's", reader),
 	}
 }
 

@@ -67,6 +67,7 @@ func (c *Coordinator) newMeters() *meters {
 	}
 	m.addProcess(m.process)
 	m.addBatchers(m.batchers)
+	m.addRanks(m.batchers)
 	return m
 }
 
@@ -123,6 +124,41 @@ func (m *meters) addBatchers(t *metrics.Table[view]) {
 	t.Gauge("jetbatch_coordinator_workers", "Live workers that serve the batcher's data set at its version.", func(v *view) float64 { return float64(v.Workers) })
 	t.Gauge("jetbatch_coordinator_slots", "Slots of those workers.", func(v *view) float64 { return float64(v.Slots) })
 	t.Gauge("jetbatch_desired_workers", "Workers, like those there are, that would keep the trainer from waiting for them; 0 while nobody takes.", func(v *view) float64 { return float64(v.Desired) })
+}
+
+// addRanks adds what is of worlds only. A series per rank would be 256 of a batcher: the slowest is the one to look at.
+func (m *meters) addRanks(t *metrics.Table[view]) {
+	t.GaugeBy("jetbatch_coordinator_ranks",
+		"Ranks of the batcher: heard lately, silent, left, or awaited, which never came.", "state",
+		func(v *view, say func(float64, ...string)) {
+			if v.World == "" {
+				return
+			}
+			left, awaited := 0, 0
+			for _, rank := range v.Members {
+				switch {
+				case rank.Left:
+					left++
+				case rank.Reader == "":
+					awaited++
+				}
+			}
+			say(float64(v.Heard), "heard")
+			say(float64(len(v.Members)-v.Heard-left-awaited), "silent")
+			say(float64(left), "left")
+			say(float64(awaited), "awaited")
+		})
+	t.GaugeIf("jetbatch_coordinator_rank_spread_batches", "Batches from the slowest rank to the furthest.",
+		func(v *view) (float64, bool) { return float64(v.Spread), v.World != "" })
+	t.GaugeIf("jetbatch_coordinator_slowest_rank", "The rank that is furthest behind, the first of several.",
+		func(v *view) (float64, bool) { return float64(v.Slowest), v.World != "" })
+	t.GaugeIf("jetbatch_coordinator_slowest_rank_silent_seconds", "Time since that rank was last heard.",
+		func(v *view) (float64, bool) {
+			if v.Slowest >= len(v.Members) {
+				return 0, false
+			}
+			return v.Members[v.Slowest].Silent.Seconds(), true
+		})
 }
 
 // register adds the coordinator's metrics to Config.Registerer and returns what removes them again.

@@ -62,6 +62,7 @@ jetbatch_coordinator_wait_seconds_total{batcher="train",cause="iterate",dataset=
 jetbatch_coordinator_wait_seconds_total{batcher="train",cause="materialize",dataset="count"} 0
 jetbatch_coordinator_wait_seconds_total{batcher="train",cause="other",dataset="count"} 1
 jetbatch_coordinator_wait_seconds_total{batcher="train",cause="queue",dataset="count"} 2
+jetbatch_coordinator_wait_seconds_total{batcher="train",cause="ranks",dataset="count"} 0
 jetbatch_coordinator_wait_seconds_total{batcher="train",cause="transfer",dataset="count"} 0
 # HELP jetbatch_desired_workers Workers, like those there are, that would keep the trainer from waiting for them; 0 while nobody takes.
 # TYPE jetbatch_desired_workers gauge
@@ -82,6 +83,53 @@ jetbatch_desired_workers{batcher="train",dataset="count"} 1
 	}
 	if !errors.Is(p.Live(), coordinator.ErrNotRunning) || !errors.Is(p.Ready(), coordinator.ErrNotRunning) {
 		t.Errorf("live: %v, ready: %v", p.Live(), p.Ready())
+	}
+}
+
+// Of a world, it is counted how many ranks are there and how far apart they are; of a trainer by itself, nothing.
+func TestRankMetrics(t *testing.T) {
+	c := setup(t)
+	reg := prometheus.NewPedanticRegistry()
+	c.coordinate(coordinator.Config{Registerer: reg}, new(hooks))
+	c.reader("alone").start(0)
+	rank := func(n int) (*reader, func(wire.Mode, schema.State)) {
+		r := c.reader("train")
+		return r, func(mode wire.Mode, state schema.State) {
+			req := r.request(mode, state)
+			req.Rank, req.Size = wire.Rank{World: "run-1", Rank: n}, 3
+			if reply := r.try(req); reply.Fault != nil {
+				t.Fatal(reply.Fault)
+			}
+		}
+	}
+	first, asks := rank(0)
+	asks(wire.ModeOpen, schema.State{})
+	asks(wire.ModeStart, at(0))
+	_, asks = rank(1)
+	asks(wire.ModeOpen, schema.State{})
+	first.waitJobs(1, 1)
+	first.work(1)
+	first.credit(1, func(c *wire.Credit) { c.Rank = wire.Rank{World: "run-1"} })
+	want := strings.NewReader(`
+# HELP jetbatch_coordinator_rank_spread_batches Batches from the slowest rank to the furthest.
+# TYPE jetbatch_coordinator_rank_spread_batches gauge
+jetbatch_coordinator_rank_spread_batches{batcher="train",dataset="count"} 1
+# HELP jetbatch_coordinator_ranks Ranks of the batcher: heard lately, silent, left, or awaited, which never came.
+# TYPE jetbatch_coordinator_ranks gauge
+jetbatch_coordinator_ranks{batcher="train",dataset="count",state="awaited"} 1
+jetbatch_coordinator_ranks{batcher="train",dataset="count",state="heard"} 2
+jetbatch_coordinator_ranks{batcher="train",dataset="count",state="left"} 0
+jetbatch_coordinator_ranks{batcher="train",dataset="count",state="silent"} 0
+# HELP jetbatch_coordinator_slowest_rank The rank that is furthest behind, the first of several.
+# TYPE jetbatch_coordinator_slowest_rank gauge
+jetbatch_coordinator_slowest_rank{batcher="train",dataset="count"} 1
+`)
+	if err := testutil.GatherAndCompare(reg, want, "jetbatch_coordinator_rank_spread_batches",
+		"jetbatch_coordinator_ranks", "jetbatch_coordinator_slowest_rank"); err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(reg, "jetbatch_coordinator_slowest_rank_silent_seconds"); n != 1 || err != nil {
+		t.Errorf("%d batchers have a slowest rank, %v", n, err)
 	}
 }
 

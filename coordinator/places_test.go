@@ -21,7 +21,7 @@ func TestPlaces(t *testing.T) {
 	enter := func(id, batcher, reader string) (*flight, string) {
 		t.Helper()
 		f, fault := p.enter(message([]byte(id)), plan{id, "it is busy", []bound{
-			{"batcher/" + batcher, maxShare, "batcher " + batcher}, {"reader/" + reader, maxAsked, "reader " + reader}}}, late)
+			{"batcher/" + batcher, maxShare, "batcher " + batcher}, {"reader/" + reader, maxAsked, "trainer " + reader}}}, late)
 		if fault != nil {
 			return nil, fault.Message
 		}
@@ -43,7 +43,7 @@ func TestPlaces(t *testing.T) {
 			t.Fatal(why)
 		}
 	}
-	if _, why := enter("one more", "b", "greedy"); !strings.Contains(why, "reader greedy") {
+	if _, why := enter("one more", "b", "greedy"); !strings.Contains(why, "trainer greedy") {
 		t.Errorf("one more: %q", why)
 	}
 	if f, why := enter("hung0", "hung", "r0"); f != nil || why != "" {

@@ -127,7 +127,7 @@ func planChange(op, batcher, reader, request string) (plan, *schema.Fault) {
 		stage: fmt.Sprintf("the record of batcher %s is being read", batcher),
 		bounds: []bound{
 			{"batcher/" + batcher, maxShare, "batcher " + batcher},
-			{"reader/" + reader, maxAsked, "reader " + reader},
+			{"reader/" + reader, maxAsked, "trainer " + reader},
 		},
 	}, nil
 }

@@ -45,8 +45,9 @@ type Status struct {
 	Reissued   uint64         `json:"reissued,omitempty"`        // jobs published again because they had neither result nor job
 	World      string         `json:"world,omitempty"`           // whose ranks have the seat; empty for a reader of its own
 	Members    []MemberStatus `json:"members,omitempty"`         // its ranks
+	Heard      int            `json:"heard,omitempty"`           // ranks that came, have not left, and were heard lately
 	Spread     uint64         `json:"spread,omitempty"`          // batches from its slowest rank to its furthest
-	Slowest    int            `json:"slowest,omitempty"`         // rank
+	Slowest    int            `json:"slowest,omitempty"`         // the rank that is furthest behind, the first of several
 	Backups    uint64         `json:"backups,omitempty"`         // jobs given to a second worker because the first was late
 }
 

@@ -12,12 +12,13 @@ type Timing struct {
 	Wait        time.Duration `json:"wait_ns"`        // Take blocked the trainer this long
 	Trainer     time.Duration `json:"trainer_ns"`     // between the Take before and this one
 
-	// Wait by what the batch was in meanwhile. The five add up to it.
+	// Wait by what the batch was in meanwhile. The six add up to it.
 	WaitIterate     time.Duration `json:"wait_iterate_ns"`
 	WaitQueue       time.Duration `json:"wait_queue_ns"`
 	WaitMaterialize time.Duration `json:"wait_materialize_ns"`
 	WaitTransfer    time.Duration `json:"wait_transfer_ns"`
-	WaitOther       time.Duration `json:"wait_other_ns"` // none of them: the window was closed, a seat was asked for, the batch was decoded
+	WaitRanks       time.Duration `json:"wait_ranks_ns,omitempty"` // nothing yet: a rank of the same world was a window behind
+	WaitOther       time.Duration `json:"wait_other_ns"`           // none of them: the window was closed, a seat was asked for, the batch was decoded
 }
 
 // Add adds u to t, part by part.
@@ -32,6 +33,7 @@ func (t *Timing) Add(u Timing) {
 	t.WaitQueue += u.WaitQueue
 	t.WaitMaterialize += u.WaitMaterialize
 	t.WaitTransfer += u.WaitTransfer
+	t.WaitRanks += u.WaitRanks
 	t.WaitOther += u.WaitOther
 }
 
@@ -47,6 +49,7 @@ func (t *Timing) Sub(u Timing) {
 	t.WaitQueue -= u.WaitQueue
 	t.WaitMaterialize -= u.WaitMaterialize
 	t.WaitTransfer -= u.WaitTransfer
+	t.WaitRanks -= u.WaitRanks
 	t.WaitOther -= u.WaitOther
 }
 
@@ -74,10 +77,10 @@ type Cause struct {
 	Wait time.Duration
 }
 
-// Causes returns the parts of Wait in the order of the stages, "other" last.
-func (t Timing) Causes() [5]Cause {
-	return [5]Cause{
+// Causes returns the parts of Wait in the order of the stages, then "ranks" and "other".
+func (t Timing) Causes() [6]Cause {
+	return [6]Cause{
 		{"iterate", t.WaitIterate}, {"queue", t.WaitQueue}, {"materialize", t.WaitMaterialize},
-		{"transfer", t.WaitTransfer}, {"other", t.WaitOther},
+		{"transfer", t.WaitTransfer}, {"ranks", t.WaitRanks}, {"other", t.WaitOther},
 	}
 }

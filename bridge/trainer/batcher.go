@@ -253,7 +253,7 @@ func (b *batcher) appendAbout(dst []byte, step *client.Step[schema.Batch]) []byt
 	about := msgp.AppendArray(msgp.AppendArray(b.about[:0], 6), 11)
 	for _, d := range [...]time.Duration{
 		t.Iterate, t.Queue, t.Materialize, t.Transfer, t.Wait, t.Trainer,
-		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitOther,
+		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitRanks + t.WaitOther,
 	} {
 		about = msgp.AppendInt(about, int64(d))
 	}

@@ -40,6 +40,15 @@ func (t *Table[S]) Gauge(name, help string, read func(*S) float64) {
 	t.add(prometheus.GaugeValue, name, help, nil, one(read))
 }
 
+// GaugeIf adds a gauge that not every snapshot has.
+func (t *Table[S]) GaugeIf(name, help string, read func(*S) (n float64, ok bool)) {
+	t.add(prometheus.GaugeValue, name, help, nil, func(s *S, say func(float64, ...string)) {
+		if n, ok := read(s); ok {
+			say(n)
+		}
+	})
+}
+
 // CounterBy adds a counter with one more label; read says the number of every value of it.
 func (t *Table[S]) CounterBy(name, help, label string, read func(s *S, say func(n float64, value ...string))) {
 	t.add(prometheus.CounterValue, name, help, []string{label}, read)

@@ -154,7 +154,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b\d\d:\d\d:\d\d\b`), "TIME"},
 	{regexp.MustCompile(`\b\d[\d,.]*(\s?(µs|ms|ns|KiB|MiB|GiB|[hmsB])(\d[\d.]*(ms|[ms]))*\b)?`), "0"},
 	{regexp.MustCompile(`[▁▂▃▄▅▆▇█▏▎▍▌▋▊▉▰▱]+`), ""},
-	{regexp.MustCompile(`0 (iterate|queue|materialize|transfer|other)\b`), "0"}, // what was waited for most
+	{regexp.MustCompile(`0 (iterate|queue|materialize|transfer|ranks|other)\b`), "0"}, // what was waited for most
 	{regexp.MustCompile(`; waited for: 0`), ""},
 	{regexp.MustCompile(`\s+`), " "},
 	{regexp.MustCompile(` - `), " 0 "}, // a figure that is not known yet

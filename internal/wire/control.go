@@ -232,7 +232,7 @@ type CreditReply struct {
 	Workers int           `json:"workers"` // live workers that serve the data set
 	Error   *schema.Fault `json:"error,omitempty"`
 	Trouble string        `json:"trouble,omitempty"` // what stands in the way of batches, for people
-	Behind  string        `json:"behind,omitempty"`  // the rank that the others wait for, for people
+	Behind  string        `json:"behind,omitempty"`  // the rank that the one asking waits for, for people
 }
 
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.

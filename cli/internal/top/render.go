@@ -2,6 +2,7 @@ package top
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,12 +17,6 @@ const Endless = 0
 
 // minWidth is the least width that is drawn for; on a narrower screen the rest is cut off.
 const minWidth = 60
-
-// shareRows are the rows of the picture of one batcher's time: training, and five causes to wait.
-const shareRows = 6
-
-// maxBar is the longest bar of a share, in cells.
-const maxBar = 72
 
 // Render draws the model as lines that are at most so wide. With a height there are exactly so many, the last of them
 // with the keys; with Endless everything is there and no keys.
@@ -99,6 +94,12 @@ func (m *Model) lines(p parts) int {
 		}
 		if p.shares {
 			n += shareRows
+		}
+		if fleet.Shared(m.chosen()) {
+			n += rankRows
+			if p.shares {
+				n++
+			}
 		}
 	}
 	if p.events {
@@ -183,6 +184,10 @@ func (v *view) batcherTable(rows int) {
 	if wide {
 		spark -= 25
 	}
+	shared := wide && slices.ContainsFunc(v.rows, fleet.Shared)
+	if shared {
+		spark -= ranksWidth
+	}
 	spark = min(max(spark, 6), 60)
 	title := v.line()
 	column := func(s sorting, text string, width int, right bool) {
@@ -201,6 +206,9 @@ func (v *view) batcherTable(rows int) {
 	title.left(dim, " PHASE", 9)
 	if wide {
 		title.right(dim, "TAKEN", 11).right(dim, "EPOCH", 14)
+	}
+	if shared {
+		title.right(dim, "RANKS", ranksWidth)
 	}
 	column(byRate, "BATCHES/S", 11, true)
 	title.add(plain, " ").left(dim, "", spark)
@@ -233,6 +241,9 @@ func (v *view) batcherTable(rows int) {
 		l.add(blue, mark).left(style, cut(b.Batcher, name-len(more))+more, name).left(phaseStyle(b), " "+string(b.Phase), 9)
 		if wide {
 			l.right(plain, grouped(b.Total), 11).right(plain, epoch(b.Progress), 14)
+		}
+		if shared {
+			l.right(ranksStyle(b), rankCount(b), ranksWidth)
 		}
 		batches, bytes := v.pace(b)
 		l.right(plain, decimal(batches), 11).add(plain, " ")
@@ -307,8 +318,9 @@ func (v *view) batcher(shares bool) {
 		}
 	}
 	if shares {
-		v.shares(b.Batcher)
+		v.shares(b)
 	}
+	v.ranks(b)
 	if place := fleet.Place(b.Progress); place != "" {
 		v.line().add(dim, "  progress          ").add(plain, place)
 	}
@@ -320,40 +332,6 @@ func (v *view) batcher(shares bool) {
 		l.add(dim, "  waiting for       ").add(warn, what)
 	default:
 		l.add(dim, "  waiting for       nothing")
-	}
-}
-
-// shares has a bar for training and one for each cause to wait.
-func (v *view) shares(batcher string) {
-	timing, batches := v.batchers[batcher].timing()
-	total := timing.Wait + timing.Trainer
-	stages := [...]time.Duration{timing.Iterate, timing.Queue, timing.Materialize, timing.Transfer, 0}
-	width := min(v.width-54, maxBar)
-	row := func(name string, style style, part, stage time.Duration) {
-		share := 0.0
-		if total > 0 {
-			share = float64(part) / float64(total)
-		}
-		l := v.line().left(dim, "  "+name, 20).add(style, bar(share, width)).right(plain, percent(share, total > 0), 8)
-		if batches == 0 {
-			return
-		}
-		l.right(plain, milliseconds(part, batches), 12)
-		if stage > 0 {
-			l.right(dim, milliseconds(stage, batches), 12)
-		}
-	}
-	title := v.lines[len(v.lines)-1]
-	if at := 20 + width; at > title.cells && batches > 0 {
-		title.to(at).right(dim, "TIME", 8).right(dim, "A BATCH", 12).right(dim, "ITS STAGE", 12)
-	}
-	row("training", good, timing.Trainer, 0)
-	for i, c := range timing.Causes() {
-		style := warn
-		if total > 0 && float64(c.Wait)/float64(total) >= 0.2 {
-			style = bad
-		}
-		row("wait: "+c.Name, style, c.Wait, stages[i])
 	}
 }
 

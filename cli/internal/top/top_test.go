@@ -104,6 +104,10 @@ func TestRender(t *testing.T) {
 	press(failed, KeyPause)
 	chosen := observed(60)
 	press(chosen, KeyDown)
+	ranked := New("nats://broker:4222")
+	for n := range 60 {
+		ranked.Observe(began.Add(time.Duration(n)*time.Second), ranks(n), nil)
+	}
 	for _, test := range []struct {
 		name          string
 		m             *Model
@@ -120,6 +124,9 @@ func TestRender(t *testing.T) {
 		{"tiny", chosen, 40, 10},
 		{"least", chosen, 30, 8},
 		{"low", chosen, 80, 14},
+		{"ranks", ranked, 80, 24},
+		{"ranks-large", ranked, 140, Endless},
+		{"ranks-low", ranked, 80, 16},
 	} {
 		lines := test.m.Render(test.width, test.height, false)
 		if test.height != Endless && len(lines) != test.height {
@@ -136,6 +143,21 @@ func TestRender(t *testing.T) {
 			t.Errorf("%s: the colours change the text:\n%s", test.name, got)
 		}
 	}
+}
+
+// ranks is look with four ranks that take the second batcher, one of which is behind and was not heard lately.
+func ranks(n int) fleet.Status {
+	s := look(n)
+	b := &s.Batchers[1]
+	b.World, b.Heard, b.Spread, b.Slowest = "run-1", 3, 9, 2
+	b.Timing.WaitRanks, b.Timing.Wait = b.Timing.Trainer/4, b.Timing.Wait+b.Timing.Trainer/4
+	for i, behind := range []uint64{0, 1, 9, 0} {
+		m := schema.MemberStatus{Rank: i, Reader: "r", Taken: b.Taken + 9 - behind, Silent: time.Second}
+		b.Members = append(b.Members, m)
+	}
+	b.Members[2].Silent = 14 * time.Second
+	b.Waiting = "rank 2 is at batch 475, heard 14s ago"
+	return s
 }
 
 func press(m *Model, keys ...Key) {

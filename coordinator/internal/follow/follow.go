@@ -12,7 +12,8 @@
 //     slot is in about Overlap arcs: it is idle only while all of these lanes have nothing queued, and lanes that can
 //     use as much are served alike.
 //   - No lane is followed by less than MinWorkers workers: some may die, or be busy with a long job.
-//   - A lane whose head is late is followed by every worker with an idle slot as well.
+//   - A lane whose head is late is followed by workers with an idle slot as well. The late lanes share these, so that each
+//     is given Overlap late lanes: by all of them where few lanes are late, and by some where many batchers begin at once.
 //   - A worker that leaves a lane to others, since it cannot open its data set, is passed over.
 package follow
 
@@ -61,12 +62,13 @@ func Choose(workers []Worker, lanes []Lane) [][]int {
 	for _, s := range shares {
 		used += s
 	}
+	more := spare(workers, lanes)
 	for i := range lanes {
 		wide := Overlap * shares[i] * float64(total) / max(used, 1)
 		wide = min(wide, float64(room*max(lanes[i].Slots, 1)))
 		_, place := math.Modf(float64(lanes[i].Place) * math.Phi)
 		from := float64(total) * place
-		chosen[i] = arc(workers, ring, &lanes[i], from, wide)
+		chosen[i] = arc(workers, ring, &lanes[i], from, wide, more)
 	}
 	return chosen
 }
@@ -87,8 +89,25 @@ func share(lanes []Lane, slots int) []float64 {
 	return shares
 }
 
-// arc is the workers on so wide a part of the circle, from a place on; nil for all of them.
-func arc(workers []Worker, ring []int, l *Lane, from, wide float64) []int {
+// spare is how many workers with an idle slot there are for each lane that is late.
+func spare(workers []Worker, lanes []Lane) int {
+	idle, late := 0, 0
+	for _, w := range workers {
+		if w.Idle {
+			idle++
+		}
+	}
+	for i := range lanes {
+		if lanes[i].Late {
+			late++
+		}
+	}
+	return (Overlap*idle + late - 1) / max(late, 1)
+}
+
+// arc is the workers on so wide a part of the circle, from a place on, and the next with an idle slot, so many more,
+// where the lane is late; nil for all of them.
+func arc(workers []Worker, ring []int, l *Lane, from, wide float64, more int) []int {
 	follows := make([]bool, len(workers))
 	n, at, first := 0, 0.0, 0
 	for first < len(ring)-1 && at+float64(workers[ring[first]].Slots) <= from {
@@ -96,23 +115,26 @@ func arc(workers []Worker, ring []int, l *Lane, from, wide float64) []int {
 		first++
 	}
 	for k := range ring {
-		if at >= from+wide && n >= MinWorkers {
-			break
-		}
 		w := ring[(first+k)%len(ring)]
-		at += float64(workers[w].Slots)
-		if l.Left == nil || !l.Left(w) {
+		left, full := l.Left != nil && l.Left(w), at >= from+wide && n >= MinWorkers
+		switch {
+		case left && !full:
+			wide += float64(workers[w].Slots)
+		case left:
+		case !full:
 			follows[w] = true
 			n++
-		} else {
-			wide += float64(workers[w].Slots)
+		case l.Late && workers[w].Idle && more > 0:
+			follows[w] = true
+			more--
 		}
+		at += float64(workers[w].Slots)
 	}
 	var list []int
 	all := true
 	for i := range workers {
 		left := l.Left != nil && l.Left(i)
-		if follows[i] || l.Late && workers[i].Idle && !left {
+		if follows[i] {
 			list = append(list, i)
 		} else {
 			all = all && left

@@ -131,6 +131,31 @@ func TestLateLaneHasAllWhoAreIdle(t *testing.T) {
 	}
 }
 
+// TestLateLanesShareTheIdle has many batchers begin at once: no worker is to open the lanes of them all.
+func TestLateLanesShareTheIdle(t *testing.T) {
+	t.Parallel()
+	crew, all := workers(200, 1), lanes(100, 401)
+	for i := range crew {
+		crew[i].Idle = true
+	}
+	before := Choose(crew, all)
+	for i := range all {
+		all[i].Late = true
+	}
+	follows := make([]int, len(crew))
+	for i, list := range Choose(crew, all) {
+		if more := len(list) - len(before[i]); more != 2*Overlap {
+			t.Errorf("lane %d has %d workers more", i, more)
+		}
+		for _, w := range list {
+			follows[w]++
+		}
+	}
+	if n := slices.Max(follows); n > 2*Overlap+4 {
+		t.Errorf("a worker follows %d lanes", n)
+	}
+}
+
 // TestLittleMoves takes a worker, and then a lane, away.
 func TestLittleMoves(t *testing.T) {
 	t.Parallel()

@@ -30,11 +30,11 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 		return
 	}
 	g := o.feeder.gen
-	if o.ranks.isWorld() && g != nil && c.Taken >= g.Fed() && c.Taken > g.Taken() {
-		c.Late = false // it waits for another rank, and not for a batch
-	}
+	// It waits for another rank, and not for a batch: no worker can help it.
+	held := o.ranks.isWorld() && g != nil && c.Taken >= g.Fed() && c.Taken > g.Taken()
+	c.Late = c.Late && !held
 	o.reader.hear(now, c)
-	o.ranks.hear(now, rank, c)
+	o.ranks.hear(now, rank, c, held)
 	speaks := rank == o.ranks.speaker()
 	if speaks {
 		o.count.hear(c)

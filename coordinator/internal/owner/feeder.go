@@ -156,7 +156,7 @@ func (f *feeder) standing(now time.Time, at wire.Rank) wire.CreditReply {
 		r.World = rec.Reader
 		if at.World == rec.Reader && at.Rank < rec.Size {
 			r.Rank, r.Seat, r.Reader = at, rec.Members[at.Rank].Seat, rec.Members[at.Rank].Reader
-			r.Behind = f.ranks.behind(now)
+			r.Behind = f.ranks.awaited(now, at.Rank)
 		}
 	}
 	return r

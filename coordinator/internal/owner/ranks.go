@@ -34,6 +34,7 @@ type rank struct {
 	silent  time.Duration // a pause of this process is none of the rank's
 	late    time.Time     // since when it waits for what is fed; zero while it does not
 	waiting string        // what it waits for
+	held    bool          // it has all that is fed, and waits for another rank
 	need    need
 	failed  bool // it has met the error
 }
@@ -90,10 +91,10 @@ func (r *ranks) came(now time.Time, rank int) {
 	r.each[rank].heard, r.each[rank].silent, r.each[rank].failed = now, 0, false
 }
 
-// hear takes a credit's word on its rank, whatever seat it is of.
-func (r *ranks) hear(now time.Time, rank int, c *wire.Credit) {
+// hear takes a credit's word on its rank, whatever seat it is of. held says that another rank is in its way.
+func (r *ranks) hear(now time.Time, rank int, c *wire.Credit, held bool) {
 	k := &r.each[rank]
-	k.heard, k.silent, k.waiting = now, 0, c.Waiting
+	k.heard, k.silent, k.waiting, k.held = now, 0, c.Waiting, held
 	if c.Timing != nil {
 		k.need.observe(now, *c.Timing)
 	}
@@ -129,31 +130,32 @@ func (r *ranks) speaker() int {
 	return 0
 }
 
-// workers is how many workers would keep the ranks busy: as many as the rank wants that spends the most time on a
-// batch. The others wait for it, and not for workers.
-func (r *ranks) workers(workers, slots, inFlight int) int {
-	least := 0
+// least is the need of the rank that spends the most time on a batch: the others wait for it, and not for workers. It
+// knows nothing while no rank's need is known.
+func (r *ranks) least() (least need) {
 	for i := range r.each {
-		if want := r.each[i].need.workers(workers, slots, inFlight); least == 0 || want < least && r.each[i].need.slots > 0 {
-			least = want
+		n := r.each[i].need
+		if n.slots > 0 && r.counts(r.cursors[i]) && (least.slots == 0 || n.slots < least.slots) {
+			least = n
 		}
 	}
 	return least
 }
 
-// slots is how many slots keep the ranks busy, by the rank that needs the fewest: the others wait for it. Zero while it
-// is not known, or a rank waits.
-func (r *ranks) slots() (fewest float64) {
+// workers is how many workers would keep the ranks busy.
+func (r *ranks) workers(workers, slots, inFlight int) int {
+	least := r.least()
+	return least.workers(workers, slots, inFlight)
+}
+
+// slots is how many slots keep the ranks busy. Zero while it is not known, or a rank waits for a batch.
+func (r *ranks) slots() float64 {
 	for i := range r.each {
-		k := &r.each[i]
-		if k.waiting != "" {
+		if k := &r.each[i]; k.waiting != "" && !k.held && r.counts(r.cursors[i]) {
 			return 0
 		}
-		if fewest == 0 || k.need.slots > 0 && k.need.slots < fewest {
-			fewest = k.need.slots
-		}
 	}
-	return fewest
+	return r.least().slots
 }
 
 // isWorld reports whether the seat is a world's.
@@ -249,7 +251,38 @@ func (r *ranks) overdue() *schema.Fault {
 	return r.fault
 }
 
-// behind names the rank that a window ahead of it waits for; empty where there is none.
+// awaited names the rank that another one waits for; empty where no rank is behind that.
+func (r *ranks) awaited(now time.Time, by int) string {
+	if r.cursors[by].taken == r.cursors.taken() {
+		return ""
+	}
+	return r.behind(now)
+}
+
+// waiting is what holds the ranks up: what the slowest waits for, or the slowest itself, if others wait.
+func (r *ranks) waiting(now time.Time) string {
+	if text := r.each[r.slowest()].waiting; text != "" {
+		return text
+	}
+	for i := range r.each {
+		if r.each[i].waiting != "" && r.counts(r.cursors[i]) {
+			return r.behind(now)
+		}
+	}
+	return ""
+}
+
+// heard is how many ranks are there: a process came, was heard within the lease, and has not left.
+func (r *ranks) heard(now time.Time, lease time.Duration) (n int) {
+	for _, i := range r.there() {
+		if r.ledger.rec.Members[i].Reader != "" && now.Sub(r.each[i].heard) < lease {
+			n++
+		}
+	}
+	return n
+}
+
+// behind names the rank that the others are ahead of; empty where there is none.
 func (r *ranks) behind(now time.Time) string {
 	if !r.isWorld() || r.cursors.furthest() == r.cursors.taken() {
 		return ""

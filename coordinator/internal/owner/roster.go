@@ -41,7 +41,7 @@ func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 		return nil
 	}
 	return &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
-		"rank %d of world %s is reader %s, last heard %v ago; take over, or give this launch a world of its own",
+		"rank %d of world %s is trainer %s, last heard %v ago; take over, or give this launch a world of its own",
 		req.Rank.Rank, req.World, m.Reader, now.Sub(k.heard).Round(time.Millisecond))}
 }
 

@@ -23,7 +23,7 @@ func (s *seats) seatRank(now time.Time, a *asking) (done bool) {
 	case req.Mode == wire.ModeOpen:
 		s.admit(now, a)
 	case m.Reader != "" && m.Reader != req.Reader:
-		s.refuse(schema.CodeSuperseded, "rank %d of world %s is reader %s", req.Rank.Rank, req.World, m.Reader)
+		s.refuse(schema.CodeSuperseded, "rank %d of world %s is trainer %s", req.Rank.Rank, req.World, m.Reader)
 	default:
 		return false
 	}

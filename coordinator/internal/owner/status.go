@@ -34,6 +34,7 @@ func (o *Owner) Status(now time.Time) schema.Status {
 	}
 	if o.ranks.isWorld() {
 		s.World, s.Members, s.Slowest = rec.Reader, o.ranks.members(now), o.ranks.slowest()
+		s.Heard = o.ranks.heard(now, o.cfg.ReaderLease)
 		s.Spread = o.ranks.furthest() - o.ranks.taken()
 	}
 	s.Waiting = o.waiting(now, s)
@@ -45,6 +46,10 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 	if slow := o.data.slow(now); slow > 0 {
 		return fmt.Sprintf("data set %s is being opened since %v", s.Dataset, slow.Round(time.Second))
 	}
+	waiting := o.reader.last.Waiting
+	if o.ranks.isWorld() {
+		waiting = o.ranks.waiting(now)
+	}
 	switch blocked := o.feeder.blocked(); {
 	case s.Phase != schema.PhaseRunning:
 		return ""
@@ -52,12 +57,12 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 		return blocked
 	case s.Workers == 0:
 		return cmp.Or(o.feeder.suspended(), "no worker serves data set "+wire.KindName(o.KindToken()))
-	case o.reader.last.Waiting == "" || o.feeder.gen == nil:
-		return o.reader.last.Waiting
+	case waiting == "" || o.feeder.gen == nil:
+		return waiting
 	case s.Fed == s.Taken:
 		return fmt.Sprintf("the iterator has not returned job %d", s.Fed+1)
 	}
-	return o.reader.last.Waiting
+	return waiting
 }
 
 // Demand is how many slots the run can use now: as many as there may be batches in flight, unless the trainer has long

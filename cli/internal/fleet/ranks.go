@@ -1,0 +1,102 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// rankSilent is from when on a rank's silence is worth a word: each is heard once a second.
+const rankSilent = 3 * time.Second
+
+// Shared reports whether several ranks take a batcher together.
+func Shared(b schema.Status) bool { return len(b.Members) > 1 }
+
+// Ranks is how the ranks of a batcher stand, in few words: how many of them are heard, how far they are apart, and the
+// one that is furthest behind. It is empty for a trainer without others.
+func Ranks(b schema.Status) string {
+	if !Shared(b) {
+		return ""
+	}
+	text := fmt.Sprintf("%d/%d", b.Heard, len(b.Members))
+	slowest, ok := Slowest(b)
+	if ok {
+		text += fmt.Sprintf(", %d apart, slowest %d", b.Spread, slowest.Rank)
+	} else if slowest, ok = unheard(b); ok {
+		text += fmt.Sprintf(", rank %d", slowest.Rank)
+	}
+	if trouble := rankTrouble(slowest); ok && trouble != "" {
+		text += " " + trouble
+	}
+	return text
+}
+
+// Slowest is the rank that is furthest behind; ok is false where none is behind another.
+func Slowest(b schema.Status) (slowest schema.MemberStatus, ok bool) {
+	i := slices.IndexFunc(b.Members, func(m schema.MemberStatus) bool { return m.Rank == b.Slowest })
+	if i < 0 || b.Spread == 0 {
+		return schema.MemberStatus{}, false
+	}
+	return b.Members[i], true
+}
+
+// unheard is the rank that has been silent for longest, if one is.
+func unheard(b schema.Status) (longest schema.MemberStatus, ok bool) {
+	for _, m := range b.Members {
+		if rankTrouble(m) != "" && m.Silent > longest.Silent {
+			longest, ok = m, true
+		}
+	}
+	return longest, ok
+}
+
+// rankTrouble is why nothing is heard of a rank that is still counted on; empty where it is heard.
+func rankTrouble(m schema.MemberStatus) string {
+	switch {
+	case m.Left:
+		return ""
+	case m.Reader == "":
+		return "has not come yet"
+	case m.Silent >= rankSilent:
+		return "silent for " + roughly(m.Silent)
+	}
+	return ""
+}
+
+// Behind is how many batches a rank is behind the furthest.
+func Behind(b schema.Status, m schema.MemberStatus) uint64 {
+	furthest := m.Taken
+	for _, other := range b.Members {
+		if !other.Left {
+			furthest = max(furthest, other.Taken)
+		}
+	}
+	return furthest - m.Taken
+}
+
+// Heard is when a rank was last heard, or why it is not.
+func Heard(m schema.MemberStatus) string {
+	switch {
+	case m.Left:
+		return "left"
+	case m.Reader == "":
+		return "not come yet"
+	}
+	return fmt.Sprintf("%.1fs ago", m.Silent.Seconds())
+}
+
+// BySlowest are the ranks of a batcher, those that are furthest behind first, and those that left last.
+func BySlowest(b schema.Status) []schema.MemberStatus {
+	return slices.SortedStableFunc(slices.Values(b.Members), func(x, y schema.MemberStatus) int {
+		switch {
+		case x.Left && !y.Left:
+			return 1
+		case y.Left && !x.Left:
+			return -1
+		}
+		return cmp.Compare(x.Taken, y.Taken)
+	})
+}
