@@ -35,6 +35,7 @@ type line struct {
 	lost    losses
 	doubted *wire.Result // that Take did not believe last; nil for none
 	late    straggler
+	holes   []byte // the state that the trainer is at, where nothing but holes lies from there to the head; nil for none
 	taken   uint64 // positions that the trainer is past, the end of the data among them
 	tally   tally
 	waiting string // what Take waits for
@@ -111,7 +112,7 @@ func (l *line) isHead(s schema.State) bool {
 	if s.Dataset != "" && s.Version != l.seat.version || s.Origin != "" && s.Origin != l.seat.origin {
 		return false
 	}
-	return bytes.Equal(s.Data, l.buf.State())
+	return bytes.Equal(s.Data, l.buf.State()) || l.holes != nil && bytes.Equal(s.Data, l.holes)
 }
 
 // head returns the state before the head, and where it is.
@@ -286,6 +287,9 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 	l.owner.answered()
 	l.taken, l.tally.sinceCredit, l.tally.holesInARow = reply.Position-1, 0, 0
 	l.late.reset()
+	if !bytes.Equal(reply.State.Data, l.buf.State()) { // else it is a repair: the trainer is where it was
+		l.holes = nil
+	}
 	if l.sess == sess {
 		for _, e := range l.buf.Seek(reply.Position, reply.State.Data) {
 			e.Value.payload.release()
@@ -378,6 +382,7 @@ func (l *line) deliver(
 	// A payload took about as long on its way into the store as out of it.
 	l.late.pace.Observe(res.Worker, int64(stage(stage(res.Materialize)+got.arrived.Sub(got.came))))
 	l.run.progress()
+	l.holes = nil
 	named = schema.State{Dataset: l.cfg.Dataset, Version: l.seat.version, Origin: l.seat.origin}
 	return named, l.advance(entry, now)
 }
@@ -387,7 +392,15 @@ func (l *line) pass(entry *reorder.Entry[arrival], now time.Time) (due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tally.hole(entry.Result)
-	return l.advance(entry, now)
+	from := l.holes
+	if from == nil {
+		from = bytes.Clone(l.buf.State())
+	}
+	due = l.advance(entry, now)
+	if l.buf.Head() == entry.Result.Seq+1 {
+		l.holes = from
+	}
+	return due
 }
 
 // advance moves past the head, and reports whether a credit is due. Called with mu held.

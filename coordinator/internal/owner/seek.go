@@ -90,7 +90,8 @@ func (s *seats) seek(now time.Time, a *asking) {
 
 // begun goes on when the generation that a request begins is in the record. The record comes first: a generation that it
 // names and that has no store is found out and begun again, a store that it does not name is collected.
-func (s *seats) begun(a *asking) {
+func (s *seats) begun(now time.Time, a *asking) {
+	s.ranks.counted(now) // their credits come before there is a store
 	s.feeder.discard(a.before)
 	s.count.Generations++
 	a.making = true
