@@ -255,6 +255,16 @@ func (l *line) hold(reply *wire.SeatReply) {
 	l.run.revive()
 }
 
+// seated is the number of the rank's seat, as far as is known here; 0 without a world.
+func (l *line) seated() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cfg.World == nil {
+		return 0
+	}
+	return l.seat.number
+}
+
 // reading returns the session that reads a generation, nil if none does.
 func (l *line) reading(gen string) *session {
 	l.mu.Lock()

@@ -141,9 +141,12 @@ func (s *seats) repair(ctx context.Context) error {
 	if err == nil {
 		err = s.sit(ctx, want)
 	}
-	if errors.Is(err, errNotNeeded) {
+	switch {
+	case errors.Is(err, errNotNeeded):
 		s.run.settle()
 		return nil
+	case err != nil && s.cfg.World != nil && !errors.Is(err, ErrUnavailable):
+		return s.run.blame(err, nil) // the run is over for all ranks: a Start begins another, and does not find this one
 	}
 	return err
 }
@@ -184,7 +187,7 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: id, Mode: want.mode, Reader: s.id, Secret: s.secret,
 			TakeOver: want.takeOver, Ended: want.ended,
-			Rank: s.cfg.World.place(), Size: s.cfg.World.size(), Repair: want.atHead && s.cfg.World != nil,
+			Rank: s.cfg.World.place(), Size: s.cfg.World.size(), Seat: s.line.seated(), Repair: want.atHead && s.cfg.World != nil,
 			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/jetbatch/jetbatch/client/internal/life"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -239,4 +240,30 @@ func TestStartAfterTakeOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	take(t, b, stateOf(3), 5)
+}
+
+// TestRefusedRepairEndsTheRun has a rank ask for its seat again when another rank has stopped the run. What it is told
+// ends the run here as well: a Start that follows is not one on a running batcher.
+func TestRefusedRepairEndsTheRun(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
+		if req.Repair {
+			return &wire.SeatReply{Fault: &schema.Fault{Code: schema.CodeStopped, Message: "batcher was stopped"}}
+		}
+		return nil
+	}
+	b, _ := setup(t, o, func(c *Config) { c.World = &World{ID: "A", Size: 1} })
+	state := take(t, b, schema.State{}, 3)
+	b.r.run.suspect("the seat moved", life.Moved)
+	if _, err := b.Take(deadline(t), state); !errors.Is(err, ErrStopped) {
+		t.Fatal(err)
+	}
+	if err := b.r.run.err(); !errors.Is(err, ErrStopped) {
+		t.Fatalf("the run has not ended: %v", err)
+	}
+	if err := b.Start(deadline(t), state); err != nil {
+		t.Fatal(err)
+	}
+	take(t, b, state, 1)
 }

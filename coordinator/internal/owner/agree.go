@@ -10,6 +10,7 @@ import (
 type asks []*ask
 
 type ask struct {
+	reader    string
 	request   string
 	since     time.Time
 	state     []byte
@@ -19,12 +20,12 @@ type ask struct {
 }
 
 // ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate.
-func (a asks) ask(now time.Time, rank int, request string, state []byte) bool {
+func (a asks) ask(now time.Time, rank int, reader, request string, state []byte) bool {
 	if k := a[rank]; k != nil && k.request == request {
 		k.live, k.state = !k.withdrawn, state
 		return k.live
 	}
-	a[rank] = &ask{request: request, since: now, state: state, live: true}
+	a[rank] = &ask{reader: reader, request: request, since: now, state: state, live: true}
 	return true
 }
 

@@ -85,7 +85,7 @@ func TestAsks(t *testing.T) {
 			"ask": func(t *rapid.T) {
 				r, q := rank(t), request.Draw(t, "request")
 				id := string(rune('a'+r)) + q
-				got := a.ask(time.Time{}, r, id, state(q))
+				got := a.ask(time.Time{}, r, "reader", id, state(q))
 				if gaveUp[id] && waits[r] != id && a[r].withdrawn && got {
 					t.Fatalf("rank %d has withdrawn %s", r, id)
 				}
