@@ -27,23 +27,24 @@ type line struct {
 	link    *link
 	changed *news // something that Take may wait for
 
-	mu      sync.Mutex
-	seat    seat
-	window  int
-	buf     reorder.Buffer[arrival]
-	sess    *session // reads the seat's generation; nil when none is read
-	lost    losses
-	doubted *wire.Result // that Take did not believe last; nil for none
-	late    straggler
-	holes   []byte // the state that the trainer is at, where nothing but holes lies from there to the head; nil for none
-	taken   uint64 // positions that the trainer is past, the end of the data among them
-	tally   tally
-	waiting string // what Take waits for
-	asking  string // the request for a move that a rank waits for; empty for none
-	overdue bool   // for so long that the owner should look
-	met     met    // what became of the head's job so far
-	trace   string // of the Take or Start that is under way, or was last
-	sought  uint64 // the position that the last Peek did not find; 0 for none
+	mu       sync.Mutex
+	seat     seat
+	window   int
+	buf      reorder.Buffer[arrival]
+	sess     *session // reads the seat's generation; nil when none is read
+	lost     losses
+	doubted  *wire.Result // that Take did not believe last; nil for none
+	late     straggler
+	holes    []byte // the state that the trainer is at, where nothing but holes lies from there to the head; nil for none
+	taken    uint64 // positions that the trainer is past, the end of the data among them
+	tally    tally
+	waiting  string // what Take waits for
+	stranded bool   // the generation of the seat was begun again, and the owner does not know where this reader is in it
+	asking   string // the request for a move that a rank waits for; empty for none
+	overdue  bool   // for so long that the owner should look
+	met      met    // what became of the head's job so far
+	trace    string // of the Take or Start that is under way, or was last
+	sought   uint64 // the position that the last Peek did not find; 0 for none
 }
 
 // met says what became of the executions of a job that has no result yet.
@@ -255,6 +256,14 @@ func (l *line) hold(reply *wire.SeatReply) {
 	l.run.revive()
 }
 
+// isStranded reports whether the seat's generation was begun again, and returns what is closed when that may have changed.
+func (l *line) isStranded() (bool, <-chan struct{}) {
+	changed := l.changed.wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stranded, changed
+}
+
 // seated is the number of the rank's seat, as far as is known here; 0 without a world.
 func (l *line) seated() uint64 {
 	l.mu.Lock()
@@ -297,6 +306,7 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 	l.owner.answered()
 	l.taken, l.tally.sinceCredit, l.tally.holesInARow = reply.Position-1, 0, 0
 	l.late.reset()
+	l.stranded = false
 	if !bytes.Equal(reply.State.Data, l.buf.State()) { // else it is a repair: the trainer is where it was
 		l.holes = nil
 	}

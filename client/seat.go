@@ -77,6 +77,13 @@ func (s *seats) sit(ctx context.Context, want sitting) error {
 		if err == nil {
 			return s.read(&want, &reply)
 		}
+		if errors.Is(err, errNotNeeded) && !want.repair {
+			// The other ranks cannot come to where this one waits for them while the owner takes it to be further back.
+			if err := s.repair(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrInUse) {
 			return err
 		}
@@ -175,15 +182,16 @@ func (s *seats) pause(ctx context.Context, d time.Duration, what string, moot fu
 
 // request asks until a coordinator answers, ctx ends or the run does.
 func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatReply, err error) {
-	id := s.ask.newID()
+	id, moot := s.ask.newID(), s.mootIf(want.repair)
 	if s.cfg.World != nil && want.mode != wire.ModeOpen && !want.atHead {
+		moot = s.line.isStranded
 		s.line.ask(id)
 		s.credits.due.give() // so that the owner knows it when it is not said any more
 		defer s.credits.due.give()
 		defer s.line.ask("")
 	}
 	q := question{
-		op: "seat", limit: requestTimeout, run: s.run.context(), moot: s.mootIf(want.repair),
+		op: "seat", limit: requestTimeout, run: s.run.context(), moot: moot,
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: id, Mode: want.mode, Reader: s.id, Secret: s.secret,
 			TakeOver: want.takeOver, Ended: want.ended,

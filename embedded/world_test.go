@@ -317,7 +317,7 @@ func TestDiverged(t *testing.T) {
 func TestRankLost(t *testing.T) {
 	t.Parallel()
 	svc, p := startRows(t), rowsParams{N: 400}
-	patience := func(c *client.Config) { c.World.Patience, c.Window = 2*time.Second, 4 }
+	patience := func(c *client.Config) { c.World.Patience, c.Window = 3*time.Second, 4 }
 	b := openRank(t, svc, "A", 0, 2, p, patience)
 	state := schema.State{}
 	var named bool

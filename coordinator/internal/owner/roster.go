@@ -79,6 +79,9 @@ func (r *roster) course(
 	if position, ok := g.FindFrom(cursor, state); ok && position <= last {
 		return seated, position, nil
 	}
+	if req.Repair && req.Request == m.Request { // and the rank has gone on since, or it would be found
+		return refused, 0, unavailable("rank %d was seated on this request before", req.Rank.Rank)
+	}
 	if req.Repair && g.reach(now) {
 		return refused, 0, unavailable("rank %d is further than the run was iterated again; more of it is", req.Rank.Rank)
 	}
