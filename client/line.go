@@ -261,7 +261,8 @@ func (l *line) isStranded() (bool, <-chan struct{}) {
 	changed := l.changed.wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stranded, changed
+	doubt, err := l.run.doubting()
+	return l.stranded && doubt && err == nil, changed
 }
 
 // seated is the number of the rank's seat, as far as is known here; 0 without a world.
