@@ -109,13 +109,13 @@ func (r *roster) first(g *generation, req *wire.SeatRequest, state []byte) (cour
 // agreed takes part in a move, and says whether all ranks ask for it.
 func (r *roster) agreed(now time.Time, req *wire.SeatRequest, state []byte) (course, uint64, *schema.Fault) {
 	rank, asks := req.Rank.Rank, r.ranks.asks
-	if !asks.ask(now, rank, req.Reader, req.Request, state) {
+	if !asks.ask(now, rank, req.Reader, req.Request, state, req.Repair) {
 		return refused, 0, unavailable("rank %d has given this request up", rank)
 	}
 	if other, at, ok := asks.differs(rank); ok {
 		return diverges, 0, r.diverged(rank, state, other, at)
 	}
-	missing := asks.missing(r.ranks.there())
+	missing := asks.missing(r.ranks.there(), state)
 	if len(missing) == 0 {
 		return movesAll, 0, nil
 	}
