@@ -75,7 +75,10 @@ func (l *line) judge(sent *wire.Credit, said *wire.CreditReply, now time.Time) (
 	switch {
 	case said.Phase == schema.PhaseClosed:
 		l.run.end(l.run.errStopped())
+	case said.Phase == schema.PhaseFailed && l.cfg.World != nil: // whatever generation the others were at by then
+		l.failElsewhere(said.Error)
 	case said.Seat != l.seat.number || said.Gen != l.seat.gen:
+		l.stranded = said.Seat == l.seat.number
 		l.run.suspect(fmt.Sprintf("the owner moved on to seat %d of generation %s", said.Seat, said.Gen), life.Moved)
 	case said.Phase == schema.PhaseFailed:
 		l.failElsewhere(said.Error)

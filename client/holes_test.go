@@ -76,8 +76,18 @@ func TestEndlessHoles(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "makes only holes since batch 1, ") {
 		t.Fatalf("%v", err)
 	}
-	step, err := b.Take(deadline(t), schema.State{}) // a look-up, since the trainer has no other state
+	asked := func() int {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.requests)
+	}
+	before := asked()
+	step, err := b.Take(deadline(t), schema.State{})
 	if err != nil || step.Seq != 32 {
 		t.Errorf("%d, %v", step.Seq, err)
+	}
+	// The trainer has no other state, and is where it was: a rank that asked to move would wait for all others to.
+	if n := asked() - before; n > 0 {
+		t.Errorf("%d seats were asked for", n)
 	}
 }

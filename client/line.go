@@ -27,22 +27,24 @@ type line struct {
 	link    *link
 	changed *news // something that Take may wait for
 
-	mu      sync.Mutex
-	seat    seat
-	window  int
-	buf     reorder.Buffer[arrival]
-	sess    *session // reads the seat's generation; nil when none is read
-	lost    losses
-	doubted *wire.Result // that Take did not believe last; nil for none
-	late    straggler
-	taken   uint64 // positions that the trainer is past, the end of the data among them
-	tally   tally
-	waiting string // what Take waits for
-	asking  string // the request for a move that a rank waits for; empty for none
-	overdue bool   // for so long that the owner should look
-	met     met    // what became of the head's job so far
-	trace   string // of the Take or Start that is under way, or was last
-	sought  uint64 // the position that the last Peek did not find; 0 for none
+	mu       sync.Mutex
+	seat     seat
+	window   int
+	buf      reorder.Buffer[arrival]
+	sess     *session // reads the seat's generation; nil when none is read
+	lost     losses
+	doubted  *wire.Result // that Take did not believe last; nil for none
+	late     straggler
+	holes    []byte // the state that the trainer is at, where nothing but holes lies from there to the head; nil for none
+	taken    uint64 // positions that the trainer is past, the end of the data among them
+	tally    tally
+	waiting  string // what Take waits for
+	stranded bool   // the generation of the seat was begun again, and the owner does not know where this reader is in it
+	asking   string // the request for a move that a rank waits for; empty for none
+	overdue  bool   // for so long that the owner should look
+	met      met    // what became of the head's job so far
+	trace    string // of the Take or Start that is under way, or was last
+	sought   uint64 // the position that the last Peek did not find; 0 for none
 }
 
 // met says what became of the executions of a job that has no result yet.
@@ -111,7 +113,7 @@ func (l *line) isHead(s schema.State) bool {
 	if s.Dataset != "" && s.Version != l.seat.version || s.Origin != "" && s.Origin != l.seat.origin {
 		return false
 	}
-	return bytes.Equal(s.Data, l.buf.State())
+	return bytes.Equal(s.Data, l.buf.State()) || l.holes != nil && bytes.Equal(s.Data, l.holes)
 }
 
 // head returns the state before the head, and where it is.
@@ -254,6 +256,25 @@ func (l *line) hold(reply *wire.SeatReply) {
 	l.run.revive()
 }
 
+// isStranded reports whether the seat's generation was begun again, and returns what is closed when that may have changed.
+func (l *line) isStranded() (bool, <-chan struct{}) {
+	changed := l.changed.wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	doubt, err := l.run.doubting()
+	return l.stranded && doubt && err == nil, changed
+}
+
+// seated is the number of the rank's seat, as far as is known here; 0 without a world.
+func (l *line) seated() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cfg.World == nil {
+		return 0
+	}
+	return l.seat.number
+}
+
 // reading returns the session that reads a generation, nil if none does.
 func (l *line) reading(gen string) *session {
 	l.mu.Lock()
@@ -286,6 +307,10 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 	l.owner.answered()
 	l.taken, l.tally.sinceCredit, l.tally.holesInARow = reply.Position-1, 0, 0
 	l.late.reset()
+	l.stranded = false
+	if !bytes.Equal(reply.State.Data, l.buf.State()) { // else it is a repair: the trainer is where it was
+		l.holes = nil
+	}
 	if l.sess == sess {
 		for _, e := range l.buf.Seek(reply.Position, reply.State.Data) {
 			e.Value.payload.release()
@@ -378,6 +403,7 @@ func (l *line) deliver(
 	// A payload took about as long on its way into the store as out of it.
 	l.late.pace.Observe(res.Worker, int64(stage(stage(res.Materialize)+got.arrived.Sub(got.came))))
 	l.run.progress()
+	l.holes = nil
 	named = schema.State{Dataset: l.cfg.Dataset, Version: l.seat.version, Origin: l.seat.origin}
 	return named, l.advance(entry, now)
 }
@@ -387,7 +413,15 @@ func (l *line) pass(entry *reorder.Entry[arrival], now time.Time) (due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tally.hole(entry.Result)
-	return l.advance(entry, now)
+	from := l.holes
+	if from == nil {
+		from = bytes.Clone(l.buf.State())
+	}
+	due = l.advance(entry, now)
+	if l.buf.Head() == entry.Result.Seq+1 {
+		l.holes = from
+	}
+	return due
 }
 
 // advance moves past the head, and reports whether a credit is due. Called with mu held.

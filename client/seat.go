@@ -77,6 +77,13 @@ func (s *seats) sit(ctx context.Context, want sitting) error {
 		if err == nil {
 			return s.read(&want, &reply)
 		}
+		if errors.Is(err, errNotNeeded) && !want.repair {
+			// The other ranks cannot come to where this one waits for them while the owner takes it to be further back.
+			if err := s.repair(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrInUse) {
 			return err
 		}
@@ -141,9 +148,12 @@ func (s *seats) repair(ctx context.Context) error {
 	if err == nil {
 		err = s.sit(ctx, want)
 	}
-	if errors.Is(err, errNotNeeded) {
+	switch {
+	case errors.Is(err, errNotNeeded):
 		s.run.settle()
 		return nil
+	case err != nil && s.cfg.World != nil && !errors.Is(err, ErrUnavailable):
+		return s.run.blame(err, nil) // the run is over for all ranks: a Start begins another, and does not find this one
 	}
 	return err
 }
@@ -172,19 +182,20 @@ func (s *seats) pause(ctx context.Context, d time.Duration, what string, moot fu
 
 // request asks until a coordinator answers, ctx ends or the run does.
 func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatReply, err error) {
-	id := s.ask.newID()
+	id, moot := s.ask.newID(), s.mootIf(want.repair)
 	if s.cfg.World != nil && want.mode != wire.ModeOpen && !want.atHead {
+		moot = s.line.isStranded
 		s.line.ask(id)
 		s.credits.due.give() // so that the owner knows it when it is not said any more
 		defer s.credits.due.give()
 		defer s.line.ask("")
 	}
 	q := question{
-		op: "seat", limit: requestTimeout, run: s.run.context(), moot: s.mootIf(want.repair),
+		op: "seat", limit: requestTimeout, run: s.run.context(), moot: moot,
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: id, Mode: want.mode, Reader: s.id, Secret: s.secret,
 			TakeOver: want.takeOver, Ended: want.ended,
-			Rank: s.cfg.World.place(), Size: s.cfg.World.size(), Repair: want.atHead && s.cfg.World != nil,
+			Rank: s.cfg.World.place(), Size: s.cfg.World.size(), Seat: s.line.seated(), Repair: want.atHead && s.cfg.World != nil,
 			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},

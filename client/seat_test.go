@@ -1,10 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
+	"time"
 
+	"github.com/jetbatch/jetbatch/client/internal/life"
 	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -239,4 +242,95 @@ func TestStartAfterTakeOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	take(t, b, stateOf(3), 5)
+}
+
+// TestRefusedRepairEndsTheRun has a rank ask for its seat again when another rank has stopped the run. What it is told
+// ends the run here as well: a Start that follows is not one on a running batcher.
+func TestRefusedRepairEndsTheRun(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
+		if req.Repair {
+			return &wire.SeatReply{Fault: &schema.Fault{Code: schema.CodeStopped, Message: "batcher was stopped"}}
+		}
+		return nil
+	}
+	b, _ := setup(t, o, func(c *Config) { c.World = &World{ID: "A", Size: 1} })
+	state := take(t, b, schema.State{}, 3)
+	b.r.run.suspect("the seat moved", life.Moved)
+	if _, err := b.Take(deadline(t), state); !errors.Is(err, ErrStopped) {
+		t.Fatal(err)
+	}
+	if err := b.r.run.err(); !errors.Is(err, ErrStopped) {
+		t.Fatalf("the run has not ended: %v", err)
+	}
+	if err := b.Start(deadline(t), state); err != nil {
+		t.Fatal(err)
+	}
+	take(t, b, state, 1)
+}
+
+// TestRankCannotDecode has a batch not decode at one rank. The others would wait for it, so that the owner is told.
+func TestRankCannotDecode(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, err := Open[struct{ X []int }](deadline(t), o.srv.Connect(), Config{
+		Name: o.name, Dataset: "count", World: &World{ID: "A", Size: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() }) // the owner may be off the air by then
+	if _, err := b.Take(deadline(t), schema.State{}); !errors.Is(err, ErrDecode) {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "the owner is told", func() (told bool) {
+		o.locked(func() {
+			for i := range o.credits {
+				told = told || o.credits[i].Failed != nil && o.credits[i].Failed.Code == schema.CodeRankLost
+			}
+		})
+		return told
+	})
+}
+
+// TestStrandedWhileItMoves has the generation begun again while a rank waits for the others to move with it: it says
+// where it is in the new one, so that the others can come there, and goes on waiting.
+func TestStrandedWhileItMoves(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	repaired := make(chan struct{}, 100)
+	o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
+		switch {
+		case req.Repair:
+			repaired <- struct{}{}
+		case req.Mode == wire.ModeSeek && len(req.State.Data) > 0 && bytes.Equal(req.State.Data, stateOf(90).Data):
+			return &wire.SeatReply{Fault: &schema.Fault{Code: schema.CodeUnavailable, Message: "waiting for rank 1"}}
+		}
+		return nil
+	}
+	b, _ := setup(t, o, func(c *Config) { c.World = &World{ID: "A", Size: 2, Parts: 1} })
+	take(t, b, schema.State{}, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	waited := make(chan error, 1)
+	go func() {
+		_, err := b.Take(ctx, stateOf(90))
+		waited <- err
+	}()
+	natstest.Eventually(t, "it asks", func() bool { return b.r.line.credit(time.Now(), true).Asking != "" })
+	o.locked(func() {
+		o.begin(1)
+		o.feed()
+	})
+	o.notice()
+	select {
+	case <-repaired:
+	case <-time.After(20 * time.Second):
+		t.Error("it does not say where it is")
+	}
+	natstest.Eventually(t, "it asks once more", func() bool { return b.r.line.credit(time.Now(), true).Asking != "" })
+	cancel()
+	if err := <-waited; !errors.Is(err, ErrUnavailable) {
+		t.Error(err)
+	}
 }

@@ -33,7 +33,9 @@ func newOracle(p testset.Params, from schema.State) *testset.Oracle {
 // tally counts what schedules found; it is printed as JSON.
 type tally struct {
 	Schedules  int            `json:"schedules"`
+	Ranks      map[string]int `json:"ranks"` // schedules, by how many ranks took each batch together
 	Batches    int            `json:"batches"`
+	Together   int            `json:"together"`   // of these, put together from the rows of several ranks
 	Violations map[string]int `json:"violations"` // by class; all zero is the promise
 	Hangs      int            `json:"hangs"`      // runs that did not finish in time after the faults stopped
 	Leaks      int            `json:"leaks"`      // goroutines, streams or consumers left behind
@@ -42,7 +44,7 @@ type tally struct {
 }
 
 func newTally() *tally {
-	t := &tally{Violations: make(map[string]int), Faults: make(map[string]int)}
+	t := &tally{Ranks: make(map[string]int), Violations: make(map[string]int), Faults: make(map[string]int)}
 	for _, class := range testset.Classes() {
 		t.Violations[class] = 0
 	}

@@ -8,6 +8,8 @@
 //   - In process (inproc*_test.go): the real coordinator, worker and client against a real JetStream server inside a
 //     testing/synctest bubble, where time is fake and thousands of schedules fit into minutes. A filter between
 //     every role and the server sees each protocol frame, and can hold, drop or cut where a network or a server may.
+//     Two of three schedules have a trainer of 2 or 4 ranks that take each batch together, which are killed, paused, late,
+//     taken over and launched anew, with as many of them or another number; their rows, put together, must be the batch.
 //   - Processes (process*_test.go): every role and the broker as a process of its own, killed and stopped by signal,
 //     behind a TCP proxy, with stores that are wiped, damaged and full, and as a cluster of three.
 //   - Mutants (mutants_test.go): builds of the product with one safeguard removed at a time, each of which the

@@ -34,6 +34,7 @@ type checks struct {
 	parted map[string][]place             // jobs that were taken out of a run, on their way, by reply subject
 	known  map[string]map[place]knowledge // what each worker knows of a place
 	taken  map[seatOf]uint64              // what readers said that they took
+	said   map[string]uint64              // likewise, what each said last, by the role's name
 	seeks  map[string]seek                // where the reader sat down last, by generation
 	former map[string]bool                // generations of before the record was taken away: an old one may come back
 	forges map[place]bool                 // results that a fault put there
@@ -80,7 +81,7 @@ func newChecks(w *world) *checks {
 	return &checks{
 		w: w, gens: make(map[string]bool), writes: make(map[string]*wire.Record), views: make(map[string]*wire.Record),
 		jobs: make(map[string][]place), sent: make(map[string]sent), parted: make(map[string][]place), known: make(map[string]map[place]knowledge), forges: make(map[place]bool),
-		taken: make(map[seatOf]uint64), seeks: make(map[string]seek),
+		taken: make(map[seatOf]uint64), said: make(map[string]uint64), seeks: make(map[string]seek),
 		former: make(map[string]bool), stored: make(map[storedAt]sent), lost: make(map[sent]bool),
 	}
 }
@@ -132,12 +133,12 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 	case dir == up && k == classCredit:
 		credit := new(wire.Credit)
 		if json.Unmarshal(f.body, credit) == nil {
-			c.seeCredit(credit)
+			c.seeCredit(e, credit)
 		}
 	case dir == up && k == classSeat && e.role == "client":
 		var request wire.StopRequest // of the others no field is read
 		if json.Unmarshal(f.body, &request) == nil && request.Last != nil {
-			c.seeCredit(request.Last)
+			c.seeCredit(e, request.Last)
 		}
 	case dir == up && k == classAck && len(f.body) == 0:
 		places, enough := c.jobs[e.name+f.subject], stored
@@ -155,7 +156,8 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 }
 
 // seeCredit notes what a reader says that it took.
-func (c *checks) seeCredit(credit *wire.Credit) {
+func (c *checks) seeCredit(e *endpoint, credit *wire.Credit) {
+	c.said[e.name] = credit.Taken
 	at := seatOf{credit.Gen, credit.Seat}
 	c.taken[at] = max(c.taken[at], credit.Taken)
 	for _, l := range credit.Lost {
@@ -265,6 +267,13 @@ func lastPurged(filter string) uint64 {
 		return (block+1)*wire.BlockSize - 1
 	}
 	return seq
+}
+
+// lastSaid is how far the trainer of that name has said that it is.
+func (c *checks) lastSaid(name string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said[name]
 }
 
 // forged says that a fault stores a wrong result at a place.

@@ -23,6 +23,8 @@ type plan struct {
 	Transfer     transport      `json:"transfer"`
 	Torn         float64        `json:"torn"` // share of the transfers from workers that do not come to their end in a storm
 	InOrder      bool           `json:"in_order"`
+	Ranks        int            `json:"ranks"`    // that take each batch together; 1 is a trainer alone
+	Patience     time.Duration  `json:"patience"` // of ranks with one of them that is silent
 	ThinkUS      int64          `json:"think_us"` // mean of what the trainer does between batches
 	Faults       int            `json:"faults"`   // of one storm, at most
 	GapUS        int64          `json:"gap_us"`   // mean between two of them
@@ -71,6 +73,9 @@ func newPlan(seed uint64, batches int) plan {
 	if r := p.rand(5); r.IntN(2) == 0 || p.Transfer != "" {
 		p.LateUS = 1000 << r.IntN(10)
 	}
+	r = p.rand(9)
+	p.Ranks = []int{1, 2, 4}[r.IntN(3)]
+	p.Patience = []time.Duration{3 * time.Second, 10 * time.Second, time.Minute, time.Minute}[r.IntN(4)]
 	return p
 }
 

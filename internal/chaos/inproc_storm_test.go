@@ -18,7 +18,7 @@ import (
 // storm injects faults until it is ended. Each kind says why it can happen.
 type storm struct {
 	w   *world
-	t   *trainer
+	t   taker
 	rng *rand.Rand
 	ctx context.Context
 	old []byte // a record of earlier
@@ -46,7 +46,7 @@ func (s *storm) pass(batches int) error {
 		defer close(over)
 		s.rage(ctx)
 	}()
-	s.t.calm = false
+	s.t.quiet(false)
 	err := s.t.run(batches)
 	end()
 	<-over
@@ -119,11 +119,12 @@ func (s *storm) log(what string, e *endpoint) {
 
 // anyone is the network of a random role, the trainer's included.
 func (s *storm) anyone() *endpoint {
-	roles := s.w.all("")
-	if i := s.rng.IntN(len(roles) + 1); i < len(roles) {
+	roles, trainers := s.w.all(""), s.t.endpoints()
+	i := s.rng.IntN(len(roles) + len(trainers))
+	if i < len(roles) {
 		return roles[i].net
 	}
-	return s.t.endpoint()
+	return trainers[i-len(roles)]
 }
 
 // later calls f after a random time of at most d, or when the storm ends.
@@ -186,7 +187,7 @@ func (s *storm) delay() {
 // owner lives and decides on with what it knew; all that it sends is under way for as long, and arrives after the other
 // took its batcher over and went on: as when the route between two servers of a cluster stalls, and neither end
 // notices. Nothing else is wrong meanwhile: most faults would hide what the write of an owner that was deposed does.
-func (w *world) part(t *trainer, r *rand.Rand, batches int) error {
+func (w *world) part(t taker, r *rand.Rand, batches int) error {
 	const saved = 2 * time.Second // what is taken is in the record by then
 	for len(w.all("coordinator")) < 2 {
 		w.spawn("coordinator")
@@ -196,7 +197,7 @@ func (w *world) part(t *trainer, r *rand.Rand, batches int) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), recovery)
 	defer cancel()
-	status, err := t.b.Status(ctx)
+	status, err := t.status(ctx)
 	if err != nil {
 		return err
 	}
@@ -270,7 +271,9 @@ func (s *storm) heal() {
 	for _, r := range s.w.all("") {
 		r.net.hold(false, false)
 	}
-	s.t.endpoint().hold(false, false)
+	for _, e := range s.t.endpoints() {
+		e.hold(false, false)
+	}
 	for _, kind := range []string{"coordinator", "worker"} {
 		for len(s.w.all(kind)) < s.target(kind) {
 			s.w.spawn(kind)

@@ -71,13 +71,15 @@ func TestInProcess(t *testing.T) {
 
 // outcome is how a schedule went.
 type outcome struct {
-	Seed    uint64         `json:"seed"`
-	Taken   int            `json:"taken"`
-	Faults  map[string]int `json:"faults"`
-	Seconds float64        `json:"seconds"`           // of fake time
-	Class   string         `json:"class,omitempty"`   // what is wrong; empty when nothing is
-	Error   string         `json:"error,omitempty"`   // in words
-	Journal string         `json:"journal,omitempty"` // what happened, when something is wrong
+	Seed     uint64         `json:"seed"`
+	Ranks    int            `json:"ranks"`
+	Taken    int            `json:"taken"`
+	Together int            `json:"together"` // batches whose rows, taken by several ranks, were put together
+	Faults   map[string]int `json:"faults"`
+	Seconds  float64        `json:"seconds"`           // of fake time
+	Class    string         `json:"class,omitempty"`   // what is wrong; empty when nothing is
+	Error    string         `json:"error,omitempty"`   // in words
+	Journal  string         `json:"journal,omitempty"` // what happened, when something is wrong
 }
 
 // Classes of what can be wrong beside the violations of the oracle.
@@ -242,7 +244,9 @@ func inBubble() (n int, stacks string) {
 // add counts one schedule.
 func (t *tally) add(o *outcome) {
 	t.Schedules++
+	t.Ranks[strconv.Itoa(o.Ranks)]++
 	t.Batches += o.Taken
+	t.Together += o.Together
 	for what, n := range o.Faults {
 		t.Faults[what] += n
 	}
@@ -267,15 +271,15 @@ func (l *leak) Error() string { return fmt.Sprintf("left behind: %q", l.what) }
 // runSchedule runs one schedule, inside a bubble, with what it stores in dir.
 func runSchedule(p plan, dir string) outcome {
 	log := &journal{most: 4000}
-	o := outcome{Seed: p.Seed}
+	o := outcome{Seed: p.Seed, Ranks: p.Ranks}
 	w, err := newWorld(p, dir, log)
 	if err == nil {
-		t := newTrainer(w)
+		t := newTaker(w)
 		err = w.schedule(t)
 		w.note("schedule ends: %v", err)
-		o.Taken, o.Seconds = t.taken, time.Since(w.began).Seconds()
+		o.Taken, o.Seconds = t.count(), time.Since(w.began).Seconds()
 		w.close()
-		o.Faults = w.faults
+		o.Faults, o.Together = w.faults, w.whole
 	}
 	if o.Class = classify(err); o.Class != "" {
 		o.Error, o.Journal = err.Error(), fmt.Sprintf("plan %s\n%s", p, log)
@@ -290,14 +294,14 @@ func runSchedule(p plan, dir string) outcome {
 const storms = 3
 
 // schedule takes the plan's batches through storms with calm after each, stops the batcher, and looks for what is left.
-func (w *world) schedule(t *trainer) error {
+func (w *world) schedule(t taker) error {
 	for range w.plan.Coordinators {
 		w.spawn("coordinator")
 	}
 	for range w.plan.Workers {
 		w.spawn("worker")
 	}
-	t.calm = true
+	t.quiet(true)
 	if err := t.open(false); err != nil {
 		return err
 	}
@@ -314,8 +318,8 @@ func (w *world) schedule(t *trainer) error {
 		}
 		if err == nil {
 			s.heal()
-			t.calm = true
-			err = t.run(w.plan.Batches*(i+1)/storms - t.taken)
+			t.quiet(true)
+			err = t.run(w.plan.Batches*(i+1)/storms - t.count())
 		}
 		if err == nil {
 			err = w.rest(t)
@@ -331,12 +335,12 @@ func (w *world) schedule(t *trainer) error {
 const widest = 2*4*3 + 1
 
 // rest lets everything come to rest and looks at the stores.
-func (w *world) rest(t *trainer) error {
+func (w *world) rest(t taker) error {
 	deadline := time.Now().Add(recovery)
 	for {
 		time.Sleep(3 * time.Second)
 		ctx, cancel := context.WithTimeout(context.Background(), recovery)
-		status, err := t.b.Status(ctx)
+		status, err := t.status(ctx)
 		if err == nil {
 			err = w.atRest(ctx, status)
 		}
@@ -360,7 +364,7 @@ func (w *world) rest(t *trainer) error {
 }
 
 // finish stops the batcher; then nothing may be left of it, within the time between two collections.
-func (w *world) finish(t *trainer) error {
+func (w *world) finish(t taker) error {
 	if err := t.stop(); err != nil {
 		return err
 	}

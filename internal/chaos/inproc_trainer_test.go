@@ -33,6 +33,25 @@ func (h *hang) Error() string {
 }
 func (h *hang) Unwrap() error { return h.what }
 
+// taker takes batches through a schedule: one trainer, or one of several ranks.
+type taker interface {
+	open(takeOver bool) error
+	run(n int) error // takes n batches
+	stop() error
+	close()
+	status(ctx context.Context) (schema.Status, error)
+	endpoints() []*endpoint // the networks of the processes that it is now
+	count() int             // batches taken in all
+	quiet(calm bool)        // whether there are no faults, and it does nothing but taking
+}
+
+func newTaker(w *world) taker {
+	if w.plan.Ranks > 1 {
+		return newLaunches(w)
+	}
+	return newTrainer(w)
+}
+
 // trainer takes batches, compares each with the reference, and does what trainers do: it goes back, ahead and elsewhere,
 // stops, leaves, dies and comes again.
 type trainer struct {
@@ -50,12 +69,17 @@ type trainer struct {
 	net *endpoint
 }
 
-// endpoint is the network of the process that the trainer is now.
-func (t *trainer) endpoint() *endpoint {
+func (t *trainer) endpoints() []*endpoint {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.net
+	return []*endpoint{t.net}
 }
+
+func (t *trainer) count() int { return t.taken }
+
+func (t *trainer) quiet(calm bool) { t.calm = calm }
+
+func (t *trainer) status(ctx context.Context) (schema.Status, error) { return t.b.Status(ctx) }
 
 func newTrainer(w *world) *trainer {
 	return &trainer{w: w, rng: w.plan.rand(2), oracle: newOracle(w.plan.Params, schema.State{})}
@@ -184,34 +208,38 @@ func (t *trainer) explain(err error) error {
 	return err
 }
 
-// move goes to another state than the head: one that was handed out, one ahead, or one that never was; the zero state is
-// the data set's first.
+// move goes to another state than the head.
 func (t *trainer) move() {
-	to := schema.State{}
-	switch k := t.rng.IntN(10); {
-	case k < 5 && len(t.saved) > 0: // mostly not far back: what is held still
-		back := 1 + int(t.rng.ExpFloat64()*8)
-		to = t.saved[max(0, len(t.saved)-back)]
-	case k < 8:
-		to = t.ahead(1 + int(t.rng.ExpFloat64()*8))
-	case k < 9:
-		if s, err := testset.StateAt(sequenceName, t.rng.Uint64N(1000), t.rng.Uint64()); err == nil {
-			to = s
-		}
-	}
-	t.w.count("re-seat")
+	to := t.w.elsewhere(t.rng, t.saved, t.oracle.State)
 	t.w.note("trainer: moves from %v to %v", t.oracle.State, to)
 	t.oracle.State = to
 }
 
+// elsewhere is another state than the one where the trainer is: one that was handed out, one ahead, or one that never
+// was; the zero state is the data set's first.
+func (w *world) elsewhere(rng *rand.Rand, saved []schema.State, from schema.State) (to schema.State) {
+	switch k := rng.IntN(10); {
+	case k < 5 && len(saved) > 0: // mostly not far back: what is held still
+		back := 1 + int(rng.ExpFloat64()*8)
+		to = saved[max(0, len(saved)-back)]
+	case k < 8:
+		to = w.ahead(from, 1+int(rng.ExpFloat64()*8))
+	case k < 9:
+		if s, err := testset.StateAt(sequenceName, rng.Uint64N(1000), rng.Uint64()); err == nil {
+			to = s
+		}
+	}
+	w.count("re-seat")
+	return to
+}
+
 // ahead is the state some positions further on.
-func (t *trainer) ahead(n int) schema.State {
-	state := t.oracle.State
+func (w *world) ahead(state schema.State, n int) schema.State {
 	var s testset.Position
 	if state.IsZero() || state.Decode(&s) != nil {
 		return state
 	}
-	set, err := testset.Open(context.Background(), t.w.plan.Params, &testset.Hooks{Data: rightData})
+	set, err := testset.Open(context.Background(), w.plan.Params, &testset.Hooks{Data: rightData})
 	if err != nil {
 		return state
 	}

@@ -41,6 +41,7 @@ type world struct {
 	born   int
 	faults map[string]int
 	stale  bool // the next worker's host has a stale copy of the data
+	whole  int  // batches that all ranks took, whose rows were put together
 }
 
 // rule is a fault that messages meet for a while.
@@ -368,4 +369,11 @@ func (j *journal) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return strings.Join(j.lines, "\n")
+}
+
+// together counts a batch whose rows were put together.
+func (w *world) together() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.whole++
 }

@@ -50,7 +50,7 @@ type found struct {
 func TestShellMutantsApply(t *testing.T) {
 	t.Parallel()
 	names := make(map[string]bool)
-	for _, m := range shell {
+	for _, m := range slices.Concat(shell, ranks) {
 		if names[m.Name] {
 			t.Errorf("two mutants are named %q", m.Name)
 		}
@@ -72,9 +72,13 @@ func TestShellMutantsApply(t *testing.T) {
 	}
 }
 
-// hasTest reports whether a package has a test.
+// hasTest reports whether a package has a test. Of one that plays scripts, the name of the script is part of the test's.
 func hasTest(t *testing.T, folder, test string) bool {
 	t.Helper()
+	test, script, plays := strings.Cut(test, "/")
+	if _, err := os.Stat(filepath.Join(mutant.Root, folder, "testdata", script+".txt")); plays && err != nil {
+		return false
+	}
 	files, err := filepath.Glob(filepath.Join(mutant.Root, folder, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +108,7 @@ func TestShellMutants(t *testing.T) {
 	h := &hunter{dir: t.TempDir(), whole: make(map[string]string), passes: make(map[string]bool)}
 	caught, alive := 0, 0
 	began := time.Now()
-	for _, m := range shell {
+	for _, m := range slices.Concat(shell, ranks) {
 		if !only.MatchString(m.Name) {
 			continue
 		}
@@ -185,7 +189,8 @@ func (h *hunter) catch(t *testing.T, exe, folder, by string) (test string, caugh
 // be late.
 func (h *hunter) fails(t *testing.T, exe, folder, test string) bool {
 	t.Helper()
-	if failed, _ := runTests(t, exe, folder, "^"+test+"$", oneTime); !failed {
+	match := "^" + strings.ReplaceAll(test, "/", "$/^") + "$"
+	if failed, _ := runTests(t, exe, folder, match, oneTime); !failed {
 		return false
 	}
 	if h.whole[folder] == "" {
@@ -200,7 +205,7 @@ func (h *hunter) fails(t *testing.T, exe, folder, test string) bool {
 		if h.passes[key] {
 			break
 		}
-		failed, _ := runTests(t, h.whole[folder], folder, "^"+test+"$", oneTime)
+		failed, _ := runTests(t, h.whole[folder], folder, match, oneTime)
 		h.passes[key] = !failed
 	}
 	return h.passes[key]

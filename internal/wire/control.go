@@ -160,6 +160,7 @@ type SeatRequest struct {
 	Secret   string       `json:"secret,omitempty"` // without it the request is nobody's
 	Rank                  // of the reader, in a world of Size
 	Size     int          `json:"size,omitempty"`
+	Seat     uint64       `json:"seat,omitempty"`   // that the rank has, as far as it knows
 	Repair   bool         `json:"repair,omitempty"` // of a rank: State is where it is, and it asks for no move
 	TakeOver bool         `json:"take_over,omitempty"`
 	Ended    string       `json:"ended,omitempty"` // secret of a reader whose process has ended: its seat is free

@@ -10,21 +10,27 @@ import (
 type asks []*ask
 
 type ask struct {
+	reader    string
 	request   string
 	since     time.Time
 	state     []byte
+	repair    bool // it is no move: the rank is at that state, and nothing is known of it there
 	live      bool // the rank waits for it, as far as is known
 	named     bool // a credit has said so
 	withdrawn bool // a credit that came after that one did not
 }
 
-// ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate.
-func (a asks) ask(now time.Time, rank int, request string, state []byte) bool {
-	if k := a[rank]; k != nil && k.request == request {
+// ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate, and
+// so is one before the present one.
+func (a asks) ask(now time.Time, rank int, reader, request string, state []byte, repair bool) bool {
+	switch k := a[rank]; {
+	case k != nil && k.request == request:
 		k.live, k.state = !k.withdrawn, state
 		return k.live
+	case k != nil && k.reader == reader && request < k.request:
+		return false
 	}
-	a[rank] = &ask{request: request, since: now, state: state, live: true}
+	a[rank] = &ask{reader: reader, request: request, since: now, state: state, repair: repair, live: true}
 	return true
 }
 
@@ -40,20 +46,20 @@ func (a asks) hear(rank int, asking string) {
 	}
 }
 
-// differs returns a rank that waits for another move than this one does.
+// differs returns a rank that waits for another move than this one does. A repair is none, and may be a late duplicate.
 func (a asks) differs(rank int) (other int, state []byte, ok bool) {
 	for other, k := range a {
-		if k != nil && k.live && other != rank && !bytes.Equal(k.state, a[rank].state) {
+		if k != nil && k.live && !k.repair && !a[rank].repair && other != rank && !bytes.Equal(k.state, a[rank].state) {
 			return other, k.state, true
 		}
 	}
 	return 0, nil, false
 }
 
-// missing returns those of the ranks that do not ask.
-func (a asks) missing(ranks []int) (missing []int) {
+// missing returns those of the ranks that do not ask for a state.
+func (a asks) missing(ranks []int, state []byte) (missing []int) {
 	for _, rank := range ranks {
-		if k := a[rank]; k == nil || !k.live {
+		if k := a[rank]; k == nil || !k.live || !bytes.Equal(k.state, state) {
 			missing = append(missing, rank)
 		}
 	}

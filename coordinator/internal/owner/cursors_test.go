@@ -85,7 +85,7 @@ func TestAsks(t *testing.T) {
 			"ask": func(t *rapid.T) {
 				r, q := rank(t), request.Draw(t, "request")
 				id := string(rune('a'+r)) + q
-				got := a.ask(time.Time{}, r, id, state(q))
+				got := a.ask(time.Time{}, r, "reader", id, state(q), false)
 				if gaveUp[id] && waits[r] != id && a[r].withdrawn && got {
 					t.Fatalf("rank %d has withdrawn %s", r, id)
 				}
@@ -104,13 +104,15 @@ func TestAsks(t *testing.T) {
 				a.hear(r, "")
 			},
 			"": func(t *rapid.T) {
-				missing := a.missing([]int{0, 1, 2})
-				for r := range n {
-					if !slices.Contains(missing, r) && waits[r] == "" {
-						t.Fatalf("rank %d does not ask", r)
+				for _, to := range []string{"x", "y"} {
+					missing := a.missing([]int{0, 1, 2}, []byte(to))
+					for r := range n {
+						if !slices.Contains(missing, r) && (waits[r] == "" || waits[r][2:] != to) {
+							t.Fatalf("rank %d does not ask for %q", r, to)
+						}
 					}
 				}
-				if len(missing) > 0 {
+				if slices.ContainsFunc(a, func(k *ask) bool { return k == nil || !k.live }) {
 					return
 				}
 				_, _, differs := a.differs(0)
@@ -124,4 +126,24 @@ func TestAsks(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestRepairIsNoMove has a rank's question for its own place come late, when another asks to move: the world is not at two
+// states, and does not move before both ask for the same.
+func TestRepairIsNoMove(t *testing.T) {
+	t.Parallel()
+	a := make(asks, 2)
+	a.ask(time.Time{}, 0, "r0", "3", []byte("there"), false)
+	a.ask(time.Time{}, 1, "r1", "5", []byte("here"), true)
+	for rank, to := range []string{"there", "here"} {
+		if other, _, ok := a.differs(rank); ok {
+			t.Errorf("rank %d differs from rank %d", rank, other)
+		}
+		if missing := a.missing([]int{0, 1}, []byte(to)); !slices.Equal(missing, []int{1 - rank}) {
+			t.Errorf("to move to %q, ranks %v are missing", to, missing)
+		}
+	}
+	if a.ask(time.Time{}, 1, "r1", "4", []byte("before"), true) {
+		t.Error("a request counts that comes after a later one")
+	}
 }

@@ -54,11 +54,15 @@ func (r *ranks) reset(now time.Time, taken uint64) {
 	r.beat = now
 }
 
+// counted makes place for the ranks of a record that was lost, and that a request made anew.
+func (r *ranks) counted(now time.Time) {
+	if len(r.each) != max(1, r.ledger.rec.Size) {
+		r.reset(now, 0)
+	}
+}
+
 // moved puts all ranks at a position that a request asked for.
 func (r *ranks) moved(now time.Time, taken uint64) {
-	if len(r.each) != max(1, r.ledger.rec.Size) { // the record was lost, and the request made it anew
-		r.reset(now, taken)
-	}
 	clear(r.asks)
 	r.wrong, r.fault = 0, nil
 	for i := range r.each {
@@ -140,12 +144,6 @@ func (r *ranks) least() (least need) {
 		}
 	}
 	return least
-}
-
-// workers is how many workers would keep the ranks busy.
-func (r *ranks) workers(workers, slots, inFlight int) int {
-	least := r.least()
-	return least.workers(workers, slots, inFlight)
 }
 
 // slots is how many slots keep the ranks busy. Zero while it is not known, or a rank waits for a batch.

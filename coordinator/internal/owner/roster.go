@@ -45,7 +45,8 @@ func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 		req.Rank.Rank, req.World, m.Reader, now.Sub(k.heard).Round(time.Millisecond))}
 }
 
-// course decides what becomes of a rank that asks for a state.
+// course decides what becomes of a rank that asks for a state. One that does not know of its seat was moved on a request
+// that it gave up; it asks once more, and may be there.
 func (r *roster) course(
 	now time.Time, req *wire.SeatRequest, state []byte,
 ) (c course, position uint64, why *schema.Fault) {
@@ -56,7 +57,7 @@ func (r *roster) course(
 		return refused, 0, rec.Error
 	case req.Repair && !runs:
 		return refused, 0, &schema.Fault{Code: schema.CodeStopped, Message: "batcher " + rec.Batcher + " was stopped"}
-	case !runs, m.Seated && !req.Repair:
+	case !runs, m.Seated && !req.Repair && req.Seat >= m.Seat:
 		return r.agreed(now, req, state)
 	case g == nil:
 		return refused, 0, unavailable("the run is not resumed yet")
@@ -68,12 +69,18 @@ func (r *roster) course(
 		return r.first(g, req, state)
 	}
 	cursor := r.ranks.cursors[req.Rank.Rank].taken
+	if m.Seated && !req.Repair && !bytes.Equal(g.StateAfter(cursor), state) {
+		return r.agreed(now, req, state)
+	}
 	last := g.Fed() + 1
 	if !req.Repair { // of a process that was not there, the others say how far it can be
 		last = min(last, r.ranks.furthest()+2)
 	}
 	if position, ok := g.FindFrom(cursor, state); ok && position <= last {
 		return seated, position, nil
+	}
+	if req.Repair && req.Request == m.Request { // and the rank has gone on since, or it would be found
+		return refused, 0, unavailable("rank %d was seated on this request before", req.Rank.Rank)
 	}
 	if req.Repair && g.reach(now) {
 		return refused, 0, unavailable("rank %d is further than the run was iterated again; more of it is", req.Rank.Rank)
@@ -102,13 +109,13 @@ func (r *roster) first(g *generation, req *wire.SeatRequest, state []byte) (cour
 // agreed takes part in a move, and says whether all ranks ask for it.
 func (r *roster) agreed(now time.Time, req *wire.SeatRequest, state []byte) (course, uint64, *schema.Fault) {
 	rank, asks := req.Rank.Rank, r.ranks.asks
-	if !asks.ask(now, rank, req.Request, state) {
+	if !asks.ask(now, rank, req.Reader, req.Request, state, req.Repair) {
 		return refused, 0, unavailable("rank %d has given this request up", rank)
 	}
 	if other, at, ok := asks.differs(rank); ok {
 		return diverges, 0, r.diverged(rank, state, other, at)
 	}
-	missing := asks.missing(r.ranks.there())
+	missing := asks.missing(r.ranks.there(), state)
 	if len(missing) == 0 {
 		return movesAll, 0, nil
 	}

@@ -214,6 +214,12 @@ func (s *script) event(name string, w words) (Event, error) {
 			Spec: wire.Spec{Dataset: "count"}, Settings: s.o.ledger.rec.Settings,
 			Rank: w.rank(), Size: int(w.uint("size")), Repair: w.has("repair"),
 		}
+		if rank, ok := s.o.ledger.slot(req.Rank, reader); ok {
+			req.Seat = s.o.ledger.seatOf(rank)
+		}
+		if w.named["seat"] != "" {
+			req.Seat = w.uint("seat")
+		}
 		if p := w.named["patience"]; p != "" {
 			req.Settings.Patience, _ = time.ParseDuration(p)
 		}

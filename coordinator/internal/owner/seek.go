@@ -90,7 +90,8 @@ func (s *seats) seek(now time.Time, a *asking) {
 
 // begun goes on when the generation that a request begins is in the record. The record comes first: a generation that it
 // names and that has no store is found out and begun again, a store that it does not name is collected.
-func (s *seats) begun(a *asking) {
+func (s *seats) begun(now time.Time, a *asking) {
+	s.ranks.counted(now) // their credits come before there is a store
 	s.feeder.discard(a.before)
 	s.count.Generations++
 	a.making = true
@@ -144,6 +145,7 @@ func (s *seats) seatIn(now time.Time, a *asking, r *wire.Record) {
 		case rank == a.seat.Rank.Rank:
 			m.Placed, m.Seated = true, true
 		case began && !m.Left && asked != nil:
+			m.Reader = asked.reader // of a record that was made anew, the slot may be empty
 			m.Request, m.Seat, m.Placed, m.Seated = asked.request, r.Seat, true, true
 		default: // it left, or comes later: it begins where this one does
 			m.Placed = false

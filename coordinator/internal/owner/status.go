@@ -26,7 +26,8 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		s.Timing = *o.reader.last.Timing
 	}
 	if rec.Phase == schema.PhaseRunning && o.reader.live(now, o.cfg.ReaderLease) {
-		s.Desired = o.ranks.workers(s.Workers, s.Slots, inFlight(rec.Settings, o.reader.batchBytes()))
+		least := o.ranks.least()
+		s.Desired = least.workers(s.Workers, s.Slots, inFlight(rec.Settings, o.reader.batchBytes()))
 	}
 	if g := o.feeder.gen; g != nil {
 		s.Taken, s.Fed, s.Window = g.Taken(), g.Fed(), g.Limit()

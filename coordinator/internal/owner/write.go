@@ -86,7 +86,7 @@ func (o *Owner) stored(now time.Time, aim aim) {
 	case toSeek:
 		o.seats.sought(now, a)
 	case toBegin:
-		o.seats.begun(a)
+		o.seats.begun(now, a)
 	case toBeginNew:
 		o.recovery.recorded(now)
 	case toStop:
