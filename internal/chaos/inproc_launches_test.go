@@ -182,7 +182,8 @@ func (l *launches) stretch(n int) error {
 	for _, r := range l.ranks {
 		left = left || r.left
 	}
-	lost := slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, client.ErrRankLost) && l.explains(err) })
+	lost := slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, client.ErrRankLost) && l.explains(err) }) ||
+		l.stormy && l.w.plan.Patience < time.Minute && slices.ContainsFunc(l.ranks, func(r *rank) bool { return r.unbegun })
 	for i, err := range errs {
 		if err == nil {
 			continue

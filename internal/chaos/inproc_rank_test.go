@@ -37,8 +37,9 @@ type rank struct {
 	label uint64 // likewise
 	left  bool   // under l.mu
 
-	out    bool          // it has ended with an error; under l.mu
-	starts *schema.State // where it is to start, before it asks for the state of the point
+	out     bool          // it has ended with an error; under l.mu
+	unbegun bool          // it had taken nothing by then
+	starts  *schema.State // where it is to start, before it asks for the state of the point
 
 	nc *nats.Conn
 	b  *client.Batcher[schema.Batch]
@@ -169,7 +170,7 @@ func (r *rank) follow() (err error) {
 		if err != nil {
 			r.note("ends: %v", err)
 			r.l.mu.Lock()
-			r.l.over, r.out = true, true
+			r.l.over, r.out, r.unbegun = true, true, !r.sits
 			r.l.arrive()
 			r.l.mu.Unlock()
 			r.close() // as a process does that ends with an error
