@@ -182,7 +182,8 @@ func (l *launches) stretch(n int) error {
 	for _, r := range l.ranks {
 		left = left || r.left
 	}
-	lost := slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, client.ErrRankLost) && l.explains(err) })
+	lost := slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, client.ErrRankLost) && l.explains(err) }) ||
+		l.stormy && l.w.plan.Patience < time.Minute && slices.ContainsFunc(l.ranks, func(r *rank) bool { return r.unbegun })
 	for i, err := range errs {
 		if err == nil {
 			continue
@@ -215,17 +216,23 @@ func (l *launches) stretch(n int) error {
 func (l *launches) slowest() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.slowestLocked()
-}
-
-func (l *launches) slowestLocked() (at int) {
-	at = -1
+	at := -1
 	for _, r := range l.ranks {
 		if !r.left && (at < 0 || r.at < at) {
 			at = r.at
 		}
 	}
 	return max(at, l.at) // where all have left
+}
+
+// arrive ends the stretch when all ranks that go on are at the goal. l.mu is held.
+func (l *launches) arrive() {
+	for _, r := range l.ranks {
+		if !r.left && !r.out && r.at < l.goal {
+			return
+		}
+	}
+	l.there()
 }
 
 // explains reports whether faults before it explain an error that ends a run.

@@ -37,7 +37,9 @@ type rank struct {
 	label uint64 // likewise
 	left  bool   // under l.mu
 
-	starts *schema.State // where it is to start, before it asks for the state of the point
+	out     bool          // it has ended with an error; under l.mu
+	unbegun bool          // it had taken nothing by then
+	starts  *schema.State // where it is to start, before it asks for the state of the point
 
 	nc *nats.Conn
 	b  *client.Batcher[schema.Batch]
@@ -108,6 +110,9 @@ func (r *rank) open() error {
 	if r.b != nil {
 		return nil
 	}
+	if r.nc != nil {
+		r.nc.Close() // it was given up before
+	}
 	e := r.endpoint()
 	nc, err := r.l.w.connect(context.Background(), e)
 	if err != nil {
@@ -165,8 +170,10 @@ func (r *rank) follow() (err error) {
 		if err != nil {
 			r.note("ends: %v", err)
 			r.l.mu.Lock()
-			r.l.over = true
+			r.l.over, r.out, r.unbegun = true, true, !r.sits
+			r.l.arrive()
 			r.l.mu.Unlock()
+			r.close() // as a process does that ends with an error
 		}
 	}()
 	if r.b == nil {
@@ -242,9 +249,7 @@ func (r *rank) take() error {
 	defer r.l.mu.Unlock()
 	r.seq, r.label, r.sits = seq, label, true
 	r.at++
-	if r.l.slowestLocked() >= r.l.goal {
-		r.l.there()
-	}
+	r.l.arrive()
 	return nil
 }
 
@@ -263,9 +268,7 @@ func (r *rank) whim() error {
 		r.l.mu.Lock()
 		defer r.l.mu.Unlock()
 		r.left = true
-		if r.l.slowestLocked() >= r.l.goal {
-			r.l.there()
-		}
+		r.l.arrive()
 	}
 	return nil
 }

@@ -143,14 +143,16 @@ func (y *way) took(i, rank int, step schema.Step[schema.Batch]) error {
 	}
 	all, _ := p.whole.Get("x")
 	if want := rowsOf(len(all.Data), rank, y.size); step.Rows != want {
-		return &testset.Violation{Class: testset.Different, What: fmt.Sprintf("rank %d has rows %+v, not %+v", rank, step.Rows, want)}
+		what := fmt.Sprintf("rank %d has rows %+v, not %+v", rank, step.Rows, want)
+		return &testset.Violation{Class: testset.Different, What: what}
 	}
 	p.parts[rank] = append(make([]byte, 0, len(x.Data)), x.Data...)
 	if slices.ContainsFunc(p.parts, func(part []byte) bool { return part == nil }) {
 		return nil
 	}
 	if together := bytes.Join(p.parts, nil); !bytes.Equal(together, all.Data) {
-		return &testset.Violation{Class: testset.Different, What: fmt.Sprintf("the rows of %d ranks are not batch %d", y.size, testset.Label(p.whole))}
+		what := fmt.Sprintf("the rows of %d ranks are not batch %d", y.size, testset.Label(p.whole))
+		return &testset.Violation{Class: testset.Different, What: what}
 	}
 	p.whole, p.parts = nil, nil
 	y.w.together()

@@ -103,6 +103,10 @@ var mutants = []mutant.Mutant{
 		"worker/suspend.go",
 		"		s.puller.start(l)\n", "",
 	)),
+	mutant.New("the window follows the fastest rank", mutant.In(
+		"coordinator/internal/owner/cursors.go",
+		"k.taken < c[slowest].taken) {", "k.taken > c[slowest].taken) {",
+	)),
 	mutant.New("the collector deletes what the record names", mutant.In(
 		"coordinator/collector.go",
 		"case rec.Gen == g.gen || rec.Wire", "case rec.Wire",
