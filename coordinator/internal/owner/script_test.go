@@ -152,6 +152,9 @@ func (s *script) run(command string) ([]Effect, error) {
 	if done, is := e.(Recorded); (!is || done.Outcome != Done) && (s.o.ledger.key != key || !reflect.DeepEqual(s.o.ledger.rec, before)) {
 		return nil, fmt.Errorf("the owner believes %+v, which is not recorded", s.o.ledger.rec)
 	}
+	if due := s.o.Due(); !s.o.Over() && !due.After(s.now) {
+		return nil, fmt.Errorf("it wants to be woken %v ago, again and again", s.now.Sub(due))
+	}
 	for _, e := range effects {
 		switch e := e.(type) {
 		case Demand:

@@ -62,9 +62,11 @@ func (s *seats) carryOn(now time.Time) {
 	}
 }
 
-// due is when a request that waits is to be looked at; zero for never.
+// due is when a request that waits is to be looked at; zero for never, as while nothing can become of it before the end
+// of a write or of a Make: to be woken for it meanwhile would be to be woken without end.
 func (s *seats) due() time.Time {
 	switch q := s.requests; {
+	case s.ledger.writing != nil || s.recovery.making != nil:
 	case q.asking != nil:
 		return q.asking.patience
 	case len(q.queue) > 0 && s.feeder.resumes:
