@@ -58,7 +58,7 @@ func setup(t *testing.T, o *owner, change func(*Config)) (*Batcher[[]byte], *jou
 // deadline is a context that no wait of a test that passes runs into.
 func deadline(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -44,8 +44,9 @@ type owner struct {
 	refusals int    // so many requests to stop are refused for now
 	credits  []wire.Credit
 	requests []wire.SeatRequest
-	last     *wire.Credit // of the latest request to stop or to leave
-	remake   bool         // what readers say is lost is made again
+	last     *wire.Credit      // of the latest request to stop or to leave
+	remake   bool              // what readers say is lost is made again
+	attempts map[uint64]string // that were published last, by position
 
 	make    func(o *owner, seq uint64) (*wire.Result, []byte) // the result of a position; nil for batch()
 	foreign bool                                              // it speaks version 1 of the wire
@@ -69,7 +70,7 @@ func newOwnerOn(t testing.TB, srv *natstest.Server, options ...nats.Option) *own
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &owner{t: t, srv: srv, nc: nc, js: js, kv: kv, name: "train", window: 4, workers: 2}
+	o := &owner{t: t, srv: srv, nc: nc, js: js, kv: kv, name: "train", window: 4, workers: 2, attempts: make(map[uint64]string)}
 	o.rec = wire.Record{
 		Wire: wire.Version, Batcher: o.name, Owner: "c1", Phase: schema.PhaseStopped, Spec: wire.Spec{Dataset: "count"},
 	}
@@ -253,6 +254,7 @@ func result(seq, n uint64, payload []byte) (*wire.Result, []byte) {
 // publish stores a result: chunks first, if it has any. Called with mu held, or by a test in manual mode.
 func (o *owner) publish(res *wire.Result, payload []byte) {
 	gen := o.rec.Gen
+	o.attempts[res.Seq] = res.Attempt
 	if len(payload) > wire.InlineLimit || res.Direct != nil {
 		res.Chunks = uint32((len(payload) + wire.ChunkSize - 1) / wire.ChunkSize)
 		if res.Direct == nil {
@@ -316,8 +318,10 @@ func (o *owner) credit(m *nats.Msg) {
 			o.rec.Phase = schema.PhaseDone
 		case o.remake && len(c.Lost) > 0:
 			for _, l := range c.Lost {
-				o.erase(wire.ResultSubject(o.name, o.rec.Gen, l.Seq))
-				o.publish(o.make(o, l.Seq))
+				if l.Attempt == o.attempts[l.Seq] { // else it is made again already
+					o.erase(wire.ResultSubject(o.name, o.rec.Gen, l.Seq))
+					o.publish(o.make(o, l.Seq))
+				}
 			}
 		default:
 			o.feed()

@@ -108,6 +108,7 @@ func TestPart(t *testing.T) {
 			k := newKeeper(t, o)
 			k.hear(t, false)
 			k.answer = c.answer
+			o.remake = true // what comes too late on a busy machine
 			k.content = func(n uint64) []byte { return encoded(rowsOf(n, c.size)) }
 			if name == "inline" {
 				o.locked(func() {
