@@ -12,25 +12,33 @@ type asks []*ask
 type ask struct {
 	reader    string
 	request   string
-	since     time.Time
+	came      time.Time
 	state     []byte
-	repair    bool // it is no move: the rank is at that state, and nothing is known of it there
+	there     bool // it is no move: the rank is at that state, or may be, and nothing is known of it there
 	live      bool // the rank waits for it, as far as is known
 	named     bool // a credit has said so
 	withdrawn bool // a credit that came after that one did not
 }
 
+// since is how long ago the request came first; 0 where there is none.
+func (k *ask) since(now time.Time) time.Duration {
+	if k == nil {
+		return 0
+	}
+	return now.Sub(k.came)
+}
+
 // ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate, and
 // so is one before the present one.
-func (a asks) ask(now time.Time, rank int, reader, request string, state []byte, repair bool) bool {
+func (a asks) ask(now time.Time, rank int, reader, request string, state []byte, there bool) bool {
 	switch k := a[rank]; {
 	case k != nil && k.request == request:
-		k.live, k.state = !k.withdrawn, state
+		k.live, k.state, k.there = !k.withdrawn, state, there
 		return k.live
 	case k != nil && k.reader == reader && request < k.request:
 		return false
 	}
-	a[rank] = &ask{reader: reader, request: request, since: now, state: state, repair: repair, live: true}
+	a[rank] = &ask{reader: reader, request: request, came: now, state: state, there: there, live: true}
 	return true
 }
 
@@ -49,7 +57,7 @@ func (a asks) hear(rank int, asking string) {
 // differs returns a rank that waits for another move than this one does. A repair is none, and may be a late duplicate.
 func (a asks) differs(rank int) (other int, state []byte, ok bool) {
 	for other, k := range a {
-		if k != nil && k.live && !k.repair && !a[rank].repair && other != rank && !bytes.Equal(k.state, a[rank].state) {
+		if k != nil && k.live && !k.there && !a[rank].there && other != rank && !bytes.Equal(k.state, a[rank].state) {
 			return other, k.state, true
 		}
 	}

@@ -58,7 +58,7 @@ func (r *roster) course(
 	case req.Repair && !runs:
 		return refused, 0, &schema.Fault{Code: schema.CodeStopped, Message: "batcher " + rec.Batcher + " was stopped"}
 	case !runs, m.Seated && !req.Repair && req.Seat >= m.Seat:
-		return r.agreed(now, req, state)
+		return r.agreed(now, req, state, req.Repair)
 	case g == nil:
 		return refused, 0, unavailable("the run is not resumed yet")
 	case r.feeder.store.isSilent():
@@ -70,13 +70,14 @@ func (r *roster) course(
 	}
 	cursor := r.ranks.cursors[req.Rank.Rank].taken
 	if m.Seated && !req.Repair && !bytes.Equal(g.StateAfter(cursor), state) {
-		return r.agreed(now, req, state)
+		return r.agreed(now, req, state, false)
 	}
 	last := g.Fed() + 1
 	if !req.Repair { // of a process that was not there, the others say how far it can be
 		last = min(last, r.ranks.furthest()+2)
 	}
-	if position, ok := g.FindFrom(cursor, state); ok && position <= last {
+	position, held := g.FindFrom(cursor, state)
+	if held && position <= last {
 		return seated, position, nil
 	}
 	if req.Repair && req.Request == m.Request { // and the rank has gone on since, or it would be found
@@ -85,7 +86,9 @@ func (r *roster) course(
 	if req.Repair && g.reach(now) {
 		return refused, 0, unavailable("rank %d is further than the run was iterated again; more of it is", req.Rank.Rank)
 	}
-	return r.agreed(now, req, state)
+	// The others may be as far, and their credits under way. That takes no longer than two beats.
+	early := held && !m.Seated && r.ranks.asking(req.Rank.Rank).since(now) < 2*Beat
+	return r.agreed(now, req, state, req.Repair || early)
 }
 
 // first seats a rank whose slot nobody had. It must ask for the very state that the world began at: another one that is
@@ -106,10 +109,13 @@ func (r *roster) first(g *generation, req *wire.SeatRequest, state []byte) (cour
 	return diverges, 0, r.diverged(req.Rank.Rank, state, other, began)
 }
 
-// agreed takes part in a move, and says whether all ranks ask for it.
-func (r *roster) agreed(now time.Time, req *wire.SeatRequest, state []byte) (course, uint64, *schema.Fault) {
+// agreed takes part in a move, and says whether all ranks ask for it. Where the rank may be at that state already, it is
+// no move yet that could differ from another.
+func (r *roster) agreed(
+	now time.Time, req *wire.SeatRequest, state []byte, there bool,
+) (course, uint64, *schema.Fault) {
 	rank, asks := req.Rank.Rank, r.ranks.asks
-	if !asks.ask(now, rank, req.Reader, req.Request, state, req.Repair) {
+	if !asks.ask(now, rank, req.Reader, req.Request, state, there) {
 		return refused, 0, unavailable("rank %d has given this request up", rank)
 	}
 	if other, at, ok := asks.differs(rank); ok {
@@ -125,7 +131,7 @@ func (r *roster) agreed(now time.Time, req *wire.SeatRequest, state []byte) (cou
 		}
 		// A successor that asks for a state at which the others are not, while these go on, came from another checkpoint.
 		if !r.member(req).Seated && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated &&
-			r.ranks.each[i].heard.Sub(asks[rank].since) > 2*Beat {
+			r.ranks.each[i].heard.Sub(asks[rank].came) > 2*Beat {
 			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
 		}
 	}
