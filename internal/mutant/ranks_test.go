@@ -78,7 +78,7 @@ var ranks = []guardedMutant{
 			"	if req.Repair && req.Request == m.Request {", "	if false {")),
 	guarded("TestRepairIsNoMove", "ranks: one that asked where it is has diverged from one that asks to move",
 		mutant.In("coordinator/internal/owner/agree.go",
-			" && !k.repair && !a[rank].repair", "")),
+			" && !k.there && !a[rank].there", "")),
 	guarded("TestStrandedWhileItMoves", "ranks: one that waits to move does not say where it is in a generation begun again",
 		mutant.In("client/seat.go",
 			"		moot = s.line.isStranded\n", "")),
