@@ -110,7 +110,7 @@ func TestConns(t *testing.T) {
 		_, stays := put(a)
 		_, goes := put(a)
 		_ = goes.Close()
-		time.Sleep(checkEvery)
+		time.Sleep(checkEvery) // of the bubble's clock, here and below
 		c.check(time.Now())
 		if c.len("a") != 1 || closed(stays) {
 			t.Errorf("%d left of one that was closed and one that was not", c.len("a"))

@@ -256,7 +256,8 @@ func (l *line) hold(reply *wire.SeatReply) {
 	l.run.revive()
 }
 
-// isStranded reports whether the seat's generation was begun again, and returns what is closed when that may have changed.
+// isStranded reports whether the owner has begun the seat's generation again. The channel that it returns is closed when
+// the answer may have changed.
 func (l *line) isStranded() (bool, <-chan struct{}) {
 	changed := l.changed.wait()
 	l.mu.Lock()

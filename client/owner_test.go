@@ -275,8 +275,8 @@ func (o *owner) storeChunks(res *wire.Result, payload []byte) {
 	}
 }
 
-// store repeats what is not answered: a server that restarts forgets what it was asked. What is there already, the
-// store refuses.
+// store publishes a record or a chunk, and repeats that until the server answers: a server that restarts forgets the
+// first try. The stream refuses a subject that it has already, so that a repetition changes nothing.
 func (o *owner) store(subject string, body []byte) {
 	var err error
 	for range 20 {

@@ -108,7 +108,7 @@ func TestPart(t *testing.T) {
 			k := newKeeper(t, o)
 			k.hear(t, false)
 			k.answer = c.answer
-			o.remake = true // what comes too late on a busy machine
+			o.remake = true // on a busy machine, the reader may give a payload up as lost
 			k.content = func(n uint64) []byte { return encoded(rowsOf(n, c.size)) }
 			if name == "inline" {
 				o.locked(func() {

@@ -39,7 +39,7 @@ func TestNoNewsWithoutNATS(t *testing.T) {
 		try("begins retried ends")
 		l.cut()
 		try("")
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // of the bubble's clock
 		try("")
 		l.back()
 		try("")

@@ -126,7 +126,8 @@ func (m *meters) addBatchers(t *metrics.Table[view]) {
 	t.Gauge("jetbatch_desired_workers", "Workers, like those there are, that would keep the trainer from waiting for them; 0 while nobody takes.", func(v *view) float64 { return float64(v.Desired) })
 }
 
-// addRanks adds what is of worlds only. A series per rank would be 256 of a batcher: the slowest is the one to look at.
+// addRanks adds the gauges that only a world has. A batcher has up to 256 ranks, too many for a series of each: the
+// gauges are of the slowest rank, which the others wait for.
 func (m *meters) addRanks(t *metrics.Table[view]) {
 	t.GaugeBy("jetbatch_coordinator_ranks",
 		"Ranks of the batcher: heard lately, silent, left, or awaited, which never came.", "state",

@@ -108,7 +108,7 @@ func TestSlowRequestsAreAnswered(t *testing.T) {
 			return f
 		}
 		f := enter()
-		time.Sleep(12 * time.Second)
+		time.Sleep(12 * time.Second) // of the bubble's clock
 		enter() // joins
 		time.Sleep(answerWithin + time.Millisecond)
 		if len(said) != 2 {

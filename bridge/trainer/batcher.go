@@ -199,8 +199,8 @@ func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
 	return b.b.Take(t.ctx, t.state)
 }
 
-// share copies a batch, whose payload has that size, to where the trainer sees it. It is the trainer's until it is freed
-// by its number.
+// share copies a batch, whose payload has that size, to where the trainer sees it. The trainer has it until the trainer
+// frees it by its number.
 func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
 	at.size = size
 	if at.size > LargeBatch && b.s.large != nil {

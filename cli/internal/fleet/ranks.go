@@ -34,7 +34,7 @@ func Ranks(b schema.Status) string {
 	return text
 }
 
-// Slowest is the rank that is furthest behind; ok is false where none is behind another.
+// Slowest returns the rank that is furthest behind. It reports false where all ranks are equally far.
 func Slowest(b schema.Status) (slowest schema.MemberStatus, ok bool) {
 	i := slices.IndexFunc(b.Members, func(m schema.MemberStatus) bool { return m.Rank == b.Slowest })
 	if i < 0 || b.Spread == 0 {

@@ -60,7 +60,7 @@ func TestEveryInterleaving(t *testing.T) {
 		name := fmt.Sprintf("%d batches %+v end %v candidates %d", tt.batches, tt.faults, tt.end, max(1, tt.candidates))
 		t.Run(name, func(t *testing.T) {
 			if tt.full && !*full {
-				t.Skip("only with -model.full")
+				t.Skip("a search of minutes: only with -model.full")
 			}
 			f := search(tt.bounds, tt.faults, broken{})
 			t.Log(f)
