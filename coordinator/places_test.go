@@ -109,7 +109,7 @@ func TestSlowRequestsAreAnswered(t *testing.T) {
 		}
 		f := enter()
 		time.Sleep(12 * time.Second) // of the bubble's clock
-		enter() // joins
+		enter()                      // joins
 		time.Sleep(answerWithin + time.Millisecond)
 		if len(said) != 2 {
 			t.Fatalf("%d answers", len(said))
