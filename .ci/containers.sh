@@ -293,6 +293,7 @@ bucket() {
 
 # with_python runs coordinator and workers in the Dockerfile's stage with Python.
 with_python() {
+  packages
   section "containers: a data set in Python, in the stage of the Dockerfile that has Python"
   local base=$JETBATCH_IMAGE-debian
   cleanups=("docker image rm -f $JETBATCH_IMAGE-python $base >/dev/null 2>&1" "${cleanups[@]}") # after its containers
@@ -378,10 +379,10 @@ healthy() {
   echo "all healthy"
 }
 
-
 # newuser is what a new user of Python does: in a clean container with Python and Go, "pip install ./python" of a clone,
 # and the README's loop on the demo's data, which a Ctrl-C ends and which goes on with the very next batch.
 newuser() {
+  packages
   section "a new user of Python, in a clean container"
   if ! docker info >/dev/null 2>&1; then
     echo "SKIPPED: there is no Docker engine"

@@ -83,7 +83,7 @@ observe() {
     take --name ranks --size 1 --data /data --train-time 20ms --batches 1000000
   url=http://$("${watched[@]}" port prometheus 9090)
   go build -o "$tmp/dashboard" ./.ci/dashboard
-  deadline=$((SECONDS + 60)) # rates are of 20 s
+  deadline=$((SECONDS + 180)) # rates are of 20 s
   until "$tmp/dashboard" "$url" deploy/observe/grafana/dashboards/jetbatch.json >"$tmp/dashboard.log" 2>&1; do
     ((SECONDS < deadline)) || { cat "$tmp/dashboard.log"; fail "the dashboard does not show everything"; }
     sleep 2
@@ -117,7 +117,7 @@ COMPOSE
   watched+=(-f "$tmp/compose.classic.yml")
   "${watched[@]}" up --detach --no-build --no-deps prometheus
   url=http://$("${watched[@]}" port prometheus 9090)
-  deadline=$((SECONDS + 60))
+  deadline=$((SECONDS + 180))
   until "$tmp/dashboard" "$url" deploy/observe/grafana/dashboards/jetbatch.json >"$tmp/dashboard.log" 2>&1; do
     ((SECONDS < deadline)) || { cat "$tmp/dashboard.log"; fail "without native histograms the dashboard does not show everything"; }
     sleep 2
