@@ -23,11 +23,12 @@ const beat = owner.Beat
 // takes time is done in goroutines that post an event when they end, so the actor never waits. Everything below the
 // inbox belongs to the actor goroutine, run, alone.
 type batcher struct {
-	c     *Coordinator
-	name  string
-	log   *slog.Logger
-	inbox chan func()
-	gone  chan struct{} // closed when the actor ended
+	site   *site
+	actors *actors // it is one of them
+	name   string
+	log    *slog.Logger
+	inbox  chan func()
+	gone   chan struct{} // closed when the actor ended
 
 	owner    *owner.Owner
 	feed     *feed // of the generation that runs; nil for none
@@ -61,17 +62,17 @@ func (d *opened) leave() {
 	}
 }
 
-func newBatcher(c *Coordinator, rec wire.Record, rev uint64) *batcher {
-	key := c.specKey(rec.Spec)
-	if k := c.kinds[rec.Spec.Dataset]; k != nil && k.Version != rec.Spec.Version {
+func newBatcher(a *actors, rec wire.Record, rev uint64) *batcher {
+	key := a.specKey(rec.Spec)
+	if k := a.kinds[rec.Spec.Dataset]; k != nil && k.Version != rec.Spec.Version {
 		key = rec.Spec.Digest() // another version is another spec
 	}
 	return &batcher{
-		c: c, name: rec.Batcher, log: c.log.With("batcher", rec.Batcher),
+		site: a.site, actors: a, name: rec.Batcher, log: a.log.With("batcher", rec.Batcher),
 		inbox: make(chan func(), 64), gone: make(chan struct{}),
 		owner: owner.New(time.Now(), owner.Config{
-			Name: c.cfg.Name, Kinds: c.versions(), ReaderLease: c.cfg.ReaderLease, Stall: c.cfg.Stall,
-			Candidates: candidates(c.cfg.Replicas), NewGen: newGen, MaxPayload: c.nc.MaxPayload,
+			Name: a.cfg.Name, Kinds: a.versions(), ReaderLease: a.cfg.ReaderLease, Stall: a.cfg.Stall,
+			Candidates: candidates(a.cfg.Replicas), NewGen: newGen, MaxPayload: a.nc.MaxPayload,
 		}, rec, rev, key),
 		opened: make(map[uint64]*opened), answers: make(map[owner.Token]func(any)), told: rec,
 	}
@@ -126,7 +127,7 @@ func await[R any](b *batcher, f func(answer func(R))) (R, *schema.Fault) {
 
 // run is the actor.
 func (b *batcher) run() {
-	defer b.c.disown(b)
+	defer b.actors.disown(b)
 	defer close(b.gone)
 	defer b.end()
 	tick := time.NewTicker(beat)
@@ -140,7 +141,7 @@ func (b *batcher) run() {
 			ready = b.feed.ready
 		}
 		select {
-		case <-b.c.ctx.Done():
+		case <-b.site.ctx.Done():
 			return
 		case f := <-b.inbox:
 			f()
@@ -203,10 +204,10 @@ func (b *batcher) locate() {
 
 func (b *batcher) fleet() owner.Fleet {
 	token := b.owner.KindToken()
-	workers, slots := b.c.fleet.serving(token, b.name)
+	workers, slots := b.actors.fleet.serving(token, b.name)
 	fleet := owner.Fleet{Workers: workers, Slots: slots}
 	if workers == 0 {
-		fleet.Suspended = b.c.fleet.suspended(token, b.name)
+		fleet.Suspended = b.actors.fleet.suspended(token, b.name)
 	}
 	return fleet
 }
@@ -229,7 +230,7 @@ func (b *batcher) collect() {
 	}
 	e := owner.Produced{Gen: f.gen, Items: p.items, Last: p.last}
 	for _, it := range p.items {
-		b.c.meters.iterate.WithLabelValues(f.dataset).Observe(it.Took.Seconds())
+		b.actors.iterate.WithLabelValues(f.dataset).Observe(it.Took.Seconds())
 	}
 	if p.err != nil {
 		e.Ended, e.Fault = true, iteratorFault(p.err)
@@ -255,7 +256,7 @@ func (b *batcher) answer(token owner.Token, reply any) {
 func (b *batcher) seat(req *wire.SeatRequest, key wire.Digest, answer func(wire.SeatReply)) {
 	b.step(owner.SeatAsked{Token: b.expect(func(r any) {
 		reply := r.(wire.SeatReply)
-		reply.Wire, reply.Domain = wire.Version, b.c.domain
+		reply.Wire, reply.Domain = wire.Version, b.site.domain
 		answer(reply)
 	}), Request: req, Key: key})
 }
@@ -283,7 +284,7 @@ func (b *batcher) hearReader(m *nats.Msg) {
 	b.hint(func() {
 		var token owner.Token
 		if topology.Answerable(m.Reply) && len(b.answers) < maxRequests {
-			token = b.expect(func(r any) { b.c.respond(m, r) })
+			token = b.expect(func(r any) { b.site.respond(m, r) })
 		}
 		b.step(owner.Credited{Token: token, Credit: credit})
 	})
@@ -318,7 +319,7 @@ func (b *batcher) hearReport(m *nats.Msg) {
 			b.step(owner.Reported{Report: report})
 		} else if !b.checking && report.Gen == b.owner.Gen() {
 			b.checking = true
-			b.c.running.Go(func() { b.contradicted(report) })
+			b.site.running.Go(func() { b.contradicted(report) })
 		}
 	})
 }
@@ -327,9 +328,9 @@ func (b *batcher) hearReport(m *nats.Msg) {
 // report ends the run. One is looked at at a time.
 func (b *batcher) contradicted(report *wire.Report) {
 	fault := report.Fault
-	ctx, cancel := b.c.call(askTimeout)
+	ctx, cancel := b.site.call(askTimeout)
 	defer cancel()
-	res, err := b.c.stored(ctx, b.name, report.Gen, fault.Seq)
+	res, err := b.site.stored(ctx, b.name, report.Gen, fault.Seq)
 	if err == nil {
 		err = wire.CheckName("worker", fault.Worker)
 	}
@@ -353,7 +354,7 @@ func (b *batcher) takeApart(m *nats.Msg, report *wire.Report) {
 	if !ok || b.feed == nil {
 		return
 	}
-	b.feed.separate(jobs, func() { b.c.respond(m, wire.ApartReply{Queued: true}) })
+	b.feed.separate(jobs, func() { b.site.respond(m, wire.ApartReply{Queued: true}) })
 }
 
 // status is how the batcher stands.

@@ -57,14 +57,14 @@ func TestAtTheBounds(t *testing.T) {
 	}
 
 	nc := natstest.RunInProcess(t).Connect()
-	c := &Coordinator{
-		nc: nc, cfg: Config{Name: "c1"}, log: slog.New(slog.DiscardHandler), owned: make(map[string]*batcher),
+	c := assemble(&site{
+		nc: nc, cfg: Config{Name: "c1"}, log: slog.New(slog.DiscardHandler),
 		kinds: map[string]*kind.Kind{"count": {Name: "count", Version: 1}},
-	}
+	})
 	for i := range maxBatchers {
-		c.owned[fmt.Sprint("b", i)] = new(batcher)
+		c.actors.owned[fmt.Sprint("b", i)] = new(batcher)
 	}
-	_, err := c.create(t.Context(), &wire.SeatRequest{Batcher: "one-more", Spec: wire.Spec{Dataset: "count"}}, 0)
+	_, err := c.desk.router.create(t.Context(), &wire.SeatRequest{Batcher: "one-more", Spec: wire.Spec{Dataset: "count"}}, 0)
 	if err == nil || !strings.Contains(err.Error(), "feeds 4096 batchers") {
 		t.Errorf("one batcher more: %v", err)
 	}
@@ -73,7 +73,7 @@ func TestAtTheBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for size, want := range map[int]string{maxRequest: "has no name", maxRequest + 1: "at most 524288"} {
-		c.handle(&nats.Msg{Subject: "jetbatch.coordinator.seat", Reply: answers.Subject, Data: padded("{}", size)})
+		c.desk.handle(&nats.Msg{Subject: "jetbatch.coordinator.seat", Reply: answers.Subject, Data: padded("{}", size)})
 		m, err := answers.NextMsg(10 * time.Second)
 		if err != nil {
 			t.Fatal(err)

@@ -16,8 +16,11 @@ import (
 // collectEvery is how often old generations are looked for.
 const collectEvery = 15 * time.Second
 
+// collector deletes what no record names any more.
+type collector struct{ *site }
+
 // collects deletes what is over until ctx ends.
-func (c *Coordinator) collects(ctx context.Context) {
+func (c *collector) collects(ctx context.Context) {
 	c.every(ctx, collectEvery, nil, func() {
 		if err := c.collect(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("old generations not collected", "error", err)
@@ -32,7 +35,7 @@ func (c *Coordinator) collects(ctx context.Context) {
 // generation is in its record before its stream is made, so one that is listed and not named is over.
 // A generation whose record is damaged, or of another wire version, stays, since it may be the current one, and keeps
 // no other from being collected.
-func (c *Coordinator) collect(ctx context.Context) error {
+func (c *collector) collect(ctx context.Context) error {
 	stored, err := c.generations(ctx)
 	if err != nil {
 		return err
@@ -48,7 +51,7 @@ func (c *Coordinator) collect(ctx context.Context) error {
 	return failed
 }
 
-func (c *Coordinator) collectOne(ctx context.Context, g storedGeneration) error {
+func (c *collector) collectOne(ctx context.Context, g storedGeneration) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	rec, _, err := c.records.read(ctx, g.batcher)
@@ -98,7 +101,7 @@ func serversAway(c *jetstream.ClusterInfo) (n int64) {
 
 // generations lists the generations that have a store of results, a consumer or jobs: a store in memory may be gone,
 // and a job of a deposed owner may have come, after the generation was deleted.
-func (c *Coordinator) generations(ctx context.Context) (map[storedGeneration]bool, error) {
+func (c *collector) generations(ctx context.Context) (map[storedGeneration]bool, error) {
 	stored := make(map[storedGeneration]bool)
 	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(wire.ResultPrefix+".>"))
 	for name := range lister.Name() {

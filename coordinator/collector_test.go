@@ -12,7 +12,7 @@ import (
 func TestNothingToCollectAfterARestart(t *testing.T) {
 	t.Parallel()
 	_, js := natstest.RunInProcess(t).JetStream()
-	c := &Coordinator{js: js}
+	c := &collector{&site{js: js}}
 	if stored, err := c.generations(t.Context()); len(stored) > 0 || err != nil {
 		t.Errorf("without streams: %v, %v", stored, err)
 	}

@@ -9,17 +9,12 @@ package coordinator
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/internal/kind"
@@ -37,38 +32,18 @@ const (
 
 // Coordinator feeds any number of batchers. Its methods are safe for concurrent use.
 type Coordinator struct {
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	cfg   Config
-	log   *slog.Logger
-	kinds map[string]*kind.Kind // by data set name
+	*site
+	ran   atomic.Bool
+	inbox string // where the server says that no worker is there to be asked
 
-	ran     atomic.Bool
-	ctx     context.Context // of Run; set before anything is owned
-	domain  string          // of the JetStream that it stores in; set before anything is owned
-	kv      jetstream.KeyValue
-	records *records
-	inbox   string // where the server says that no worker is there to be asked
-	origins *origins
-	fleet   fleet
-	line    line
-	process process
-	pulse   pulse
-	meters  *meters
-	running sync.WaitGroup // batchers' actors, requests being handled, and the loops
-
-	leases    leases
-	directory directory
-	claims    claims
-	places    places
+	fleet     *fleet
 	follows   *follows
-
-	listed time.Time // the records, by reads
-	turn   int       // of leases that do not fit one look, by judges
-
-	mu     sync.Mutex
-	owned  map[string]*batcher
-	closed bool // nothing new is begun
+	meters    *meters
+	members   *membership
+	actors    *actors
+	successor *successor
+	collector *collector
+	desk      *desk
 }
 
 // New returns a coordinator for the given data sets. It does nothing until Run.
@@ -81,25 +56,51 @@ func New(nc *nats.Conn, cfg Config, defs ...dataset.Definition) (*Coordinator, e
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	c := &Coordinator{
-		nc: nc, js: js, cfg: cfg, inbox: nc.NewInbox(), log: cfg.Logger.With("coordinator", cfg.Name),
-		kinds: make(map[string]*kind.Kind), owned: make(map[string]*batcher),
+	s := &site{
+		nc: nc, js: js, cfg: cfg, log: cfg.Logger.With("coordinator", cfg.Name), kinds: make(map[string]*kind.Kind),
+		records: &records{self: cfg.Name},
 	}
+	s.origins = &origins{records: s.records, written: make(map[string]time.Time)}
 	for _, d := range defs {
 		if err := d.Validate(); err != nil {
 			return nil, err
 		}
-		if c.kinds[d.Name()] != nil {
+		if s.kinds[d.Name()] != nil {
 			return nil, fmt.Errorf("coordinator: data set %q is defined twice", d.Name())
 		}
-		c.kinds[d.Name()] = kind.Of(d)
+		s.kinds[d.Name()] = kind.Of(d)
 	}
-	c.fleet.changed, c.fleet.tell, c.fleet.log = c.fleetChanged, c.tellWorker, c.log
-	c.fleet.answered = make(chan struct{}, 1)
-	c.leases.init(cfg.Lease)
-	c.follows = newFollows(c)
+	return assemble(s), nil
+}
+
+// assemble makes the parts of a coordinator and tells each which others it works with.
+func assemble(s *site) *Coordinator {
+	directory, claims := new(directory), new(claims)
+	handover := &handover{site: s, directory: directory}
+	strays := &strays{site: s, directory: directory}
+	c := &Coordinator{site: s, inbox: s.nc.NewInbox(), collector: &collector{s}}
+	c.fleet = &fleet{tell: s.tellWorker, ask: c.askWorkers, log: s.log, answered: make(chan struct{}, 1)}
+	c.follows = newFollows(s, c.fleet)
+	c.actors = &actors{
+		site: s, fleet: c.fleet, follows: c.follows, directory: directory, handover: handover,
+		owned: make(map[string]*batcher),
+	}
+	c.fleet.changed = c.actors.fleetChanged
+	c.members = &membership{site: s, leases: newLeases(s.cfg.Lease), doubt: func() { directory.doubt(c.actors.all()) }}
+	c.successor = &successor{
+		site: s, actors: c.actors, members: c.members, directory: directory, claims: claims,
+		handover: handover, strays: strays,
+	}
+	c.desk = &desk{
+		site: s, actors: c.actors, directory: directory, strays: strays, fleet: c.fleet,
+		router: &router{
+			site: s, actors: c.actors, members: c.members, successor: c.successor, directory: directory, claims: claims,
+			handover: handover, strays: strays,
+		},
+	}
 	c.meters = c.newMeters()
-	return c, nil
+	c.actors.iterate = c.meters.iterate
+	return c
 }
 
 // Run feeds batchers until ctx ends and then lets go of them: their records stay, and another coordinator, or
@@ -115,14 +116,12 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if err := c.prepare(ctx); err != nil {
 		return fmt.Errorf("coordinator: %w", err)
 	}
-	c.running.Go(func() { c.renews(ctx) })
+	c.running.Go(func() { c.members.renews(ctx) })
 	failure := c.serve(ctx)
 	cancel()
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
+	c.actors.close()
 	c.running.Wait()
-	c.resign()
+	c.members.resign()
 	for _, k := range c.kinds {
 		k.CloseIdle()
 	}
@@ -144,7 +143,7 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
-	c.meet(ctx)
+	c.fleet.meet(ctx)
 	svc, err := c.addService()
 	if err != nil {
 		return fmt.Errorf("service: %w", err)
@@ -201,88 +200,19 @@ func (c *Coordinator) prepareOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.kv, c.records = kv, &records{kv: kv, stream: stream, self: c.cfg.Name}
-	c.origins = &origins{records: c.records, written: make(map[string]time.Time)}
-	return c.renew(ctx)
-}
-
-// ensure makes the shared streams where they are missing.
-func (c *Coordinator) ensure(ctx context.Context) error {
-	return topology.Ensure(ctx, c.js, topology.Config{Replicas: c.cfg.Replicas})
-}
-
-// askAgain is the pause between two questions that a server without a leader may not answer.
-const askAgain = 100 * time.Millisecond
-
-// answering asks JetStream, the bucket and the job stream for a sign of life.
-func (c *Coordinator) answering(ctx context.Context) error {
-	return c.insist(ctx, func() error {
-		_, err := c.js.AccountInfo(ctx)
-		for _, name := range []string{topology.BucketStream, topology.JobsStream} {
-			if err == nil {
-				_, err = c.js.Stream(ctx, name)
-			}
-			if errors.Is(err, jetstream.ErrStreamNotFound) {
-				err = nil
-			}
-		}
-		return err
-	})
-}
-
-// insist asks a question and returns the first outcome. One that is sent while there is no leader stays unanswered
-// after the election, so it is asked again and again.
-func (c *Coordinator) insist(ctx context.Context, question func() error) error {
-	answers := make(chan error)
-	tick := time.NewTicker(askAgain)
-	defer tick.Stop()
-	for {
-		c.running.Go(func() {
-			err := question()
-			select {
-			case answers <- err:
-			case <-ctx.Done():
-			}
-		})
-		select {
-		case err := <-answers:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-// passing reports whether an error of JetStream may go away by itself. A cluster without a leader, or without all of
-// its servers, answers so for a while; a server without JetStream needs another configuration.
-func passing(err error) bool {
-	switch {
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		return false
-	case topology.IsPassing(err):
-		return true
-	}
-	for _, passes := range []error{
-		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
-		nats.ErrDisconnected, nats.ErrConnectionReconnecting,
-	} {
-		if errors.Is(err, passes) {
-			return true
-		}
-	}
-	return false
+	c.records.kv, c.records.stream = kv, stream
+	return c.members.renew(ctx)
 }
 
 func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 	for subject, handle := range map[string]nats.MsgHandler{
 		wire.WorkerPrefix + ".*": c.fleet.hear,
 		c.inbox:                  c.fleet.hear,
-		wire.ReaderPrefix + ".*": c.deliverReader,
-		wire.ReportPrefix + ".*": c.deliver((*batcher).hearReport),
+		wire.ReaderPrefix + ".*": c.actors.deliverReader,
+		wire.ReportPrefix + ".*": c.actors.deliver((*batcher).hearReport),
 
-		wire.CoordinatorSubject(c.cfg.Name, "*"):            c.handle,
-		wire.CoordinatorSubject(wire.EveryCoordinator, "*"): c.handle,
+		wire.CoordinatorSubject(c.cfg.Name, "*"):            c.desk.handle,
+		wire.CoordinatorSubject(wire.EveryCoordinator, "*"): c.desk.handle,
 	} {
 		sub, err := c.nc.Subscribe(subject, handle)
 		if err != nil {
@@ -293,32 +223,12 @@ func (c *Coordinator) subscribe() (subs []*nats.Subscription, err error) {
 	return subs, nil
 }
 
-// deliver hands a message for a batcher, whose name is the subject's last token, to its actor if it is owned here.
-func (c *Coordinator) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
-	return func(m *nats.Msg) {
-		if b := c.owner(lastToken(m.Subject)); b != nil {
-			hear(b, m)
-		}
-	}
-}
-
-// deliverReader hands a credit to the batcher's actor, if it is here. Of a batcher that no coordinator can take over the
-// directory notes that the reader lives.
-func (c *Coordinator) deliverReader(m *nats.Msg) {
-	name := lastToken(m.Subject)
-	if b := c.owner(name); b != nil {
-		b.hearReader(m)
-	} else if c.directory.isStray(name) {
-		if credit := readCredit(m.Data); credit != nil {
-			c.directory.heard(name, credit.Holder(credit.Reader), time.Now())
-		}
-	}
-}
-
 // loop runs until ctx ends, or until the server denies a subject that the coordinator needs. Work that waits for
 // JetStream has goroutines of its own.
 func (c *Coordinator) loop(ctx context.Context) error {
-	for _, f := range []func(context.Context){c.judges, c.pings, c.reads, c.collects, c.follows.run} {
+	for _, f := range []func(context.Context){
+		c.members.judges, c.members.pings, c.successor.reads, c.collector.collects, c.follows.run,
+	} {
 		c.running.Go(func() { f(ctx) })
 	}
 	tick := time.NewTicker(beat)
@@ -338,95 +248,12 @@ func (c *Coordinator) loop(ctx context.Context) error {
 	}
 }
 
-// every calls f at once and then in the rhythm of d until ctx ends. pulse, unless nil, is set before each call.
-func (c *Coordinator) every(ctx context.Context, d time.Duration, pulse *atomic.Int64, f func()) {
-	tick := time.NewTicker(d)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		if pulse != nil {
-			pulse.Store(time.Now().UnixNano())
-		}
-		f()
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
+// askWorkers has every worker beat at once. At the inbox nobody answers but the server, where there is no worker: a
+// worker may not write to the inboxes of coordinators.
+func (c *Coordinator) askWorkers() {
+	if err := c.nc.PublishRequest(wire.AskSubject, c.inbox, nil); err != nil {
+		c.log.Warn("workers not asked", "error", err)
 	}
-}
-
-// fleetChanged lets every batcher look at its window again and say that it has jobs, as it does every beat.
-func (c *Coordinator) fleetChanged() {
-	c.follows.changed()
-	for _, b := range c.all() {
-		b.hint(func() {
-			b.countFleet()
-		})
-	}
-}
-
-// owner returns the actor of a batcher that this coordinator owns, or nil.
-func (c *Coordinator) owner(name string) *batcher {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.owned[name]
-}
-
-func (c *Coordinator) all() []*batcher {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	all := make([]*batcher, 0, len(c.owned))
-	for _, b := range c.owned {
-		all = append(all, b)
-	}
-	return all
-}
-
-// adopt starts the actor of a batcher whose record, at rev, names this coordinator.
-func (c *Coordinator) adopt(rec wire.Record, rev uint64) *batcher {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	b := newBatcher(c, rec, rev)
-	c.owned[rec.Batcher] = b
-	c.running.Go(b.run)
-	return b
-}
-
-// spawn runs f in a goroutine that Run waits for. It reports false when Run is about to return: a callback of a
-// subscription may come after its end.
-func (c *Coordinator) spawn(f func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.running.Go(f)
-	}
-	return !c.closed
-}
-
-// disown forgets an actor that ended.
-func (c *Coordinator) disown(b *batcher) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.owned[b.name] == b {
-		delete(c.owned, b.name)
-		c.follows.end(b.name, "")
-	}
-}
-
-// versions are the data sets of this coordinator and their versions.
-func (c *Coordinator) versions() map[string]uint32 {
-	versions := make(map[string]uint32, len(c.kinds))
-	for name, k := range c.kinds {
-		versions[name] = k.Version
-	}
-	return versions
-}
-
-func (c *Coordinator) kindTokens() []string {
-	tokens := make([]string, 0, len(c.kinds))
-	for _, k := range c.kinds {
-		tokens = append(tokens, wire.KindToken(k.Name, k.Version))
-	}
-	return tokens
 }
 
 // addService registers the coordinator as a NATS micro service. Requests for one batcher go to any
@@ -435,25 +262,17 @@ func (c *Coordinator) addService() (*topology.Service, error) {
 	cfg := topology.ServiceConfig{
 		Name: "jetbatch-coordinator", Version: wire.Release, Description: "feeds jetbatch batchers with jobs",
 		ID: c.cfg.Name, Metadata: map[string]string{"coordinator": c.cfg.Name},
-		Stats: func() any { return map[string]int{"batchers": len(c.all())} },
+		Stats: func() any { return map[string]int{"batchers": len(c.actors.all())} },
 		Ready: c.Ready,
 	}
 	for _, op := range []string{opSeat, opStop, opStatus, opOverview, opManage} {
-		e := topology.Endpoint{Name: op, Subject: wire.CoordinatorPrefix + "." + op, Queue: "jetbatch", Handle: c.handle}
+		e := topology.Endpoint{
+			Name: op, Subject: wire.CoordinatorPrefix + "." + op, Queue: "jetbatch", Handle: c.desk.handle,
+		}
 		if op == opOverview {
 			e.Queue = ""
 		}
 		cfg.Endpoints = append(cfg.Endpoints, e)
 	}
 	return topology.Serve(c.nc, cfg)
-}
-
-func (c *Coordinator) respond(m *nats.Msg, reply any) {
-	data, err := json.Marshal(reply)
-	if err == nil {
-		err = c.nc.Publish(m.Reply, data)
-	}
-	if err != nil {
-		c.log.Warn("no answer sent", "subject", m.Subject, "error", err)
-	}
 }

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
@@ -32,11 +30,11 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		level := slog.LevelInfo
 		switch {
 		case e.Retried:
-			level = b.c.line.warns(time.Now())
+			level = b.site.line.warns(time.Now())
 		case e.Warn:
 			level = slog.LevelWarn
 		}
-		b.log.Log(b.c.ctx, level, e.Text, e.Args...)
+		b.log.Log(b.site.ctx, level, e.Text, e.Args...)
 	case owner.ReplySeat:
 		b.answer(e.Token, e.Reply)
 	case owner.ReplyStop:
@@ -46,7 +44,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.Announce:
 		b.announce(e.Lane)
 	case owner.Notify:
-		b.c.hint(wire.NoticePrefix+"."+b.name, e.Reply)
+		b.site.hint(wire.NoticePrefix+"."+b.name, e.Reply)
 
 	case owner.Feed:
 		b.start(e)
@@ -62,11 +60,23 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		}
 
 	case owner.Record:
-		b.c.running.Go(func() { b.recorded(e, b.c.saveRecord(e)) })
+		b.site.running.Go(func() {
+			ctx, cancel := b.site.call(askTimeout)
+			defer cancel()
+			b.recorded(e, b.site.records.keep(ctx, e))
+		})
 	case owner.Retire:
-		b.c.running.Go(func() { b.retired(b.c.deleteRecord(b.name, e)) })
+		b.site.running.Go(func() {
+			ctx, cancel := b.site.call(callTimeout)
+			defer cancel()
+			b.retired(b.site.records.retire(ctx, b.name, e))
+		})
 	case owner.Confirm:
-		b.spawn(func() owner.Event { return b.c.confirmRecord(b.name) })
+		b.spawn(func() owner.Event {
+			ctx, cancel := b.site.call(askTimeout)
+			defer cancel()
+			return b.site.records.confirm(ctx, b.name)
+		})
 	case owner.Open:
 		b.open(e)
 	case owner.Compare:
@@ -78,12 +88,12 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.FirstState:
 		b.firstState(e)
 	case owner.Ready:
-		b.spawn(func() owner.Event { return owner.Readied{Reason: reason(b.c.canMake())} })
+		b.spawn(func() owner.Event { return owner.Readied{Reason: reason(b.site.canMake())} })
 	case owner.Make:
 		token := b.owner.KindToken()
 		b.spawn(func() owner.Event { return b.makeGeneration(token, e) })
 	case owner.Discard:
-		b.c.running.Go(func() { b.discard(e.Gen) })
+		b.site.running.Go(func() { b.discard(e.Gen) })
 	case owner.Cancel:
 		token := b.owner.KindToken()
 		b.spawn(func() owner.Event { return b.cancelJobs(token, e) })
@@ -103,16 +113,16 @@ func (b *batcher) carryOut(effect owner.Effect) {
 
 // announce tells workers about a generation: all of them, or those that follow the lane.
 func (b *batcher) announce(lane wire.Lane) {
-	lane.Owner = b.c.cfg.Name
+	lane.Owner = b.site.cfg.Name
 	lane.Workers = b.workers.Workers
 	if lane.Over {
-		b.c.follows.end(b.name, lane.Gen)
-		b.c.hint(wire.LanePrefix+"."+b.name, lane)
+		b.actors.follows.end(b.name, lane.Gen)
+		b.site.hint(wire.LanePrefix+"."+b.name, lane)
 		return
 	}
 	now := time.Now()
-	if b.c.follows.offer(&lane, b.owner.Demand(), b.owner.Late(now) > 0) {
-		b.c.hint(wire.LanePrefix+"."+b.name, lane)
+	if b.actors.follows.offer(&lane, b.owner.Demand(), b.owner.Late(now) > 0) {
+		b.site.hint(wire.LanePrefix+"."+b.name, lane)
 	}
 }
 
@@ -133,7 +143,7 @@ func (b *batcher) toFeed(effect owner.Effect) {
 
 // spawn carries out what takes time, and posts how it ended.
 func (b *batcher) spawn(f func() owner.Event) {
-	b.c.running.Go(func() { b.postStep(f()) })
+	b.site.running.Go(func() { b.postStep(f()) })
 }
 
 func reason(err error) string {
@@ -143,34 +153,13 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// hint publishes a message that may be lost: the coordinator sends it again, or who missed it finds out by itself.
-func (c *Coordinator) hint(subject string, v any) {
-	data, err := json.Marshal(v)
-	if err == nil {
-		err = c.nc.Publish(subject, data)
-	}
-	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		c.log.Warn("not announced", "subject", subject, "error", err)
-	}
-}
-
-// saveRecord stores a batcher's record.
-func (c *Coordinator) saveRecord(e owner.Record) owner.Recorded {
-	ctx, cancel := c.call(askTimeout)
-	defer cancel()
-	rev, err := c.records.save(ctx, e.Record, e.Revision)
-	done := owner.Recorded{Revision: rev}
-	done.Outcome, done.Owner, done.Reason = outcome(err)
-	return done
-}
-
 // recorded posts how a change of the record ended, and tells what it stands for.
 func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
 	b.post(func() {
 		if done.Outcome == owner.Done {
 			for _, event := range changes(&b.told, &e.Record) {
 				if !b.managing || event.What != whatStopped {
-					b.c.tellBatcher(event)
+					b.site.tellBatcher(event)
 				}
 			}
 			b.told = e.Record
@@ -184,54 +173,19 @@ func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
 func (b *batcher) retired(done owner.Retired) {
 	b.post(func() {
 		if done.Outcome == owner.Done && b.told.Seat > 0 && !b.managing {
-			b.c.tellBatcher(wire.Event{Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no trainer for its idle timeout"})
+			b.site.tellBatcher(wire.Event{
+				Name: b.name, Gen: b.told.Gen, What: "deleted", Why: "it had no trainer for its idle timeout",
+			})
 		}
 		b.step(done)
 	})
 }
 
-// deleteRecord deletes a batcher's record.
-func (c *Coordinator) deleteRecord(name string, e owner.Retire) owner.Retired {
-	ctx, cancel := c.call(callTimeout)
-	defer cancel()
-	done := owner.Retired{}
-	done.Outcome, done.Owner, done.Reason = outcome(c.records.delete(ctx, name, e.Revision))
-	return done
-}
-
-// confirmRecord finds out who owns a batcher.
-func (c *Coordinator) confirmRecord(name string) owner.Event {
-	ctx, cancel := c.call(askTimeout)
-	defer cancel()
-	rec, _, err := c.records.read(ctx, name)
-	var damaged *damagedError
-	if errors.Is(err, errNoRecord) || errors.As(err, &damaged) {
-		return owner.Confirmed{} // there is only what is known here
-	}
-	done := owner.Confirmed{Owner: rec.Owner}
-	done.Outcome, _, done.Reason = outcome(err)
-	return done
-}
-
-// outcome is how a call about a record ended.
-func outcome(err error) (owner.Outcome, string, string) {
-	var taken *takenError
-	switch {
-	case err == nil:
-		return owner.Done, "", ""
-	case errors.As(err, &taken):
-		return owner.Conflict, taken.owner, err.Error()
-	case errors.Is(err, errSilent) || unanswered(err):
-		return owner.Silent, "", errSilent.Error()
-	}
-	return owner.Failed, "", err.Error()
-}
-
 // open opens a data set, for as long as it takes.
 func (b *batcher) open(e owner.Open) {
-	k := b.c.kinds[e.Spec.Dataset]
-	b.c.running.Go(func() {
-		inst, release, err := k.Reopen(b.c.ctx, e.Spec.Params)
+	k := b.site.kinds[e.Spec.Dataset]
+	b.site.running.Go(func() {
+		inst, release, err := k.Reopen(b.site.ctx, e.Spec.Params)
 		if err != nil {
 			// Parameters that are unknown here may be known to a newer program.
 			if handed, others := b.handOver(e.Spec, err.Error()); !handed {
@@ -239,7 +193,7 @@ func (b *batcher) open(e owner.Open) {
 			}
 			return
 		}
-		b.c.running.Go(func() { b.c.origins.describe(b.c.ctx, b.log, inst.Origin) })
+		b.site.running.Go(func() { b.site.origins.describe(b.site.ctx, b.log, inst.Origin) })
 		taken := make(chan struct{})
 		b.post(func() {
 			defer close(taken)
@@ -272,7 +226,7 @@ func (b *batcher) compare(e owner.Compare) {
 			compared.Differences = []string{"the data set is not open any more"}
 			return compared
 		}
-		compared.Differences = d.inst.Origin.Differences(b.c.origins.described(b.c.ctx, e.From))
+		compared.Differences = d.inst.Origin.Differences(b.site.origins.described(b.site.ctx, e.From))
 		if b.isRuns(func(rec *wire.Record) bool { return rec.Origin == e.From }) {
 			b.handOver(d.spec, "other data than the run: "+strings.Join(compared.Differences, "; "))
 		}
@@ -291,7 +245,7 @@ func (b *batcher) rebase(e owner.Rebase) {
 		if !ok {
 			return owner.Rebased{Serial: e.Serial, Unsaid: true}
 		}
-		state, err := r.Rebase(e.State, b.c.origins.described(b.c.ctx, e.From))
+		state, err := r.Rebase(e.State, b.site.origins.described(b.site.ctx, e.From))
 		switch {
 		case errors.Is(err, kind.ErrNoRebase):
 			return owner.Rebased{Serial: e.Serial, Unsaid: true}
@@ -315,14 +269,14 @@ func (b *batcher) firstState(e owner.FirstState) {
 		done <- owner.FirstKnown{Serial: e.Serial, State: state, Fault: startFault(err)}
 	}()
 	b.spawn(func() owner.Event {
-		limit := time.NewTimer(b.c.cfg.Stall)
+		limit := time.NewTimer(b.site.cfg.Stall)
 		defer limit.Stop()
 		select {
 		case begun := <-done:
 			return begun
 		case <-limit.C:
 			return owner.FirstKnown{Serial: e.Serial, Fault: iteratorFault(errStalled)}
-		case <-b.c.ctx.Done():
+		case <-b.site.ctx.Done():
 			return owner.FirstKnown{Serial: e.Serial, Fault: errGone}
 		}
 	})
@@ -333,8 +287,8 @@ func (b *batcher) start(e owner.Feed) {
 	d := b.opened[e.Serial]
 	d.acquire() // the owner may let go of the data set while Next of the generation before still runs
 	var err error
-	b.feed, err = newFeed(b.c.ctx, b.c.nc, b.log.With("gen", e.Gen), d.inst.Instance, d.leave, feedOf{
-		gen: e.Gen, dataset: d.spec.Dataset, line: &b.c.line,
+	b.feed, err = newFeed(b.site.ctx, b.site.nc, b.log.With("gen", e.Gen), d.inst.Instance, d.leave, feedOf{
+		gen: e.Gen, dataset: d.spec.Dataset, line: &b.site.line,
 		subject: wire.JobPrefix + "." + b.owner.KindToken() + "." + b.name + "." + e.Gen + ".",
 	})
 	if err != nil { // the connection is closed, or Run ends
@@ -361,7 +315,7 @@ func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
 	if len(e.Gens) > 1 && !e.Patient {
 		limit = askTimeout
 	}
-	ctx, cancel := b.c.call(limit)
+	ctx, cancel := b.site.call(limit)
 	defer cancel()
 	type made struct {
 		gen string
@@ -369,8 +323,8 @@ func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
 	}
 	all := make(chan made, len(e.Gens))
 	for _, gen := range e.Gens {
-		b.c.running.Go(func() {
-			all <- made{gen, topology.CreateGeneration(ctx, b.c.js, token, b.name, gen)}
+		b.site.running.Go(func() {
+			all <- made{gen, topology.CreateGeneration(ctx, b.site.js, token, b.name, gen)}
 		})
 	}
 	var chosen owner.Made
@@ -381,7 +335,7 @@ func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
 			chosen.Gen = m.gen
 			cancel()
 		case len(e.Gens) > 1:
-			b.c.running.Go(func() { b.discard(m.gen) })
+			b.site.running.Go(func() { b.discard(m.gen) })
 			fallthrough
 		default:
 			chosen.Reason = reason(m.err)
@@ -395,18 +349,18 @@ func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
 
 // discard deletes a generation that the record no longer names. A failure is the collector's.
 func (b *batcher) discard(gen string) {
-	ctx, cancel := b.c.call(callTimeout)
+	ctx, cancel := b.site.call(callTimeout)
 	defer cancel()
-	if err := topology.DeleteGeneration(ctx, b.c.js, b.name, gen); err != nil && ctx.Err() == nil {
+	if err := topology.DeleteGeneration(ctx, b.site.js, b.name, gen); err != nil && ctx.Err() == nil {
 		b.log.Warn("generation not deleted yet", "gen", gen, "error", err)
 	}
 }
 
 // cancelJobs removes queued jobs; those that run find their results unwanted.
 func (b *batcher) cancelJobs(token string, e owner.Cancel) owner.Event {
-	ctx, cancel := b.c.call(callTimeout)
+	ctx, cancel := b.site.call(callTimeout)
 	defer cancel()
-	if err := topology.DeleteJobs(ctx, b.c.js, token, b.name, e.Gen, e.From, e.To); err != nil {
+	if err := topology.DeleteJobs(ctx, b.site.js, token, b.name, e.Gen, e.From, e.To); err != nil {
 		b.log.Warn("skipped jobs not cancelled", "from", e.From, "to", e.To, "error", err)
 	}
 	return owner.Cancelled{Gen: e.Gen}
@@ -420,9 +374,9 @@ func (b *batcher) storeVerdict(e owner.StoreVerdict) owner.Event {
 		stored.Reason = err.Error()
 		return stored
 	}
-	ctx, cancel := b.c.call(callTimeout)
+	ctx, cancel := b.site.call(callTimeout)
 	defer cancel()
-	_, err = b.c.js.Publish(ctx, wire.ResultSubject(b.name, e.Gen, e.Result.Seq), data)
+	_, err = b.site.js.Publish(ctx, wire.ResultSubject(b.name, e.Gen, e.Result.Seq), data)
 	var api *jetstream.APIError
 	if errors.As(err, &api) && topology.IsDuplicate(int(api.ErrorCode), api.Description) {
 		err = nil

@@ -16,9 +16,9 @@ import (
 
 // tell stores an event, without waiting whether it is stored: events are for people, and nothing depends on one. Of
 // events with one id, which coordinators give to what all of them see, the stream keeps the first.
-func (c *Coordinator) tell(e wire.Event, id string) {
+func (s *site) tell(e wire.Event, id string) {
 	if e.By == "" {
-		e.By = c.cfg.Name
+		e.By = s.cfg.Name
 	}
 	if len(e.Why) > wire.MaxWhy {
 		e.Why = strings.ToValidUTF8(e.Why[:wire.MaxWhy], "") + "…"
@@ -31,26 +31,26 @@ func (c *Coordinator) tell(e wire.Event, id string) {
 	if id != "" {
 		m.Header = nats.Header{jetstream.MsgIDHeader: []string{id}}
 	}
-	if err := c.nc.PublishMsg(m); err != nil {
-		c.log.Debug("event not told", "what", e.What, "error", err)
+	if err := s.nc.PublishMsg(m); err != nil {
+		s.log.Debug("event not told", "what", e.What, "error", err)
 	}
 }
 
 // tellWorker tells of a worker. All coordinators hear the same beats, so the beat makes the id.
-func (c *Coordinator) tellWorker(what, why string, beat schema.WorkerStatus, bad bool) {
+func (s *site) tellWorker(what, why string, beat schema.WorkerStatus, bad bool) {
 	id := strings.Join([]string{beat.Worker, what, beat.Now.UTC().Format(time.RFC3339Nano)}, "/")
-	c.tell(wire.Event{Role: wire.EventWorker, Name: beat.Worker, What: what, Why: why, Bad: bad}, id)
+	s.tell(wire.Event{Role: wire.EventWorker, Name: beat.Worker, What: what, Why: why, Bad: bad}, id)
 }
 
 // tellCoordinator tells of a coordinator.
-func (c *Coordinator) tellCoordinator(name, what, why string, bad bool) {
-	c.tell(wire.Event{Role: wire.EventCoordinator, Name: name, What: what, Why: why, Bad: bad}, "")
+func (s *site) tellCoordinator(name, what, why string, bad bool) {
+	s.tell(wire.Event{Role: wire.EventCoordinator, Name: name, What: what, Why: why, Bad: bad}, "")
 }
 
 // tellBatcher tells of a batcher.
-func (c *Coordinator) tellBatcher(e wire.Event) {
+func (s *site) tellBatcher(e wire.Event) {
 	e.Role = wire.EventBatcher
-	c.tell(e, "")
+	s.tell(e, "")
 }
 
 // holder names the trainer that has a batcher, or the world of its ranks.

@@ -25,6 +25,7 @@ const workerLease = 3500 * time.Millisecond
 type fleet struct {
 	changed func()                                                     // called without the lock when capacity changed
 	tell    func(what, why string, beat schema.WorkerStatus, bad bool) // likewise, of a worker that came or went
+	ask     func()                                                     // has every worker beat at once
 	log     *slog.Logger
 
 	answered chan struct{} // holds one hint that a worker was met, or that there is none
@@ -40,7 +41,7 @@ type heard struct {
 	at time.Time
 }
 
-// hear takes a heartbeat, or the server's word that no worker hears what askWorkers asks.
+// hear takes a heartbeat, or the server's word that there is no worker to ask.
 func (f *fleet) hear(m *nats.Msg) {
 	if len(m.Data) == 0 && m.Header.Get("Status") == statusNoResponders {
 		f.news()
@@ -131,14 +132,6 @@ func (f *fleet) pardon(now time.Time) {
 	}
 }
 
-// askWorkers has every worker beat at once. At the inbox nobody answers but the server, where there is no worker: a
-// worker may not write to the inboxes of coordinators.
-func (c *Coordinator) askWorkers() {
-	if err := c.nc.PublishRequest(wire.AskSubject, c.inbox, nil); err != nil {
-		c.log.Warn("workers not asked", "error", err)
-	}
-}
-
 // Bounds on the wait for workers at the start: each beats at once, or within a second.
 const (
 	meetQuiet = 100 * time.Millisecond
@@ -147,13 +140,13 @@ const (
 
 // meet asks the workers to say that they are there and waits until they are known, so that no trainer hears that there
 // are none.
-func (c *Coordinator) meet(ctx context.Context) {
-	defer c.fleet.meets()
-	c.askWorkers()
+func (f *fleet) meet(ctx context.Context) {
+	defer f.meets()
+	f.ask()
 	limit := time.NewTimer(meetLimit)
 	defer limit.Stop()
 	select {
-	case <-c.fleet.answered:
+	case <-f.answered:
 	case <-limit.C:
 		return
 	case <-ctx.Done():
@@ -162,7 +155,7 @@ func (c *Coordinator) meet(ctx context.Context) {
 	for {
 		quiet := time.NewTimer(meetQuiet)
 		select {
-		case <-c.fleet.answered:
+		case <-f.answered:
 			quiet.Stop()
 			continue
 		case <-quiet.C:

@@ -23,8 +23,9 @@ const (
 // its own; a lane with few followers is told to these alone. The choice is made from what workers and owners last said,
 // by follow.Choose, and sent when it changed and every beat. Its lock guards the lanes.
 type follows struct {
-	c    *Coordinator
-	kick chan struct{} // holds one hint that something changed
+	*site
+	fleet *fleet
+	kick  chan struct{} // holds one hint that something changed
 
 	mu    sync.Mutex
 	lanes map[string]*offer // by batcher
@@ -44,9 +45,9 @@ type offer struct {
 	said  time.Time // when all workers were told
 }
 
-func newFollows(c *Coordinator) *follows {
+func newFollows(s *site, fleet *fleet) *follows {
 	return &follows{
-		c: c, kick: make(chan struct{}, 1),
+		site: s, fleet: fleet, kick: make(chan struct{}, 1),
 		lanes: make(map[string]*offer), told: make(map[string][]string),
 	}
 }
@@ -150,9 +151,9 @@ func (f *follows) run(ctx context.Context) {
 // few followers. What a worker is to leave, it hears at the next beat. A worker that came gets a list in any case, so
 // that it does not wait for the next announcements.
 func (f *follows) tell(repeat bool) {
-	all, open := f.choose(f.c.fleet.crew())
+	all, open := f.choose(f.fleet.crew())
 	for _, lane := range open {
-		f.c.hint(wire.LanePrefix+"."+lane.Batcher, lane)
+		f.hint(wire.LanePrefix+"."+lane.Batcher, lane)
 	}
 	for _, w := range all {
 		names := w.list()
@@ -161,7 +162,7 @@ func (f *follows) tell(repeat bool) {
 			continue // a silent worker keeps what it has, should it live
 		}
 		f.told[w.name] = names
-		f.c.hint(wire.FollowPrefix+"."+w.name, wire.Follow{Coordinator: f.c.cfg.Name, Lanes: w.lanes})
+		f.hint(wire.FollowPrefix+"."+w.name, wire.Follow{Coordinator: f.cfg.Name, Lanes: w.lanes})
 	}
 }
 

@@ -35,7 +35,7 @@ func chosen(f *follows, crew []heard) []*follower {
 // announced at once.
 func TestLanesThatBeginAtOnce(t *testing.T) {
 	t.Parallel()
-	f := newFollows(nil)
+	f := newFollows(nil, nil)
 	chosen(f, crewOf(200))
 	open := 0
 	for i := range 100 {
@@ -62,7 +62,7 @@ func TestLanesThatBeginAtOnce(t *testing.T) {
 // announcements.
 func TestLanesAreToldToFew(t *testing.T) {
 	t.Parallel()
-	f := newFollows(nil)
+	f := newFollows(nil, nil)
 	crew := crewOf(200)
 	offers(f, 2)
 	for _, w := range chosen(f, crew) {
@@ -122,7 +122,7 @@ func TestLanesAreToldToFew(t *testing.T) {
 // The followers of a lane hear at once that their requests for its jobs were lost, and its floor at the next beat.
 func TestFollowersHearOfLostRequests(t *testing.T) {
 	t.Parallel()
-	f := newFollows(nil)
+	f := newFollows(nil, nil)
 	crew := crewOf(200)
 	offers(f, 100)
 	lists := func() map[string][]string {
@@ -171,7 +171,7 @@ func TestGainsAreToldAtOnce(t *testing.T) {
 // An announcement that says nothing new is not made for every worker that comes.
 func TestLaneIsNotAnnouncedForNothing(t *testing.T) {
 	t.Parallel()
-	f := newFollows(nil)
+	f := newFollows(nil, nil)
 	lane := wire.Lane{Batcher: "train", Gen: "G", Kind: "k"}
 	if !f.offer(&lane, 8, false) || f.offer(&lane, 8, false) {
 		t.Fatal("announced twice, or never")

@@ -30,6 +30,12 @@ const (
 	askSubstitute = time.Second
 )
 
+// handover gives batchers to other coordinators.
+type handover struct {
+	*site
+	directory *directory
+}
+
 // handOver names another coordinator in the record of a batcher that this one cannot feed, and lets go of it. It reports
 // false when there is none that has not been tried lately, when the batcher is fed here all the same, by what was opened
 // before, or when the record could not be changed. others are those that were tried lately, this one last.
@@ -44,20 +50,20 @@ func (b *batcher) handOver(spec wire.Spec, why string) (handed bool, others []wi
 	case <-b.gone:
 		return false, nil
 	}
-	ctx, cancel := b.c.call(callTimeout)
+	ctx, cancel := b.site.call(callTimeout)
 	defer cancel()
-	rec, rev, _, err := b.c.records.readSized(ctx, b.name)
-	if err != nil || rec.Owner != b.c.cfg.Name {
+	rec, rev, _, err := b.site.records.readSized(ctx, b.name)
+	if err != nil || rec.Owner != b.site.cfg.Name {
 		return false, nil
 	}
-	rec.Unfed = unfed(rec.Unfed, b.c.cfg.Name, why, time.Now())
+	rec.Unfed = unfed(rec.Unfed, b.site.cfg.Name, why, time.Now())
 	token := wire.KindToken(spec.Dataset, spec.Version)
-	to := b.c.substitute(ctx, rec.Unfed, func(kind string) bool { return kind == token })
-	if to == "" || !b.c.give(ctx, rec, rev, to, why) {
+	to := b.actors.handover.substitute(ctx, rec.Unfed, func(kind string) bool { return kind == token })
+	if to == "" || !b.actors.handover.give(ctx, rec, rev, to, why) {
 		return false, rec.Unfed
 	}
 	b.post(func() { b.depose(to) })
-	b.c.prompt(ctx, b.name, to)
+	b.actors.handover.prompt(ctx, b.name, to)
 	return true, nil
 }
 
@@ -66,7 +72,7 @@ func (b *batcher) handOver(spec wire.Spec, why string) (handed bool, others []wi
 func (b *batcher) unopened(err error, others []wire.Unfed) *schema.Fault {
 	fault := openFault(err)
 	for _, u := range others {
-		if u.Coordinator != b.c.cfg.Name && u.Why != "" && u.Why != clipped(err.Error()) {
+		if u.Coordinator != b.site.cfg.Name && u.Why != "" && u.Why != clipped(err.Error()) {
 			fault.Message += fmt.Sprintf("; and at coordinator %s: %s", u.Coordinator, u.Why)
 		}
 	}
@@ -78,8 +84,8 @@ func (b *batcher) unopened(err error, others []wire.Unfed) *schema.Fault {
 // feed the batcher, when another coordinator takes care of it, or when no other has the data set. Without it a
 // coordinator that is restarted with other data sets would keep its batchers from all others, and the first to be
 // upgraded would end the runs of those that are not.
-func (c *Coordinator) passOn(ctx context.Context, rec wire.Record, rev uint64) (to string) {
-	k, self := c.kinds[rec.Spec.Dataset], c.cfg.Name
+func (h *handover) passOn(ctx context.Context, rec wire.Record, rev uint64) (to string) {
+	k, self := h.kinds[rec.Spec.Dataset], h.cfg.Name
 	var why string
 	switch {
 	case rec.Wire != wire.Version:
@@ -94,41 +100,41 @@ func (c *Coordinator) passOn(ctx context.Context, rec wire.Record, rev uint64) (
 	}
 	rec.Unfed = unfed(rec.Unfed, self, why, time.Now())
 	token := wire.KindToken(rec.Spec.Dataset, rec.Spec.Version)
-	to = c.substitute(ctx, rec.Unfed, func(kind string) bool { return kind == token })
-	if to == "" || !c.give(ctx, rec, rev, to, why) {
+	to = h.substitute(ctx, rec.Unfed, func(kind string) bool { return kind == token })
+	if to == "" || !h.give(ctx, rec, rev, to, why) {
 		return ""
 	}
-	c.directory.found(rec.Batcher)
-	c.prompt(ctx, rec.Batcher, to)
+	h.directory.found(rec.Batcher)
+	h.prompt(ctx, rec.Batcher, to)
 	return to
 }
 
 // give names another coordinator in a record.
-func (c *Coordinator) give(ctx context.Context, rec wire.Record, rev uint64, to, why string) bool {
+func (h *handover) give(ctx context.Context, rec wire.Record, rev uint64, to, why string) bool {
 	rec.Owner, rec.Handed = to, true
-	rev, err := c.records.update(ctx, rec, rev)
+	rev, err := h.records.update(ctx, rec, rev)
 	if err != nil {
-		c.log.Warn("batcher not handed over", "batcher", rec.Batcher, "to", to, "error", err)
+		h.log.Warn("batcher not handed over", "batcher", rec.Batcher, "to", to, "error", err)
 		return false
 	}
-	c.directory.note(rec.Batcher, seen{rev: rev, owner: to}, false, time.Now())
-	c.log.Warn("batcher handed over: it cannot be fed here",
+	h.directory.note(rec.Batcher, seen{rev: rev, owner: to}, false, time.Now())
+	h.log.Warn("batcher handed over: it cannot be fed here",
 		"batcher", rec.Batcher, "to", to, "dataset", rec.Spec.Dataset, "error", why)
 	return true
 }
 
 // prompt has a coordinator look at once at the record that names it, which it would find by itself in a second or two.
-func (c *Coordinator) prompt(ctx context.Context, batcher, to string) {
+func (h *handover) prompt(ctx context.Context, batcher, to string) {
 	if data, err := json.Marshal(wire.StatusRequest{Batcher: batcher}); err == nil {
-		_, _ = c.nc.RequestWithContext(ctx, wire.CoordinatorSubject(to, opStatus), data)
+		_, _ = h.nc.RequestWithContext(ctx, wire.CoordinatorSubject(to, opStatus), data)
 	}
 }
 
 // isRuns reports whether something is of the run that the record names, which is to be resumed here.
 func (b *batcher) isRuns(of func(*wire.Record) bool) bool {
-	ctx, cancel := b.c.call(callTimeout)
+	ctx, cancel := b.site.call(callTimeout)
 	defer cancel()
-	rec, _, _, err := b.c.records.readSized(ctx, b.name)
+	rec, _, _, err := b.site.records.readSized(ctx, b.name)
 	return err == nil && rec.Phase == schema.PhaseRunning && of(&rec)
 }
 
@@ -159,16 +165,16 @@ func byClock(list []wire.Unfed, now time.Time) []wire.Unfed {
 
 // substitute returns a coordinator that answers, has a kind of data set that is wanted, and is not among those that
 // could not feed the batcher lately; empty for none. Coordinators take turns: the first is the next by name.
-func (c *Coordinator) substitute(ctx context.Context, not []wire.Unfed, wanted func(kind string) bool) string {
-	names, err := c.records.names(ctx, topology.CoordinatorKey(""))
+func (h *handover) substitute(ctx context.Context, not []wire.Unfed, wanted func(kind string) bool) string {
+	names, err := h.records.names(ctx, topology.CoordinatorKey(""))
 	if err != nil {
 		return ""
 	}
 	slices.Sort(names)
-	next, _ := slices.BinarySearch(names, c.cfg.Name)
+	next, _ := slices.BinarySearch(names, h.cfg.Name)
 	for _, name := range append(slices.Clone(names[next:]), names[:next]...) {
 		tried := slices.ContainsFunc(not, func(u wire.Unfed) bool { return u.Coordinator == name })
-		if name != c.cfg.Name && !tried && c.has(ctx, name, wanted) {
+		if name != h.cfg.Name && !tried && h.has(ctx, name, wanted) {
 			return name
 		}
 	}
@@ -176,10 +182,10 @@ func (c *Coordinator) substitute(ctx context.Context, not []wire.Unfed, wanted f
 }
 
 // has asks a coordinator whether it has a kind of data set that is wanted.
-func (c *Coordinator) has(ctx context.Context, name string, wanted func(kind string) bool) bool {
+func (h *handover) has(ctx context.Context, name string, wanted func(kind string) bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, askSubstitute)
 	defer cancel()
-	reply, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: wire.CoordinatorSubject(name, opOverview)})
+	reply, err := h.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: wire.CoordinatorSubject(name, opOverview)})
 	var o wire.Overview
 	return err == nil && json.Unmarshal(reply.Data, &o) == nil && slices.ContainsFunc(o.Kinds, wanted)
 }

@@ -13,17 +13,10 @@ const stuckAfter = time.Minute
 // pulse is when each loop began its last turn, in nanoseconds since 1970; 0 while there is none.
 type pulse struct{ renews, judges, reads atomic.Int64 }
 
-func (c *Coordinator) leaseAge() time.Duration {
-	return max(time.Since(time.Unix(0, c.process.renewed.Load())), 0)
-}
-
 // Live returns nil unless Run hangs or has ended, which only a new process mends. A broker that is away is no reason to
 // start it again.
 func (c *Coordinator) Live() error {
-	c.mu.Lock()
-	ended := c.closed
-	c.mu.Unlock()
-	if ended {
+	if c.actors.ended() {
 		return ErrNotRunning
 	}
 	for what, turned := range map[string]*atomic.Int64{
@@ -48,9 +41,9 @@ func (c *Coordinator) Ready() error {
 		return ErrNotRunning
 	case !c.nc.IsConnected():
 		return fmt.Errorf("%w: there is no connection to NATS", ErrNotRunning)
-	case c.leaseAge() > c.cfg.Lease:
+	case c.members.leaseAge() > c.cfg.Lease:
 		return fmt.Errorf("%w: its lease was renewed %v ago: NATS stores nothing, or is far away", ErrNotRunning,
-			c.leaseAge().Round(time.Millisecond))
+			c.members.leaseAge().Round(time.Millisecond))
 	}
 	return nil
 }

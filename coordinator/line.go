@@ -62,16 +62,6 @@ func (l *line) cut() {
 	}
 }
 
-// call returns the context of a call to JetStream.
-func (c *Coordinator) call(limit time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(c.ctx, limit)
-	stop := context.AfterFunc(c.line.context(), cancel)
-	return ctx, func() {
-		stop()
-		cancel()
-	}
-}
-
 // follow gives calls up when the connection breaks, and looks after every batcher when it is back: the server may have
 // come back with nothing. It does so until the returned function is called.
 func (c *Coordinator) follow(ctx context.Context) (stop func()) {
@@ -103,7 +93,7 @@ func (c *Coordinator) lineChanged(s nats.Status) {
 	c.line.back()
 	c.fleet.pardon(time.Now())
 	c.askWorkers()
-	for _, b := range c.all() {
+	for _, b := range c.actors.all() {
 		b.hint(b.reconnected)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-func (c *Coordinator) planManage(req *wire.ManageRequest) (plan, *schema.Fault) {
+func (d *desk) planManage(req *wire.ManageRequest) (plan, *schema.Fault) {
 	planned, fault := planChange(opManage, req.Batcher, "operator", req.Request)
 	switch {
 	case fault != nil:
@@ -24,11 +24,11 @@ func (c *Coordinator) planManage(req *wire.ManageRequest) (plan, *schema.Fault) 
 }
 
 // manage stops or deletes a batcher on an operator's word.
-func (c *Coordinator) manage(f *flight, req *wire.ManageRequest) (wire.ManageReply, error) {
-	b, err := c.route(f, req.Batcher, nil)
+func (d *desk) manage(f *flight, req *wire.ManageRequest) (wire.ManageReply, error) {
+	b, err := d.router.route(f, req.Batcher, nil)
 	var stray *strayError
 	if errors.As(err, &stray) {
-		return c.manageStray(req, stray)
+		return d.manageStray(req, stray)
 	}
 	if err != nil {
 		return wire.ManageReply{}, err
@@ -46,7 +46,7 @@ func (b *batcher) manage(req *wire.ManageRequest, answer func(wire.ManageReply))
 			reply := r.(wire.StopReply)
 			b.managing = false
 			if reply.Fault == nil {
-				b.c.tellManaged(req, status)
+				b.site.tellManaged(req, status)
 			}
 			answer(wire.ManageReply{Fault: reply.Fault, Status: status})
 		}),
@@ -55,41 +55,41 @@ func (b *batcher) manage(req *wire.ManageRequest, answer func(wire.ManageReply))
 }
 
 // tellManaged tells of an operator's deed.
-func (c *Coordinator) tellManaged(req *wire.ManageRequest, was schema.Status) {
+func (s *site) tellManaged(req *wire.ManageRequest, was schema.Status) {
 	what := "stopped by an operator"
 	if req.Action == wire.ActionRemove {
 		what = "deleted by an operator"
 	}
-	c.log.Info("batcher "+what, "batcher", req.Batcher, "by", req.By, "phase", was.Phase, "taken", was.Taken)
-	c.tellBatcher(wire.Event{
+	s.log.Info("batcher "+what, "batcher", req.Batcher, "by", req.By, "phase", was.Phase, "taken", was.Taken)
+	s.tellBatcher(wire.Event{
 		Name: req.Batcher, Gen: was.Gen, What: what, By: strings.ToValidUTF8(req.By, ""),
 		Why: fmt.Sprintf("it was %s, at %d", was.Phase, was.Taken),
 	})
 }
 
 // manageStray deletes the record of a batcher that nobody can go on with. There is nothing to stop.
-func (c *Coordinator) manageStray(req *wire.ManageRequest, stray *strayError) (wire.ManageReply, error) {
+func (d *desk) manageStray(req *wire.ManageRequest, stray *strayError) (wire.ManageReply, error) {
 	reply := wire.ManageReply{Status: stray.status}
 	switch {
 	case req.Action == wire.ActionStop:
 		reply.Fault = &schema.Fault{Code: schema.CodeStopped, Message: fmt.Sprintf(
 			"nothing of batcher %s runs: %s", req.Batcher, stray.fault.Message)}
 		return reply, nil
-	case c.readerLives(stray.status) && !req.Force:
+	case d.strays.readerLives(stray.status) && !req.Force:
 		reply.Fault = &schema.Fault{Code: schema.CodeInUse, Message: fmt.Sprintf(
 			"batcher %s has a trainer, %s", req.Batcher, stray.status.Reader)}
 		return reply, nil
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(d.ctx, callTimeout)
 	defer cancel()
-	err := c.records.remove(ctx, req.Batcher, stray.revision)
+	err := d.records.remove(ctx, req.Batcher, stray.revision)
 	if errors.Is(err, errConflict) {
 		return reply, unavailable("the record of batcher %s changed", req.Batcher)
 	}
 	if err != nil {
 		return reply, err
 	}
-	c.directory.forget(req.Batcher)
-	c.tellManaged(req, stray.status)
+	d.directory.forget(req.Batcher)
+	d.tellManaged(req, stray.status)
 	return reply, nil
 }

@@ -17,10 +17,11 @@ import (
 func TestForgedMarker(t *testing.T) {
 	t.Parallel()
 	nc, js := natstest.Run(t).JetStream()
-	c := &Coordinator{nc: nc, js: js, log: slog.Default(), cfg: Config{Name: "c1"}}
-	c.records = recordsOf(t, js, "c1")
-	c.kv = c.records.kv
-	c.leases.init(time.Minute)
+	records := recordsOf(t, js, "c1")
+	c := &membership{
+		site:   &site{nc: nc, js: js, log: slog.Default(), cfg: Config{Name: "c1"}, records: records},
+		leases: newLeases(time.Minute),
+	}
 	forge := func(key string, data string, header nats.Header) {
 		t.Helper()
 		m := &nats.Msg{Subject: "$KV.jetbatch." + key, Data: []byte(data), Header: header}
@@ -35,7 +36,7 @@ func TestForgedMarker(t *testing.T) {
 		}
 		return c.leases.state("c2")
 	}
-	if _, err := c.kv.PutString(t.Context(), topology.CoordinatorKey("c2"), "1"); err != nil {
+	if _, err := records.kv.PutString(t.Context(), topology.CoordinatorKey("c2"), "1"); err != nil {
 		t.Fatal(err)
 	}
 	if state := look(); state != leaseUnknown {
@@ -55,7 +56,7 @@ func TestForgedMarker(t *testing.T) {
 		t.Errorf("after the owner's own: %v", state)
 	}
 
-	o := &origins{records: c.records, written: make(map[string]time.Time)}
+	o := &origins{records: records, written: make(map[string]time.Time)}
 	o.describe(t.Context(), slog.Default(), kind.Origin{Digest: "5f1c", Data: "d"})
 	if o.described(t.Context(), "5f1c") == nil {
 		t.Fatal("not described")

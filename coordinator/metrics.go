@@ -74,7 +74,7 @@ func (c *Coordinator) newMeters() *meters {
 func (m *meters) addProcess(t *metrics.Table[Coordinator]) {
 	t.Counter("jetbatch_coordinator_takeovers_total", "Batchers taken over from a coordinator that died.", func(c *Coordinator) float64 { return float64(c.process.takeovers.Load()) })
 	t.Counter("jetbatch_coordinator_lease_failures_total", "Renewals of the coordinator's own lease that failed.", func(c *Coordinator) float64 { return float64(c.process.failures.Load()) })
-	t.Gauge("jetbatch_coordinator_lease_age_seconds", "Time since the coordinator's own lease was renewed.", func(c *Coordinator) float64 { return c.leaseAge().Seconds() })
+	t.Gauge("jetbatch_coordinator_lease_age_seconds", "Time since the coordinator's own lease was renewed.", func(c *Coordinator) float64 { return c.members.leaseAge().Seconds() })
 	t.Gauge("jetbatch_coordinator_servers_away", "Servers of a cluster, of those with a copy of the jobs, that are away or behind.", func(c *Coordinator) float64 { return float64(c.process.away.Load()) })
 	t.GaugeBy("jetbatch_coordinator_live_workers", "Live workers that serve a data set, at its version here.", "dataset", func(c *Coordinator, say func(float64, ...string)) {
 		for _, k := range c.kinds {
@@ -183,40 +183,8 @@ func (m *meters) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (m *meters) Collect(ch chan<- prometheus.Metric) {
 	m.process.Collect(ch, m.c)
-	for _, v := range m.c.views() {
+	for _, v := range m.c.actors.views() {
 		m.batchers.Collect(ch, v, v.Batcher, v.Dataset)
 	}
 	m.iterate.Collect(ch)
-}
-
-// views asks all actors at once. Of a busy actor it takes the last view.
-func (c *Coordinator) views() []*view {
-	all := c.all()
-	answers := make([]chan *view, len(all))
-	for i, b := range all {
-		answers[i] = make(chan *view, 1)
-		b.hint(func() { answers[i] <- b.view() })
-	}
-	limit := time.NewTimer(viewWait)
-	defer limit.Stop()
-	late := false
-	views := make([]*view, 0, len(all))
-	for i, b := range all {
-		var v *view
-		if !late {
-			select {
-			case v = <-answers[i]:
-			case <-b.gone:
-			case <-limit.C:
-				late = true
-			}
-		}
-		if v == nil {
-			v = b.viewed.Load()
-		}
-		if v != nil {
-			views = append(views, v)
-		}
-	}
-	return views
 }

@@ -50,33 +50,33 @@ func (p *presence) note(id string, there bool, now time.Time) (gone bool) {
 func (p *presence) forget() { p.there, p.absent = make(map[string]bool), make(map[string]time.Time) }
 
 // pings finds out which other coordinators have a connection, until ctx ends.
-func (c *Coordinator) pings(ctx context.Context) {
+func (m *membership) pings(ctx context.Context) {
 	var p presence
 	p.forget()
-	connects := c.nc.Stats().Reconnects
-	c.every(ctx, pingEvery, nil, func() {
-		if n := c.nc.Stats().Reconnects; n != connects || !c.nc.IsConnected() {
+	connects := m.nc.Stats().Reconnects
+	m.every(ctx, pingEvery, nil, func() {
+		if n := m.nc.Stats().Reconnects; n != connects || !m.nc.IsConnected() {
 			if n != connects { // others may have taken this one for dead
-				c.directory.doubt(c.all())
+				m.doubt()
 			}
 			connects = n
 			p.forget()
 			return
 		}
-		c.pingOthers(ctx, &p)
+		m.pingOthers(ctx, &p)
 	})
 }
 
 // pingOthers pings once.
-func (c *Coordinator) pingOthers(ctx context.Context, p *presence) {
-	ids := ring(c.leases.known(), c.cfg.Name)
+func (m *membership) pingOthers(ctx context.Context, p *presence) {
+	ids := ring(m.leases.known(), m.cfg.Name)
 	there := make([]bool, len(ids))
 	var pinged sync.WaitGroup
 	for i, id := range ids {
 		pinged.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 			defer cancel()
-			_, err := c.nc.RequestWithContext(ctx, wire.CoordinatorSubject(id, opPing), nil)
+			_, err := m.nc.RequestWithContext(ctx, wire.CoordinatorSubject(id, opPing), nil)
 			there[i] = !errors.Is(err, nats.ErrNoResponders)
 		})
 	}
@@ -91,8 +91,8 @@ func (c *Coordinator) pingOthers(ctx context.Context, p *presence) {
 			gone[id] = true
 		}
 	}
-	for _, id := range c.leases.disconnected(gone) {
-		c.log.Info("a coordinator has no connection any more: its batchers are taken over", "from", id)
+	for _, id := range m.leases.disconnected(gone) {
+		m.log.Info("a coordinator has no connection any more: its batchers are taken over", "from", id)
 	}
 }
 

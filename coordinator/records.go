@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
@@ -206,4 +207,44 @@ func (r *records) sweep(ctx context.Context, key string) error {
 func unanswered(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, jetstream.ErrNoStreamResponse)
+}
+
+// keep stores a batcher's record for its owner.
+func (r *records) keep(ctx context.Context, e owner.Record) owner.Recorded {
+	rev, err := r.save(ctx, e.Record, e.Revision)
+	done := owner.Recorded{Revision: rev}
+	done.Outcome, done.Owner, done.Reason = outcome(err)
+	return done
+}
+
+// retire deletes a batcher's record for its owner.
+func (r *records) retire(ctx context.Context, batcher string, e owner.Retire) (done owner.Retired) {
+	done.Outcome, done.Owner, done.Reason = outcome(r.delete(ctx, batcher, e.Revision))
+	return done
+}
+
+// confirm finds out who owns a batcher.
+func (r *records) confirm(ctx context.Context, batcher string) owner.Confirmed {
+	rec, _, err := r.read(ctx, batcher)
+	var damaged *damagedError
+	if errors.Is(err, errNoRecord) || errors.As(err, &damaged) {
+		return owner.Confirmed{} // there is only what is known here
+	}
+	done := owner.Confirmed{Owner: rec.Owner}
+	done.Outcome, _, done.Reason = outcome(err)
+	return done
+}
+
+// outcome is how a call about a record ended.
+func outcome(err error) (owner.Outcome, string, string) {
+	var taken *takenError
+	switch {
+	case err == nil:
+		return owner.Done, "", ""
+	case errors.As(err, &taken):
+		return owner.Conflict, taken.owner, err.Error()
+	case errors.Is(err, errSilent) || unanswered(err):
+		return owner.Silent, "", errSilent.Error()
+	}
+	return owner.Failed, "", err.Error()
 }

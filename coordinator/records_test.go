@@ -216,8 +216,7 @@ func TestRecordsInRotation(t *testing.T) {
 // TestLeases: one that is not read, or is looked at late, is not taken for one that stands still.
 func TestLeases(t *testing.T) {
 	t.Parallel()
-	var l leases
-	l.init(3 * time.Second)
+	l := newLeases(3 * time.Second)
 	now := time.Now().Add(-time.Minute)
 	look := func(later time.Duration, revisions map[string]uint64, ids ...string) {
 		now = now.Add(later)

@@ -17,27 +17,16 @@ import (
 // errAbsent says that no server has the store, and that none could say whether it still exists.
 var errAbsent = errors.New("no server has the store of results")
 
-// canMake reports why no generation can be made now: JetStream has no leader to make streams, or the job stream none to
-// take jobs. A server that was restarted has lost the job stream together with the results, so it is made again.
-func (c *Coordinator) canMake() error {
-	ctx, cancel := c.call(askTimeout / 2)
-	defer cancel()
-	if err := c.answering(ctx); err != nil {
-		return err
-	}
-	return c.ensure(ctx)
-}
-
 // look finds out how a generation's store is, makes its consumer again where it is missing, and lists its results.
 func (b *batcher) look(token string, e owner.Look) owner.Event {
 	l := owner.Looked{Gen: e.Gen, For: e.For, Asked: time.Now()}
 	if e.For == owner.ForLast {
 		return b.lookLast(l)
 	}
-	ctx, cancel := b.c.call(askTimeout)
+	ctx, cancel := b.site.call(askTimeout)
 	defer cancel()
 	lost, err := b.inspect(ctx, e.Gen)
-	l.Connected = b.c.nc.IsConnected()
+	l.Connected = b.site.nc.IsConnected()
 	switch {
 	case errors.Is(err, errAbsent):
 		l.Store, l.Reason = owner.StoreAbsent, err.Error()
@@ -49,17 +38,17 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 		l.Store = owner.StoreLost
 		return l
 	}
-	ctx, cancel = b.c.call(2 * askTimeout)
+	ctx, cancel = b.site.call(2 * askTimeout)
 	defer cancel()
-	err = b.c.insist(ctx, func() error { // a consumer whose server is gone has another when there was an election
-		_, _ = b.c.js.Consumer(ctx, topology.JobsStream, topology.Consumer(b.name, e.Gen)) // any answer will do
+	err = b.site.insist(ctx, func() error { // a consumer whose server is gone has another when there was an election
+		_, _ = b.site.js.Consumer(ctx, topology.JobsStream, topology.Consumer(b.name, e.Gen)) // any answer will do
 		return nil
 	})
 	if err == nil {
-		err = b.c.ensure(ctx)
+		err = b.site.ensure(ctx)
 	}
 	if err == nil { // the owner before may have died between the store and the consumer
-		l.Unasked, err = topology.EnsureConsumer(ctx, b.c.js, token, b.name, e.Gen)
+		l.Unasked, err = topology.EnsureConsumer(ctx, b.site.js, token, b.name, e.Gen)
 	}
 	if err == nil && e.For == owner.ForRepair {
 		l.Queued, err = b.queued(ctx, token, e.Gen)
@@ -76,11 +65,11 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 // lookLast asks a store that was silent for too long once more, after a server has answered: it may have been this
 // coordinator that was cut off.
 func (b *batcher) lookLast(l owner.Looked) owner.Event {
-	if err := b.c.canMake(); err != nil {
+	if err := b.site.canMake(); err != nil {
 		l.Store, l.Reason = owner.StoreUnsure, err.Error()
 		return l
 	}
-	ctx, cancel := b.c.call(askTimeout / 4)
+	ctx, cancel := b.site.call(askTimeout / 4)
 	defer cancel()
 	if b.reach(ctx, l.Gen) != nil {
 		l.Store = owner.StoreLost
@@ -90,7 +79,7 @@ func (b *batcher) lookLast(l owner.Looked) owner.Event {
 
 // probe asks a store for a sign of life.
 func (b *batcher) probe(e owner.Probe) owner.Event {
-	ctx, cancel := b.c.call(askTimeout / 2)
+	ctx, cancel := b.site.call(askTimeout / 2)
 	defer cancel()
 	asked := time.Now()
 	return owner.Probed{Gen: e.Gen, Alive: b.reach(ctx, e.Gen) == nil, Asked: asked}
@@ -101,7 +90,7 @@ func (b *batcher) inspect(ctx context.Context, gen string) (lost bool, err error
 	if err := b.reach(ctx, gen); err != nil {
 		return false, err
 	}
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, gen))
+	s, err := b.site.js.Stream(ctx, topology.ResultsStream(b.name, gen))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return true, nil
 	}
@@ -123,13 +112,14 @@ func (b *batcher) inspect(ctx context.Context, gen string) (lost bool, err error
 func (b *batcher) reach(ctx context.Context, gen string) error {
 	probe := nats.NewMsg(wire.GenesisSubject(b.name, gen))
 	probe.Header.Set(jetstream.ExpectedStreamHeader, "none")
-	_, err := b.c.nc.RequestMsgWithContext(ctx, probe)
+	_, err := b.site.nc.RequestMsgWithContext(ctx, probe)
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout/4)
 	defer cancel()
-	if _, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, gen)); err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
+	_, err = b.site.js.Stream(ctx, topology.ResultsStream(b.name, gen))
+	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil // there is somebody who knows
 	}
 	return errAbsent
@@ -137,7 +127,7 @@ func (b *batcher) reach(ctx context.Context, gen string) error {
 
 // queued lists the jobs that are in the queue, delivered ones included.
 func (b *batcher) queued(ctx context.Context, token, gen string) (map[uint64]bool, error) {
-	jobs, err := b.c.js.Stream(ctx, topology.JobsStream)
+	jobs, err := b.site.js.Stream(ctx, topology.JobsStream)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +150,7 @@ func (b *batcher) queued(ctx context.Context, token, gen string) (map[uint64]boo
 
 // results lists the sequence numbers that have a stored result.
 func (b *batcher) results(ctx context.Context, gen string) (map[uint64]bool, error) {
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, gen))
+	s, err := b.site.js.Stream(ctx, topology.ResultsStream(b.name, gen))
 	if err != nil {
 		return nil, err
 	}
@@ -203,15 +193,16 @@ func (b *batcher) purgeSubject(gen, filter string) error {
 	if err != nil {
 		return err
 	}
-	return b.c.nc.Publish(topology.InDomain(b.c.cfg.Domain, "$JS.API.STREAM.PURGE."+topology.ResultsStream(b.name, gen)), request)
+	subject := "$JS.API.STREAM.PURGE." + topology.ResultsStream(b.name, gen)
+	return b.site.nc.Publish(topology.InDomain(b.site.cfg.Domain, subject), request)
 }
 
 // remove deletes the results of lost attempts, and of no other.
 func (b *batcher) remove(e owner.Remove) owner.Event {
 	removed := owner.Removed{Gen: e.Gen}
-	ctx, cancel := b.c.call(2 * askTimeout)
+	ctx, cancel := b.site.call(2 * askTimeout)
 	defer cancel()
-	s, err := b.c.js.Stream(ctx, topology.ResultsStream(b.name, e.Gen))
+	s, err := b.site.js.Stream(ctx, topology.ResultsStream(b.name, e.Gen))
 	if err != nil {
 		return removed // the reader says it again
 	}
@@ -225,20 +216,6 @@ func (b *batcher) remove(e owner.Remove) owner.Event {
 		}
 	}
 	return removed
-}
-
-// stored reads the result of a sequence number.
-func (c *Coordinator) stored(ctx context.Context, batcher, gen string, seq uint64) (*wire.Result, error) {
-	s, err := c.js.Stream(ctx, topology.ResultsStream(batcher, gen))
-	if err != nil {
-		return nil, err
-	}
-	msg, err := s.GetLastMsgForSubject(ctx, wire.ResultSubject(batcher, gen, seq))
-	if err != nil {
-		return nil, err
-	}
-	res, _, err := wire.DecodeResult(msg.Data)
-	return res, err
 }
 
 // removeAttempt deletes the commit record of a subject if it is that attempt's.

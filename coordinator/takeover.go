@@ -12,6 +12,7 @@ import (
 	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // claims are the batchers that this coordinator is about to own, from the change of the record until the actor is
@@ -49,14 +50,27 @@ func (c *claims) lock(ctx context.Context, name string) (unlock func(), ok bool)
 	}
 }
 
+// successor takes over the batchers of coordinators that died.
+type successor struct {
+	*site
+	actors    *actors
+	members   *membership
+	directory *directory
+	claims    *claims
+	handover  *handover
+	strays    *strays
+
+	listed time.Time // the records, by reads
+}
+
 // reads reads records until ctx ends, at a pace that their number and size do not change, and takes over the batchers
 // of dead coordinators. It waits for JetStream, which the goroutines of leases must not do here.
-func (c *Coordinator) reads(ctx context.Context) {
+func (s *successor) reads(ctx context.Context) {
 	for ctx.Err() == nil {
-		looked := c.leases.next()
-		c.pulse.reads.Store(time.Now().UnixNano())
-		if err := c.scan(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("records not read", "error", err)
+		looked := s.members.leases.next()
+		s.pulse.reads.Store(time.Now().UnixNano())
+		if err := s.scan(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("records not read", "error", err)
 		}
 		wait := time.NewTimer(2 * beat)
 		select {
@@ -69,102 +83,102 @@ func (c *Coordinator) reads(ctx context.Context) {
 }
 
 // scan lists the records, which takes longer the more there are, and reads those that are due.
-func (c *Coordinator) scan(ctx context.Context) error {
-	if now := time.Now(); now.Sub(c.listed) >= time.Duration(c.directory.len())*listPerName {
-		c.listed = now
+func (s *successor) scan(ctx context.Context) error {
+	if now := time.Now(); now.Sub(s.listed) >= time.Duration(s.directory.len())*listPerName {
+		s.listed = now
 		listing, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		names, err := c.records.names(listing, topology.BatcherKey(""))
+		names, err := s.records.names(listing, topology.BatcherKey(""))
 		if err != nil {
 			return err
 		}
-		c.directory.list(names)
+		s.directory.list(names)
 	}
 	group, within := errgroup.WithContext(ctx)
 	group.SetLimit(parallelReads)
-	for _, name := range c.directory.due(time.Now(), c.lost) {
+	for _, name := range s.directory.due(time.Now(), s.lost) {
 		group.Go(func() error {
-			c.pulse.reads.Store(time.Now().UnixNano())
-			err := c.look(within, name)
+			s.pulse.reads.Store(time.Now().UnixNano())
+			err := s.look(within, name)
 			if err != nil && !unanswered(err) {
-				c.log.Warn("record not looked at", "batcher", name, "error", err)
+				s.log.Warn("record not looked at", "batcher", name, "error", err)
 				return nil // it is one record's fault; the others are read
 			}
 			return err // the server does not answer: the rest of this round would wait as long
 		})
 	}
-	return errors.Join(group.Wait(), c.bury(ctx))
+	return errors.Join(group.Wait(), s.bury(ctx))
 }
 
 // lost reports whether an owner that a record named at a moment has no batchers any more.
-func (c *Coordinator) lost(owner string, named time.Time) bool {
-	return owner != c.cfg.Name && c.leases.over(owner, named)
+func (s *successor) lost(owner string, named time.Time) bool {
+	return owner != s.cfg.Name && s.members.leases.over(owner, named)
 }
 
 // look reads one record: its batcher is taken over when its owner is dead, and an actor whose record names another
 // owner ends.
-func (c *Coordinator) look(ctx context.Context, name string) error {
+func (s *successor) look(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	b := c.owner(name)
-	rec, rev, size, err := c.records.readSized(ctx, name)
+	b := s.actors.owner(name)
+	rec, rev, size, err := s.records.readSized(ctx, name)
 	var damaged *damagedError
 	switch {
 	case errors.Is(err, errNoRecord):
-		c.directory.forget(name)
-		return c.records.sweep(ctx, topology.BatcherKey(name))
+		s.directory.forget(name)
+		return s.records.sweep(ctx, topology.BatcherKey(name))
 	case errors.As(err, &damaged):
-		return c.lookDamaged(ctx, b, size, damaged)
+		return s.lookDamaged(ctx, b, size, damaged)
 	case err != nil:
 		return err
 	}
-	c.directory.note(name, seen{rev, size, rec.Owner}, false, time.Now())
+	s.directory.note(name, seen{rev, size, rec.Owner}, false, time.Now())
 	if b != nil {
-		c.directory.found(name)
-		if rec.Owner != c.cfg.Name {
+		s.directory.found(name)
+		if rec.Owner != s.cfg.Name {
 			// Read after the actor began, so another coordinator thought this one dead: without credits to save, the
 			// actor would never find out.
 			b.hint(func() { b.depose(rec.Owner) })
 		}
 		return nil
 	}
-	switch c.leaseOf(ctx, rec.Owner) {
+	switch s.members.leaseOf(ctx, rec.Owner) {
 	case leaseLive:
-		c.directory.found(name)
+		s.directory.found(name)
 	case leaseDead:
-		if c.passOn(ctx, rec, rev) != "" {
+		if s.handover.passOn(ctx, rec, rev) != "" {
 			return nil
 		}
-		if why := c.unfit(&rec); why != "" {
-			return c.lookStray(ctx, rec, rev, why)
+		if why := s.strays.unfit(&rec); why != "" {
+			return s.strays.look(ctx, rec, rev, why)
 		}
-		if _, fault := c.takeOver(ctx, rec, rev); fault != nil {
+		if _, fault := s.takeOver(ctx, rec, rev); fault != nil {
 			return fault
 		}
-		c.directory.found(name)
+		s.directory.found(name)
 	}
 	return nil
 }
 
 // lookDamaged has the owner write a damaged record anew. Without an owner it is a stray, until a request begins a new
 // record in its place.
-func (c *Coordinator) lookDamaged(ctx context.Context, b *batcher, size int, d *damagedError) error {
+func (s *successor) lookDamaged(ctx context.Context, b *batcher, size int, d *damagedError) error {
 	now := time.Now()
-	since, owner := c.directory.note(d.batcher, seen{rev: d.revision, size: size}, true, now)
+	since, owner := s.directory.note(d.batcher, seen{rev: d.revision, size: size}, true, now)
 	if b != nil {
-		c.directory.found(d.batcher)
+		s.directory.found(d.batcher)
 		b.hint(b.mend)
 		return nil
 	}
 	if since.Equal(now) {
-		c.log.Warn("damaged record", "batcher", d.batcher, "error", d.cause)
+		s.log.Warn("damaged record", "batcher", d.batcher, "error", d.cause)
 	}
-	if c.damagedOwner(ctx, owner, since) != leaseDead {
+	if s.damagedOwner(ctx, owner, since) != leaseDead {
 		return nil
 	}
 	status := schema.Status{Batcher: d.batcher, Phase: schema.PhaseStopped, Owner: owner}
-	if c.directory.stray(d.batcher, d.Error(), status, DefaultIdleTimeout, now) {
-		return c.removeStray(ctx, d.batcher, d.revision)
+	if s.directory.stray(d.batcher, d.Error(), status, DefaultIdleTimeout, now) {
+		return s.strays.remove(ctx, d.batcher, d.revision)
 	}
 	return nil
 }
@@ -172,10 +186,10 @@ func (c *Coordinator) lookDamaged(ctx context.Context, b *batcher, size int, d *
 // damagedOwner is the state of the owner of a record that has been damaged since a moment. A living owner writes the
 // record anew before long, so a record that stays damaged has no owner, even if the coordinator last known for it
 // lives.
-func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time.Time) leaseState {
-	stood, patience := time.Since(since), c.damagedPatience()
+func (s *successor) damagedOwner(ctx context.Context, owner string, since time.Time) leaseState {
+	stood, patience := time.Since(since), s.damagedPatience()
 	if owner != "" {
-		if state := c.leaseOf(ctx, owner); state != leaseLive || stood <= 10*patience {
+		if state := s.members.leaseOf(ctx, owner); state != leaseLive || stood <= 10*patience {
 			return state
 		}
 	}
@@ -187,59 +201,52 @@ func (c *Coordinator) damagedOwner(ctx context.Context, owner string, since time
 
 // damagedPatience is how long an owner whose name is not known has for its damaged record: it finds the damage within
 // two seconds and writes the record anew.
-func (c *Coordinator) damagedPatience() time.Duration { return 3 * c.cfg.Lease }
+func (s *successor) damagedPatience() time.Duration { return 3 * s.cfg.Lease }
 
 // takeOver makes this coordinator the owner. Both results nil: another coordinator was faster.
-func (c *Coordinator) takeOver(ctx context.Context, rec wire.Record, rev uint64) (*batcher, *schema.Fault) {
-	unlock, ok := c.claims.lock(ctx, rec.Batcher)
+func (s *successor) takeOver(ctx context.Context, rec wire.Record, rev uint64) (*batcher, *schema.Fault) {
+	unlock, ok := s.claims.lock(ctx, rec.Batcher)
 	if !ok {
 		return nil, unavailable("record of batcher %s: %v", rec.Batcher, ctx.Err())
 	}
 	defer unlock()
-	if b := c.owner(rec.Batcher); b != nil {
+	if b := s.actors.owner(rec.Batcher); b != nil {
 		return b, nil
 	}
 	dead, handed := rec.Owner, rec.Handed
-	rec.Owner, rec.Handed = c.cfg.Name, false
+	rec.Owner, rec.Handed = s.cfg.Name, false
 	if handed {
 		rec.Unfed = byClock(rec.Unfed, time.Now())
 	}
-	died := !handed && (dead == c.cfg.Name || c.leases.state(dead) == leaseDead) // or it resigned
+	died := !handed && (dead == s.cfg.Name || s.members.leases.state(dead) == leaseDead) // or it resigned
 	poisoned := countTakeover(&rec, died, time.Now())
-	rev, err := c.records.update(ctx, rec, rev)
+	rev, err := s.records.update(ctx, rec, rev)
 	if errors.Is(err, errConflict) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, unavailable("record of batcher %s: %v", rec.Batcher, err)
 	}
-	c.process.takeovers.Add(1)
-	c.directory.note(rec.Batcher, seen{rev: rev, owner: rec.Owner}, false, time.Now())
-	c.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
-	b := c.adopt(rec, rev)
+	s.process.takeovers.Add(1)
+	s.directory.note(rec.Batcher, seen{rev: rev, owner: rec.Owner}, false, time.Now())
+	s.log.Info("batcher taken over", "batcher", rec.Batcher, "gen", rec.Gen, "from", dead, "phase", rec.Phase)
+	b := s.actors.adopt(rec, rev)
 	why := "which left"
 	if died {
 		why = "which died"
 	}
-	c.tellBatcher(wire.Event{
+	s.tellBatcher(wire.Event{
 		Name: rec.Batcher, Gen: rec.Gen, What: "taken over", Bad: died,
-		Why: fmt.Sprintf("by coordinator %s, from coordinator %s, %s", c.cfg.Name, dead, why),
+		Why: fmt.Sprintf("by coordinator %s, from coordinator %s, %s", s.cfg.Name, dead, why),
 	})
 	if poisoned {
-		c.tellBatcher(wire.Event{Name: rec.Batcher, Gen: rec.Gen, What: "failed", Why: failureText(rec.Error), Bad: true})
-		c.log.Warn("batcher fails: its owners die", "batcher", rec.Batcher, "error", rec.Error.Message)
-		c.spawn(func() { c.discard(rec.Batcher, rec.Gen) })
+		s.tellBatcher(wire.Event{
+			Name: rec.Batcher, Gen: rec.Gen, What: "failed", Why: failureText(rec.Error), Bad: true,
+		})
+		s.log.Warn("batcher fails: its owners die", "batcher", rec.Batcher, "error", rec.Error.Message)
+		s.actors.spawn(func() { s.discard(rec.Batcher, rec.Gen) })
 	}
 	return b, nil
-}
-
-// discard deletes a generation that is over. A failure is the collector's.
-func (c *Coordinator) discard(batcher, gen string) {
-	ctx, cancel := c.call(callTimeout)
-	defer cancel()
-	if err := topology.DeleteGeneration(ctx, c.js, batcher, gen); err != nil && ctx.Err() == nil {
-		c.log.Warn("generation not deleted yet", "batcher", batcher, "gen", gen, "error", err)
-	}
 }
 
 // maxTakeovers is how many owners in a row may die before the batcher that they fed counts as the cause; an owner that
@@ -269,4 +276,22 @@ func countTakeover(rec *wire.Record, died bool, now time.Time) (poisoned bool) {
 		"%d coordinators in a row died while they fed batcher %s (data set %s), and the trainer came no further than %d",
 		n.Count, rec.Batcher, rec.Spec.Dataset, rec.Taken)}
 	return true
+}
+
+// bury removes the leases of dead coordinators, unless a record that this coordinator can take over still names one.
+func (s *successor) bury(ctx context.Context) error {
+	var failed error
+	for id, rev := range s.members.leases.dead() {
+		if id == s.cfg.Name || s.directory.names(id) {
+			continue
+		}
+		err := s.records.kv.Purge(ctx, topology.CoordinatorKey(id), jetstream.LastRevision(rev))
+		switch {
+		case err == nil:
+			s.tellCoordinator(id, "died", fmt.Sprintf("its lease stood still for over %v", s.cfg.Lease), true)
+		case !topology.IsConflict(err):
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
 }
