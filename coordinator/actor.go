@@ -25,6 +25,7 @@ const beat = owner.Beat
 type batcher struct {
 	site   *site
 	actors *actors // it is one of them
+	store  *store
 	name   string
 	log    *slog.Logger
 	inbox  chan func()
@@ -67,8 +68,9 @@ func newBatcher(a *actors, rec wire.Record, rev uint64) *batcher {
 	if k := a.kinds[rec.Spec.Dataset]; k != nil && k.Version != rec.Spec.Version {
 		key = rec.Spec.Digest() // another version is another spec
 	}
+	log := a.log.With("batcher", rec.Batcher)
 	return &batcher{
-		site: a.site, actors: a, name: rec.Batcher, log: a.log.With("batcher", rec.Batcher),
+		site: a.site, actors: a, store: &store{a.site, rec.Batcher, log}, name: rec.Batcher, log: log,
 		inbox: make(chan func(), 64), gone: make(chan struct{}),
 		owner: owner.New(time.Now(), owner.Config{
 			Name: a.cfg.Name, Kinds: a.versions(), ReaderLease: a.cfg.ReaderLease, Stall: a.cfg.Stall,

@@ -11,12 +11,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/jetbatch/jetbatch/coordinator/internal/owner"
 	"github.com/jetbatch/jetbatch/internal/kind"
-	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -55,7 +53,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 			b.toFeed(effect)
 		}
 	case owner.Purge:
-		if err := b.purge(e); err != nil {
+		if err := b.store.purge(e); err != nil {
 			b.log.Warn("taken results not dropped", "error", err)
 		}
 
@@ -91,21 +89,21 @@ func (b *batcher) carryOut(effect owner.Effect) {
 		b.spawn(func() owner.Event { return owner.Readied{Reason: reason(b.site.canMake())} })
 	case owner.Make:
 		token := b.owner.KindToken()
-		b.spawn(func() owner.Event { return b.makeGeneration(token, e) })
+		b.spawn(func() owner.Event { return b.store.make(token, e) })
 	case owner.Discard:
-		b.site.running.Go(func() { b.discard(e.Gen) })
+		b.site.running.Go(func() { b.site.discard(b.name, e.Gen) })
 	case owner.Cancel:
 		token := b.owner.KindToken()
-		b.spawn(func() owner.Event { return b.cancelJobs(token, e) })
+		b.spawn(func() owner.Event { return b.store.cancelJobs(token, e) })
 	case owner.Remove:
-		b.spawn(func() owner.Event { return b.remove(e) })
+		b.spawn(func() owner.Event { return b.store.remove(e) })
 	case owner.Look:
 		token := b.owner.KindToken()
-		b.spawn(func() owner.Event { return b.look(token, e) })
+		b.spawn(func() owner.Event { return b.store.look(token, e) })
 	case owner.Probe:
-		b.spawn(func() owner.Event { return b.probe(e) })
+		b.spawn(func() owner.Event { return b.store.probe(e) })
 	case owner.StoreVerdict:
-		b.spawn(func() owner.Event { return b.storeVerdict(e) })
+		b.spawn(func() owner.Event { return b.store.keepVerdict(e) })
 	default:
 		panic(fmt.Sprintf("coordinator: unknown effect %T", effect))
 	}
@@ -305,84 +303,6 @@ func (b *batcher) halt() {
 		b.reissued += b.feed.reissued()
 		b.feed = nil
 	}
-}
-
-// makeGeneration makes generations at once and keeps the first that is whole; the others are in no record, so they go.
-// A cluster that lost a server a moment ago goes on giving that one streams, and consumers to lead, until it has said
-// nothing for 3 s: of several generations one is whole at once, or one of the next.
-func (b *batcher) makeGeneration(token string, e owner.Make) owner.Event {
-	limit := 3 * askTimeout
-	if len(e.Gens) > 1 && !e.Patient {
-		limit = askTimeout
-	}
-	ctx, cancel := b.site.call(limit)
-	defer cancel()
-	type made struct {
-		gen string
-		err error
-	}
-	all := make(chan made, len(e.Gens))
-	for _, gen := range e.Gens {
-		b.site.running.Go(func() {
-			all <- made{gen, topology.CreateGeneration(ctx, b.site.js, token, b.name, gen)}
-		})
-	}
-	var chosen owner.Made
-	for range e.Gens {
-		m := <-all
-		switch {
-		case m.err == nil && chosen.Gen == "":
-			chosen.Gen = m.gen
-			cancel()
-		case len(e.Gens) > 1:
-			b.site.running.Go(func() { b.discard(m.gen) })
-			fallthrough
-		default:
-			chosen.Reason = reason(m.err)
-		}
-	}
-	if chosen.Gen != "" {
-		chosen.Reason = ""
-	}
-	return chosen
-}
-
-// discard deletes a generation that the record no longer names. A failure is the collector's.
-func (b *batcher) discard(gen string) {
-	ctx, cancel := b.site.call(callTimeout)
-	defer cancel()
-	if err := topology.DeleteGeneration(ctx, b.site.js, b.name, gen); err != nil && ctx.Err() == nil {
-		b.log.Warn("generation not deleted yet", "gen", gen, "error", err)
-	}
-}
-
-// cancelJobs removes queued jobs; those that run find their results unwanted.
-func (b *batcher) cancelJobs(token string, e owner.Cancel) owner.Event {
-	ctx, cancel := b.site.call(callTimeout)
-	defer cancel()
-	if err := topology.DeleteJobs(ctx, b.site.js, token, b.name, e.Gen, e.From, e.To); err != nil {
-		b.log.Warn("skipped jobs not cancelled", "from", e.From, "to", e.To, "error", err)
-	}
-	return owner.Cancelled{Gen: e.Gen}
-}
-
-// storeVerdict stores the verdict as a result, first write wins.
-func (b *batcher) storeVerdict(e owner.StoreVerdict) owner.Event {
-	stored := owner.VerdictStored{Gen: e.Gen, Seq: e.Result.Seq}
-	data, err := wire.AppendResult(nil, e.Result, nil)
-	if err != nil {
-		stored.Reason = err.Error()
-		return stored
-	}
-	ctx, cancel := b.site.call(callTimeout)
-	defer cancel()
-	_, err = b.site.js.Publish(ctx, wire.ResultSubject(b.name, e.Gen, e.Result.Seq), data)
-	var api *jetstream.APIError
-	if errors.As(err, &api) && topology.IsDuplicate(int(api.ErrorCode), api.Description) {
-		err = nil
-	}
-	stored.Reason = reason(err)
-	return stored
 }
 
 // errStalled says that Start did not return in time.

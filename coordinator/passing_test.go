@@ -69,14 +69,14 @@ func TestVerdictIsThereAlready(t *testing.T) {
 	if err := topology.CreateGeneration(t.Context(), js, wire.KindToken("count", 1), "b", "G1"); err != nil {
 		t.Fatal(err)
 	}
-	b := &batcher{site: &site{ctx: t.Context(), js: js}, name: "b"}
+	s := &store{site: &site{ctx: t.Context(), js: js}, name: "b"}
 	end := &wire.Result{Seq: 3, Kind: wire.KindEnd, Prev: []byte{1}, Attempt: "a", Worker: "c"}
 	for range 2 {
-		if got := b.storeVerdict(owner.StoreVerdict{Gen: "G1", Result: end}).(owner.VerdictStored); got.Reason != "" {
+		if got := s.keepVerdict(owner.StoreVerdict{Gen: "G1", Result: end}).(owner.VerdictStored); got.Reason != "" {
 			t.Errorf("not stored: %s", got.Reason)
 		}
 	}
-	if got := b.storeVerdict(owner.StoreVerdict{Gen: "G2", Result: end}).(owner.VerdictStored); got.Reason == "" {
+	if got := s.keepVerdict(owner.StoreVerdict{Gen: "G2", Result: end}).(owner.VerdictStored); got.Reason == "" {
 		t.Error("stored where there is no store")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,16 +18,24 @@ import (
 // errAbsent says that no server has the store, and that none could say whether it still exists.
 var errAbsent = errors.New("no server has the store of results")
 
+// store is where a batcher's generations are: their results and their jobs. Its methods wait for JetStream and are called
+// in goroutines of their own; the actor gets what they return as an event.
+type store struct {
+	*site
+	name string // of the batcher
+	log  *slog.Logger
+}
+
 // look finds out how a generation's store is, makes its consumer again where it is missing, and lists its results.
-func (b *batcher) look(token string, e owner.Look) owner.Event {
+func (s *store) look(token string, e owner.Look) owner.Event {
 	l := owner.Looked{Gen: e.Gen, For: e.For, Asked: time.Now()}
 	if e.For == owner.ForLast {
-		return b.lookLast(l)
+		return s.lookLast(l)
 	}
-	ctx, cancel := b.site.call(askTimeout)
+	ctx, cancel := s.call(askTimeout)
 	defer cancel()
-	lost, err := b.inspect(ctx, e.Gen)
-	l.Connected = b.site.nc.IsConnected()
+	lost, err := s.inspect(ctx, e.Gen)
+	l.Connected = s.nc.IsConnected()
 	switch {
 	case errors.Is(err, errAbsent):
 		l.Store, l.Reason = owner.StoreAbsent, err.Error()
@@ -38,23 +47,23 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 		l.Store = owner.StoreLost
 		return l
 	}
-	ctx, cancel = b.site.call(2 * askTimeout)
+	ctx, cancel = s.call(2 * askTimeout)
 	defer cancel()
-	err = b.site.insist(ctx, func() error { // a consumer whose server is gone has another when there was an election
-		_, _ = b.site.js.Consumer(ctx, topology.JobsStream, topology.Consumer(b.name, e.Gen)) // any answer will do
+	err = s.insist(ctx, func() error { // a consumer whose server is gone has another when there was an election
+		_, _ = s.js.Consumer(ctx, topology.JobsStream, topology.Consumer(s.name, e.Gen)) // any answer will do
 		return nil
 	})
 	if err == nil {
-		err = b.site.ensure(ctx)
+		err = s.ensure(ctx)
 	}
 	if err == nil { // the owner before may have died between the store and the consumer
-		l.Unasked, err = topology.EnsureConsumer(ctx, b.site.js, token, b.name, e.Gen)
+		l.Unasked, err = topology.EnsureConsumer(ctx, s.js, token, s.name, e.Gen)
 	}
 	if err == nil && e.For == owner.ForRepair {
-		l.Queued, err = b.queued(ctx, token, e.Gen)
+		l.Queued, err = s.queued(ctx, token, e.Gen)
 	}
 	if err == nil {
-		l.Done, err = b.results(ctx, e.Gen)
+		l.Done, err = s.results(ctx, e.Gen)
 	}
 	if err != nil {
 		l.Store, l.Reason = owner.StoreUnsure, err.Error()
@@ -64,40 +73,40 @@ func (b *batcher) look(token string, e owner.Look) owner.Event {
 
 // lookLast asks a store that was silent for too long once more, after a server has answered: it may have been this
 // coordinator that was cut off.
-func (b *batcher) lookLast(l owner.Looked) owner.Event {
-	if err := b.site.canMake(); err != nil {
+func (s *store) lookLast(l owner.Looked) owner.Event {
+	if err := s.canMake(); err != nil {
 		l.Store, l.Reason = owner.StoreUnsure, err.Error()
 		return l
 	}
-	ctx, cancel := b.site.call(askTimeout / 4)
+	ctx, cancel := s.call(askTimeout / 4)
 	defer cancel()
-	if b.reach(ctx, l.Gen) != nil {
+	if s.reach(ctx, l.Gen) != nil {
 		l.Store = owner.StoreLost
 	}
 	return l
 }
 
 // probe asks a store for a sign of life.
-func (b *batcher) probe(e owner.Probe) owner.Event {
-	ctx, cancel := b.site.call(askTimeout / 2)
+func (s *store) probe(e owner.Probe) owner.Event {
+	ctx, cancel := s.call(askTimeout / 2)
 	defer cancel()
 	asked := time.Now()
-	return owner.Probed{Gen: e.Gen, Alive: b.reach(ctx, e.Gen) == nil, Asked: asked}
+	return owner.Probed{Gen: e.Gen, Alive: s.reach(ctx, e.Gen) == nil, Asked: asked}
 }
 
 // inspect reports whether a generation's store is gone, or is another than the one that was made.
-func (b *batcher) inspect(ctx context.Context, gen string) (lost bool, err error) {
-	if err := b.reach(ctx, gen); err != nil {
+func (s *store) inspect(ctx context.Context, gen string) (lost bool, err error) {
+	if err := s.reach(ctx, gen); err != nil {
 		return false, err
 	}
-	s, err := b.site.js.Stream(ctx, topology.ResultsStream(b.name, gen))
+	results, err := s.js.Stream(ctx, topology.ResultsStream(s.name, gen))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	genesis, err := s.GetLastMsgForSubject(ctx, wire.GenesisSubject(b.name, gen))
+	genesis, err := results.GetLastMsgForSubject(ctx, wire.GenesisSubject(s.name, gen))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return true, nil
 	}
@@ -109,16 +118,16 @@ func (b *batcher) inspect(ctx context.Context, gen string) (lost bool, err error
 
 // reach sends the store what it refuses, without asking JetStream, whose answers take an election when the server with
 // the store is gone: then the store's subjects have no listener, and every server says so at once.
-func (b *batcher) reach(ctx context.Context, gen string) error {
-	probe := nats.NewMsg(wire.GenesisSubject(b.name, gen))
+func (s *store) reach(ctx context.Context, gen string) error {
+	probe := nats.NewMsg(wire.GenesisSubject(s.name, gen))
 	probe.Header.Set(jetstream.ExpectedStreamHeader, "none")
-	_, err := b.site.nc.RequestMsgWithContext(ctx, probe)
+	_, err := s.nc.RequestMsgWithContext(ctx, probe)
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout/4)
 	defer cancel()
-	_, err = b.site.js.Stream(ctx, topology.ResultsStream(b.name, gen))
+	_, err = s.js.Stream(ctx, topology.ResultsStream(s.name, gen))
 	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil // there is somebody who knows
 	}
@@ -126,12 +135,12 @@ func (b *batcher) reach(ctx context.Context, gen string) error {
 }
 
 // queued lists the jobs that are in the queue, delivered ones included.
-func (b *batcher) queued(ctx context.Context, token, gen string) (map[uint64]bool, error) {
-	jobs, err := b.site.js.Stream(ctx, topology.JobsStream)
+func (s *store) queued(ctx context.Context, token, gen string) (map[uint64]bool, error) {
+	jobs, err := s.js.Stream(ctx, topology.JobsStream)
 	if err != nil {
 		return nil, err
 	}
-	info, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(token, b.name, gen)))
+	info, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(token, s.name, gen)))
 	if err != nil {
 		return nil, err
 	}
@@ -149,12 +158,12 @@ func (b *batcher) queued(ctx context.Context, token, gen string) (map[uint64]boo
 }
 
 // results lists the sequence numbers that have a stored result.
-func (b *batcher) results(ctx context.Context, gen string) (map[uint64]bool, error) {
-	s, err := b.site.js.Stream(ctx, topology.ResultsStream(b.name, gen))
+func (s *store) results(ctx context.Context, gen string) (map[uint64]bool, error) {
+	results, err := s.js.Stream(ctx, topology.ResultsStream(s.name, gen))
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(wire.CommitFilter(b.name, gen)))
+	info, err := results.Info(ctx, jetstream.WithSubjectFilter(wire.CommitFilter(s.name, gen)))
 	if err != nil {
 		return nil, err
 	}
@@ -169,18 +178,18 @@ func (b *batcher) results(ctx context.Context, gen string) (map[uint64]bool, err
 
 // purge drops results: by blocks where a block ends there, else one by one. It does not wait for the store: a later
 // look at the store finds what a lost request left behind.
-func (b *batcher) purge(e owner.Purge) error {
+func (s *store) purge(e owner.Purge) error {
 	for seq := e.From + 1; seq <= e.To; {
 		block := seq / wire.BlockSize
 		if end := (block+1)*wire.BlockSize - 1; end <= e.To {
-			if err := b.purgeSubject(e.Gen, wire.BlockFilter(b.name, e.Gen, block)); err != nil {
+			if err := s.purgeSubject(e.Gen, wire.BlockFilter(s.name, e.Gen, block)); err != nil {
 				return err
 			}
 			seq = end + 1
 			continue
 		}
-		subject := wire.ResultSubject(b.name, e.Gen, seq)
-		if err := errors.Join(b.purgeSubject(e.Gen, subject), b.purgeSubject(e.Gen, subject+".>")); err != nil {
+		subject := wire.ResultSubject(s.name, e.Gen, seq)
+		if err := errors.Join(s.purgeSubject(e.Gen, subject), s.purgeSubject(e.Gen, subject+".>")); err != nil {
 			return err
 		}
 		seq++
@@ -188,28 +197,28 @@ func (b *batcher) purge(e owner.Purge) error {
 	return nil
 }
 
-func (b *batcher) purgeSubject(gen, filter string) error {
+func (s *store) purgeSubject(gen, filter string) error {
 	request, err := json.Marshal(map[string]string{"filter": filter})
 	if err != nil {
 		return err
 	}
-	subject := "$JS.API.STREAM.PURGE." + topology.ResultsStream(b.name, gen)
-	return b.site.nc.Publish(topology.InDomain(b.site.cfg.Domain, subject), request)
+	subject := "$JS.API.STREAM.PURGE." + topology.ResultsStream(s.name, gen)
+	return s.nc.Publish(topology.InDomain(s.cfg.Domain, subject), request)
 }
 
 // remove deletes the results of lost attempts, and of no other.
-func (b *batcher) remove(e owner.Remove) owner.Event {
+func (s *store) remove(e owner.Remove) owner.Event {
 	removed := owner.Removed{Gen: e.Gen}
-	ctx, cancel := b.site.call(2 * askTimeout)
+	ctx, cancel := s.call(2 * askTimeout)
 	defer cancel()
-	s, err := b.site.js.Stream(ctx, topology.ResultsStream(b.name, e.Gen))
+	results, err := s.js.Stream(ctx, topology.ResultsStream(s.name, e.Gen))
 	if err != nil {
 		return removed // the reader says it again
 	}
 	for _, l := range e.Lost {
-		ok, err := removeAttempt(ctx, s, wire.ResultSubject(b.name, e.Gen, l.Seq), l.Attempt)
+		ok, err := removeAttempt(ctx, results, wire.ResultSubject(s.name, e.Gen, l.Seq), l.Attempt)
 		if err != nil {
-			b.log.Warn("lost result not removed yet", "seq", l.Seq, "attempt", l.Attempt, "error", err)
+			s.log.Warn("lost result not removed yet", "seq", l.Seq, "attempt", l.Attempt, "error", err)
 		}
 		if ok {
 			removed.Removed = append(removed.Removed, l)
@@ -233,4 +242,73 @@ func removeAttempt(ctx context.Context, s jetstream.Stream, subject, attempt str
 	}
 	err = s.DeleteMsg(ctx, msg.Sequence)
 	return err == nil, err
+}
+
+// make makes generations at once and keeps the first that is whole; the others are in no record, so they go.
+// A cluster that lost a server a moment ago goes on giving that one streams, and consumers to lead, until it has said
+// nothing for 3 s: of several generations one is whole at once, or one of the next.
+func (s *store) make(token string, e owner.Make) owner.Event {
+	limit := 3 * askTimeout
+	if len(e.Gens) > 1 && !e.Patient {
+		limit = askTimeout
+	}
+	ctx, cancel := s.call(limit)
+	defer cancel()
+	type made struct {
+		gen string
+		err error
+	}
+	all := make(chan made, len(e.Gens))
+	for _, gen := range e.Gens {
+		s.running.Go(func() {
+			all <- made{gen, topology.CreateGeneration(ctx, s.js, token, s.name, gen)}
+		})
+	}
+	var chosen owner.Made
+	for range e.Gens {
+		m := <-all
+		switch {
+		case m.err == nil && chosen.Gen == "":
+			chosen.Gen = m.gen
+			cancel()
+		case len(e.Gens) > 1:
+			s.running.Go(func() { s.discard(s.name, m.gen) })
+			fallthrough
+		default:
+			chosen.Reason = reason(m.err)
+		}
+	}
+	if chosen.Gen != "" {
+		chosen.Reason = ""
+	}
+	return chosen
+}
+
+// cancelJobs removes queued jobs; those that run find their results unwanted.
+func (s *store) cancelJobs(token string, e owner.Cancel) owner.Event {
+	ctx, cancel := s.call(callTimeout)
+	defer cancel()
+	if err := topology.DeleteJobs(ctx, s.js, token, s.name, e.Gen, e.From, e.To); err != nil {
+		s.log.Warn("skipped jobs not cancelled", "from", e.From, "to", e.To, "error", err)
+	}
+	return owner.Cancelled{Gen: e.Gen}
+}
+
+// keepVerdict stores the verdict as a result, first write wins.
+func (s *store) keepVerdict(e owner.StoreVerdict) owner.Event {
+	stored := owner.VerdictStored{Gen: e.Gen, Seq: e.Result.Seq}
+	data, err := wire.AppendResult(nil, e.Result, nil)
+	if err != nil {
+		stored.Reason = err.Error()
+		return stored
+	}
+	ctx, cancel := s.call(callTimeout)
+	defer cancel()
+	_, err = s.js.Publish(ctx, wire.ResultSubject(s.name, e.Gen, e.Result.Seq), data)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && topology.IsDuplicate(int(api.ErrorCode), api.Description) {
+		err = nil
+	}
+	stored.Reason = reason(err)
+	return stored
 }
