@@ -51,7 +51,7 @@ type Life struct {
 	err     error         // once ended
 	fault   *schema.Fault // of the job that ended the run, if one did
 	repairs int           // since the last batch
-	damages int           // of these, the ones for what is stored
+	damages int           // of these, the ones for what is stored that were given a seat
 }
 
 // State returns the state.
@@ -79,6 +79,9 @@ func (l *Life) Sit() bool {
 	if l.state == Closed || l.state == Ended && !l.AtEnd() {
 		return false
 	}
+	if l.doubt.Weight == Stored {
+		l.damages++ // now: a request that its caller gave up has looked nothing up
+	}
 	l.state, l.doubt, l.err = Seated, Doubt{}, nil
 	return true
 }
@@ -100,13 +103,14 @@ func (l *Life) Settle(w Weight) {
 }
 
 // Repair counts a request for a seat because of the doubt. It returns how many there were since the last batch, and how
-// many of these were about what is stored.
+// many of these were about what is stored: this one, and those that were given a seat.
 func (l *Life) Repair() (repairs, damages int) {
 	l.repairs++
+	damages = l.damages
 	if l.doubt.Weight == Stored {
-		l.damages++
+		damages++
 	}
-	return l.repairs, l.damages
+	return l.repairs, damages
 }
 
 // Progress notes that a batch was taken.

@@ -235,6 +235,7 @@ func beginIn(now time.Time, r *wire.Record, gen string, state []byte, taken uint
 // recorded goes on when the new generation is in the record.
 func (r *recovery) recorded(now time.Time) {
 	m := r.making
+	r.ranks.renumber(m.after, r.ledger.rec.Taken) // now: without a store, resume takes the generation up
 	r.feeder.discard(m.lost)
 	r.count.Generations++
 	if m.chosen {
@@ -256,7 +257,6 @@ func (r *recovery) notRecorded(now time.Time, outcome Outcome, reason string) {
 
 func (r *recovery) start(now time.Time) {
 	rec, lost := &r.ledger.rec, r.making.lost
-	r.ranks.renumber(r.making.after, rec.Taken)
 	r.making, r.hindered = nil, ""
 	r.restarts++
 	r.out.warn("results were lost; generation begun again", "lost", lost.gen, "gen", rec.Gen)

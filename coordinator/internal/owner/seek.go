@@ -92,6 +92,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 // names and that has no store is found out and begun again, a store that it does not name is collected.
 func (s *seats) begun(now time.Time, a *asking) {
 	s.ranks.counted(now) // their credits come before there is a store
+	s.ranks.moved(now, 0)
 	s.feeder.discard(a.before)
 	s.count.Generations++
 	a.making = true
@@ -128,7 +129,6 @@ func (s *seats) made(now time.Time, reason string) {
 		s.out.warn("begun from a state of other parameters or data, as the trainer accepts",
 			"gen", rec.Gen, "changed", a.changed)
 	}
-	s.ranks.moved(now, 0)
 	s.feeder.start(now, window.New(0, rec.FloorState, 0))
 	s.feeder.gen.settled = true
 	s.give(now, a, s.reply(a, rec.Position, false, a.warnings(s.feeder.ownData(now))...))
