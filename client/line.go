@@ -233,13 +233,6 @@ func (l *line) note(what string, overdue bool) {
 	l.waiting, l.overdue = what, overdue
 }
 
-// ask notes the request for a move that is under way, for the owner to hear; empty for none any more.
-func (l *line) ask(request string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.asking = request
-}
-
 // tracing returns the trace context of the Take or Start that is under way.
 func (l *line) tracing() string {
 	l.mu.Lock()
@@ -254,26 +247,6 @@ func (l *line) hold(reply *wire.SeatReply) {
 	l.seat.gen, l.seat.number, l.window = reply.Gen, reply.Seat, min(max(reply.Window, 0), span)
 	l.owner.set(reply.Phase)
 	l.run.revive()
-}
-
-// isStranded reports whether the owner has begun the seat's generation again. The channel that it returns is closed when
-// the answer may have changed.
-func (l *line) isStranded() (bool, <-chan struct{}) {
-	changed := l.changed.wait()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	doubt, err := l.run.doubting()
-	return l.stranded && doubt && err == nil, changed
-}
-
-// seated is the number of the rank's seat, as far as is known here; 0 without a world.
-func (l *line) seated() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cfg.World == nil {
-		return 0
-	}
-	return l.seat.number
 }
 
 // reading returns the session that reads a generation, nil if none does.

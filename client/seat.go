@@ -44,6 +44,18 @@ type sitting struct {
 	open     bool   // the data set is open: an answer that takes long does not come
 	atHead   bool   // the state is the head's: a repair
 	repair   bool   // give up when the head of the line arrives meanwhile
+	moving   bool   // likewise when all ranks, this one among them, were moved
+}
+
+// moot returns what ends a repair early; nil for a wait that is no repair.
+func (s *seats) moot(want *sitting) func() (bool, <-chan struct{}) {
+	switch {
+	case want.repair:
+		return s.line.moot
+	case want.moving:
+		return s.line.isMoved
+	}
+	return nil
 }
 
 const seatMoves = "the seat keeps moving"
@@ -77,9 +89,9 @@ func (s *seats) sit(ctx context.Context, want sitting) error {
 		if err == nil {
 			return s.read(&want, &reply)
 		}
-		if errors.Is(err, errNotNeeded) && !want.repair {
+		if errors.Is(err, errNotNeeded) && !want.atHead {
 			// The other ranks cannot come to where this one waits for them while the owner takes it to be further back.
-			if err := s.repair(ctx); err != nil {
+			if err := s.repairTo(ctx, true); err != nil {
 				return err
 			}
 			continue
@@ -120,7 +132,10 @@ func (s *seats) read(want *sitting, reply *wire.SeatReply) error {
 
 // repair is the one answer to every doubt: a seat at the head of the line. Where what is stored is in doubt, and
 // looking it up did not help, it is made anew.
-func (s *seats) repair(ctx context.Context) error {
+func (s *seats) repair(ctx context.Context) error { return s.repairTo(ctx, false) }
+
+// repairTo is repair. A rank that is to move says where it is until it is moved, and has no need of its old place then.
+func (s *seats) repairTo(ctx context.Context, moving bool) error {
 	doubt, repairs, damages := s.run.repair()
 	if doubt.Weight == 0 {
 		return nil
@@ -130,7 +145,7 @@ func (s *seats) repair(ctx context.Context) error {
 	if damages > maxDamages {
 		return s.run.blame(fmt.Errorf("batcher %s: generation %s: %w: %s", s.cfg.Name, gen, ErrCorrupt, doubt.Why), nil)
 	}
-	want := sitting{mode: wire.ModeSeek, state: state, open: true, atHead: true, repair: doubt.Weight == life.Silent}
+	want := sitting{mode: wire.ModeSeek, state: state, open: true, atHead: true, repair: doubt.Weight == life.Silent, moving: moving}
 	switch {
 	case damages <= maxLookups:
 	case s.cfg.World == nil:
@@ -143,7 +158,7 @@ func (s *seats) repair(ctx context.Context) error {
 	if repairs > 1 {
 		// A seat that does not help at once is not asked for in a loop: an owner that was deposed and does not know it, say,
 		// goes on contradicting the new one until it has looked.
-		err = s.pause(ctx, min(firstBackoff<<min(repairs, 8), maxBackoff), doubt.Why, s.mootIf(want.repair))
+		err = s.pause(ctx, min(firstBackoff<<min(repairs, 8), maxBackoff), doubt.Why, s.moot(&want))
 	}
 	if err == nil {
 		err = s.sit(ctx, want)
@@ -156,14 +171,6 @@ func (s *seats) repair(ctx context.Context) error {
 		return s.run.blame(err, nil) // the run is over for all ranks: a Start begins another, and does not find this one
 	}
 	return err
-}
-
-// mootIf returns what ends a repair early, the arrival of the head; nil for a wait that is no repair.
-func (s *seats) mootIf(repair bool) func() (bool, <-chan struct{}) {
-	if !repair {
-		return nil
-	}
-	return s.line.moot
 }
 
 // pause waits about d for what is named. The error is of what ended the wait before.
@@ -182,7 +189,7 @@ func (s *seats) pause(ctx context.Context, d time.Duration, what string, moot fu
 
 // request asks until a coordinator answers, ctx ends or the run does.
 func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatReply, err error) {
-	id, moot := s.ask.newID(), s.mootIf(want.repair)
+	id, moot := s.ask.newID(), s.moot(want)
 	if s.cfg.World != nil && want.mode != wire.ModeOpen && !want.atHead {
 		moot = s.line.isStranded
 		s.line.ask(id)

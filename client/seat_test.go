@@ -334,3 +334,48 @@ func TestStrandedWhileItMoves(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMovedWhileStranded has all ranks moved while one of them, which asked for that, says where it is in a generation
+// begun again. That is no place of it any more: it hears of the move, and asks for the state that it was moved to.
+func TestMovedWhileStranded(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	repaired, moved := make(chan struct{}, 100), false
+	o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
+		fault := &schema.Fault{Code: schema.CodeUnavailable, Message: "waiting for rank 1"}
+		switch {
+		case req.Repair:
+			repaired <- struct{}{}
+			return &wire.SeatReply{Fault: fault}
+		case !moved && req.Mode == wire.ModeSeek && bytes.Equal(req.State.Data, stateOf(90).Data):
+			return &wire.SeatReply{Fault: fault}
+		}
+		return nil
+	}
+	b, _ := setup(t, o, func(c *Config) { c.World = &World{ID: "A", Size: 2, Parts: 1} })
+	take(t, b, schema.State{}, 3)
+	waited := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	go func() {
+		_, err := b.Take(ctx, stateOf(90))
+		waited <- err
+	}()
+	natstest.Eventually(t, "it asks", func() bool { return b.r.line.credit(time.Now(), true).Asking != "" })
+	o.locked(func() {
+		o.begin(1)
+		o.feed()
+	})
+	o.notice()
+	<-repaired
+	o.locked(func() {
+		moved = true
+		o.rec.Seat++
+		o.begin(90)
+		o.feed()
+	})
+	o.notice()
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}

@@ -54,6 +54,7 @@ type Member struct {
 	Seat    uint64 `json:"seat,omitempty"`    // that it was given last
 	Placed  bool   `json:"placed,omitempty"`  // the slot has a position: that of this process, or of one before
 	Seated  bool   `json:"seated,omitempty"`  // at a state, and not only let in
+	Moved   bool   `json:"moved,omitempty"`   // it was given the seat at the state that all asked for
 	Left    bool   `json:"left,omitempty"`    // closed: it pins nothing, and nobody waits for it
 }
 

@@ -29,7 +29,7 @@ func (k *ask) since(now time.Time) time.Duration {
 }
 
 // ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate, and
-// so is one before the present one.
+// so is one before the present one. A rank that asks where it is, and has done so before, waits since then.
 func (a asks) ask(now time.Time, rank int, reader, request string, state []byte, there bool) bool {
 	switch k := a[rank]; {
 	case k != nil && k.request == request:
@@ -38,7 +38,11 @@ func (a asks) ask(now time.Time, rank int, reader, request string, state []byte,
 	case k != nil && k.reader == reader && request < k.request:
 		return false
 	}
-	a[rank] = &ask{reader: reader, request: request, came: now, state: state, there: there, live: true}
+	came := now
+	if k := a[rank]; k != nil && k.reader == reader && k.there && there && bytes.Equal(k.state, state) {
+		came = k.came
+	}
+	a[rank] = &ask{reader: reader, request: request, came: came, state: state, there: there, live: true}
 	return true
 }
 

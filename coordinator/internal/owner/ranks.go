@@ -179,6 +179,9 @@ func (r *ranks) patience() time.Duration {
 func (r *ranks) count(now time.Time) {
 	passed := min(now.Sub(r.beat), 2*Beat)
 	r.beat = now
+	if deserted(&r.ledger.rec) { // nobody waits for anybody
+		return
+	}
 	for i := range r.each {
 		r.each[i].silent += passed
 	}

@@ -22,7 +22,8 @@ const maxWaiting = 1 << 10
 
 // live reports whether a reader has the seat, and was heard within its lease.
 func (r *reader) live(now time.Time, lease time.Duration) bool {
-	return r.ledger.rec.Reader != "" && now.Sub(r.heard) < lease
+	rec := &r.ledger.rec
+	return rec.Reader != "" && !deserted(rec) && now.Sub(r.heard) < lease
 }
 
 // seated notes that a reader was given the seat that is in the record.

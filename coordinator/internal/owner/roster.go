@@ -77,13 +77,16 @@ func (r *roster) course(
 		last = min(last, r.ranks.furthest()+2)
 	}
 	position, held := g.FindFrom(cursor, state)
-	if held && position <= last {
+	// A rank that was moved with the others and does not know it yet has its place where they have theirs. Its old place,
+	// found here by chance, would be a shift against them.
+	astray := req.Repair && m.Moved && req.Seat < m.Seat && position != cursor+1
+	if held && position <= last && !astray {
 		return seated, position, nil
 	}
 	if req.Repair && req.Request == m.Request { // and the rank has gone on since, or it would be found
 		return refused, 0, unavailable("rank %d was seated on this request before", req.Rank.Rank)
 	}
-	if req.Repair && g.reach(now) {
+	if req.Repair && !astray && g.reach(now) {
 		return refused, 0, unavailable("rank %d is further than the run was iterated again; more of it is", req.Rank.Rank)
 	}
 	// The others may be as far, and their credits under way. That takes no longer than two beats.
@@ -125,9 +128,13 @@ func (r *roster) agreed(
 	if len(missing) == 0 {
 		return movesAll, 0, nil
 	}
+	strays := req.Repair && r.feeder.gen != nil && asks[rank].since(now) > r.ranks.patience()
 	for _, i := range missing {
 		if lost := r.ranks.lostRank(i); lost != nil {
 			return refused, 0, lost
+		}
+		if strays && i != rank { // its place is none of the run's, and the others do not ask for it
+			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
 		}
 		// A successor that asks for a state at which the others are not, while these go on, came from another checkpoint.
 		if !r.member(req).Seated && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated &&

@@ -60,14 +60,24 @@ func (s *stops) stop(now time.Time, a *asking) {
 	})
 }
 
-// allLeft reports whether nobody of a world is there any more.
+// allLeft reports whether a world is over: nobody is there, and none of its ranks is yet to come to where it began.
 func allLeft(r *wire.Record) bool {
+	for i := range r.Members {
+		if r.Members[i].Reader == "" && anyPlaced(r) {
+			return false
+		}
+	}
+	return deserted(r)
+}
+
+// deserted reports whether nobody of a world is there: all that came have left.
+func deserted(r *wire.Record) bool {
 	for i := range r.Members {
 		if r.Members[i].Reader != "" && !r.Members[i].Left {
 			return false
 		}
 	}
-	return true
+	return r.Size > 0
 }
 
 func closeIn(r *wire.Record) {
