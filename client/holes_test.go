@@ -76,6 +76,13 @@ func TestEndlessHoles(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "makes only holes since batch 1, ") {
 		t.Fatalf("%v", err)
 	}
+	// The owner keeps the state that the trainer has: a process that comes in its place has no other.
+	b.r.line.mu.Lock()
+	taken, past := b.r.line.taken, b.r.line.past
+	b.r.line.mu.Unlock()
+	if c := b.r.line.credit(time.Now(), true); taken == 0 || past != taken || c.Holes != past {
+		t.Errorf("%d of %d positions left no state, and the credit says %d", past, taken, c.Holes)
+	}
 	asked := func() int {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -89,5 +96,8 @@ func TestEndlessHoles(t *testing.T) {
 	// The trainer has no other state, and is where it was: a rank that asked to move would wait for all others to.
 	if n := asked() - before; n > 0 {
 		t.Errorf("%d seats were asked for", n)
+	}
+	if c := b.r.line.credit(time.Now(), true); c.Holes != 0 {
+		t.Errorf("%d holes behind the batch", c.Holes)
 	}
 }

@@ -36,6 +36,7 @@ type line struct {
 	doubted  *wire.Result // that Take did not believe last; nil for none
 	late     straggler
 	holes    []byte // the state that the trainer is at, where nothing but holes lies from there to the head; nil for none
+	past     uint64 // how many there are, and the end
 	taken    uint64 // positions that the trainer is past, the end of the data among them
 	tally    tally
 	waiting  string // what Take waits for
@@ -283,7 +284,7 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 	l.late.reset()
 	l.stranded = false
 	if !bytes.Equal(reply.State.Data, l.buf.State()) { // else it is a repair: the trainer is where it was
-		l.holes = nil
+		l.holes, l.past = nil, 0
 	}
 	if l.sess == sess {
 		for _, e := range l.buf.Seek(reply.Position, reply.State.Data) {
@@ -377,7 +378,7 @@ func (l *line) deliver(
 	// A payload took about as long on its way into the store as out of it.
 	l.late.pace.Observe(res.Worker, int64(stage(stage(res.Materialize)+got.arrived.Sub(got.came))))
 	l.run.progress()
-	l.holes = nil
+	l.holes, l.past = nil, 0
 	named = schema.State{Dataset: l.cfg.Dataset, Version: l.seat.version, Origin: l.seat.origin}
 	return named, l.advance(entry, now)
 }
@@ -394,6 +395,7 @@ func (l *line) pass(entry *reorder.Entry[arrival], now time.Time) (due bool) {
 	due = l.advance(entry, now)
 	if l.buf.Head() == entry.Result.Seq+1 {
 		l.holes = from
+		l.past++
 	}
 	return due
 }
@@ -416,8 +418,9 @@ func (l *line) finish(res *wire.Result) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := l.run.finish()
-	if isEnd(err) {
+	if isEnd(err) && l.taken < res.Seq {
 		l.taken = res.Seq
+		l.past++
 	}
 	return err
 }

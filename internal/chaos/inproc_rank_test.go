@@ -19,6 +19,9 @@ import (
 // errGivenUp is how a rank ends that had no part in a run yet, or whose record was lost, when the run is over for another.
 var errGivenUp = errors.New("given up, since the run is over")
 
+// errKilled is how a take ends in the midst of which the rank is killed.
+var errKilled = errors.New("killed while it takes")
+
 // errThere is how a wait ends when all ranks are at the goal.
 var errThere = errors.New("all ranks are there")
 
@@ -34,7 +37,7 @@ type rank struct {
 	at    int    // of the way: the next point; under l.mu
 	sits  bool   // this process took something, or was started
 	seq   uint64 // of what it took last, if that was a batch of the place where it is
-	label uint64 // likewise
+	atEnd bool   // it took the end last
 	left  bool   // under l.mu
 
 	out     bool          // it has ended with an error; under l.mu
@@ -223,7 +226,7 @@ func (r *rank) take() error {
 	if p.moved || !r.sits {
 		r.oracle.State = p.from
 	}
-	var seq, label uint64
+	var seq uint64
 	err = r.within(func(ctx context.Context) error {
 		if !r.l.calm && r.rng.IntN(20) == 0 {
 			var cancel context.CancelFunc
@@ -235,11 +238,17 @@ func (r *rank) take() error {
 		if err == nil {
 			err = r.l.way.took(r.at, r.number, step)
 		}
-		seq, label = step.Seq, testset.Label(step.Batch)
+		seq = step.Seq
 		step.Release()
+		if errors.Is(err, client.ErrUnavailable) && !r.l.calm && !p.moved && r.seq > 0 && r.rng.IntN(8) == 0 && r.isNotAhead() {
+			return errKilled // past holes, it may be
+		}
 		return err
 	})
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, errKilled):
+		return r.die()
+	case err != nil && !errors.Is(err, io.EOF):
 		return err
 	}
 	if p.end {
@@ -247,7 +256,7 @@ func (r *rank) take() error {
 	}
 	r.l.mu.Lock()
 	defer r.l.mu.Unlock()
-	r.seq, r.label, r.sits = seq, label, true
+	r.seq, r.atEnd, r.sits = seq, p.end, true
 	r.at++
 	r.l.arrive()
 	return nil
@@ -256,7 +265,7 @@ func (r *rank) take() error {
 // whim is what a rank does now and then beside taking.
 func (r *rank) whim() error {
 	switch k := r.rng.IntN(400); {
-	case k < 4 && r.seq > 0 && !r.besideHole() && r.isNotAhead():
+	case k < 4 && (r.seq > 0 || r.atEnd) && r.isNotAhead():
 		return r.die()
 	case k < 8:
 		r.l.w.count("rank paused")
@@ -286,20 +295,14 @@ func (r *rank) isNotAhead() bool {
 	return true
 }
 
-// besideHole reports whether there is a hole before or after the batch that was taken last. A rank is past a hole when it
-// has seen it, and has no state to say so: one that comes again there may be no match for the others.
-func (r *rank) besideHole() bool {
-	every, at := r.l.w.plan.Params.HoleEvery, r.label
-	return every > 0 && ((at-1)%every == 0 || (at+1)%every == 0)
-}
-
 // die ends the process, and begins another, sooner or later, from the state after the last take, or from the one before
 // it if nobody was told of the take.
 func (r *rank) die() error {
 	e := r.endpoint()
 	r.crash()
 	r.l.w.count("rank killed")
-	told, again := r.l.w.checks.lastSaid(e.name) >= r.seq, r.rng.IntN(2) == 0
+	// The end leaves no state at the rank: it is where it was, whether it said so or not.
+	told, again := !r.atEnd && r.l.w.checks.lastSaid(e.name) >= r.seq, r.rng.IntN(2) == 0
 	r.note("is killed at %d, batch %d, told %v", r.at, r.seq, told)
 	after := r.oracle.State
 	next, err := r.l.way.at(r.at)
@@ -312,7 +315,7 @@ func (r *rank) die() error {
 		r.at--
 		r.l.mu.Unlock()
 	}
-	r.seq, r.takeOver = 0, r.rng.IntN(2) == 0
+	r.seq, r.atEnd, r.takeOver = 0, false, r.rng.IntN(2) == 0
 	r.mu.Lock()
 	r.net = r.l.w.endpoint("client")
 	r.mu.Unlock()
@@ -362,7 +365,7 @@ func (r *rank) start(state schema.State) error {
 	if err := r.open(); err != nil {
 		return err
 	}
-	r.seq, r.oracle.State = 0, state
+	r.seq, r.atEnd, r.oracle.State = 0, false, state
 	err := r.within(func(ctx context.Context) error { return r.b.Start(ctx, state) })
 	r.sits = r.sits || err == nil
 	return err

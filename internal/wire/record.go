@@ -71,6 +71,8 @@ func (r *Record) checkNumbers() error {
 		return fmt.Errorf("state of %d bytes; at most %d", len(r.FloorState), schema.MaxState)
 	case r.Taken < r.Floor:
 		return fmt.Errorf("taken up to %d with the floor at %d", r.Taken, r.Floor)
+	case r.Holes > r.Taken-r.Floor:
+		return fmt.Errorf("%d holes from %d to %d", r.Holes, r.Floor, r.Taken)
 	case r.Taken-r.Floor > MaxBehind:
 		return fmt.Errorf("taken up to %d with the floor at %d; at most %d are held", r.Taken, r.Floor, MaxBehind)
 	case furthest > MaxPosition:

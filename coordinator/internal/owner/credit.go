@@ -51,7 +51,7 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 			return
 		}
 	}
-	o.ranks.credit(rank, c.Taken)
+	o.ranks.credit(rank, c)
 	if g.advance(now) {
 		c.BatchBytes = max(c.BatchBytes, 1) // batches without a payload have a size, too
 	}

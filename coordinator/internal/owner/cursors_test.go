@@ -14,18 +14,23 @@ func TestCursors(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 5).Draw(t, "ranks")
 		c := make(cursors, n)
-		taken, left := make([]uint64, n), make([]bool, n)
+		taken, kept, left := make([]uint64, n), make([]uint64, n), make([]bool, n)
 		rank := func(t *rapid.T) int { return rapid.IntRange(0, n-1).Draw(t, "rank") }
 		seq := func(t *rapid.T) uint64 { return rapid.Uint64Range(0, 20).Draw(t, "seq") }
 		t.Repeat(map[string]func(*rapid.T){
 			"credit": func(t *rapid.T) {
-				r, to := rank(t), seq(t)
-				c.credit(r, to)
-				taken[r] = max(taken[r], to)
+				r, to, holes := rank(t), seq(t), seq(t)
+				c.credit(r, to, holes)
+				if to >= taken[r] {
+					taken[r], kept[r] = to, to-min(holes, to)
+				}
 			},
 			"place": func(t *rapid.T) {
 				r, to := rank(t), seq(t)
 				c.place(r, to)
+				if to < kept[r] || to > taken[r] { // else it is among the holes that the rank was past
+					kept[r] = to
+				}
 				taken[r], left[r] = to, false
 			},
 			"leave": func(t *rapid.T) {
@@ -34,31 +39,36 @@ func TestCursors(t *testing.T) {
 				left[r] = true
 			},
 			"move": func(t *rapid.T) {
-				to := seq(t)
-				c.moveAll(to)
+				to, holes := seq(t), seq(t)
+				c.moveAll(to, holes)
 				for r := range taken {
-					taken[r] = to
+					taken[r], kept[r] = to, to-min(holes, to)
 				}
 			},
 			"renumber": func(t *rapid.T) {
 				after, first := seq(t), seq(t)
 				c.renumber(after, first)
 				for r := range taken {
+					holes := taken[r] - kept[r]
 					if taken[r] < after {
 						taken[r] = after
 					}
 					taken[r] += first - after
+					kept[r] = taken[r] - min(holes, taken[r])
 				}
 			},
 			"": func(t *rapid.T) {
-				var there []uint64
+				var there, states []uint64
 				for r := range taken {
 					if !left[r] {
-						there = append(there, taken[r])
+						there, states = append(there, taken[r]), append(states, kept[r])
 					}
 				}
 				if len(there) == 0 {
-					there = taken
+					there, states = taken, kept
+				}
+				if holes := slices.Min(there) - min(slices.Min(there), slices.Min(states)); c.holes() != holes {
+					t.Fatalf("%v: %d holes, want %d", c, c.holes(), holes)
 				}
 				slowest, furthest := slices.Min(there), slices.Max(there)
 				if c.taken() != slowest || c.furthest() != furthest || c[c.slowest()].taken != slowest {

@@ -224,9 +224,15 @@ func (g *generation) recordDue() bool {
 	return g.Taken() >= g.saved+n
 }
 
+// holes is how many of what the trainer has come behind the last state that a rank may come again with.
+func (g *generation) holes() uint64 {
+	kept := max(g.ranks.taken()-g.ranks.holes(), g.Floor())
+	return min(g.Taken()-min(kept, g.Taken()), maxWindow)
+}
+
 // droppable is the floor that may be recorded.
 func (g *generation) droppable() uint64 {
-	floor := g.Droppable(retained(g.ledger.rec.Settings, g.Limit(), g.reader.batchBytes()))
+	floor := g.Droppable(retained(g.ledger.rec.Settings, g.Limit(), g.reader.batchBytes()) + int(g.holes()))
 	if g.reader.small() {
 		whole := (floor + 1) / wire.BlockSize * wire.BlockSize
 		floor = max(g.Floor(), max(whole, 1)-1)
@@ -240,7 +246,7 @@ func (g *generation) progress() func(*wire.Record) {
 	g.save, g.saveTo = false, 0
 	return func(r *wire.Record) {
 		takenIn(r, g)
-		r.Floor, r.FloorState = floor, g.StateAfter(floor)
+		r.Floor, r.FloorState, r.Holes = floor, g.StateAfter(floor), min(r.Holes, r.Taken-floor)
 		r.BatchBytes = g.reader.batchBytes()
 	}
 }
@@ -248,7 +254,7 @@ func (g *generation) progress() func(*wire.Record) {
 // takenIn notes in a record of a generation how far the trainer has come in it; nil for one that is not in memory.
 func takenIn(r *wire.Record, g *generation) {
 	if g != nil {
-		r.Total, r.Taken = totalOf(r, g.Taken()), g.Taken()
+		r.Total, r.Taken, r.Holes = totalOf(r, g.Taken()), g.Taken(), min(g.holes(), g.Taken()-r.Floor)
 	}
 }
 

@@ -81,7 +81,7 @@ func New(now time.Time, cfg Config, rec wire.Record, revision uint64, key wire.D
 	o.data = &datasets{out: o.out}
 	o.reader = &reader{ledger: o.ledger, heard: now}
 	o.ranks = &ranks{ledger: o.ledger}
-	o.ranks.reset(now, rec.Taken)
+	o.ranks.reset(now, rec.Taken, rec.Holes)
 	o.store = &watch{out: o.out, ledger: o.ledger}
 	o.feeder = &feeder{
 		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, ranks: o.ranks,

@@ -39,12 +39,12 @@ type rank struct {
 	failed  bool // it has met the error
 }
 
-// reset begins with the ranks of the record, all of them at one position.
-func (r *ranks) reset(now time.Time, taken uint64) {
+// reset begins with the ranks of the record, all of them at one position, past holes at last.
+func (r *ranks) reset(now time.Time, taken, holes uint64) {
 	size := max(1, r.ledger.rec.Size)
 	r.cursors, r.each, r.asks = make(cursors, size), make([]rank, size), make(asks, size)
 	r.wrong, r.fault = 0, nil
-	r.moveAll(taken)
+	r.moveAll(taken, holes)
 	for i := range r.each {
 		r.each[i].heard = now
 		if m := r.ledger.rec.Members; m != nil && m[i].Left {
@@ -57,7 +57,7 @@ func (r *ranks) reset(now time.Time, taken uint64) {
 // counted makes place for the ranks of a record that was lost, and that a request made anew.
 func (r *ranks) counted(now time.Time) {
 	if len(r.each) != max(1, r.ledger.rec.Size) {
-		r.reset(now, 0)
+		r.reset(now, 0, 0)
 	}
 }
 
@@ -68,14 +68,14 @@ func (r *ranks) moved(now time.Time, taken uint64) {
 	for i := range r.each {
 		r.each[i].failed = false
 	}
-	r.moveAll(taken)
+	r.moveAll(taken, 0)
 }
 
 // renumber is for a generation that takes the place of a lost one: it begins after a sequence number of that, with some
 // taken already.
 func (r *ranks) renumber(after, taken uint64) {
 	if !r.isWorld() { // a reader of its own says where it is when it is seated
-		r.moveAll(taken)
+		r.moveAll(taken, 0)
 		return
 	}
 	r.cursors.renumber(after, taken)
@@ -111,8 +111,14 @@ func (r *ranks) hear(now time.Time, rank int, c *wire.Credit, held bool) {
 	r.asks.hear(rank, c.Asking)
 }
 
-// credit notes how far a rank is.
-func (r *ranks) credit(rank int, taken uint64) { r.cursors.credit(rank, taken) }
+// credit notes how far a rank is. A reader of its own may go on from any state.
+func (r *ranks) credit(rank int, c *wire.Credit) {
+	holes := c.Holes
+	if !r.isWorld() {
+		holes = 0
+	}
+	r.cursors.credit(rank, c.Taken, holes)
+}
 
 // late is for how long a rank has said that it waits, though no other rank is in its way.
 func (r *ranks) late(now time.Time) (longest time.Duration) {

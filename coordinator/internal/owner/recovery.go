@@ -213,22 +213,23 @@ func (r *recovery) record(now time.Time) {
 	}
 	// After a takeover only the floor's state is known: positions up to the trainer's are iterated, and not made again.
 	rec := &r.ledger.rec
-	state, taken := rec.FloorState, rec.Taken-rec.Floor
+	state, taken, holes := rec.FloorState, rec.Taken-rec.Floor, rec.Holes
 	m.after = rec.Taken
 	if g := r.feeder.gen; g != nil && g.Taken() <= g.Fed() {
-		state, taken, m.after = g.StateAfter(g.Taken()), 0, g.Taken()
+		m.after, taken = g.Taken(), g.holes()
+		state, holes = g.StateAfter(m.after-taken), taken
 	}
 	r.ledger.record(toBeginNew, func(next *wire.Record) {
 		takenIn(next, r.feeder.gen)
-		beginIn(now, next, m.gen, state, taken)
+		beginIn(now, next, m.gen, state, taken, holes)
 	})
 }
 
 // beginIn turns a record into that of a new generation. The first taken positions after state are the trainer's
-// already.
-func beginIn(now time.Time, r *wire.Record, gen string, state []byte, taken uint64) {
+// already, holes at last.
+func beginIn(now time.Time, r *wire.Record, gen string, state []byte, taken, holes uint64) {
 	r.Gen, r.Phase, r.Since = gen, schema.PhaseRunning, now
-	r.Floor, r.FloorState, r.Taken, r.Position = 0, state, taken, taken+1
+	r.Floor, r.FloorState, r.Taken, r.Holes, r.Position = 0, state, taken, holes, taken+1
 	r.Verdict, r.Error = nil, nil
 }
 

@@ -68,7 +68,7 @@ func (r *roster) course(
 	case !m.Placed:
 		return r.first(g, req, state)
 	}
-	cursor := r.ranks.cursors[req.Rank.Rank].taken
+	cursor := r.ranks.cursors[req.Rank.Rank].kept() // up to holes, this is one place
 	if m.Seated && !req.Repair && !bytes.Equal(g.StateAfter(cursor), state) {
 		return r.agreed(now, req, state, false)
 	}

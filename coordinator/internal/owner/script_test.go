@@ -175,6 +175,9 @@ func (s *script) begin(w words) {
 		Spec:     wire.Spec{Dataset: "count", Version: 1},
 		Settings: wire.Settings{Window: int(w.uint("window")), Retain: int(w.uint("retain"))},
 	}
+	if w.has("forgets") {
+		rec.Settings.Retain = -1
+	}
 	if w.has("running") {
 		rec.Phase, rec.Gen, rec.Seat, rec.Reader, rec.Request = schema.PhaseRunning, "G0", 2, "r1", "1"
 		rec.Floor, rec.Taken, rec.BatchBytes = w.uint("floor"), w.uint("taken"), 1<<20
@@ -306,7 +309,7 @@ func outcomeOf(word string) (Outcome, error) {
 func (s *script) credit(w words) Event {
 	c := &wire.Credit{
 		Gen: s.o.ledger.rec.Gen, Seat: s.o.ledger.rec.Seat, Reader: s.o.ledger.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
-		Late: w.has("late"), Straggles: w.has("straggles"), Rank: w.rank(), Asking: w.named["asking"],
+		Holes: w.uint("holes"), Late: w.has("late"), Straggles: w.has("straggles"), Rank: w.rank(), Asking: w.named["asking"],
 	}
 	if rank, ok := s.o.ledger.slot(c.Rank, w.named["reader"]); ok {
 		c.Seat = s.o.ledger.seatOf(rank)

@@ -32,6 +32,9 @@ func (s *script) show(e Effect) string {
 		if r.Error != nil {
 			say(" error=%s", r.Error.Code)
 		}
+		if r.Holes > 0 {
+			say(" holes=%d", r.Holes)
+		}
 		for _, m := range r.Members {
 			say(" %s", memberText(m))
 		}

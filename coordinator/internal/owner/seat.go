@@ -248,7 +248,7 @@ func (s *seats) sat(now time.Time, a *asking) {
 		s.feeder.discard(a.before)
 	}
 	s.data.releaseOthers(s.ledger.key)
-	s.ranks.reset(now, s.feeder.taken())
+	s.ranks.reset(now, s.feeder.taken(), s.ranks.holes())
 	s.feeder.resize(now)
 	s.give(now, a, s.reply(a, s.ledger.rec.Position, false, warnings...))
 }

@@ -65,7 +65,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 			s.ledger.record(toSeek, func(r *wire.Record) {
 				s.seatIn(now, a, r)
 				takenIn(r, g)
-				r.Position, r.Taken, r.Phase = position, position-1, schema.PhaseRunning
+				r.Position, r.Taken, r.Holes, r.Phase = position, position-1, 0, schema.PhaseRunning
 			})
 			return
 		}
@@ -82,7 +82,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 	s.ledger.recordSpec(toBegin, key, func(r *wire.Record) {
 		r.Spec, r.Settings = spec, settings
 		takenIn(r, s.feeder.gen)
-		beginIn(now, r, gen, state, 0)
+		beginIn(now, r, gen, state, 0, 0)
 		r.Origin, r.Accepted = d.origin, a.changed
 		s.seatIn(now, a, r)
 	})

@@ -75,7 +75,9 @@ func (s *seats) moves(now time.Time, a *asking, state []byte) bool {
 		a.position = position
 		s.ledger.record(toPlace, func(r *wire.Record) {
 			takenIn(r, s.feeder.gen)
-			r.Taken = min(r.Taken, position-1) // of one that had left
+			kept := r.Taken - r.Holes
+			r.Taken = min(r.Taken, position-1) // of one that had left, or that is past holes
+			r.Holes = r.Taken - min(kept, r.Taken)
 			r.Admit(req.Rank.Rank, wire.Member{Reader: req.Reader, Request: req.Request, Placed: true, Seated: true})
 		})
 	}
@@ -87,14 +89,15 @@ func (s *seats) placed(now time.Time, a *asking) {
 	rank, g := a.seat.Rank.Rank, s.feeder.gen
 	s.ranks.came(now, rank)
 	s.ranks.place(rank, a.position-1)
-	if a.position <= g.Taken() {
+	back := a.position <= g.Taken()
+	if back {
 		g.seek(a.position)
 	}
 	s.count.Held++
 	s.out.info("rank seated", "world", a.seat.World, "rank", rank, "gen", g.gen, "seq", a.position)
 	s.give(now, a, s.reply(a, a.position, true, a.warnings(s.feeder.ownData(now))...))
 	s.feeder.advance(now)
-	if a.seat.Repair { // of a doubt: the store may be lost
+	if a.seat.Repair || back { // of a doubt, so that the store may be lost; or it wants what was not wanted any more
 		s.feeder.repair(now)
 	}
 }
