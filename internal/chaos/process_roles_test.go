@@ -16,6 +16,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/internal/proctest"
 	"github.com/jetbatch/jetbatch/internal/testset"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -56,6 +57,7 @@ type trainerConfig struct {
 	Window  int
 	Pace    time.Duration // of the trainer itself, per batch
 	Retain  int
+	World   *client.World // nil for a trainer alone
 }
 
 // trainerLine is what it says: one per batch, and a last one of how it ended.
@@ -64,11 +66,16 @@ type trainerLine struct {
 	Label      uint64
 	Wait       time.Duration
 	Deliveries uint64
+	Rows       schema.Rows
+	Sum        wire.Digest // of the rows of x
 
 	Done      bool   // the data ended where it must
 	Violation string // class of what was wrong; Error says more
 	Error     string
 	Replaced  bool // superseded by a later trainer
+	Lost      bool // with a rank that was lost
+	Diverged  bool
+	Stopped   bool
 	Hung      bool // Take did not return in time
 }
 
@@ -88,6 +95,8 @@ func trainerRole(ctx context.Context, log *slog.Logger) error {
 			last.Violation = v.Class
 		}
 		last.Replaced = errors.Is(err, client.ErrSuperseded)
+		last.Lost, last.Diverged = errors.Is(err, client.ErrRankLost), errors.Is(err, client.ErrDiverged)
+		last.Stopped = errors.Is(err, client.ErrStopped)
 		last.Hung = errors.Is(err, client.ErrUnavailable)
 	}
 	return out.Encode(last)
@@ -102,13 +111,16 @@ func train(ctx context.Context, log *slog.Logger, cfg trainerConfig, out *json.E
 	b, err := openPatiently(ctx, nc, client.Config{
 		Name: cfg.Batcher, Dataset: sequenceName, Params: cfg.Params, Window: cfg.Window, Retain: cfg.Retain,
 		TakeOver: true, // of the trainer that died before
-		OnError:  client.InOrder, Logger: log,
+		OnError:  client.InOrder, Logger: log, World: cfg.World,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = b.Close() }() // says when no coordinator heard it, which is no matter here
 	o := newOracle(cfg.Params, cfg.State)
+	if cfg.World != nil {
+		o.Cut = cut(cfg.World.Rank, cfg.World.Size)
+	}
 	for {
 		line := trainerLine{Prev: o.State}
 		began := time.Now()
@@ -117,7 +129,7 @@ func train(ctx context.Context, log *slog.Logger, cfg trainerConfig, out *json.E
 		cancel()
 		line.Wait = time.Since(began)
 		if err := o.Check(step, err); err != nil {
-			if err == io.EOF { //nolint:errorlint // exactly io.EOF is the end
+			if err == io.EOF && cfg.World == nil { //nolint:errorlint // exactly io.EOF is the end
 				stop, cancel := context.WithTimeout(ctx, takeTimeout)
 				defer cancel()
 				if err := b.Stop(stop); err != nil {
@@ -127,6 +139,8 @@ func train(ctx context.Context, log *slog.Logger, cfg trainerConfig, out *json.E
 			return err
 		}
 		line.Next, line.Label, line.Deliveries = o.State, testset.Label(step.Batch), step.Deliveries
+		x, _ := step.Batch.Get("x")
+		line.Rows, line.Sum = step.Rows, wire.Sum(x.Data)
 		step.Release()
 		if err := out.Encode(line); err != nil {
 			return err

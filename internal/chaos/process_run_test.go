@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ const (
 // courseOutcome is what one schedule came to.
 type courseOutcome struct {
 	batches    int
+	ranks      int
+	together   int // batches put together from the rows of several ranks
 	faults     map[string]int
 	classes    map[string]int
 	wrong      []string
@@ -57,6 +60,9 @@ func (c *course) run(plan schedule) (o courseOutcome) {
 				i++
 			}
 		}
+		if c.crew != nil {
+			c.crew.tend()
+		}
 		taken, last := c.snapshot()
 		if last != nil && !c.excused(last, len(heals) > 0) {
 			o.hung = last.Hung
@@ -74,6 +80,9 @@ func (c *course) run(plan schedule) (o courseOutcome) {
 				o.missed++
 			} else {
 				o.faults[f.kind]++
+				if c.crew != nil {
+					c.crew.notes(f.kind)
+				}
 			}
 			if end != nil {
 				heals = append(heals, heal{time.Now().Add(f.hold), end})
@@ -96,10 +105,16 @@ func (c *course) run(plan schedule) (o courseOutcome) {
 		h.end()
 	}
 	c.mu.Lock()
-	o.batches, o.wrong, o.classes, o.longest = c.taken, c.wrong, c.classes, c.longest
+	o.batches, o.ranks, o.wrong, o.classes, o.longest = c.taken, plan.ranks, c.wrong, c.classes, c.longest
+	if c.crew != nil {
+		o.batches, o.together = c.crew.taken(), c.crew.together
+	}
 	c.mu.Unlock()
 	o.recomputed, o.torn = c.s.recomputed(), c.s.torn()
 	if o.failure == "" && !o.hung && len(o.wrong) == 0 {
+		if c.crew != nil {
+			c.stop()
+		}
 		o.leaks = c.s.leaks(leakTime)
 	}
 	return o
@@ -107,7 +122,7 @@ func (c *course) run(plan schedule) (o courseOutcome) {
 
 // excused deals with a trainer that ended for the reason that another took over, which only one that was paused may say.
 func (c *course) excused(last *trainerLine, faulty bool) bool {
-	return last.Replaced && faulty && c.number > 1
+	return c.crew == nil && last.Replaced && faulty && c.number > 1
 }
 
 // revive wipes the store of a broker that could not start with what was left of it, as its operator would.
@@ -151,6 +166,8 @@ func (f *figures) add(o courseOutcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Schedules++
+	f.Ranks[strconv.Itoa(max(o.ranks, 1))]++
+	f.Together += o.together
 	f.Batches += o.batches
 	for class, n := range o.classes {
 		f.Violations[class] += n
@@ -250,7 +267,11 @@ func TestProcessSchedules(t *testing.T) {
 			t.Parallel()
 			t.Log(plan)
 			s := newSystem(t, plan.coordinators, plan.workers)
-			o := newCourse(s, trainerConfig{Params: plan.params}).run(plan)
+			c := newCourse(s, trainerConfig{Params: plan.params})
+			if plan.ranks > 1 {
+				c.crew = newCrew(c, plan.ranks, seed)
+			}
+			o := c.run(plan)
 			o.check(t, plan)
 			f.add(o)
 		})

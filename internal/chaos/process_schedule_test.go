@@ -40,13 +40,14 @@ type schedule struct {
 	seed         uint64
 	coordinators int
 	workers      int
+	ranks        int // that take each batch together; 1 for a trainer alone
 	params       testset.Params
 	faults       []fault
 }
 
 func (s schedule) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "-chaos.seed=%d: %d coordinators, %d workers, %+v", s.seed, s.coordinators, s.workers, s.params)
+	fmt.Fprintf(&b, "-chaos.seed=%d: %d coordinators, %d workers, %d ranks, %+v", s.seed, s.coordinators, s.workers, s.ranks, s.params)
 	for _, f := range s.faults {
 		fmt.Fprintf(&b, "\n  %v", f)
 	}
@@ -61,6 +62,9 @@ var (
 	// What a trainer fetches from a worker, that is: the connection breaks, or stalls for good, after some bytes.
 	transferFaults = []string{"tear", "choke"}
 
+	// One rank dies or stands still, or all of them are launched again while the ones before live.
+	rankFaults = []string{"kill", "kill", "pause", "pause", "usurp"}
+
 	brokerFaults  = []string{"kill", "kill", "pause", "restart", "wipe", "truncate", "flip"}
 	storeFaults   = []string{"results", "jobs", "records", "consumer", "all"}
 	clusterFaults = []string{"leader", "leader", "kill", "pause", "quorum", "restart"}
@@ -73,6 +77,8 @@ const maxHold = 8 * time.Second
 func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedule {
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := schedule{seed: seed, coordinators: 1 + r.IntN(2), workers: 1 + r.IntN(3)}
+	together := rand.New(rand.NewPCG(seed, 5))
+	s.ranks = pick(together, []int{1, 2, 4})
 	s.params = testset.Params{N: uint64(batches), Salt: seed, Delay: time.Duration(1000+r.IntN(8000)) * time.Microsecond, Jitter: true, Size: 64 << r.IntN(8)}
 	if r.IntN(2) == 0 {
 		s.params.BigEvery, s.params.BigSize = 3+r.Uint64N(27), 1300<<10 // three chunks
@@ -106,6 +112,14 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 		case 11:
 			f.kind, f.target = "coordinator."+string(pick(r, coordinatorAilments)), r.IntN(s.coordinators)
 		}
+		if s.ranks > 1 {
+			if together.IntN(3) == 0 {
+				f.kind = "trainer." + pick(together, rankFaults)
+			}
+			if strings.HasPrefix(f.kind, "trainer.") {
+				f.target = together.IntN(s.ranks)
+			}
+		}
 		if rightData(s.params) == "" { // nobody could tell
 			f.kind = strings.ReplaceAll(f.kind, string(staleCopy), string(mountAway))
 		}
@@ -117,7 +131,7 @@ func newSchedule(seed uint64, batches, faults int, longest time.Duration) schedu
 // newClusterSchedule draws one for a cluster of three brokers.
 func newClusterSchedule(seed uint64, batches, faults int, longest time.Duration) schedule {
 	r := rand.New(rand.NewPCG(seed, 3))
-	s := schedule{seed: seed, coordinators: 2, workers: 2}
+	s := schedule{seed: seed, coordinators: 2, workers: 2, ranks: 1}
 	s.params = testset.Params{N: uint64(batches), Salt: seed, Delay: 2 * time.Millisecond, Jitter: true}
 	at := 0
 	for range faults {
@@ -160,6 +174,9 @@ func (c *course) inject(f fault) (heal func(), err error) {
 		}
 		return c.disturb(c.s.coordinators[f.target], what)
 	case "trainer":
+		if c.crew != nil {
+			return c.crew.disturb(c.crew.victim(f.target), what)
+		}
 		return c.disturb(c.s.trainer, what)
 	case "broker":
 		return c.breakBroker(c.s.brokers[0], what, r)
@@ -177,7 +194,10 @@ func (c *course) disturb(m *member, what string) (heal func(), err error) {
 		return func() { m.link.set(network{}) }, nil
 	}
 	again := m.restart
-	if m == c.s.trainer {
+	switch {
+	case m.role == "trainer" && c.crew != nil:
+		again = func() {} // it is started when the others are there
+	case m == c.s.trainer:
 		again = func() {
 			if m.ended() {
 				c.start()

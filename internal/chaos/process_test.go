@@ -35,6 +35,7 @@ type system struct {
 	coordinators []*member
 	workers      []*member
 	trainer      *member
+	trainers     []*member // of ranks, in the place of trainer
 
 	mu     sync.Mutex
 	made   map[uint64]int // executions, by position
@@ -306,6 +307,7 @@ type course struct {
 	wrong   []string     // violations by any trainer
 	classes map[string]int
 	longest time.Duration // wait
+	crew    *crew         // the ranks, in the place of one trainer; nil for none
 	news    chan struct{} // something of the above changed
 }
 
@@ -316,15 +318,15 @@ func newCourse(s *system, cfg trainerConfig) *course {
 
 // start starts a trainer at the last state that was reported, as from a checkpoint.
 func (c *course) start() {
+	if c.crew != nil {
+		c.crew.begin()
+		return
+	}
 	c.mu.Lock()
 	c.number++
 	n, cfg := c.number, c.cfg
 	cfg.State, c.last = c.state, nil
 	c.mu.Unlock()
-	data, err := json.Marshal(cfg)
-	if err != nil {
-		c.s.t.Fatal(err)
-	}
 	m := c.s.trainer
 	if m == nil {
 		m = &member{s: c.s, name: "trainer", role: "trainer"}
@@ -333,9 +335,18 @@ func (c *course) start() {
 		}
 		c.s.trainer = m
 	}
-	m.env = []string{trainerEnv + "=" + string(data)}
+	m.env = []string{trainerEnvOf(c.s.t, &cfg)}
 	m.line = func(line []byte) { c.hear(n, line) }
 	m.start()
+}
+
+func trainerEnvOf(t testing.TB, cfg *trainerConfig) string {
+	t.Helper()
+	data, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trainerEnv + "=" + string(data)
 }
 
 // hear takes a line of the trainer of that number. Of one that was replaced only what is wrong counts.
@@ -356,6 +367,10 @@ func (c *course) hear(number int, data []byte) {
 		c.wrong = append(c.wrong, line.Error)
 		c.classes[line.Violation]++
 	}
+	if c.longest = max(c.longest, line.Wait); c.crew != nil {
+		c.crew.hear(number, &line)
+		return
+	}
 	if number != c.number {
 		return
 	}
@@ -369,13 +384,15 @@ func (c *course) hear(number int, data []byte) {
 	}
 	c.state = line.Next
 	c.taken++
-	c.longest = max(c.longest, line.Wait)
 }
 
 // snapshot is how far the course is.
 func (c *course) snapshot() (taken int, last *trainerLine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.crew != nil {
+		return c.crew.taken(), c.crew.end()
+	}
 	return c.taken, c.last
 }
 
