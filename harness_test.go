@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 		"coordinator": proctest.CoordinatorRole(numbersDefinition()),
 		"worker":      proctest.WorkerRole(numbersDefinition()),
 		"trainer":     trainer,
+		"rank":        rank,
 
 		"coordinator-v2": proctest.CoordinatorRole(numbersDefinition().WithVersion(2)),
 		"worker-v2":      proctest.WorkerRole(numbersDefinition().WithVersion(2)),

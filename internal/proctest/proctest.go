@@ -84,6 +84,9 @@ func StartCommand(t testing.TB, cmd *exec.Cmd) *Process {
 	return start(t, cmd.String(), cmd, nil)
 }
 
+// longestLine is what a role may say at once.
+const longestLine = 16 << 20
+
 // StartLines is Start for a role that speaks: line is called with each line of its standard output, from one goroutine,
 // and the process counts as ended only after the last call.
 func StartLines(t testing.TB, role string, line func([]byte), env ...string) *Process {
@@ -124,7 +127,8 @@ func start(t testing.TB, role string, cmd *exec.Cmd, line func([]byte)) *Process
 	go func() {
 		defer close(p.ended)
 		if stdout != nil {
-			for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			lines := bufio.NewScanner(stdout)
+			for lines.Buffer(nil, longestLine); lines.Scan(); {
 				line(lines.Bytes())
 			}
 		}
