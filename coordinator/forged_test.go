@@ -104,3 +104,54 @@ func TestForgedRecordOfTheServer(t *testing.T) {
 		t.Errorf("the run: %+v", got)
 	}
 }
+
+// Each rank of a world can read the record, and what it says moves itself alone: not with the name of another rank, nor
+// with the place of one, nor with the name of a world that it is none of.
+func TestWordInAnotherRanksName(t *testing.T) {
+	c := setup(t)
+	c.coordinate(coordinator.Config{}, new(hooks))
+	ranks := make([]*reader, 2)
+	for n := range ranks {
+		r := c.reader("train")
+		ranks[n] = r
+		for _, mode := range []wire.Mode{wire.ModeOpen, wire.ModeStart} {
+			req := r.request(mode, at(0))
+			req.Rank, req.Size = wire.Rank{World: "A", Rank: n}, 2
+			if reply := r.try(req); reply.Fault != nil {
+				t.Fatal(reply.Fault)
+			}
+		}
+	}
+	ranks[0].waitJobs(1, 1)
+	ranks[0].work(1)
+	said := func(r *reader, taken uint64, as wire.Rank, id string) {
+		body := mustJSON(t, wire.Credit{
+			Gen: r.reply.Gen, Seat: ranks[0].reply.Seat, Reader: id, Secret: r.secret, Rank: as, Taken: taken, BatchBytes: 1,
+		})
+		if err := c.nc.Publish(wire.ReaderPrefix+".train", body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, as := range []wire.Rank{{World: "A"}, {World: "A", Rank: 1}, {World: "B"}, {}} {
+		said(ranks[1], 1, as, ranks[0].id) // the name of rank 0, and no proof of it
+		if as.World != "A" || as.Rank != 1 {
+			said(ranks[1], 1, as, ranks[1].id) // its own name in another place
+		}
+	}
+	outsider := c.reader("train")
+	outsider.reply = ranks[0].reply
+	said(outsider, 1, wire.Rank{World: "B"}, outsider.id)
+	said(outsider, 1, wire.Rank{World: "A"}, outsider.id)
+	// The credits travel in order: behind this one, all of them have been heard.
+	ranks[1].credit(0, func(c *wire.Credit) { c.Rank = wire.Rank{World: "A", Rank: 1} })
+	for _, m := range ranks[0].status().Members {
+		if m.Taken != 0 {
+			t.Errorf("rank %d is moved to %d by a word that is not its own", m.Rank, m.Taken)
+		}
+	}
+	for _, r := range ranks {
+		if rec, _ := r.record(); strings.Contains(string(mustJSON(t, rec)), r.secret) {
+			t.Error("the record has a rank's secret")
+		}
+	}
+}
