@@ -84,7 +84,8 @@ func takeRank(ctx context.Context, log *slog.Logger, out *json.Encoder) (last ra
 		}
 		x, _ := step.Batch.Get("x")
 		y, _ := step.Batch.Get("y")
-		if err := out.Encode(rankLine{Seq: step.Seq, Prev: step.Prev, Next: step.Next, Rows: step.Rows, X: x.Data, Y: y.Data}); err != nil {
+		line := rankLine{Seq: step.Seq, Prev: step.Prev, Next: step.Next, Rows: step.Rows, X: x.Data, Y: y.Data}
+		if err := out.Encode(line); err != nil {
 			return last, err
 		}
 		state = step.Next
@@ -139,14 +140,15 @@ func putTogether(
 		var lines []rankLine
 		for r := range said {
 			if len(said[r]) != len(said[0]) {
-				t.Fatalf("rank %d says %d things, rank 0 %d; at last %+v", r, len(said[r]), len(said[0]), said[r][len(said[r])-1])
+				t.Fatalf("rank %d says %d things, rank 0 %d: %+v", r, len(said[r]), len(said[0]), said[r])
 			}
 			lines = append(lines, said[r][i])
 		}
 		want, err := ref.Take(t.Context(), state)
 		if i == len(said[0])-1 {
 			for r, line := range lines {
-				if line.Error != "" || line.End != lines[0].End || line.End && err != io.EOF || line.Gen != lines[0].Gen { //nolint:errorlint // as above
+				atEnd := err == io.EOF //nolint:errorlint // as above
+				if line.Error != "" || line.End != lines[0].End || line.End && !atEnd || line.Gen != lines[0].Gen {
 					t.Fatalf("rank %d ends with %+v, rank 0 with %+v; the reference has %v", r, line, lines[0], err)
 				}
 			}
@@ -158,8 +160,8 @@ func putTogether(
 		var x []byte
 		y, _ := want.Batch.Get("y")
 		for r, line := range lines {
-			if line.Seq != lines[0].Seq || !line.Prev.Equal(lines[0].Prev) || !line.Next.Equal(want.Next) || line.Rows.From != len(x) ||
-				!bytes.Equal(line.Y, y.Data) {
+			if line.Seq != lines[0].Seq || !line.Prev.Equal(lines[0].Prev) || !line.Next.Equal(want.Next) ||
+				line.Rows.From != len(x) || !bytes.Equal(line.Y, y.Data) {
 				t.Fatalf("rank %d at step %d: %+v; rank 0 has %+v", r, i, line, lines[0])
 			}
 			x = append(x, line.X...)
@@ -185,8 +187,8 @@ func reference(t *testing.T, p testset.Params) *dataset.Reference[schema.Batch] 
 	return ref
 }
 
-// TestP8Together takes a sequence by ranks, each a process: put together, their rows are the batches of one trainer, byte
-// for byte, and all have the same states.
+// TestP8Together takes a sequence by ranks, each a process: put together, their rows are the batches of one trainer,
+// byte for byte, and all have the same states.
 func TestP8Together(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)

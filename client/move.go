@@ -7,8 +7,8 @@ func (l *line) ask(request string) {
 	l.asking = request
 }
 
-// isStranded reports whether the owner has begun the seat's generation again. The channel that it returns is closed when
-// the answer may have changed.
+// isStranded reports whether the owner has begun the seat's generation again. The channel that it returns is closed
+// when the answer may have changed.
 func (l *line) isStranded() (bool, <-chan struct{}) {
 	changed := l.changed.wait()
 	l.mu.Lock()
@@ -17,8 +17,8 @@ func (l *line) isStranded() (bool, <-chan struct{}) {
 	return l.stranded && doubt && err == nil, changed
 }
 
-// isMoved reports whether the owner has given this rank another seat since it began the generation again. The channel that
-// it returns is closed when the answer may have changed.
+// isMoved reports whether the owner has given this rank another seat since it began the generation again. The channel
+// that it returns is closed when the answer may have changed.
 func (l *line) isMoved() (bool, <-chan struct{}) {
 	changed := l.changed.wait()
 	l.mu.Lock()

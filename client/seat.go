@@ -145,7 +145,9 @@ func (s *seats) repairTo(ctx context.Context, moving bool) error {
 	if damages > maxDamages {
 		return s.run.blame(fmt.Errorf("batcher %s: generation %s: %w: %s", s.cfg.Name, gen, ErrCorrupt, doubt.Why), nil)
 	}
-	want := sitting{mode: wire.ModeSeek, state: state, open: true, atHead: true, repair: doubt.Weight == life.Silent, moving: moving}
+	want := sitting{
+		mode: wire.ModeSeek, state: state, open: true, atHead: true, repair: doubt.Weight == life.Silent, moving: moving,
+	}
 	switch {
 	case damages <= maxLookups:
 	case s.cfg.World == nil:

@@ -126,7 +126,8 @@ func TestWordInAnotherRanksName(t *testing.T) {
 	ranks[0].work(1)
 	said := func(r *reader, taken uint64, as wire.Rank, id string) {
 		body := mustJSON(t, wire.Credit{
-			Gen: r.reply.Gen, Seat: ranks[0].reply.Seat, Reader: id, Secret: r.secret, Rank: as, Taken: taken, BatchBytes: 1,
+			Gen: r.reply.Gen, Seat: ranks[0].reply.Seat, Reader: id, Secret: r.secret, Rank: as, Taken: taken,
+			BatchBytes: 1,
 		})
 		if err := c.nc.Publish(wire.ReaderPrefix+".train", body); err != nil {
 			t.Fatal(err)

@@ -11,8 +11,8 @@
 //     Two of three schedules have a trainer of 2 or 4 ranks that take each batch together, which are killed, paused, late,
 //     taken over and launched anew, with as many of them or another number; their rows, put together, must be the batch.
 //   - Processes (process*_test.go): every role and the broker as a process of its own, killed and stopped by signal,
-//     behind a TCP proxy, with stores that are wiped, damaged and full, and as a cluster of three. Two of three schedules
-//     of one broker have a trainer of 2 or 4 ranks, each a process: killed, stopped, late, and launched anew.
+//     behind a TCP proxy, with stores that are wiped, damaged and full, and as a cluster of three. Two of three
+//     schedules of one broker have a trainer of 2 or 4 ranks, each a process: killed, stopped, late, launched anew.
 //   - Mutants (mutants_test.go): builds of the product with one safeguard removed at a time, each of which the
 //     in-process tier must catch. A harness that finds nothing wrong with a broken product proves nothing.
 //

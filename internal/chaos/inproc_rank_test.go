@@ -240,7 +240,8 @@ func (r *rank) take() error {
 		}
 		seq = step.Seq
 		step.Release()
-		if errors.Is(err, client.ErrUnavailable) && !r.l.calm && !p.moved && r.seq > 0 && r.rng.IntN(8) == 0 && r.isNotAhead() {
+		waits := errors.Is(err, client.ErrUnavailable) && !r.l.calm && !p.moved
+		if waits && r.seq > 0 && r.rng.IntN(8) == 0 && r.isNotAhead() {
 			return errKilled // past holes, it may be
 		}
 		return err

@@ -15,10 +15,10 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// crew are the trainers of a course that take each batch together: the ranks of one launch after another, each a process.
-// A rank that was killed comes again from where it was, once the others are there; when the run is over for all of them,
-// they are launched anew from the one state that all have, as many as before or not. All of it but hear is the course's
-// goroutine; c.mu guards what hear knows.
+// crew are the trainers of a course that take each batch together: the ranks of one launch after another, each a
+// process. A rank that was killed comes again from where it was, once the others are there; when the run is over for all
+// of them, they are launched anew from the one state that all have, as many as before or not. All of it but hear is the
+// course's goroutine; c.mu guards what hear knows.
 type crew struct {
 	c        *course
 	rng      *rand.Rand
@@ -119,7 +119,8 @@ func (w *crew) hear(number int, line *trainerLine) {
 			return
 		}
 		if !bytes.Equal(line.Prev.Data, r.state.Data) {
-			w.wrong(testset.Stale, "rank %d: label %d follows %v, the checkpoint is %v", r.rank, line.Label, line.Prev, r.state)
+			w.wrong(testset.Stale, "rank %d: label %d follows %v, the checkpoint is %v", r.rank, line.Label, line.Prev,
+				r.state)
 		}
 		w.put(r, line)
 		r.state = line.Next
@@ -140,7 +141,8 @@ func (w *crew) put(r *crewRank, line *trainerLine) {
 		w.points[r.at] = p
 	}
 	if !bytes.Equal(p.prev.Data, line.Prev.Data) || !bytes.Equal(p.next.Data, line.Next.Data) {
-		w.wrong(testset.Stale, "rank %d has batch %d from %v to %v, another from %v to %v", r.rank, r.at, line.Prev, line.Next, p.prev, p.next)
+		w.wrong(testset.Stale, "rank %d has batch %d from %v to %v, another from %v to %v", r.rank, r.at, line.Prev,
+			line.Next, p.prev, p.next)
 	}
 	p.parts[r.rank] = line
 	for _, part := range p.parts {
@@ -199,7 +201,8 @@ func (w *crew) end() *trainerLine {
 func (w *crew) notes(kind string) {
 	w.disturbed = true
 	w.killed = w.killed || kind == "trainer.kill" || kind == "trainer.drain"
-	w.forgot = w.forgot || strings.HasPrefix(kind, "store.") || strings.HasPrefix(kind, "broker.") && kind != "broker.pause"
+	w.forgot = w.forgot || strings.HasPrefix(kind, "store.") ||
+		strings.HasPrefix(kind, "broker.") && kind != "broker.pause"
 }
 
 // explains reports whether a fault of this launch explains how a rank ended.
@@ -246,7 +249,8 @@ func (w *crew) look() (due []*crewRank, over bool) {
 			return nil, false
 		case r.last != nil && w.over.IsZero():
 			w.over = time.Now()
-			w.c.s.t.Logf("launch %d of %d ranks is over at %d: rank %d: %s", w.launch, w.size, w.taken(), r.rank, r.last.Error)
+			w.c.s.t.Logf("launch %d of %d ranks is over at %d: rank %d: %s", w.launch, w.size, w.taken(), r.rank,
+				r.last.Error)
 		case r.due && time.Now().After(r.from) && w.caughtUp(r):
 			due = append(due, r)
 		}

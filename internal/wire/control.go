@@ -201,7 +201,7 @@ type Credit struct {
 	Rank                      // of the reader
 	Asking     string         `json:"asking,omitempty"` // the SeatRequest.Request of a move that a rank waits for
 	Taken      uint64         `json:"taken"`
-	Holes      uint64         `json:"holes,omitempty"`       // of Taken, the last ones: holes, and the end, which leave no state at the rank
+	Holes      uint64         `json:"holes,omitempty"`       // of Taken, the last ones: they left no state at the rank
 	BatchBytes int64          `json:"batch_bytes,omitempty"` // largest payload seen
 	Stored     int64          `json:"stored,omitempty"`      // largest payload that came by way of the store; 0 for BatchBytes
 	Bytes      int64          `json:"bytes,omitempty"`       // taken in all, by this reader

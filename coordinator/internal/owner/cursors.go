@@ -79,7 +79,8 @@ func (c cursors) credit(rank int, taken, holes uint64) {
 	}
 }
 
-// place puts a rank, which may have left before, at a position. Among the holes that it was past, its state is the same.
+// place puts a rank, which may have left before, at a position. Among the holes that it was past, its state is the
+// same.
 func (c cursors) place(rank int, taken uint64) {
 	before := c[rank]
 	c[rank] = cursor{taken: taken}

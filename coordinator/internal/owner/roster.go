@@ -77,8 +77,8 @@ func (r *roster) course(
 		last = min(last, r.ranks.furthest()+2)
 	}
 	position, held := g.FindFrom(cursor, state)
-	// A rank that was moved with the others and does not know it yet has its place where they have theirs. Its old place,
-	// found here by chance, would be a shift against them.
+	// A rank that was moved with the others and does not know it yet has its place where they have theirs. Its old
+	// place, found here by chance, would be a shift against them.
 	astray := req.Repair && m.Moved && req.Seat < m.Seat && position != cursor+1
 	if held && position <= last && !astray {
 		return seated, position, nil

@@ -309,7 +309,8 @@ func outcomeOf(word string) (Outcome, error) {
 func (s *script) credit(w words) Event {
 	c := &wire.Credit{
 		Gen: s.o.ledger.rec.Gen, Seat: s.o.ledger.rec.Seat, Reader: s.o.ledger.rec.Reader, Taken: w.uint("taken"), BatchBytes: 1 << 20,
-		Holes: w.uint("holes"), Late: w.has("late"), Straggles: w.has("straggles"), Rank: w.rank(), Asking: w.named["asking"],
+		Holes: w.uint("holes"), Late: w.has("late"), Straggles: w.has("straggles"), Rank: w.rank(),
+		Asking: w.named["asking"],
 	}
 	if rank, ok := s.o.ledger.slot(c.Rank, w.named["reader"]); ok {
 		c.Seat = s.o.ledger.seatOf(rank)
