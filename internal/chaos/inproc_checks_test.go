@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ type checks struct {
 	parted map[string][]place             // jobs that were taken out of a run, on their way, by reply subject
 	known  map[string]map[place]knowledge // what each worker knows of a place
 	taken  map[seatOf]uint64              // what readers said that they took
-	said   map[string]uint64              // likewise, what each said last, by the role's name
+	said   map[string]uint64              // likewise, the furthest that each said in any generation, by the role's name
 	seeks  map[string]seek                // where the reader sat down last, by generation
 	former map[string]bool                // generations of before the record was taken away: an old one may come back
 	forges map[place]bool                 // results that a fault put there
@@ -140,6 +141,10 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 		if json.Unmarshal(f.body, &request) == nil && request.Last != nil {
 			c.seeCredit(e, request.Last)
 		}
+		var seat struct{ Repair bool }
+		if json.Unmarshal(f.body, &seat) == nil && seat.Repair {
+			c.said[e.name] = math.MaxUint64 // its state says where it is, and no number that could be held against another
+		}
 	case dir == up && k == classAck && len(f.body) == 0:
 		places, enough := c.jobs[e.name+f.subject], stored
 		if len(places) > 1 {
@@ -157,7 +162,7 @@ func (c *checks) see(e *endpoint, dir int, f *frame) {
 
 // seeCredit notes what a reader says that it took.
 func (c *checks) seeCredit(e *endpoint, credit *wire.Credit) {
-	c.said[e.name] = credit.Taken
+	c.said[e.name] = max(c.said[e.name], credit.Taken)
 	at := seatOf{credit.Gen, credit.Seat}
 	c.taken[at] = max(c.taken[at], credit.Taken)
 	for _, l := range credit.Lost {
@@ -269,11 +274,11 @@ func lastPurged(filter string) uint64 {
 	return seq
 }
 
-// lastSaid is how far the trainer of that name has said that it is.
-func (c *checks) lastSaid(name string) uint64 {
+// told reports whether the trainer of that name may have said that it took a batch.
+func (c *checks) told(name string, seq uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.said[name]
+	return c.said[name] >= seq
 }
 
 // forged says that a fault stores a wrong result at a place.

@@ -38,6 +38,7 @@ type rank struct {
 	sits  bool   // this process took something, or was started
 	seq   uint64 // of what it took last, if that was a batch of the place where it is
 	atEnd bool   // it took the end last
+	again bool   // it is killed, and has taken nothing since; under l.mu
 	left  bool   // under l.mu
 
 	out     bool          // it has ended with an error; under l.mu
@@ -241,7 +242,7 @@ func (r *rank) take() error {
 		seq = step.Seq
 		step.Release()
 		waits := errors.Is(err, client.ErrUnavailable) && !r.l.calm && !p.moved
-		if waits && r.seq > 0 && r.rng.IntN(8) == 0 && r.isNotAhead() {
+		if waits && r.seq > 0 && r.rng.IntN(8) == 0 && r.mayDie() {
 			return errKilled // past holes, it may be
 		}
 		return err
@@ -257,7 +258,7 @@ func (r *rank) take() error {
 	}
 	r.l.mu.Lock()
 	defer r.l.mu.Unlock()
-	r.seq, r.atEnd, r.sits = seq, p.end, true
+	r.seq, r.atEnd, r.sits, r.again = seq, p.end, true, false
 	r.at++
 	r.l.arrive()
 	return nil
@@ -266,7 +267,7 @@ func (r *rank) take() error {
 // whim is what a rank does now and then beside taking.
 func (r *rank) whim() error {
 	switch k := r.rng.IntN(400); {
-	case k < 4 && (r.seq > 0 || r.atEnd) && r.isNotAhead():
+	case k < 4 && (r.seq > 0 || r.atEnd) && r.mayDie():
 		return r.die()
 	case k < 8:
 		r.l.w.count("rank paused")
@@ -283,16 +284,18 @@ func (r *rank) whim() error {
 	return nil
 }
 
-// isNotAhead reports whether no other rank is a step behind this one: a rank that ends is begun again from where it was
-// only if all ranks have come there, as they do who average their gradients.
-func (r *rank) isNotAhead() bool {
+// mayDie reports whether this rank may be killed and begun again from where it was, and has it count as killed: no other
+// rank is more than a step behind, as those are not who average their gradients, and none is killed as well, which could
+// not say any more how far it was.
+func (r *rank) mayDie() bool {
 	r.l.mu.Lock()
 	defer r.l.mu.Unlock()
 	for _, other := range r.l.ranks {
-		if !other.left && other.at < r.at-1 {
+		if other != r && !other.left && (other.again || other.at < r.at-1) {
 			return false
 		}
 	}
+	r.again = true
 	return true
 }
 
@@ -303,7 +306,7 @@ func (r *rank) die() error {
 	r.crash()
 	r.l.w.count("rank killed")
 	// The end leaves no state at the rank: it is where it was, whether it said so or not.
-	told, again := !r.atEnd && r.l.w.checks.lastSaid(e.name) >= r.seq, r.rng.IntN(2) == 0
+	told, again := !r.atEnd && r.l.w.checks.told(e.name, r.seq), r.rng.IntN(2) == 0
 	r.note("is killed at %d, batch %d, told %v", r.at, r.seq, told)
 	after := r.oracle.State
 	next, err := r.l.way.at(r.at)
