@@ -3,6 +3,7 @@
 package trainer
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -40,6 +41,37 @@ func TestAheadVectors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAboutVectors encodes what a trainer may want to know of a batch; the Python package decodes the same bytes.
+func TestAboutVectors(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../testdata/vectors.json")
+	var vectors struct {
+		Abouts []struct {
+			Name                   string
+			Timing                 schema.Timing
+			Worker, Attempt, Trace string
+			Deliveries             uint64
+			Rows                   [3]int
+			Hex                    string
+		}
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &vectors)
+	}
+	if err != nil || len(vectors.Abouts) == 0 {
+		t.Fatalf("no vectors: %v", err)
+	}
+	for _, v := range vectors.Abouts {
+		step := schema.Step[schema.Batch]{
+			Timing: v.Timing, Worker: v.Worker, Attempt: v.Attempt, Deliveries: v.Deliveries, Trace: v.Trace,
+			Rows: schema.Rows{From: v.Rows[0], To: v.Rows[1], Of: v.Rows[2]},
+		}
+		if got := hex.EncodeToString(about(nil, &step)); got != v.Hex {
+			t.Errorf("%s: %s, not %s", v.Name, got, v.Hex)
+		}
 	}
 }
 
