@@ -42,6 +42,7 @@ var layers = map[string][]string{
 	"internal/pages":      {},
 	"internal/nearest":    {},
 	"internal/recordings": {},
+	"internal/scratch":    {},
 	"internal/proctest":   {"dataset", "client", "coordinator", "worker"},
 	"internal/testset":    {"schema", "dataset", "internal/msgp", "internal/wire"},
 	"internal/travel":     {"schema", "internal/msgp", "internal/wire"},
@@ -68,15 +69,15 @@ var layers = map[string][]string{
 	"bridge/trainer": {"schema", "client", "bridge", "internal/msgp", "internal/wire"},
 	"bridge/process": {"schema", "dataset", "internal/kind", "bridge", "internal/wire"},
 
-	"embedded": {"schema", "dataset", "coordinator", "worker"},
+	"embedded": {"schema", "dataset", "internal/scratch", "coordinator", "worker"},
 	"cli": {
 		"schema", "dataset", "internal/direct", "internal/durable", "internal/kind", "internal/legible", "internal/metrics",
-		"internal/msgp", "internal/nearest", "internal/topology", "internal/wire", "onda",
+		"internal/msgp", "internal/nearest", "internal/scratch", "internal/topology", "internal/wire", "onda",
 		"client", "coordinator", "worker", "embedded", "deploy", "bridge", "bridge/trainer", "bridge/process",
 	},
 	"cmd":      {"dataset", "onda", "onda/remote", "cli"},
 	"python":   {"schema", "dataset", "cli"},
-	"bench":    {"schema", "internal/msgp", "internal/topology", "internal/wire", "dataset", "onda", "onda/remote", "client", "coordinator", "worker", "embedded"},
+	"bench":    {"schema", "internal/msgp", "internal/scratch", "internal/topology", "internal/wire", "dataset", "onda", "onda/remote", "client", "coordinator", "worker", "embedded"},
 	"examples": {"schema", "dataset", "dataset/order", "onda", "client", "embedded", "cli"},
 }
 

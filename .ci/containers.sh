@@ -185,7 +185,7 @@ compose() {
   "${dc[@]}" run --rm --no-deps -T coordinator status
 
   section "containers: four ranks of one trainer, each of which verifies"
-  four_ranks
+  four_ranks "${dc[@]}"
 
   section "containers: all of them confined"
   confined "${dc[@]}"
@@ -226,13 +226,14 @@ compose() {
   chmod -R a+rX "$tmp/keys" # the containers' user is another
   export JETBATCH_KEYS=$tmp/keys
   local secure=("${dc[@]}" -f docker-compose.yml -f deploy/compose.secure.yml)
-  cleanups+=("${secure[*]} --profile trainer --profile operator down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
+  cleanups+=("${secure[*]} --profile trainer --profile operator --profile ranks down --volumes --remove-orphans --timeout 3 >/dev/null 2>&1")
   "${secure[@]}" up --detach --no-build --scale worker=2 coordinator worker
   confined "${secure[@]}"
   "${secure[@]}" --profile trainer run --rm --no-deps -T -e JETBATCH_JSON=true -e JETBATCH_BATCHES=500 trainer | tee "$tmp/secure.json"
   grep -q '"batches":500,.*"identical":true,"end":"batches"' "$tmp/secure.json" || fail "not all batches came by TLS"
   "${secure[@]}" --profile operator run --rm --no-deps -T operator
-  "${secure[@]}" --profile trainer --profile operator down --volumes --timeout 3
+  four_ranks "${secure[@]}"
+  "${secure[@]}" --profile trainer --profile operator --profile ranks down --volumes --timeout 3
 
   section "containers: three NATS servers, one of which dies while a trainer verifies"
   local cluster=("${dc[@]}" -f docker-compose.yml -f deploy/compose.cluster.yml)
@@ -252,9 +253,10 @@ compose() {
   "${cluster[@]}" --profile trainer down --volumes --timeout 3
 }
 
-# four_ranks runs the profile "ranks", and fails unless each rank took every batch, and each was that of the reference.
+# four_ranks runs the profile "ranks" by a command of Compose, and fails unless each rank took every batch, and each was
+# that of the reference.
 four_ranks() {
-  local ids id ranks=("${dc[@]}" --profile ranks)
+  local ids id ranks=("$@" --profile ranks)
   "${ranks[@]}" up --detach --no-build --no-recreate rank-0 rank-1 rank-2 rank-3
   ids=$("${ranks[@]}" ps --all --quiet rank-0 rank-1 rank-2 rank-3)
   [[ $(wc -l <<<"$ids") == 4 ]] || fail "there are not four ranks"

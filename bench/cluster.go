@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +14,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetbatch/jetbatch/internal/scratch"
 )
 
 const clusterWhat = "three servers in a cluster: record and jobs in three copies, or in one with batchers that share the servers"
@@ -34,12 +35,12 @@ type memberArg struct {
 
 // startMember is a broker that belongs to a cluster.
 func startMember(_ context.Context, log *slog.Logger, arg memberArg) (*role, any, error) {
-	dir, err := os.MkdirTemp("", "jetbatch-bench-member-")
+	dir, err := scratch.New("bench-member")
 	if err != nil {
 		return nil, nil, err
 	}
 	opts := &server.Options{
-		ServerName: arg.Name, JetStream: true, StoreDir: dir, NoSigs: true, MaxPayload: 1 << 20, NoLog: true,
+		ServerName: arg.Name, JetStream: true, StoreDir: dir.Path, NoSigs: true, MaxPayload: 1 << 20, NoLog: true,
 	}
 	opts.Cluster.Name = "bench"
 	if opts.Host, opts.Port, err = hostPort(arg.Listen); err == nil {
@@ -53,13 +54,13 @@ func startMember(_ context.Context, log *slog.Logger, arg memberArg) (*role, any
 		s, err = server.NewServer(opts)
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, nil, errors.Join(err, dir.Close())
 	}
 	s.Start()
 	return &role{close: func() {
 		s.Shutdown()
 		s.WaitForShutdown()
-		closing(log, os.RemoveAll(dir))
+		closing(log, dir.Close())
 	}}, nil, nil
 }
 

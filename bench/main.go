@@ -25,6 +25,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/jetbatch/jetbatch/internal/scratch"
 )
 
 // roleArg is the argument with which this program starts itself as a role of a case.
@@ -95,10 +97,12 @@ func command(ctx context.Context, args []string, out, stderr io.Writer, log *slo
 			return err
 		}
 	}
-	if opts.tempDir, err = os.MkdirTemp("", "jetbatch-bench-"); err != nil {
+	temporary, err := scratch.New("bench")
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(opts.tempDir)) }()
+	defer func() { err = errors.Join(err, temporary.Close()) }()
+	opts.tempDir = temporary.Path
 	var failed []string
 	err = run(ctx, opts, func(r *Report) error {
 		failed = append(failed, r.failed()...)

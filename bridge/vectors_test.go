@@ -29,6 +29,20 @@ type vectors struct {
 	Frames  []valueVector `json:"frames"` // with their lengths
 	Ahead   []aheadVector `json:"ahead"`
 	Worlds  []worldVector `json:"worlds"`
+	Abouts  []aboutVector `json:"abouts"`
+}
+
+// aboutVector is what a trainer may want to know of a batch, and its bytes; bridge/trainer and the Python package read
+// it.
+type aboutVector struct {
+	Name       string        `json:"name"`
+	Timing     schema.Timing `json:"timing"`
+	Worker     string        `json:"worker"`
+	Attempt    string        `json:"attempt"`
+	Deliveries uint64        `json:"deliveries"`
+	Trace      string        `json:"trace"`
+	Rows       [3]int        `json:"rows"`
+	Hex        string        `json:"hex"`
 }
 
 // worldVector is what a launcher tells a process, and the world that it describes; package client reads it, too.
@@ -158,7 +172,7 @@ func TestVectors(t *testing.T) {
 	if err := json.Unmarshal(data, &v); err != nil {
 		t.Fatal(err)
 	}
-	got.Ahead, got.Worlds = v.Ahead, v.Worlds
+	got.Ahead, got.Worlds, got.Abouts = v.Ahead, v.Worlds, v.Abouts
 	for _, x := range v.Values {
 		x.Hex = hex.EncodeToString(marshal(t, value(t, x.Value)))
 		got.Values = append(got.Values, x)

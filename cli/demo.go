@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/scratch"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/onda"
 	"github.com/jetbatch/jetbatch/onda/importer"
@@ -59,11 +60,12 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	case c.Data != "" && c.Keep != "":
 		return fmt.Errorf("%w: --data or --keep, not both", errUsage)
 	}
-	dir, err := os.MkdirTemp("", "jetbatch-demo-")
+	folder, err := scratch.New("demo")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, folder.Close()) }()
+	dir := folder.Path
 	story := a.err
 	if !c.JSON {
 		story = newConsole(a.out)
@@ -187,15 +189,14 @@ func importHint(dir string) string {
 
 // findData is openData with a temporary place. remove removes that.
 func findData(ctx context.Context, story *console, dir string) (params onda.Params, remove func() error, err error) {
-	temporary, err := os.MkdirTemp("", "jetbatch-data-")
+	temporary, err := scratch.New("data")
 	if err != nil {
 		return params, nil, err
 	}
-	remove = func() error { return os.RemoveAll(temporary) }
-	if params, err = openData(ctx, story, dir, filepath.Join(temporary, "data")); err != nil {
-		return params, nil, errors.Join(err, remove())
+	if params, err = openData(ctx, story, dir, filepath.Join(temporary.Path, "data")); err != nil {
+		return params, nil, errors.Join(err, temporary.Close())
 	}
-	return params, remove, nil
+	return params, temporary.Close, nil
 }
 
 // readBack reads the next n bytes that the demo took.

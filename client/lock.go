@@ -2,6 +2,7 @@ package client
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -27,6 +29,11 @@ type lock struct {
 // maxSecret bounds what is read of a file.
 const maxSecret = 64
 
+const (
+	touchEvery = time.Minute     // a reader touches the file of its lock
+	useless    = 10 * touchEvery // a file that nobody has touched for so long, and nobody locks, proves nothing any more
+)
+
 // newLock tries to get the lock.
 func newLock(c *Config, nc *nats.Conn) *lock {
 	if nc.Opts.InProcessServer != nil {
@@ -43,7 +50,40 @@ func newLock(c *Config, nc *nats.Conn) *lock {
 	if err != nil {
 		c.Logger.Debug("no lock", "error", err)
 	}
+	sweepLocks(dir, time.Now())
 	return l
+}
+
+// sweepLocks removes the files of readers whose processes ended long ago: a batcher of that name may never be opened
+// here again. A file that was touched of late is not looked into, since its batcher may be about to be opened again.
+func sweepLocks(dir string, now time.Time) {
+	entries, _ := os.ReadDir(dir) // what stays is tried by the next reader
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || now.Sub(info.ModTime()) < useless {
+			continue
+		}
+		if l, _ := getLock(filepath.Join(dir, e.Name())); l != nil {
+			l.remove()
+		}
+	}
+}
+
+// tend touches the file until the handle ends.
+func (l *lock) tend(handle context.Context) {
+	if l == nil {
+		return
+	}
+	tick := time.NewTicker(touchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-handle.Done():
+			return
+		case now := <-tick.C:
+			_ = os.Chtimes(l.path, time.Time{}, now) // who takes it for useless cannot lock it
+		}
+	}
 }
 
 // getLock returns nil where another process has the lock.

@@ -1,9 +1,12 @@
 package client
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
@@ -52,6 +55,55 @@ func TestLock(t *testing.T) {
 		t.Errorf("a lock that says nothing is left: %v", err)
 	}
 	third.remove() // closing twice
+}
+
+// The files of readers that ended long ago go when another one begins, whatever its batcher. Those of readers that live,
+// however old, and of ones that ended just now stay.
+func TestOldLocksGo(t *testing.T) {
+	dir := t.TempDir()
+	get := func(name string) *lock {
+		t.Helper()
+		l, err := getLock(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.sign(wire.NewSecret())
+		return l
+	}
+	old, recent, lives := get("old"), get("recent"), get("lives")
+	defer lives.remove()
+	old.abandon()
+	recent.abandon()
+	now := time.Now()
+	for _, l := range []*lock{old, lives} {
+		if err := os.Chtimes(l.path, time.Time{}, now.Add(-useless)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweepLocks(dir, now)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 || entries[0].Name() != "lives" || entries[1].Name() != "recent" {
+		t.Errorf("there are %v, %v", entries, err)
+	}
+}
+
+// The file of a reader that lives is touched, so that it is known for how long the reader has not lived.
+func TestLocksAreTouched(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	l, err := getLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.remove()
+	l.sign(wire.NewSecret())
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*touchEvery/2)
+		defer cancel()
+		l.tend(ctx)
+		if info, err := os.Stat(path); err != nil || time.Since(info.ModTime()) > touchEvery {
+			t.Errorf("touched at %v, %v", info.ModTime(), err)
+		}
+	})
 }
 
 // Others' folders are not used: who writes there could have this user's secrets.

@@ -1,9 +1,11 @@
 package client
 
 import (
+	"context"
 	"fmt"
 	"time"
 
+	"github.com/jetbatch/jetbatch/client/internal/reorder"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -57,6 +59,69 @@ func (r *reader) peek(
 		seq: res.Seq, prev: asked.Clone(), next: named.Clone(), timing: timing,
 		worker: res.Worker, attempt: res.Attempt, deliveries: res.Deliveries, payload: got.payload, trace: got.trace,
 	}, int(res.Size))
+}
+
+// TakeSeen takes batches that Peek has shown, those after the given states, one after another. It is Take without what a
+// program that kept what it saw has no use for: no payload is decoded again, and the service hears once of all of them.
+//
+// TakeSeen does not wait for a batch. It returns how many it took, and an error if those are not all: the error that
+// ended the run, or ErrUnavailable where only Take can find out what comes next.
+func (b *Batcher[B]) TakeSeen(ctx context.Context, states ...schema.State) (taken int, err error) {
+	return b.r.takeSeen(ctx, states)
+}
+
+// takeSeen is Batcher.TakeSeen.
+func (r *reader) takeSeen(ctx context.Context, states []schema.State) (n int, err error) {
+	c := call{began: time.Now()}
+	trace := r.cfg.traceOf(ctx)
+	if err := r.turn.get(ctx, r.handle); err != nil {
+		return 0, r.ended(ctx, c.began, err)
+	}
+	defer r.turn.give()
+	due := false
+	defer func() {
+		if due {
+			r.credits.publish()
+		}
+	}()
+	for _, state := range states {
+		where, err := r.line.find(state, trace)
+		if err != nil {
+			return n, err
+		}
+		if where != atHead {
+			return n, r.cfg.errUnforeseen()
+		}
+		taken, tell := r.passSeen(c.began)
+		due = due || tell
+		if !taken {
+			return n, r.cfg.errUnforeseen()
+		}
+		n++
+	}
+	return n, nil
+}
+
+// passSeen takes the batch at the head, after the holes before it, and reports whether it is there and whether a credit
+// is due.
+func (r *reader) passSeen(began time.Time) (taken, due bool) {
+	for {
+		now := time.Now()
+		s := r.line.look(now, 0)
+		if s.err != nil || s.doubt || s.failed != nil {
+			return false, due
+		}
+		switch s.outcome {
+		case reorder.Hole:
+			due = r.line.pass(&s.entry, now) || due
+		case reorder.Batch:
+			_, _, tell := r.count(began, &s.entry, now)
+			s.entry.Value.payload.release()
+			return true, tell || due
+		default:
+			return false, due
+		}
+	}
 }
 
 func (c *Config) errUnforeseen() error {

@@ -2,10 +2,12 @@ package client
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"testing"
 
 	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -110,6 +112,106 @@ func TestPeekSeesFailures(t *testing.T) {
 		return errors.Is(err, ErrUnavailable)
 	})
 	if _, err := b.Take(deadline(t), stateOf(5)); !errors.Is(err, ErrMaterialize) {
+		t.Fatalf("Take: %v", err)
+	}
+}
+
+// What Peek showed is taken together, and the owner hears of it once.
+func TestTakeSeen(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 1)
+	for ahead, n := state, 0; n < 4; n++ { // the window
+		ahead = sees(t, b, ahead)
+	}
+	heard, err := o.nc.SubscribeSync(b.r.credits.subject)
+	if err == nil {
+		err = o.nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.locked(func() { o.manual = true })
+	if n, err := b.TakeSeen(deadline(t), state, stateOf(2), stateOf(3)); n != 3 || err != nil {
+		t.Fatalf("%d are taken: %v", n, err)
+	}
+	for {
+		msg, err := heard.NextMsgWithContext(deadline(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var credit wire.Credit
+		if err := json.Unmarshal(msg.Data, &credit); err != nil {
+			t.Fatal(err)
+		}
+		if credit.Taken == 4 {
+			break
+		}
+		if credit.Taken != 1 { // of a beat in between
+			t.Fatalf("the owner hears of %d", credit.Taken)
+		}
+	}
+	if n, err := b.TakeSeen(deadline(t), stateOf(4), stateOf(5)); n != 1 || !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("of one batch that is here and one that is not, %d are taken: %v", n, err)
+	}
+	if n, err := b.TakeSeen(deadline(t), stateOf(2)); n != 0 || !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("of a state that is elsewhere %d are taken: %v", n, err)
+	}
+	o.locked(func() {
+		o.manual = false
+		for o.fed < 9 {
+			o.fed++
+			o.publish(o.batch(o.fed))
+		}
+	})
+	take(t, b, stateOf(5), 1)
+	if err := b.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.TakeSeen(deadline(t), stateOf(6)); n != 0 || !errors.Is(err, ErrStopped) {
+		t.Fatalf("%d are taken of a batcher that is stopped: %v", n, err)
+	}
+}
+
+// Holes before a batch that was shown are passed over, as Take does, and a failure that FailFast brings forward is left
+// to Take.
+func TestTakeSeenPassesHoles(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.make = func(o *owner, seq uint64) (*wire.Result, []byte) {
+		res, payload := o.batch(seq)
+		switch seq {
+		case 2, 3:
+			res.Kind, res.Size, res.Digest = wire.KindHole, 0, wire.Digest{}
+			return res, nil
+		case 7:
+			return failAt(7, schema.CodeMaterialize)(o, seq)
+		}
+		return res, payload
+	}
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 1)
+	natstest.Eventually(t, "batch 4 is shown", func() bool {
+		seen, _, err := b.Peek(state, func(step Step[[]byte]) error {
+			if step.Seq != 4 {
+				t.Errorf("batch %d is shown", step.Seq)
+			}
+			return nil
+		})
+		return seen && err == nil
+	})
+	if n, err := b.TakeSeen(deadline(t), state); n != 1 || err != nil {
+		t.Fatalf("%d are taken: %v", n, err)
+	}
+	natstest.Eventually(t, "the failure is seen", func() bool {
+		_, _, err := b.Peek(stateOf(4), func(Step[[]byte]) error { return nil })
+		return errors.Is(err, ErrUnavailable)
+	})
+	if n, err := b.TakeSeen(deadline(t), stateOf(4)); n != 0 || !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("%d are taken before the failure: %v", n, err)
+	}
+	if _, err := b.Take(deadline(t), stateOf(4)); !errors.Is(err, ErrMaterialize) {
 		t.Fatalf("Take: %v", err)
 	}
 }

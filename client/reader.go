@@ -110,6 +110,7 @@ func (r *reader) begin() error {
 		r.intake.watch(r.handle, status)
 	})
 	r.tasks.Go(func() { r.intake.fetcher.conns.tend(r.handle) })
+	r.tasks.Go(func() { r.lock.tend(r.handle) })
 	return nil
 }
 

@@ -162,10 +162,7 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(paylo
 	if err := decode(got.payload.bytes, int(res.Size)); err != nil {
 		return taken{}, r.undecoded(res.Seq, err)
 	}
-	now := time.Now()
-	timing := timingOf(res, got, r.line.shared(c.began), c.began, now)
-	r.meters.observe(&timing)
-	following, due := r.line.deliver(&entry, &timing, c.began, now)
+	timing, following, due := r.count(c.began, &entry, time.Now())
 	if due {
 		r.credits.publish()
 	}
@@ -181,6 +178,17 @@ func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(paylo
 	}
 	t.prev.Data, t.next.Data = prev, next
 	return t, nil
+}
+
+// count counts the head as taken by a call that began then. It returns where the time of the batch went, what names the
+// states of the seat, and whether a credit is due.
+func (r *reader) count(
+	began time.Time, entry *reorder.Entry[arrival], now time.Time,
+) (timing schema.Timing, named schema.State, due bool) {
+	timing = timingOf(entry.Result, &entry.Value, r.line.shared(began), began, now)
+	r.meters.observe(&timing)
+	named, due = r.line.deliver(entry, &timing, began, now)
+	return timing, named, due
 }
 
 // undecoded is the error of a batch that does not decode. In a world it ends the run, since the other ranks would wait

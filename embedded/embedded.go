@@ -26,6 +26,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/coordinator"
 	"github.com/jetbatch/jetbatch/dataset"
+	"github.com/jetbatch/jetbatch/internal/scratch"
 	"github.com/jetbatch/jetbatch/worker"
 )
 
@@ -66,8 +67,7 @@ type Service struct {
 	cfg    Config
 	defs   []dataset.Definition
 	server *server.Server
-	dir    string   // to be removed
-	lock   *os.File // of dir
+	dir    *scratch.Folder // to be removed; nil where Config.Dir is the server's
 	nc     *nats.Conn
 
 	ctx    context.Context
@@ -123,10 +123,10 @@ func (s *Service) startServer() error {
 	dir := s.cfg.Dir
 	if dir == "" {
 		var err error
-		if dir, s.lock, err = temporary(); err != nil {
+		if s.dir, err = scratch.New("embedded"); err != nil {
 			return err
 		}
-		s.dir = dir
+		dir = s.dir.Path
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil { // the server would only say that it is not ready
 		return err
@@ -253,11 +253,10 @@ func (s *Service) Close() error {
 		s.server.Shutdown()
 		s.server.WaitForShutdown()
 	}
-	if s.dir != "" {
-		if err := os.RemoveAll(s.dir); err != nil {
+	if s.dir != nil {
+		if err := s.dir.Close(); err != nil {
 			return err
 		}
-		_ = s.lock.Close() // closed before, or nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

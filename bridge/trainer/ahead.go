@@ -63,18 +63,23 @@ func (a *ahead) has(state schema.State) bool {
 	return prev.Equal(state) && (state.Origin == "" || state.Origin == prev.Origin)
 }
 
-// taken returns the first batch, if its number is up to batch.
-func (a *ahead) taken(batch uint64) (o offer, ok bool) {
-	if len(a.ready) == 0 || a.ready[0].batch > batch {
-		return o, false
+// taken returns the states before the batches with numbers up to batch, in order.
+func (a *ahead) taken(batch uint64) (states []schema.State) {
+	for i := range a.ready {
+		if a.ready[i].batch > batch {
+			break
+		}
+		states = append(states, a.ready[i].prev)
 	}
-	return a.ready[0], true
+	return states
 }
 
-// drop removes the first batch.
-func (a *ahead) drop() {
-	a.bytes -= a.ready[0].size
-	a.ready = a.ready[1:]
+// drop removes the first n batches.
+func (a *ahead) drop(n int) {
+	for _, o := range a.ready[:n] {
+		a.bytes -= o.size
+	}
+	a.ready = a.ready[n:]
 }
 
 // readAhead prepares the next batches until the batcher is closed or the trainer ends.
@@ -149,17 +154,22 @@ func (b *batcher) publish() {
 func (b *batcher) settle(ctx context.Context) {
 	told := false
 	for ctx.Err() == nil {
-		o, ok := b.ahead.taken(b.took.Load())
-		if !ok {
+		states := b.ahead.taken(b.took.Load())
+		if len(states) == 0 {
 			break
 		}
-		step, err := b.b.Take(ctx, o.prev)
-		if err == nil {
-			step.Release()
-		} else if ctx.Err() != nil {
-			break
+		n, err := b.b.TakeSeen(ctx, states...)
+		if err != nil {
+			var step client.Step[schema.Batch]
+			if step, err = b.b.Take(ctx, states[n]); err == nil {
+				step.Release()
+			} else if ctx.Err() != nil {
+				b.ahead.drop(n)
+				break
+			}
+			n++
 		}
-		b.ahead.drop()
+		b.ahead.drop(n)
 		told = true
 	}
 	if told { // the trainer reads before it takes again

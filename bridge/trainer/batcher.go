@@ -249,20 +249,26 @@ func (p place) append(dst []byte, step *client.Step[schema.Batch]) []byte {
 
 // appendAbout appends what a trainer may want to know of a batch, as bytes that it need not decode.
 func (b *batcher) appendAbout(dst []byte, step *client.Step[schema.Batch]) []byte {
+	b.about = about(b.about[:0], step)
+	return msgp.AppendBytes(dst, b.about)
+}
+
+// about appends where the time of a batch went, in the order of the fields of schema.Timing, who made it, and which rows
+// came.
+func about(dst []byte, step *client.Step[schema.Batch]) []byte {
 	t := &step.Timing
-	about := msgp.AppendArray(msgp.AppendArray(b.about[:0], 6), 11)
+	dst = msgp.AppendArray(msgp.AppendArray(dst, 6), 12)
 	for _, d := range [...]time.Duration{
 		t.Iterate, t.Queue, t.Materialize, t.Transfer, t.Wait, t.Trainer,
-		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitRanks + t.WaitOther,
+		t.WaitIterate, t.WaitQueue, t.WaitMaterialize, t.WaitTransfer, t.WaitRanks, t.WaitOther,
 	} {
-		about = msgp.AppendInt(about, int64(d))
+		dst = msgp.AppendInt(dst, int64(d))
 	}
-	about = msgp.AppendString(msgp.AppendString(about, step.Worker), step.Attempt)
-	about = msgp.AppendString(msgp.AppendUint(about, step.Deliveries), step.Trace)
-	about = msgp.AppendArray(about, 3)
+	dst = msgp.AppendString(msgp.AppendString(dst, step.Worker), step.Attempt)
+	dst = msgp.AppendString(msgp.AppendUint(dst, step.Deliveries), step.Trace)
+	dst = msgp.AppendArray(dst, 3)
 	for _, row := range [...]int{step.Rows.From, step.Rows.To, step.Rows.Of} {
-		about = msgp.AppendUint(about, uint64(row))
+		dst = msgp.AppendUint(dst, uint64(row))
 	}
-	b.about = about
-	return msgp.AppendBytes(dst, b.about)
+	return dst
 }

@@ -224,5 +224,5 @@ var shell = []guardedMutant{
 			"		s.errs = append(s.errs, err)\n", "")),
 	guarded("TestTemporaryFolderIsRemoved", "the temporary folder stays",
 		mutant.In("embedded/embedded.go",
-			"	if s.dir != \"\" {", "	if false {")),
+			"	if s.dir != nil {", "	if false {")),
 }

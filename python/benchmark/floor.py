@@ -16,7 +16,7 @@ import numpy as np
 import jetbatch
 
 LENGTH = struct.Struct("<I")
-ABOUT = msgpack.packb([[12345] * 11, "worker-1", "0123456789", 1, ""])
+ABOUT = msgpack.packb([[12345] * 12, "worker-1", "0123456789", 1, "", [0, 1024, 1024]])
 
 
 def frame(values: Any) -> bytes:

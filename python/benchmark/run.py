@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import jetbatch
 from jetbatch import _binary
@@ -26,6 +26,13 @@ SIZES = {"1 KB": 1 << 10, "64 KB": 64 << 10, "1 MB": 1 << 20, "20 MB": 20 << 20,
 serial = itertools.count()
 
 
+def cpu(pid: int) -> float:
+    """What a process has used, in seconds."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    user, system = stat[stat.rindex(")") + 2 :].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def python_trainer(service: jetbatch.Service, dataset: str, params: Dict[str, Any], seconds: float) -> Pace:
     with service.open(f"python-{next(serial)}", dataset=dataset, params=params) as b:
         result = pace(b.steps(), seconds)
@@ -33,7 +40,7 @@ def python_trainer(service: jetbatch.Service, dataset: str, params: Dict[str, An
     return result
 
 
-def go_trainer(url: str, params: Dict[str, Any], batches: int) -> float:
+def go_trainer(url: str, params: Dict[str, Any], batches: int) -> Pace:
     args = [
         "take",
         "--server",
@@ -46,9 +53,11 @@ def go_trainer(url: str, params: Dict[str, Any], batches: int) -> float:
         json.dumps(params),
         "--stop-at-end",
     ]
+    before = os.times()
     out = subprocess.run([_binary.find(), *args, "-n", str(batches), "--json"], capture_output=True, check=True)
-    rate: float = json.loads(out.stdout)["batches_per_s"]
-    return rate
+    after = os.times()
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return Pace(json.loads(out.stdout)["batches_per_s"], used / batches, batches)
 
 
 def data_loader(params: Dict[str, Any], seconds: float) -> float:
@@ -78,32 +87,44 @@ def main() -> None:
         assert up.stdout is not None
         url = json.loads(up.stdout.readline())["url"]
         with jetbatch.connect(url) as service:
-            trainers(service, url, args.rounds, args.seconds)
+            trainers(service, url, up.pid, args.rounds, args.seconds)
             datasets(service, args.rounds, args.seconds)
     finally:
         up.terminate()
         up.wait()
 
 
-def trainers(service: jetbatch.Service, url: str, rounds: int, seconds: float) -> None:
+def trainers(service: jetbatch.Service, url: str, up: int, rounds: int, seconds: float) -> None:
     print(
         f"{'batch':8} {'Go trainer':>12} {'Python':>12} {'ratio':>6} {'DataLoader':>12} {'ratio':>6}   "
-        "batches/s, and the CPU of the trainer in Python"
+        "batches/s; µs of CPU for a batch: Python + bridge + service, Go + service, and the median ratio of the sums"
     )
     for name, size in SIZES.items():
-        go, py, dl, cpu = [], [], [], []
+        go, py, dl = [], [], []
+        ours, theirs = [], []  # what a batch costs, by process
         for _ in range(rounds):
+            bridge, served = cpu(service.pid), cpu(up)
             p = python_trainer(service, "sized", {"size": size}, seconds)
             py.append(p.rate)
-            cpu.append(p.cpu)
-            go.append(go_trainer(url, {"size": size}, max(int(py[-1] * seconds), 20)))
+            ours.append((p.cpu, (cpu(service.pid) - bridge) / p.count, (cpu(up) - served) / p.count))
+            served = cpu(up)
+            g = go_trainer(url, {"size": size}, max(p.count, 20))
+            go.append(g.rate)
+            theirs.append((g.cpu, (cpu(up) - served) / g.count))
             dl.append(data_loader({"size": size}, seconds))
-        g, m, d = median(go), median(py), median(dl)
+        ratio = median([sum(b) / sum(a) for a, b in zip(ours, theirs)])
         print(
-            f"{name:8} {g:12,.0f} {m:12,.0f} {m / g:6.2f} {d:12,.0f} {m / d:6.2f}   {min(cpu) * 1e6:.0f} µs", flush=True
+            f"{name:8} {median(go):12,.0f} {median(py):12,.0f} {median(py) / median(go):6.2f} {median(dl):12,.0f} "
+            f"{median(py) / median(dl):6.2f}   {costs(ours)}, {costs(theirs)}, {ratio:.2f}",
+            flush=True,
         )
     floors = ", ".join(f"{floor(1 << 10, depth) * 1e6:.0f} µs with {depth}" for depth in (1, 4, 16))
     print(f"the least of Python for a batch of 1 KB, so many of which come at a time: {floors}")
+
+
+def costs(rounds: Sequence[Sequence[float]]) -> str:
+    """The least of each process, in microseconds."""
+    return " + ".join(f"{min(of) * 1e6:,.0f}" for of in zip(*rounds))
 
 
 def datasets(service: jetbatch.Service, rounds: int, seconds: float) -> None:

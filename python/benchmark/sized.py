@@ -60,13 +60,17 @@ class Pace(NamedTuple):
     """Batches per second."""
 
     cpu: float
-    """Of this process for a batch, in seconds."""
+    """Of the trainer's process for a batch, in seconds."""
+
+    count: int
+    """All batches that it saw."""
 
 
 def pace(steps: Any, seconds: float) -> Pace:
     """Goes through batches for a while, after some to warm up."""
-    began, n = time.perf_counter(), 0
+    began, n, seen = time.perf_counter(), 0, 0
     for _ in steps:
+        seen += 1
         if n == 0 and time.perf_counter() - began < seconds / 4:
             continue
         if n == 0:
@@ -74,4 +78,4 @@ def pace(steps: Any, seconds: float) -> Pace:
         n += 1
         if time.perf_counter() - start > seconds:
             break
-    return Pace((n - 1) / (time.perf_counter() - start), (time.process_time() - cpu) / max(n - 1, 1))
+    return Pace((n - 1) / (time.perf_counter() - start), (time.process_time() - cpu) / max(n - 1, 1), seen)

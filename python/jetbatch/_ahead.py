@@ -32,7 +32,8 @@ class Ahead:
         self.next = State()  # after the batch that was given out last
         self.took = 0  # its number
         self.told = 0  # up to where the bridge knows
-        self.when = 0.0  # it was told
+        self.when = 0.0  # the first that it does not know of was taken
+        self.last = 0.0  # a take gave out a batch that lay ready, or went on to look for one
         self.poll: Any = None  # what the thread that takes waits for frames with
         self.looked = 0.0  # when frames of the bridge were looked for
         self.giving = 0  # the batch that a take has out of the queue, and nobody has yet
@@ -68,9 +69,17 @@ class Ahead:
 
         Several at a time are half the work where they are taken in no time.
         """
-        step = self.queue[0]
+        step, left = self.queue[0], len(self.queue) - 1
+        if self.told == self.took:
+            self.when = now
+        slow, self.last = now - self.last > TELL, now
         self.next, self.took = step.next, step._number
-        return step._number - self.told >= max(len(self.queue) - 1, 4) or len(self.queue) == 1 or now - self.when > TELL
+        return slow or not left or step._number - self.told >= max(left, 8) or now - self.when > TELL
+
+    def waits(self, began: float, now: float) -> None:
+        """A take that began then looked for a batch until now: that is not time of the trainer's."""
+        if began - self.last <= TELL:
+            self.last = now
 
     def remove(self) -> None:
         """Removes what was taken."""

@@ -122,7 +122,9 @@ class Bridge:
             if ahead.told != ahead.took or len(self._ahead) > 1:
                 with self._state:
                     self._tell_all()
+            began = time.monotonic()
             self._catch_up(ahead, PATIENCE)
+            ahead.waits(began, time.monotonic())
         step = self.ready(ahead, state)
         while step is None:
             step = self._ask(ahead, state, timeout)
@@ -172,7 +174,7 @@ class Bridge:
             self._drop(ahead)
             # An interruption up to the end of take leaves it to the next take.
             if ahead.take(now):
-                self._tell(ahead, now)
+                self._tell(ahead)
             ahead.remove()
         self._shared.lend(step, ahead)
         return step
@@ -187,15 +189,15 @@ class Bridge:
             if lost:
                 self._returned.append(lost)
 
-    def _tell(self, ahead: Ahead, now: float) -> None:
+    def _tell(self, ahead: Ahead) -> None:
         """Tells the bridge what was taken of what lay ready, and what is used no longer."""
         self._say(0, "took", ahead.handle, ahead.took)
-        ahead.told, ahead.when = ahead.took, now
+        ahead.told = ahead.took
 
     def _tell_all(self) -> None:
         for ahead in self._ahead.values():
             if ahead.told != ahead.took:
-                self._tell(ahead, time.monotonic())
+                self._tell(ahead)
 
     def _catch_up(self, ahead: Ahead, patience: float) -> None:
         """Sees to the frames that are here, or come within some milliseconds, unless another thread reads."""

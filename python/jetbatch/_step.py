@@ -35,6 +35,7 @@ class Timing(NamedTuple):
     wait_queue: float
     wait_materialize: float
     wait_transfer: float
+    wait_ranks: float
     wait_other: float
 
 

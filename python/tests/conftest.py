@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
 
 import pytest
 
@@ -83,6 +83,21 @@ def shared_memory(pid: int) -> Set[str]:
 def held_anywhere(inodes: Set[str]) -> bool:
     """Whether any process holds one of these."""
     return any(inodes & shared_memory(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+
+
+def files_held(pids: Iterable[int]) -> Set[str]:
+    """The files that processes have open to write to, wherever they are: those that a kill could leave behind."""
+    held = set()
+    for pid in pids:
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                path = os.readlink(f"/proc/{pid}/fd/{fd}")
+                flags = int(Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:")[1].split()[0], 8)
+                if flags & (os.O_WRONLY | os.O_RDWR) and os.path.isfile(path):
+                    held.add(path)
+        except OSError:
+            pass  # it is gone
+    return held
 
 
 def files_left(folder: Path) -> List[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any
+from typing import Any, List
 
 import numpy as np
 import pytest
@@ -122,6 +122,48 @@ def test_the_bridge_hears_of_each_slow_step(service: jetbatch.Service) -> None:
         lie_ready(b, 4)
         ready = b._ahead
         for _ in range(3):
-            ready.when -= 2 * _ahead.TELL  # so long ago
+            ready.last -= 2 * _ahead.TELL  # so long ago
             step = b.take(step.next)
             assert ready.told == ready.took
+
+
+def queued(count: int, now: float) -> _ahead.Ahead:
+    """As many batches that lie ready, the first of which follows one that was taken a moment ago."""
+    ahead = _ahead.Ahead(1)
+    ahead.begin(1, 100, jetbatch.State("x", 1, b"0"))
+    ahead.last = now
+    ahead.add([[n, 0, 100, n, str(n).encode(), b""] for n in range(2, 2 + count)])
+    return ahead
+
+
+def told(ahead: _ahead.Ahead, *times: float) -> List[int]:
+    """Of which batches the bridge is told when they are taken at these times."""
+    numbers = []
+    for now in times:
+        if ahead.take(now):
+            ahead.told = ahead.took
+            numbers.append(ahead.took)
+        ahead.remove()
+    return numbers
+
+
+def test_fast_steps_are_told_together() -> None:
+    """One message and one wake-up of the bridge speak for all that a fast trainer takes of what lies ready."""
+    tick = _ahead.TELL / 100
+    assert told(queued(5, 1.0), *(1 + n * tick for n in range(5))) == [6]
+    assert told(queued(16, 1.0), *(1 + n * tick for n in range(16))) == [9, 17], "half of many at a time"
+    # A wait for a batch is no step of the trainer's.
+    ahead = queued(5, 1.0)
+    ahead.waits(1.0 + tick, 1.5)
+    assert told(ahead, *(1.5 + n * tick for n in range(5))) == [6]
+
+
+def test_slow_steps_are_told_soon() -> None:
+    """No take is kept from the bridge for longer than TELL, as far as the trainer takes again."""
+    slow = 1.1 * _ahead.TELL
+    assert told(queued(5, 1.0), *(1 + (n + 1) * slow for n in range(5))) == [2, 3, 4, 5, 6]
+    nearly = 0.4 * _ahead.TELL
+    assert told(queued(6, 1.0), *(1 + n * nearly for n in range(6))) == [5, 7]
+    ahead = queued(3, 1.0)
+    ahead.waits(1.0 + slow, 1.5)  # the step before the wait was slow
+    assert told(ahead, 1.5, 1.5)[:1] == [2]

@@ -61,6 +61,17 @@ def test_states(vector: Dict[str, Any]) -> None:
     assert jetbatch.State.parse(f" {vector['text']}\n") == state
 
 
+@pytest.mark.parametrize("vector", VECTORS["abouts"], ids=lambda v: v["name"])
+def test_abouts(vector: Dict[str, Any]) -> None:
+    step = Step(jetbatch.State(), jetbatch.State(), 1, 0, 0, 1, bytes.fromhex(vector["hex"]))
+    for name, seconds in step.timing._asdict().items():
+        assert seconds == vector["timing"].get(f"{name}_ns", 0) / 1e9
+    assert [step.worker, step.attempt, step.deliveries, step.trace] == [
+        vector[name] for name in ("worker", "attempt", "deliveries", "trace")
+    ]
+    assert list(step.rows) == vector["rows"]
+
+
 @pytest.mark.parametrize("vector", VECTORS["batches"], ids=lambda v: v["name"])
 def test_batches(vector: Dict[str, Any]) -> None:
     batch = {

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional, Set
 
 import pytest
 
-from conftest import HERE, alive, descendants, environment, files_left, held_anywhere, shared_memory, until
+from conftest import HERE, alive, descendants, environment, files_held, files_left, held_anywhere, shared_memory, until
 from jetbatch import _binary
 
 TRAINER = """
@@ -44,6 +44,7 @@ class Stage:
         self.env.update([self.mark.split("=")])
         self.log = (folder / "log").open("wb")
         self.started: Dict[str, "subprocess.Popen[bytes]"] = {}
+        self.held: Set[str] = set()  # files that the processes had open, in whatever folder
 
     def start(self, role: str, *command: str) -> "subprocess.Popen[bytes]":
         self.started[role] = subprocess.Popen(
@@ -99,6 +100,7 @@ class Stage:
             return  # killed with another, or gone by itself
         below = descendants(pid)
         memory: Set[str] = set().union(*map(shared_memory, [pid, *below]))
+        self.held |= files_held(self.marked())
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -112,6 +114,7 @@ class Stage:
     def end(self) -> None:
         """Ends what still runs, and looks whether something is left."""
         memory = set().union(*map(shared_memory, self.marked()))
+        self.held |= files_held(self.marked())
         for role in ("trainer", "worker", "up"):
             process = self.started.get(role)
             if process is not None:
@@ -131,6 +134,8 @@ class Stage:
             again.started["up"].communicate(timeout=60)
         self.log.close()
         assert files_left(self.tmp) == []
+        elsewhere = [path for path in self.held if Path(self.tmp) not in Path(path).parents and path != self.log.name]
+        assert not any(map(os.path.exists, elsewhere)), elsewhere
 
 
 DRAIN = ("--drain-timeout", "1s")  # where there is no server any more, it is waited for that long

@@ -225,6 +225,26 @@ def test_a_rank_that_has_left(up: Up) -> None:
             b.close()
 
 
+def test_a_wait_for_another_rank(beside: jetbatch.Service) -> None:
+    """It is told apart from a wait for batches, which more workers would make shorter."""
+    worlds = [jetbatch.World("run-1", rank, 2, whole=["table"]) for rank in range(2)]
+    ahead, behind = (beside.open("waiting", dataset="sheets", window=2, world=w, timeout=60) for w in worlds)
+    state, late = ahead.take(timeout=60).next, behind.take(timeout=60).next
+    for _ in range(2):
+        state = ahead.take(state, timeout=60).next
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ahead.take, state, 60)
+        until(lambda: "rank 1 is at batch 2" in str(behind.status()["members"][0].get("waiting")), "it waits")
+        assert not waiting.done()
+        behind.take(late, timeout=60)
+        timing = waiting.result().timing
+    assert timing.wait >= 1 and timing.wait_ranks >= 0.9 * timing.wait
+    waits = (timing.wait_iterate, timing.wait_queue, timing.wait_materialize, timing.wait_transfer, timing.wait_other)
+    assert sum(waits) + timing.wait_ranks == pytest.approx(timing.wait)
+    for b in (ahead, behind):
+        b.close()
+
+
 def free_port() -> str:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -66,6 +66,9 @@ func rankTrouble(m schema.MemberStatus) string {
 	return ""
 }
 
+// Missed reports whether nothing is heard of a rank that is still counted on.
+func Missed(m schema.MemberStatus) bool { return rankTrouble(m) != "" }
+
 // Behind is how many batches a rank is behind the furthest.
 func Behind(b schema.Status, m schema.MemberStatus) uint64 {
 	furthest := m.Taken

@@ -26,7 +26,7 @@ func (m *Model) Render(width, height int, color bool) []string {
 	events, batchers, workers := min(max(len(m.events), 1), 5), max(len(v.rows), 1), max(len(m.status.Workers), 1)
 	parts := m.fit(height)
 	if height != Endless {
-		left := height - m.lines(parts)
+		left := height - m.lines(parts, height)
 		least := min(events, max(1, left/5))
 		if !parts.events {
 			least = 0
@@ -45,7 +45,7 @@ func (m *Model) Render(width, height int, color bool) []string {
 	}
 	gap()
 	if parts.batcher {
-		v.batcher(parts.shares)
+		v.batcher(parts.shares, m.rankLines(height))
 		gap()
 	}
 	v.workerTable(workers, height != Endless)
@@ -76,7 +76,7 @@ type parts struct{ gaps, shares, events, batcher bool }
 func (m *Model) fit(height int) parts {
 	p := parts{true, true, true, true}
 	for _, part := range []*bool{&p.gaps, &p.shares, &p.events, &p.batcher} {
-		if height == Endless || height >= m.lines(p)+3 {
+		if height == Endless || height >= m.lines(p, height)+3 {
 			break
 		}
 		*part = false
@@ -85,7 +85,7 @@ func (m *Model) fit(height int) parts {
 }
 
 // lines are those of the picture but for the rows of the three tables: head and complaint, titles, keys.
-func (m *Model) lines(p parts) int {
+func (m *Model) lines(p parts, height int) int {
 	n := 2 + 1 + 1 + 1
 	if p.batcher {
 		n += 2 // title, what it waits for
@@ -96,7 +96,7 @@ func (m *Model) lines(p parts) int {
 			n += shareRows
 		}
 		if fleet.Shared(m.chosen()) {
-			n += rankRows
+			n += 1 + m.rankLines(height)
 			if p.shares {
 				n++
 			}
@@ -188,6 +188,10 @@ func (v *view) batcherTable(rows int) {
 	if shared {
 		spark -= ranksWidth
 	}
+	apart := shared && v.width >= spreadFrom
+	if apart {
+		spark -= spreadWidth + slowestWidth
+	}
 	spark = min(max(spark, 6), 60)
 	title := v.line()
 	column := func(s sorting, text string, width int, right bool) {
@@ -209,6 +213,9 @@ func (v *view) batcherTable(rows int) {
 	}
 	if shared {
 		title.right(dim, "RANKS", ranksWidth)
+	}
+	if apart {
+		title.right(dim, "SPREAD", spreadWidth).right(dim, "SLOWEST", slowestWidth)
 	}
 	column(byRate, "BATCHES/S", 11, true)
 	title.add(plain, " ").left(dim, "", spark)
@@ -245,6 +252,10 @@ func (v *view) batcherTable(rows int) {
 		if shared {
 			l.right(ranksStyle(b), rankCount(b), ranksWidth)
 		}
+		if apart {
+			apart, slowest := spread(b)
+			l.right(plain, apart, spreadWidth).right(plain, slowest, slowestWidth)
+		}
 		batches, bytes := v.pace(b)
 		l.right(plain, decimal(batches), 11).add(plain, " ")
 		l.add(blue, sparkline(v.batchers[b.Batcher].rates(v.heard, spark)))
@@ -255,17 +266,6 @@ func (v *view) batcherTable(rows int) {
 		share, known := v.share(b.Batcher)
 		l.right(shareStyle(share), percent(share, known), 7)
 	}
-}
-
-// epoch is where a batcher is, in short.
-func epoch(p *schema.Progress) string {
-	switch {
-	case p == nil || p.Batches == 0:
-		return "–"
-	case p.Epochs == 0:
-		return fmt.Sprintf("%d %3d %%", p.Epoch, 100*p.Batch/p.Batches)
-	}
-	return fmt.Sprintf("%d/%d %3d %%", p.Epoch, p.Epochs, 100*p.Batch/p.Batches)
 }
 
 func phaseStyle(b schema.Status) style {
@@ -291,7 +291,7 @@ func shareStyle(share float64) style {
 }
 
 // batcher shows the chosen one: where its trainer's time goes, and what it waits for.
-func (v *view) batcher(shares bool) {
+func (v *view) batcher(shares bool, rankLines int) {
 	b := v.chosen()
 	title := v.line()
 	if b.Batcher == "" {
@@ -320,7 +320,7 @@ func (v *view) batcher(shares bool) {
 	if shares {
 		v.shares(b)
 	}
-	v.ranks(b)
+	v.ranks(b, rankLines)
 	if place := fleet.Place(b.Progress); place != "" {
 		v.line().add(dim, "  progress          ").add(plain, place)
 	}

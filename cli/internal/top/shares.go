@@ -8,11 +8,8 @@ import (
 )
 
 // shareRows are the rows of the picture of one batcher's time: training, and five causes to wait. Several ranks have
-// another cause, and rankRows on how they stand.
-const (
-	shareRows = 6
-	rankRows  = 2
-)
+// another cause.
+const shareRows = 6
 
 // maxBar is the longest bar of a share, in cells.
 const maxBar = 72

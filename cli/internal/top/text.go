@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/jetbatch/jetbatch/schema"
 )
 
 // duration is for what is looked at every second.
@@ -50,4 +52,15 @@ func milliseconds(d time.Duration, batches uint64) string {
 		return strconv.FormatFloat(ms, 'f', 2, 64) + " ms"
 	}
 	return decimal(ms) + " ms"
+}
+
+// epoch is where a batcher is, in short.
+func epoch(p *schema.Progress) string {
+	switch {
+	case p == nil || p.Batches == 0:
+		return "–"
+	case p.Epochs == 0:
+		return fmt.Sprintf("%d %3d %%", p.Epoch, 100*p.Batch/p.Batches)
+	}
+	return fmt.Sprintf("%d/%d %3d %%", p.Epoch, p.Epochs, 100*p.Batch/p.Batches)
 }

@@ -104,9 +104,16 @@ func TestRender(t *testing.T) {
 	press(failed, KeyPause)
 	chosen := observed(60)
 	press(chosen, KeyDown)
-	ranked := New("nats://broker:4222")
+	ranked, crowded := New("nats://broker:4222"), New("nats://broker:4222")
 	for n := range 60 {
 		ranked.Observe(began.Add(time.Duration(n)*time.Second), ranks(n), nil)
+		crowd := ranks(n)
+		for i := 4; i < 12; i++ {
+			m := crowd.Batchers[1].Members[1]
+			m.Rank, m.Taken = i, m.Taken-uint64(i%5)
+			crowd.Batchers[1].Members = append(crowd.Batchers[1].Members, m)
+		}
+		crowded.Observe(began.Add(time.Duration(n)*time.Second), crowd, nil)
 	}
 	for _, test := range []struct {
 		name          string
@@ -127,6 +134,8 @@ func TestRender(t *testing.T) {
 		{"ranks", ranked, 80, 24},
 		{"ranks-large", ranked, 140, Endless},
 		{"ranks-low", ranked, 80, 16},
+		{"ranks-tall", ranked, 100, 34},
+		{"ranks-many", crowded, 100, 34},
 	} {
 		lines := test.m.Render(test.width, test.height, false)
 		if test.height != Endless && len(lines) != test.height {
