@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// hold opens a file and locks it, unless another process does.
+// hold opens a file and locks it, unless another process does. A link that somebody put there leads nowhere.
 func hold(file string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(file, os.O_RDWR|flag, 0o600)
+	f, err := os.OpenFile(file, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|flag, 0o600)
 	if err != nil {
 		return nil, err
 	}

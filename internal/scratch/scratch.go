@@ -52,6 +52,9 @@ func (f *Folder) Close() error {
 func sweep() {
 	left, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*-*")) // the pattern is sound
 	for _, dir := range left {
+		if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+			continue // a link to what is somebody's
+		}
 		lock, err := hold(filepath.Join(dir, inUse), 0)
 		switch {
 		case err == nil:

@@ -45,8 +45,17 @@ func TestFoldersOfKilledProcesses(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(other, "recordings"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	linked := filepath.Join(t.TempDir(), "jetbatch-of-somebody")
+	gone := create(t, "demo")
+	_ = gone.lock.Close()
+	if err := os.Rename(gone.Path, linked); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(linked, filepath.Join(tmp, "jetbatch-link-1")); err != nil {
+		t.Fatal(err)
+	}
 	last := create(t, "embedded")
-	for _, dir := range []string{used.Path, other, last.Path} {
+	for _, dir := range []string{used.Path, other, linked, filepath.Join(linked, "a"), last.Path} {
 		if !there(t, dir) {
 			t.Errorf("%s is gone", dir)
 		}
