@@ -59,8 +59,9 @@ func (l *line) judge(sent *wire.Credit, said *wire.CreditReply, now time.Time) (
 	_, begun, err := l.run.status()
 	switch {
 	case said.Seat < sent.Seat:
-		// An owner that was deposed before this seat was taken and does not know it, or a record that was lost. A request
-		// finds out which.
+		// An owner that was deposed before this seat was taken and does not know it, or a record that was lost, or went
+		// back. A request finds out which, and says where a rank is.
+		l.stranded = true
 		l.run.suspect(fmt.Sprintf("an owner speaks of seat %d, which is before ours", said.Seat), life.Moved)
 		return ""
 	case l.displaced(begun, said):

@@ -294,10 +294,21 @@ func TestRankCannotDecode(t *testing.T) {
 	})
 }
 
-// TestStrandedWhileItMoves has the generation begun again while a rank waits for the others to move with it: it says
-// where it is in the new one, so that the others can come there, and goes on waiting.
+// TestStrandedWhileItMoves has the generation begun again while a rank waits for the others to move with it, by an owner
+// whose record may be of before the rank's seat: it says where it is in the new one, so that the others can come there,
+// and goes on waiting.
 func TestStrandedWhileItMoves(t *testing.T) {
 	t.Parallel()
+	for name, back := range map[string]uint64{"of its seat": 0, "of a seat before": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			strandsWhileItMoves(t, back)
+		})
+	}
+}
+
+func strandsWhileItMoves(t *testing.T, back uint64) {
+	t.Helper()
 	o := newOwner(t)
 	repaired := make(chan struct{}, 100)
 	o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
@@ -319,6 +330,7 @@ func TestStrandedWhileItMoves(t *testing.T) {
 	}()
 	natstest.Eventually(t, "it asks", func() bool { return b.r.line.credit(time.Now(), true).Asking != "" })
 	o.locked(func() {
+		o.rec.Seat -= back
 		o.begin(1)
 		o.feed()
 	})
