@@ -122,11 +122,11 @@ func all(ranks []*rank, f func(*rank) error) []error {
 }
 
 // close ends the processes of all ranks as their own code would.
-func (l *launches) close() {
-	all(l.ranks, func(r *rank) error {
-		r.close()
-		return nil
-	})
+func (l *launches) close() { _ = l.leave() }
+
+// leave is close, and reports whether all ranks were there and left.
+func (l *launches) leave() bool {
+	return !slices.ContainsFunc(all(l.ranks, (*rank).close), func(err error) bool { return err != nil })
 }
 
 // relaunch ends the processes of all ranks as kill -9 would, and launches them anew from where the slowest was, or from
@@ -260,9 +260,8 @@ func (l *launches) whim() error {
 	case 1:
 		l.w.count("close and open")
 		l.w.note("ranks: leave")
-		l.close()
-		id := ""
-		if l.rng.IntN(2) == 0 && !slices.ContainsFunc(l.ranks, func(r *rank) bool { return r.at != l.at }) {
+		left, id := l.leave(), "" // the world of one that did not leave is not over, and the others may not come back to it
+		if l.rng.IntN(2) == 0 && left && !slices.ContainsFunc(l.ranks, func(r *rank) bool { return r.at != l.at }) {
 			id = l.id // which nothing forbids, though it is no good idea
 		}
 		l.launch(len(l.ranks), id, false)

@@ -137,13 +137,15 @@ func (r *rank) open() error {
 	}, client.ErrInUse) // until the lease of who died before has run out
 }
 
-func (r *rank) close() {
-	if r.b != nil {
-		if err := r.b.Close(); err != nil {
-			r.note("close: %v", err)
-		}
+// close ends the process as its own code would, and returns why nobody may have heard of it.
+func (r *rank) close() (err error) {
+	if r.b == nil {
+		err = errGivenUp
+	} else if err = r.b.Close(); err != nil {
+		r.note("close: %v", err)
 	}
 	r.ended()
+	return err
 }
 
 // crash ends the process as kill -9 would.
@@ -177,7 +179,7 @@ func (r *rank) follow() (err error) {
 			r.l.over, r.out, r.unbegun = true, true, !r.sits
 			r.l.arrive()
 			r.l.mu.Unlock()
-			r.close() // as a process does that ends with an error
+			_ = r.close() // as a process does that ends with an error
 		}
 	}()
 	if r.b == nil {
@@ -275,7 +277,7 @@ func (r *rank) whim() error {
 	case k == 8 && r.sits:
 		r.l.w.count("rank left")
 		r.note("leaves")
-		r.close()
+		_ = r.close() // whether anybody heard of it or not
 		r.l.mu.Lock()
 		defer r.l.mu.Unlock()
 		r.left = true
