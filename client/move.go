@@ -14,7 +14,7 @@ func (l *line) isStranded() (bool, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	doubt, err := l.run.doubting()
-	return l.stranded && doubt && err == nil, changed
+	return l.stranded && (doubt && err == nil || isEnd(err)), changed // at the end of the data there is no doubt
 }
 
 // isMoved reports whether the owner has given this rank another seat since it began the generation again. The channel

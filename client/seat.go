@@ -137,7 +137,7 @@ func (s *seats) repair(ctx context.Context) error { return s.repairTo(ctx, false
 // repairTo is repair. A rank that is to move says where it is until it is moved, and has no need of its old place then.
 func (s *seats) repairTo(ctx context.Context, moving bool) error {
 	doubt, repairs, damages := s.run.repair()
-	if doubt.Weight == 0 {
+	if doubt.Weight == 0 && !moving {
 		return nil
 	}
 	s.line.repaired()

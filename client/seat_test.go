@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -302,14 +303,21 @@ func TestStrandedWhileItMoves(t *testing.T) {
 	for name, back := range map[string]uint64{"of its seat": 0, "of a seat before": 1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			strandsWhileItMoves(t, back)
+			strandsWhileItMoves(t, back, false)
 		})
 	}
+	t.Run("at the end", func(t *testing.T) {
+		t.Parallel()
+		strandsWhileItMoves(t, 0, true)
+	})
 }
 
-func strandsWhileItMoves(t *testing.T, back uint64) {
+func strandsWhileItMoves(t *testing.T, back uint64, atEnd bool) {
 	t.Helper()
 	o := newOwner(t)
+	if atEnd {
+		o.end = 3
+	}
 	repaired := make(chan struct{}, 100)
 	o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
 		switch {
@@ -321,7 +329,12 @@ func strandsWhileItMoves(t *testing.T, back uint64) {
 		return nil
 	}
 	b, _ := setup(t, o, func(c *Config) { c.World = &World{ID: "A", Size: 2, Parts: 1} })
-	take(t, b, schema.State{}, 3)
+	state := take(t, b, schema.State{}, 3)
+	if atEnd {
+		if _, err := b.Take(deadline(t), state); err != io.EOF { //nolint:errorlint // exactly io.EOF is the end
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	waited := make(chan error, 1)
 	go func() {
