@@ -32,6 +32,7 @@ var layers = map[string][]string{
 	"internal/kind":       {},
 	"internal/legible":    {},
 	"internal/chaos":      {},
+	"internal/legs":       {},
 	"internal/direct":     {},
 	"internal/durable":    {},
 	"internal/golden":     {},

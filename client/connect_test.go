@@ -126,7 +126,7 @@ func TestSecondConnectionIsSilent(t *testing.T) {
 	}
 	state := take(t, b, schema.State{}, 1)
 	srv.Restart()
-	natstest.Reconnected(t, nc, b.r.data, o.nc)
+	natstest.Reconnected(t, nc, b.r.intake.data, o.nc)
 	take(t, b, state, 3)
 	if err := b.Close(); err != nil {
 		t.Error(err)

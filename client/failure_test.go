@@ -321,7 +321,7 @@ func TestDisconnectedForGood(t *testing.T) {
 	b, _ := setup(t, o, nil)
 	state := take(t, b, schema.State{}, 1)
 	o.locked(func() { o.manual = true })
-	b.r.data.Close()
+	b.r.intake.data.Close()
 	natstest.Eventually(t, "Take says so", func() bool {
 		step, err := b.Take(deadline(t), state)
 		if err == nil {

@@ -10,34 +10,56 @@ import (
 
 // link is both connections to NATS, and the reason while there is none. It is safe for concurrent use.
 type link struct {
-	nc   *nats.Conn // the caller's: control messages
-	data *nats.Conn // our own: batches
+	nc     *nats.Conn    // the caller's: control messages
+	dialed chan struct{} // closed when the attempt to open our own has ended
 
 	mu   sync.Mutex
-	last error // of the latest attempt to connect
+	data *nats.Conn // our own: batches; nil before
+	err  error      // why it could not be opened
+	last error      // of the latest attempt to connect
 }
 
-// dial opens our own connection and follows its attempts: the caller's goes to the same servers, and its handlers are
-// the caller's.
-func dial(nc *nats.Conn) (*link, error) {
-	l := &link{nc: nc}
-	var err error
-	l.data, err = topology.Dial(nc, "data", nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+// dial begins to open our own connection, which no request for the seat needs, and follows its attempts: the caller's
+// goes to the same servers, and its handlers are the caller's.
+func dial(nc *nats.Conn) *link {
+	l := &link{nc: nc, dialed: make(chan struct{})}
+	go func() {
+		defer close(l.dialed)
+		data, err := topology.Dial(nc, "data", nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.last = err
+		}))
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.last = err
-	}))
-	return l, err
+		l.data, l.err = data, err
+	}()
+	return l
+}
+
+// own waits for our own connection. It may be away; without an error there is one that comes back.
+func (l *link) own() (*nats.Conn, error) {
+	<-l.dialed
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.data, l.err
+}
+
+// close closes our own connection.
+func (l *link) close() {
+	if data, err := l.own(); err == nil {
+		data.Close()
+	}
 }
 
 // down says that there is no connection, and why if that is known; it is empty while there are both. Our own is not
 // missed once it is closed: what is asked for then goes over the caller's.
 func (l *link) down() string {
-	if l.nc.IsConnected() && (l.data.IsConnected() || l.data.IsClosed()) {
-		return ""
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.nc.IsConnected() && (l.data == nil || l.data.IsConnected() || l.data.IsClosed()) {
+		return ""
+	}
 	const text = "there is no connection to NATS"
 	if l.last == nil {
 		return text

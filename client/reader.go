@@ -18,8 +18,8 @@ import (
 // reader is a Batcher reduced to bytes: the parts, what runs from Open to Close, and the order in which that ends.
 type reader struct {
 	cfg    *Config
-	data   *nats.Conn // our own: batches
-	turn   turn       // of Take and Start
+	both   *link
+	turn   turn // of Take and Start
 	handle context.Context
 	cancel context.CancelCauseFunc
 	tasks  sync.WaitGroup
@@ -44,19 +44,21 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 	if err != nil {
 		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
 	}
-	both, err := dial(nc)
-	if err != nil {
-		return nil, fmt.Errorf("batcher %s: %w", c.Name, err)
-	}
-	r := newReader(c, both, js, align)
+	r := newReader(c, dial(nc), js, align)
+	looking, stop := context.WithCancel(ctx)
+	defer stop()
+	found := r.record.look(looking)
 	if err := r.seats.hold(ctx, r.lock.ended()); err != nil {
 		r.cancel(err)
-		both.data.Close()
+		r.both.close()
 		r.lock.abandon()
 		return nil, err
 	}
 	r.lock.sign(r.line.secret)
-	if err := r.record.here(ctx, r.seats.domain); err != nil {
+	if r.intake.data, err = r.both.own(); err != nil {
+		return nil, errors.Join(fmt.Errorf("batcher %s: %w", c.Name, err), r.close())
+	}
+	if err := r.record.here(ctx, found, r.seats.domain); err != nil {
 		return nil, errors.Join(err, r.close()) // so that nobody waits for the end of its lease
 	}
 	if err := r.register(); err != nil {
@@ -70,8 +72,8 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 
 // newReader puts the parts together.
 func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reader {
-	nc, data := both.nc, both.data
-	r := &reader{cfg: c, data: data, turn: newTurn()}
+	nc := both.nc
+	r := &reader{cfg: c, both: both, turn: newTurn()}
 	r.handle, r.cancel = context.WithCancelCause(context.Background())
 	secret, changed, notices := wire.NewSecret(), new(news), new(news)
 	id := wire.ReaderOf(secret)
@@ -83,7 +85,7 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 	r.credits = newCredits(r.handle, nc, r.line, notices)
 	buffers := new(pool)
 	r.intake = &intake{
-		cfg: c, align: align, data: data, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c, buffers), buffers: buffers,
+		cfg: c, align: align, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c, buffers), buffers: buffers,
 		uploads: &uploads{cfg: c, nc: nc, run: r.run}, tasks: &r.tasks,
 	}
 	r.record = &record{cfg: c, nc: nc, js: js, run: r.run}
@@ -100,13 +102,14 @@ func (r *reader) begin() error {
 	if err != nil {
 		return err
 	}
-	status := r.data.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	data := r.intake.data
+	status := data.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	r.tasks.Go(func() {
 		defer func() { _ = notices.Unsubscribe() }() // fails only when the connection is closed anyway
 		r.credits.beats()
 	})
 	r.tasks.Go(func() {
-		defer r.data.RemoveStatusListener(status)
+		defer data.RemoveStatusListener(status)
 		r.intake.watch(r.handle, status)
 	})
 	r.tasks.Go(func() { r.intake.fetcher.conns.tend(r.handle) })

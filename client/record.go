@@ -52,10 +52,25 @@ func (r *record) agrees(ctx context.Context, gen string, res *wire.Result) (bool
 	}
 }
 
+// look begins to look for the bucket, and yields true once it is found; false may mean that it is not there yet.
+func (r *record) look(ctx context.Context) (found <-chan bool) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	done := make(chan bool, 1)
+	go func() {
+		defer cancel()
+		_, err := r.js.Stream(ctx, topology.BucketStream)
+		done <- err == nil
+	}()
+	return done
+}
+
 // here returns ErrJetStream if the JetStream of this connection is another one than that of the coordinator which has
 // just given a seat: that one has the bucket, where the seat was recorded. domain is what the coordinator says of its
-// own. What is not known for sure is no error.
-func (r *record) here(ctx context.Context, domain string) error {
+// own. What is not known for sure is no error, nor is what a look from before the seat has found.
+func (r *record) here(ctx context.Context, found <-chan bool, domain string) error {
+	if <-found {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if _, err := r.js.Stream(ctx, topology.BucketStream); !errors.Is(err, jetstream.ErrStreamNotFound) {

@@ -23,7 +23,7 @@ const (
 type intake struct {
 	cfg     *Config
 	align   bool       // payloads are viewed as tensors
-	data    *nats.Conn // for batches alone
+	data    *nats.Conn // for batches alone; set before the first session
 	line    *line
 	credits *credits
 	fetcher *fetcher

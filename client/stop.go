@@ -49,7 +49,7 @@ func (r *reader) close() error {
 	}
 	r.unregister()
 	r.cancel(r.run.err())
-	r.data.Close()
+	r.both.close()
 	r.tasks.Wait()
 	r.intake.fetcher.conns.close()
 	if superseded {

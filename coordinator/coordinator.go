@@ -236,6 +236,9 @@ func (c *Coordinator) loop(ctx context.Context) error {
 	for {
 		if c.nc.IsConnected() {
 			c.fleet.expire(time.Now())
+			if len(c.actors.all()) > 0 {
+				c.actors.spawn(func() { _ = c.ready(true) }) // who begins a generation hears the error
+			}
 		}
 		if err := topology.Denied(c.nc, needs.In(c.cfg.Domain)); err != nil && ctx.Err() == nil {
 			return err

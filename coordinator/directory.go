@@ -55,6 +55,13 @@ func (d *directory) list(names []string) {
 	d.entries = entries
 }
 
+// knows reports whether there was a record of that name lately.
+func (d *directory) knows(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.entries[name] != nil
+}
+
 // due lists the records to read now: all those of dead owners first, new ones next, and then the records that were read
 // longest ago. count and bytes bound all but the first group.
 func (d *directory) due(now time.Time, dead func(owner string, read time.Time) bool) (names []string) {

@@ -86,7 +86,7 @@ func (b *batcher) carryOut(effect owner.Effect) {
 	case owner.FirstState:
 		b.firstState(e)
 	case owner.Ready:
-		b.spawn(func() owner.Event { return owner.Readied{Reason: reason(b.site.canMake())} })
+		b.spawn(func() owner.Event { return owner.Readied{Reason: reason(b.site.ready(e.Anew))} })
 	case owner.Make:
 		token := b.owner.KindToken()
 		b.spawn(func() owner.Event { return b.store.make(token, e) })
@@ -119,9 +119,15 @@ func (b *batcher) announce(lane wire.Lane) {
 		return
 	}
 	now := time.Now()
-	if b.actors.follows.offer(&lane, b.owner.Demand(), b.owner.Late(now) > 0) {
-		b.site.hint(wire.LanePrefix+"."+b.name, lane)
+	run := b.owner.Run()
+	all, begins := b.actors.follows.offer(&lane, offered{&run, b.owner.Demand(), b.owner.Late(now) > 0, b.owner.TookUp()})
+	if !all {
+		return
 	}
+	if begins && len(run.Spec.Params) <= wire.MaxRunSize {
+		lane.Run = &run
+	}
+	b.site.hint(wire.LanePrefix+"."+b.name, lane)
 }
 
 func (b *batcher) toFeed(effect owner.Effect) {

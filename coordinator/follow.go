@@ -39,10 +39,17 @@ type follows struct {
 type offer struct {
 	lane  wire.Lane
 	place int // a number that no other lane here has
-	slots int
-	late  bool
-	few   bool
-	said  time.Time // when all workers were told
+	offered
+	few  bool
+	said time.Time // when all workers were told
+}
+
+// offered is what an owner says of a lane that no worker hears.
+type offered struct {
+	run    *wire.Run
+	slots  int // that it can use
+	late   bool
+	tookUp bool // workers may follow it for another coordinator
 }
 
 func newFollows(s *site, fleet *fleet) *follows {
@@ -59,31 +66,31 @@ func (f *follows) changed() {
 	}
 }
 
-// offer takes what an owner announces of a lane that can use so many slots. It reports whether all workers are to hear
-// it: a lane that all follow; and any lane once, so that those that followed it for another coordinator learn whose it
-// is.
-func (f *follows) offer(lane *wire.Lane, slots int, late bool) (all bool) {
+// offer takes what an owner announces of a lane. It reports whether all workers are to hear it: a lane that all follow;
+// and any lane once that was taken up, so that those that followed it for another coordinator learn whose it is. begins
+// says that its generation was not offered before.
+func (f *follows) offer(lane *wire.Lane, of offered) (all, begins bool) {
 	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := f.lanes[lane.Batcher]
-	begins := o == nil || o.lane.Gen != lane.Gen
+	begins = o == nil || o.lane.Gen != lane.Gen
 	if begins {
 		o = &offer{place: f.place(o)}
 		f.lanes[lane.Batcher] = o
 		o.few = f.many(lane.Kind)
 	}
 	moved := o.lane.Floor != lane.Floor || o.lane.Readers != lane.Readers || o.lane.Taken != lane.Taken || lane.Unasked
-	if begins || late && !o.late || o.few && lane.Unasked {
+	if begins || of.late && !o.late || o.few && lane.Unasked {
 		f.changed()
 	}
 	lane.Few = o.few
-	o.lane, o.slots, o.late = *lane, slots, late
-	all = begins || !o.few && (moved || now.Sub(o.said) >= announceRest)
+	o.lane, o.offered = *lane, of
+	all = begins && (of.tookUp || !o.few) || !o.few && (moved || now.Sub(o.said) >= announceRest)
 	if all {
 		o.said = now
 	}
-	return all
+	return all, begins
 }
 
 // place is that of a batcher's generation before, or the smallest that is free. f.mu is held.
@@ -161,6 +168,7 @@ func (f *follows) tell(repeat bool) {
 		if w.silent || known && (!w.crowded || !repeat && !gained(before, names)) {
 			continue // a silent worker keeps what it has, should it live
 		}
+		w.brief(before, names)
 		f.told[w.name] = names
 		f.hint(wire.FollowPrefix+"."+w.name, wire.Follow{Coordinator: f.cfg.Name, Lanes: w.lanes})
 	}
@@ -178,6 +186,24 @@ func (w *follower) list() []string {
 	return names
 }
 
+// maxBriefing bounds what one list says of runs.
+const maxBriefing = 64 << 10
+
+// brief has a list say of the lanes that were not in the one before what the worker needs to serve them. Of those that
+// are left out, and if the list is lost, the worker reads the records.
+func (w *follower) brief(before, names []string) {
+	room := maxBriefing
+	for i := range w.lanes {
+		run := w.runs[i]
+		size := len(run.Spec.Params)
+		if size > wire.MaxRunSize || size > room || slices.Contains(before, names[i]) {
+			continue
+		}
+		room -= size
+		w.lanes[i].Run = run
+	}
+}
+
 // gained reports whether names has one that was not there before.
 func gained(before, names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(before, name) })
@@ -189,6 +215,7 @@ type follower struct {
 	silent  bool
 	crowded bool // a lane of its kinds has few followers
 	lanes   []wire.Lane
+	runs    []*wire.Run // of lanes
 }
 
 // choose makes the lists of all workers. The lanes in open had few followers, and are for all to follow now.
@@ -264,7 +291,7 @@ func (f *follows) chooseKind(kind string, offers []*offer, crew []heard, all []*
 		}
 		for _, n := range list {
 			w := all[places[n]]
-			w.lanes = append(w.lanes, o.lane)
+			w.lanes, w.runs = append(w.lanes, o.lane), append(w.runs, o.run)
 		}
 	}
 	for _, n := range everybody {

@@ -20,9 +20,15 @@ func crewOf(n int) []heard {
 	return crew
 }
 
+// say offers a lane that was begun here, or was taken up, and reports whether all workers are to hear of it.
+func say(f *follows, lane *wire.Lane, tookUp bool) (all bool) {
+	all, _ = f.offer(lane, offered{run: &wire.Run{Spec: wire.Spec{Dataset: "set"}}, slots: 401, tookUp: tookUp})
+	return all
+}
+
 func offers(f *follows, n int) {
 	for i := range n {
-		f.offer(&wire.Lane{Batcher: fmt.Sprintf("train-%03d", i), Gen: "G", Kind: "k"}, 401, false)
+		say(f, &wire.Lane{Batcher: fmt.Sprintf("train-%03d", i), Gen: "G", Kind: "k"}, false)
 	}
 }
 
@@ -40,7 +46,7 @@ func TestLanesThatBeginAtOnce(t *testing.T) {
 	open := 0
 	for i := range 100 {
 		lane := wire.Lane{Batcher: fmt.Sprintf("train-%03d", i), Gen: "G", Kind: "k"}
-		if all := f.offer(&lane, 401, false); !all {
+		if all := say(f, &lane, true); !all {
 			t.Fatal("nobody hears whose the lane is")
 		}
 		if !lane.Few {
@@ -71,7 +77,7 @@ func TestLanesAreToldToFew(t *testing.T) {
 		}
 	}
 	lane := wire.Lane{Batcher: "train-000", Gen: "G", Kind: "k", Floor: 64}
-	if all := f.offer(&lane, 401, false); !all || lane.Few {
+	if all := say(f, &lane, false); !all || lane.Few {
 		t.Fatalf("announced to all: %v, few: %v", all, lane.Few)
 	}
 	offers(f, 100)
@@ -101,12 +107,12 @@ func TestLanesAreToldToFew(t *testing.T) {
 		}
 	}
 	lane.Floor = 128
-	if all := f.offer(&lane, 401, false); all || !lane.Few {
+	if all := say(f, &lane, false); all || !lane.Few {
 		t.Errorf("a lane with few followers is announced to all: %v, few: %v", all, lane.Few)
 	}
 	begun := wire.Lane{Batcher: "train-000", Gen: "G2", Kind: "k"}
-	if all := f.offer(&begun, 401, false); !all || !begun.Few {
-		t.Errorf("whose a new generation is, all are told: %v, few: %v", all, begun.Few)
+	if all := say(f, &begun, false); all || !begun.Few {
+		t.Errorf("a new generation of few is announced to all: %v, few: %v", all, begun.Few)
 	}
 	f.end("train-000", "G") // of the generation before: too late to matter
 	for i := range 99 {
@@ -135,7 +141,7 @@ func TestFollowersHearOfLostRequests(t *testing.T) {
 	before := lists()
 	offer := func(floor uint64, unasked bool) (changed int, hurry bool) {
 		<-f.kick
-		f.offer(&wire.Lane{Batcher: "train-000", Gen: "G", Kind: "k", Floor: floor, Unasked: unasked}, 401, false)
+		say(f, &wire.Lane{Batcher: "train-000", Gen: "G", Kind: "k", Floor: floor, Unasked: unasked}, false)
 		for name, list := range lists() {
 			if !slices.Equal(list, before[name]) {
 				changed++
@@ -173,15 +179,44 @@ func TestLaneIsNotAnnouncedForNothing(t *testing.T) {
 	t.Parallel()
 	f := newFollows(nil, nil)
 	lane := wire.Lane{Batcher: "train", Gen: "G", Kind: "k"}
-	if !f.offer(&lane, 8, false) || f.offer(&lane, 8, false) {
+	if !say(f, &lane, false) || say(f, &lane, false) {
 		t.Fatal("announced twice, or never")
 	}
 	f.lanes["train"].said = time.Now().Add(-announceRest)
-	if !f.offer(&lane, 8, false) {
+	if !say(f, &lane, false) {
 		t.Fatal("not announced in every beat")
 	}
 	lane.Floor = 64
-	if !f.offer(&lane, 8, false) {
+	if !say(f, &lane, false) {
 		t.Fatal("a new floor is not announced")
+	}
+}
+
+// A list says of the lanes that a worker gains what it needs to serve them, and once; of large ones it says nothing.
+func TestGainedLanesAreBriefed(t *testing.T) {
+	t.Parallel()
+	large := &wire.Run{Spec: wire.Spec{Params: make([]byte, wire.MaxRunSize+1)}}
+	w := &follower{
+		lanes: []wire.Lane{{Batcher: "a", Gen: "G"}, {Batcher: "b", Gen: "G"}, {Batcher: "c", Gen: "G"}},
+		runs:  []*wire.Run{{}, {}, large},
+	}
+	w.brief([]string{"a.G"}, w.list())
+	if w.lanes[0].Run != nil || w.lanes[1].Run == nil || w.lanes[2].Run != nil {
+		t.Errorf("%+v", w.lanes)
+	}
+	w = &follower{}
+	for i := range 2 * maxBriefing / wire.MaxRunSize {
+		w.lanes = append(w.lanes, wire.Lane{Batcher: fmt.Sprint("b", i), Gen: "G"})
+		w.runs = append(w.runs, &wire.Run{Spec: wire.Spec{Params: make([]byte, wire.MaxRunSize)}})
+	}
+	w.brief(nil, w.list())
+	briefed := 0
+	for i := range w.lanes {
+		if w.lanes[i].Run != nil {
+			briefed++
+		}
+	}
+	if briefed != maxBriefing/wire.MaxRunSize {
+		t.Errorf("%d lanes are briefed in one list", briefed)
 	}
 }

@@ -86,6 +86,7 @@ func (c *Coordinator) follow(ctx context.Context) (stop func()) {
 }
 
 func (c *Coordinator) lineChanged(s nats.Status) {
+	c.readiness.forget() // the server may come back with nothing
 	if s != nats.CONNECTED {
 		c.line.cut()
 		return

@@ -38,14 +38,22 @@ func (e *waitError) Error() string {
 // whether the owner lives it waits, at most for the time of a lease.
 func (r *router) route(f *flight, name string, seat *wire.SeatRequest) (*batcher, error) {
 	until := time.Now().Add(r.cfg.Lease + 2*beat)
+	claim := r.claim
+	if seat != nil {
+		r.actors.spawn(func() { _ = r.ready(false) }) // which is asked next
+		if r.isNew(seat) {
+			claim = r.createFirst
+		}
+	}
 	for tries := 0; tries < 3; { // the record may change between reading and writing it
 		if b := r.actors.owner(name); b != nil {
 			return b, nil
 		}
 		looked := r.members.leases.next()
 		ctx, cancel := context.WithTimeout(r.ctx, callTimeout)
-		b, err := r.claim(ctx, name, seat)
+		b, err := claim(ctx, name, seat)
 		cancel()
+		claim = r.claim
 		var wait *waitError
 		switch {
 		case errors.Is(err, errAgain):
@@ -64,6 +72,18 @@ func (r *router) route(f *flight, name string, seat *wire.SeatRequest) (*batcher
 		}
 	}
 	return nil, unavailable("the record of batcher %s keeps changing", name)
+}
+
+// isNew reports whether a batcher that is opened has no record, as far as is known here, and can be made here.
+func (r *router) isNew(seat *wire.SeatRequest) bool {
+	return seat.Mode == wire.ModeOpen && r.kinds[seat.Spec.Dataset] != nil && len(r.actors.all()) < maxBatchers &&
+		!r.directory.knows(seat.Batcher)
+}
+
+// createFirst is claim for a batcher that is new. It writes without reading first: where there is a record, the write is
+// refused.
+func (r *router) createFirst(ctx context.Context, _ string, seat *wire.SeatRequest) (*batcher, error) {
+	return r.create(ctx, seat, 0)
 }
 
 // claim makes one attempt at routing a batcher that is not owned here.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/jetbatch/jetbatch/internal/kind"
 	"github.com/jetbatch/jetbatch/internal/topology"
@@ -33,10 +34,11 @@ type site struct {
 	records *records
 	origins *origins
 
-	line    line
-	pulse   pulse
-	process process
-	running sync.WaitGroup // batchers' actors, requests being handled, and the loops
+	line      line
+	pulse     pulse
+	process   process
+	readiness readiness
+	running   sync.WaitGroup // batchers' actors, requests being handled, and the loops
 }
 
 // ensure makes the shared streams where they are missing.
@@ -47,20 +49,41 @@ func (s *site) ensure(ctx context.Context) error {
 // askAgain is the pause between two questions that a server without a leader may not answer.
 const askAgain = 100 * time.Millisecond
 
-// answering asks JetStream, the bucket and the job stream for a sign of life.
-func (s *site) answering(ctx context.Context) error {
-	return s.insist(ctx, func() error {
-		_, err := s.js.AccountInfo(ctx)
+// answering asks JetStream, the bucket and the job stream for a sign of life, all at once. It reports whether one of the
+// streams is missing.
+func (s *site) answering(ctx context.Context) (missing bool, err error) {
+	var lost atomic.Bool
+	err = s.insist(ctx, func() error {
+		asked := new(errgroup.Group)
+		asked.Go(func() error {
+			_, err := s.js.AccountInfo(ctx)
+			return err
+		})
 		for _, name := range []string{topology.BucketStream, topology.JobsStream} {
-			if err == nil {
-				_, err = s.js.Stream(ctx, name)
-			}
-			if errors.Is(err, jetstream.ErrStreamNotFound) {
-				err = nil
-			}
+			asked.Go(func() error {
+				_, err := s.js.Stream(ctx, name)
+				if errors.Is(err, jetstream.ErrStreamNotFound) {
+					lost.Store(true)
+					return nil
+				}
+				return err
+			})
 		}
-		return err
+		return asked.Wait()
 	})
+	return lost.Load(), err
+}
+
+// withStreams does something that needs the shared streams, and makes these where one is missing.
+func (s *site) withStreams(ctx context.Context, do func() error) error {
+	err := do()
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	if err := s.ensure(ctx); err != nil {
+		return err
+	}
+	return do()
 }
 
 // insist asks a question and returns the first outcome. One that is sent while there is no leader stays unanswered
@@ -169,17 +192,6 @@ func (s *site) every(ctx context.Context, d time.Duration, pulse *atomic.Int64, 
 		case <-tick.C:
 		}
 	}
-}
-
-// canMake reports why no generation can be made now: JetStream has no leader to make streams, or the job stream none to
-// take jobs. A server that was restarted has lost the job stream together with the results, so it is made again.
-func (s *site) canMake() error {
-	ctx, cancel := s.call(askTimeout / 2)
-	defer cancel()
-	if err := s.answering(ctx); err != nil {
-		return err
-	}
-	return s.ensure(ctx)
 }
 
 // discard deletes a generation that is over. A failure is the collector's.

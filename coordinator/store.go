@@ -54,10 +54,10 @@ func (s *store) look(token string, e owner.Look) owner.Event {
 		return nil
 	})
 	if err == nil {
-		err = s.ensure(ctx)
-	}
-	if err == nil { // the owner before may have died between the store and the consumer
-		l.Unasked, err = topology.EnsureConsumer(ctx, s.js, token, s.name, e.Gen)
+		err = s.withStreams(ctx, func() (err error) { // the owner before may have died between the store and the consumer
+			l.Unasked, err = topology.EnsureConsumer(ctx, s.js, token, s.name, e.Gen)
+			return err
+		})
 	}
 	if err == nil && e.For == owner.ForRepair {
 		l.Queued, err = s.queued(ctx, token, e.Gen)
@@ -74,7 +74,7 @@ func (s *store) look(token string, e owner.Look) owner.Event {
 // lookLast asks a store that was silent for too long once more, after a server has answered: it may have been this
 // coordinator that was cut off.
 func (s *store) lookLast(l owner.Looked) owner.Event {
-	if err := s.canMake(); err != nil {
+	if err := s.ready(true); err != nil {
 		l.Store, l.Reason = owner.StoreUnsure, err.Error()
 		return l
 	}
@@ -278,9 +278,11 @@ func (s *store) make(token string, e owner.Make) owner.Event {
 			chosen.Reason = reason(m.err)
 		}
 	}
-	if chosen.Gen != "" {
-		chosen.Reason = ""
+	if chosen.Gen == "" {
+		s.readiness.forget()
+		return chosen
 	}
+	chosen.Reason = ""
 	return chosen
 }
 

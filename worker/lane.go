@@ -153,6 +153,13 @@ func (l *lane) close(cause error) {
 	l.data.close()
 }
 
+// silent reports whether the owner was silent for so long that the record is to be read.
+func (l *lane) silent(now int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return now > l.lookAt
+}
+
 // looksDue reports whether the record is to be read because the owner was silent for so long, and notes that it is.
 // after says how long to wait for the n-th look.
 func (l *lane) looksDue(now int64, after func(n int) int64) bool {

@@ -23,8 +23,9 @@ const (
 	restTime = 2 * time.Second // for which a generation that has no jobs is not looked at again
 )
 
-// lanes are the generations that this worker serves. Announcements are hints: a lane is opened and closed by what the
-// batcher's record says. Its lock guards the tables and is not held while a record is read.
+// lanes are the generations that this worker serves. Announcements are hints: a lane is closed by what the batcher's
+// record says alone, and opened by that or by a hint that says as much, of which only the jobs are run that have the
+// digest of its specification. Its lock guards the tables and is not held while a record is read.
 type lanes struct {
 	*life
 	kinds   map[string]*kind.Kind // by kind token
@@ -43,6 +44,9 @@ type lanes struct {
 	resting   map[string]resting // by batcher, the generation that was found to have no jobs
 	done      map[string]*lane   // by batcher, the closed lane of a run that is done: its payloads stay for look-ups
 	foreign   map[string]bool    // by kind token, whether jobs of it on another wire version were heard of
+	asking    bool               // records of silent lanes are being read
+	askAt     int64              // and not before
+	askPause  time.Duration      // after the last that could not be read; 0 when it could
 	elsewhere bool               // it was said that records are in another JetStream
 	draining  bool
 }
@@ -89,9 +93,13 @@ func newLanes(s *lanes) *lanes {
 func (s *lanes) onHint(msg *nats.Msg) {
 	var hint wire.Lane
 	if json.Unmarshal(msg.Data, &hint) == nil { // else from another version
-		s.hear(hint, !hint.Few)
+		s.hear(hint, !hint.Few, spoken(msg))
 	}
 }
+
+// spoken reports whether a message was published where it is heard, and not by the server, which answers wherever a
+// request says: such an answer may have any content.
+func spoken(msg *nats.Msg) bool { return msg.Reply == "" && len(msg.Header) == 0 }
 
 // onFollow hears which lanes with few followers are this worker's. One of the same coordinator that is not among them
 // is left to others.
@@ -104,7 +112,7 @@ func (s *lanes) onFollow(msg *nats.Msg) {
 	for _, hint := range list.Lanes {
 		hint.Owner = list.Coordinator
 		listed[hint.Batcher] = true
-		s.hear(hint, true)
+		s.hear(hint, true, spoken(msg))
 	}
 	now := s.now()
 	for _, l := range s.all() {
@@ -116,8 +124,8 @@ func (s *lanes) onFollow(msg *nats.Msg) {
 	}
 }
 
-// hear takes a hint; follow says whether this worker is to ask for the jobs.
-func (s *lanes) hear(hint wire.Lane, follow bool) {
+// hear takes a hint; follow says whether this worker is to ask for the jobs, and spoken whether a coordinator said it.
+func (s *lanes) hear(hint wire.Lane, follow, spoken bool) {
 	if wire.CheckName("batcher", hint.Batcher) != nil {
 		return
 	}
@@ -132,6 +140,7 @@ func (s *lanes) hear(hint wire.Lane, follow bool) {
 	done := s.done[hint.Batcher]
 	looked := s.looks[hint.Batcher] != nil
 	rest := s.resting[hint.Batcher]
+	fresh := l == nil && !looked && done == nil && s.storeless[hint.Batcher] != hint.Gen
 	s.mu.Unlock()
 	if done != nil && done.gen == hint.Gen {
 		done.announced(now, hint, judge.LookAfter)
@@ -146,6 +155,9 @@ func (s *lanes) hear(hint wire.Lane, follow bool) {
 	case known:
 		s.heard(l, hint, follow, now)
 	case follow && (rest.gen != hint.Gen || now > rest.until):
+		if rec, told := hint.Record(); told && fresh && spoken && s.begin(&rec, s.kinds[hint.Kind]) == nil {
+			return
+		}
 		s.look(hint.Batcher, hint.Gen)
 	}
 }
@@ -179,6 +191,13 @@ func (s *lanes) resume(l *lane) {
 // look reads a batcher's record in the background and opens and closes lanes accordingly. gen is the generation that
 // was announced, if one was: a read that waits for the record or the store of an earlier one is given up.
 func (s *lanes) look(batcher, gen string) {
+	if looking := s.looker(batcher, gen); looking != nil {
+		s.tasks.run(func() { looking() }) // or the worker ends
+	}
+}
+
+// looker returns what look does, which reports whether the record could be read; nil while a read is under way, which is told, or while too many are.
+func (s *lanes) looker(batcher, gen string) (looking func() bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.looks[batcher]; c != nil {
@@ -187,22 +206,19 @@ func (s *lanes) look(batcher, gen string) {
 			c.gen = gen
 			c.cancel()
 		}
-		return
+		return nil
 	}
 	if len(s.looks) >= maxLooks {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithCancel(s.hard)
 	c := &look{gen: gen, cancel: cancel}
-	if s.tasks.run(func() { s.looking(ctx, cancel, batcher, c) }) {
-		s.looks[batcher] = c
-	} else {
-		cancel()
-	}
+	s.looks[batcher] = c
+	return func() bool { return s.looking(ctx, cancel, batcher, c) }
 }
 
-// looking reads a batcher's record until no further look was asked for meanwhile.
-func (s *lanes) looking(ctx context.Context, cancel context.CancelFunc, batcher string, c *look) {
+// looking reads a batcher's record until no further look was asked for meanwhile, and reports whether it could.
+func (s *lanes) looking(ctx context.Context, cancel context.CancelFunc, batcher string, c *look) (read bool) {
 	for again := true; again; {
 		err := s.apply(ctx, batcher)
 		overtaken := ctx.Err() != nil
@@ -216,11 +232,12 @@ func (s *lanes) looking(ctx context.Context, cancel context.CancelFunc, batcher 
 			delete(s.looks, batcher)
 		}
 		s.mu.Unlock()
-		if err != nil && !overtaken {
+		if read = err == nil || overtaken; !read {
 			s.unread(batcher, err)
 		}
 	}
 	cancel()
+	return read
 }
 
 // unread says why a record could not be read. That it is in another JetStream is said once, and in the status.
@@ -298,7 +315,8 @@ func standing(rec *wire.Record, gen string) error {
 	return nil
 }
 
-// begin opens the lane that a record names.
+// begin opens the lane that a record names, or an owner's hint, unless one of the batcher is open by now. Of a generation
+// that is over by the time that a hint comes, requests for jobs are refused, and then the record is read.
 func (s *lanes) begin(rec *wire.Record, k *kind.Kind) error {
 	l := newLane(s.hard, rec, k, s.store.domain)
 	l.data.describe = s.records.origin
@@ -308,14 +326,14 @@ func (s *lanes) begin(rec *wire.Record, k *kind.Kind) error {
 		return fmt.Errorf("lane %s: %w", rec.Batcher, err)
 	}
 	s.mu.Lock()
-	draining := s.draining
-	if !draining {
+	needless := s.draining || s.open[l.batcher] != nil
+	if !needless {
 		s.open[l.batcher] = l
 		delete(s.storeless, l.batcher)
 		delete(s.resting, l.batcher)
 	}
 	s.mu.Unlock()
-	if draining {
+	if needless {
 		l.close(errDraining)
 		return nil
 	}
@@ -402,30 +420,6 @@ func (s *lanes) all() []*lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.open))
-}
-
-// tick asks again where requests were refused or the server went silent, and reads the records of lanes that are not
-// announced any more: their generations may be over.
-func (s *lanes) tick() {
-	now, connected := s.now(), s.puller.nc.IsConnected()
-	s.mu.Lock()
-	draining, done := s.draining, slices.Collect(maps.Values(s.done))
-	maps.DeleteFunc(s.resting, func(_ string, r resting) bool { return now > r.until })
-	s.mu.Unlock()
-	for _, l := range s.all() {
-		refused := !draining && s.puller.renew(l)
-		if connected && l.looksDue(now, judge.LookAfter) || refused {
-			s.look(l.batcher, "")
-		}
-		if l.pauses()&leftAlone != 0 && !s.held.any(l) && !s.shelf.any(l) {
-			s.close(l, errLeft)
-		}
-	}
-	for _, l := range done {
-		if connected && l.looksDue(now, judge.LookAfter) {
-			s.look(l.batcher, "")
-		}
-	}
 }
 
 // reconnected makes all requests anew: the server may have forgotten them.

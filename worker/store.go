@@ -34,11 +34,19 @@ type conns struct {
 
 // records reads batchers' records. Its lock guards the opened bucket and is not held during a read.
 type records struct {
+	*life
 	js     jetstream.JetStream
 	domain string // of it
 
 	mu     sync.Mutex
 	bucket jetstream.Stream // nil until the first record was read
+}
+
+// prepare opens the bucket, so that nobody waits for that who waits for the first record. Where it fails, that does.
+func (r *records) prepare() {
+	ctx, cancel := context.WithTimeout(r.hard, recordTimeout)
+	defer cancel()
+	_, _ = r.open(ctx)
 }
 
 // read returns a batcher's record as the bucket's leader has it; nil without an error when there is none.

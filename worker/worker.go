@@ -104,7 +104,7 @@ func (w *Worker) assemble(nc *nats.Conn, js jetstream.JetStream) {
 	w.held = &held{life: w.life, nc: nc, tasks: w.tasks, tally: w.tally, bell: w.bell}
 	puller := &puller{life: w.life, nc: nc, slots: w.slots, held: w.held, tally: w.tally, bell: w.bell, kinds: w.kinds}
 	w.lanes = newLanes(&lanes{
-		life: w.life, kinds: w.kinds, records: &records{js: js, domain: w.cfg.Domain}, store: store, puller: puller, slots: w.slots,
+		life: w.life, kinds: w.kinds, records: &records{life: w.life, js: js, domain: w.cfg.Domain}, store: store, puller: puller, slots: w.slots,
 		held: w.held, shelf: w.shelf, tasks: w.tasks,
 	})
 	marks := &marks{life: w.life, pub: w.pub, store: store, tally: w.tally}
@@ -149,6 +149,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("worker %s: %w", w.worker(), err)
 	}
 	w.serving.Store(true)
+	w.tasks.run(w.lanes.records.prepare)
 
 	var slots sync.WaitGroup
 	for range w.cfg.Slots {

@@ -3,6 +3,7 @@
 package topology
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -198,14 +199,24 @@ func Results(batcher, gen string) jetstream.StreamConfig {
 // CreateGeneration makes the consumer and the store of a new generation and writes its genesis. The name
 // is new, so a store that exists already is another's and an error.
 //
-// The consumer comes first: a cluster goes on placing streams on a server that was killed, for minutes, until that one
-// has missed a change of the cluster's state; the consumer is one.
+// In a cluster the consumer comes first: a cluster goes on placing streams on a server that was killed, for minutes,
+// until that one has missed a change of the cluster's state; the consumer is one. A server by itself is asked for both
+// at once.
 func CreateGeneration(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {
-	name := ResultsStream(batcher, gen)
-	if err := createConsumer(ctx, js, kind, batcher, gen); err != nil {
-		return err
+	consumer := new(errgroup.Group)
+	consumer.Go(func() error { return createConsumer(ctx, js, kind, batcher, gen) })
+	if js.Conn().ConnectedClusterName() != "" {
+		if err := consumer.Wait(); err != nil {
+			return err
+		}
 	}
-	results := Results(batcher, gen)
+	err := createStore(ctx, js, batcher, gen)
+	return cmp.Or(consumer.Wait(), err)
+}
+
+// createStore makes the store of a new generation and writes its genesis.
+func createStore(ctx context.Context, js jetstream.JetStream, batcher, gen string) error {
+	name, results := ResultsStream(batcher, gen), Results(batcher, gen)
 	if _, err := js.CreateStream(ctx, results); err != nil {
 		return fmt.Errorf("stream %s: %w", name, overlapped(ctx, js, results, err))
 	}
@@ -224,7 +235,6 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 	if err != nil {
 		return false, fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
-	// Queued jobs first: a job that is seen here and acked before the consumer is asked costs one consumer, no more.
 	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen)))
 	if err != nil {
 		return false, fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
@@ -236,7 +246,13 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 		blind = len(queued.State.Subjects) > 0 && info.NumPending == 0 && info.NumAckPending == 0
 		unasked = len(queued.State.Subjects) > 0 && info.NumWaiting == 0
 	}
-	if blind || unreadable(err) {
+	if blind { // or the jobs were acked between the two questions
+		var still *jetstream.StreamInfo
+		if still, err = jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen))); err == nil {
+			blind = sharesKey(queued.State.Subjects, still.State.Subjects)
+		}
+	}
+	if blind && err == nil || unreadable(err) {
 		if err = js.DeleteConsumer(ctx, JobsStream, Consumer(batcher, gen)); err == nil {
 			err = jetstream.ErrConsumerNotFound
 		}
@@ -248,6 +264,15 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, 
 		return false, fmt.Errorf("consumer %s: %w", Consumer(batcher, gen), err)
 	}
 	return unasked, nil
+}
+
+func sharesKey(a, b map[string]uint64) bool {
+	for key := range a {
+		if _, shared := b[key]; shared {
+			return true
+		}
+	}
+	return false
 }
 
 func createConsumer(ctx context.Context, js jetstream.JetStream, kind, batcher, gen string) error {

@@ -279,7 +279,7 @@ type Overview struct {
 }
 
 // Lane tells workers that a batcher has a consumer of jobs to pull from, or that a generation is over. It is a hint,
-// sent every second and on every change: a worker reads the Record before it acts on one.
+// sent every second and on every change: a worker believes no end but the Record's, and no job that is not of the Run.
 type Lane struct {
 	Batcher string `json:"batcher"`
 	Gen     string `json:"gen"`
@@ -293,6 +293,33 @@ type Lane struct {
 	Unasked bool   `json:"unasked,omitempty"`
 	Owner   string `json:"owner,omitempty"` // the coordinator that says so
 	Few     bool   `json:"few,omitempty"`   // only the workers that a Follow names it to ask for its jobs
+	Run     *Run   `json:"run,omitempty"`   // when it is first told; nil where it is large: it is in the Record
+}
+
+// Run is what a worker needs of a Record to serve the generation in it. A wrong one serves nothing: each job has the
+// digest of the owner's.
+type Run struct {
+	Spec   Spec   `json:"spec"`
+	Origin string `json:"origin,omitempty"`
+	Size   int    `json:"size,omitempty"` // ranks, which fetch each payload
+}
+
+// MaxRunSize is how large the parameters of a Run may be that travels with a Lane: it is said to each worker that follows it.
+const MaxRunSize = 4 << 10
+
+// Run is that of the generation in the record.
+func (r *Record) Run() Run { return Run{r.Spec, r.Origin, r.Size} }
+
+// Record is as much of the record of a lane as a worker needs; false where the lane does not say enough.
+func (l *Lane) Record() (rec Record, ok bool) {
+	if l.Run == nil || CheckName("generation", l.Gen) != nil || KindToken(l.Run.Spec.Dataset, l.Run.Spec.Version) != l.Kind ||
+		len(l.Run.Spec.Params) > MaxRunSize || l.Run.Size < 0 || l.Run.Size > MaxSize {
+		return Record{}, false
+	}
+	return Record{
+		Wire: Version, Batcher: l.Batcher, Owner: l.Owner, Gen: l.Gen, Phase: schema.PhaseRunning, Floor: l.Floor,
+		Spec: l.Run.Spec, Origin: l.Run.Origin, Size: l.Run.Size,
+	}, true
 }
 
 // Follow tells one worker which lanes with few workers it is to ask for jobs of. It is a hint like each of the lanes in

@@ -48,8 +48,8 @@ type (
 	FirstState struct{ Serial uint64 }
 
 	// Ready finds out whether a generation can be made now, makes the job stream again where it is missing, and ends in
-	// Readied.
-	Ready struct{}
+	// Readied. With Anew something was lost, and an answer from before that does not count.
+	Ready struct{ Anew bool }
 
 	// Make makes generations at once, keeps the first that is whole, discards the others, and ends in Made.
 	Make struct {

@@ -24,6 +24,7 @@ type generation struct {
 	iterator iterator
 	late     lateness
 	room     room
+	tookUp   bool      // it was begun before this owner was
 	swept    time.Time // when results that came after they were dropped were last looked for
 
 	// Progress.
@@ -321,7 +322,7 @@ func (g *generation) waits(now time.Time) bool {
 
 // resumed takes the results that were stored before a takeover.
 func (g *generation) resumed(done map[uint64]bool) {
-	g.done = done
+	g.done, g.tookUp = done, true
 	for seq := range done {
 		if seq <= g.Floor() { // dropped by the record, and not by the store
 			g.purged = min(g.purged, seq-1)

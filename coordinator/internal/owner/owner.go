@@ -230,6 +230,12 @@ func (o *Owner) Over() bool { return o.over }
 // KindToken is the subject token of the batcher's data set.
 func (o *Owner) KindToken() string { return o.ledger.kindToken() }
 
+// Run is what workers need to serve the generation in the record.
+func (o *Owner) Run() wire.Run { return o.ledger.rec.Run() }
+
+// TookUp reports whether the generation in memory was begun before this owner was: workers may serve it for another.
+func (o *Owner) TookUp() bool { return o.feeder.gen != nil && o.feeder.gen.tookUp }
+
 // Gen names the generation in the record; empty for none.
 func (o *Owner) Gen() string { return o.ledger.rec.Gen }
 

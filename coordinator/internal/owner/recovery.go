@@ -164,7 +164,7 @@ func (r *recovery) remake(now time.Time, asking bool) {
 		return
 	}
 	r.making = &making{lost: r.ledger.lane()}
-	r.out.emit(Ready{})
+	r.out.emit(Ready{Anew: true})
 }
 
 // readied goes on when a generation can be made now, or says why it cannot.
