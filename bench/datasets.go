@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -53,15 +54,20 @@ func openEcho(_ context.Context, p echoParams) (counter[[]byte, []byte], error) 
 type tensorParams struct {
 	Bytes int  `json:"bytes"`
 	Fresh bool `json:"fresh,omitempty"` // a tensor of its own for each batch
+	Parts int  `json:"parts,omitempty"` // as many tensors of that size between them; 0 is one
 }
 
-// openTensor gives batches of one tensor, which is always the same one unless it is to be fresh; a coordinator, which
-// needs none, has none.
+// openTensor gives batches of one tensor or several, which are always the same unless they are to be fresh; a coordinator,
+// which needs none, has none.
 func openTensor(_ context.Context, p tensorParams) (counter[uint64, schema.Batch], error) {
 	body := sync.OnceValue(func() []byte { return filled(p.Bytes) })
-	tensor := func(data []byte) (schema.Batch, error) {
-		tensor, err := schema.NewTensor([]int{p.Bytes}, data)
-		return schema.Batch{{Name: "x", Tensor: tensor}}, err
+	tensor := func(data []byte) (batch schema.Batch, err error) {
+		size := p.Bytes / max(p.Parts, 1)
+		for i := range max(p.Parts, 1) {
+			part, failed := schema.NewTensor([]int{size}, data[i*size:(i+1)*size])
+			batch, err = append(batch, schema.Named{Name: fmt.Sprint("x", i), Tensor: part}), cmp.Or(err, failed)
+		}
+		return batch, err
 	}
 	batch := sync.OnceValues(func() (schema.Batch, error) { return tensor(body()) })
 	if p.Fresh {

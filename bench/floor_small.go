@@ -181,6 +181,9 @@ func looping(ctx context.Context, log *slog.Logger, nc *nats.Conn, loop func(ctx
 	}}
 }
 
+// opWhere asks for the server's address.
+const opWhere = "where"
+
 // floorBuffer is how many messages wait for a floor's loop at most: more than a window and all answers to it.
 const floorBuffer = 1 << 14
 
@@ -380,7 +383,8 @@ func startFloorConsumer(ctx context.Context, _ *slog.Logger, arg floorArg) (*rol
 		return nil, nil, err
 	}
 	return &role{close: nc.Close, ops: map[string]op{
-		opTake: handle(func(ctx context.Context, arg takeArg) (takeAnswer, error) { return timed(ctx, arg, c.take) }),
+		opTake:  handle(func(ctx context.Context, arg takeArg) (takeAnswer, error) { return timed(ctx, arg, c.take) }),
+		opWhere: handle(func(context.Context, struct{}) (string, error) { return arg.URL, nil }),
 		opTimes: handle(func(ctx context.Context, arg timesArg) ([]time.Duration, error) {
 			return times(ctx, arg.N, func(ctx context.Context) error {
 				_, err := c.take(ctx)

@@ -75,6 +75,21 @@ var limits = []limit{
 	{"fanout", "8 batchers", "raw NATS, one sequence", byFigure, 0.6, false, false},
 
 	{"ranks", "4 ranks, quarters", againstOneRank, byFigure, 0.9, false, false},
+	{"ranks", "4 ranks: bytes that a rank fetches", againstPayload, byFigure, 0.27, true, false},
+	{"ranks", "4 ranks: bytes that all fetch", againstPayload, byFigure, 1.08, true, false},
+	{"ranks", "2 ranks, 1 KB", againstListeners, byFigure, 0.85, false, false},
+	{"ranks", "4 ranks, 1 KB", againstListeners, byFigure, 0.85, false, false},
+	{"ranks", "8 ranks, 1 KB", againstListeners, byFigure, 0.85, false, false},
+	{"ranks", "2 ranks, jobs of 20 ms", againstOne, byFigure, 0.99, false, false},
+	{"ranks", "4 ranks, jobs of 20 ms", againstOne, byFigure, 0.97, false, false},
+	{"ranks", "8 ranks, jobs of 20 ms", againstOne, byFigure, 0.93, false, false},
+	{"ranks", "rank killed: the other's error", againstAllowed, byFigure, 1, true, false},
+	{"ranks", "successor's first batch", againstRequest, byFigure, 3, true, false},
+	{"ranks", "another world's first batch, held", againstRequest, byFigure, 3, true, false},
+	// The last rank's own request is one more than what the agreement may take.
+	{"ranks", "move by agreement, held", againstRequest, byFigure, 3, true, false},
+	{"ranks", "move by agreement, not held", againstRequest, byFigure, 5, true, false},
+	{"ranks", "64 ranks, 100 steps/s: coordinator", againstAllowed, byFigure, 1, true, false},
 
 	// A service needs more than one processor to be ahead of a loop that needs one.
 	{"onda", "16 windows per batch", againstLoop, byFigure, 1.5, false, true},
@@ -124,7 +139,12 @@ const (
 	againstRequest = "one request and answer"
 	againstLoop    = "loop"
 	againstOneRank = "1 rank, whole"
-	againstHalf    = "first half"
+	againstOne     = "1 rank"
+	againstPayload = "the payload"
+
+	againstListeners = "raw NATS, as many listeners"
+
+	againstHalf = "first half"
 )
 
 // Verdict is what became of one limit.

@@ -66,6 +66,7 @@ var roles = map[string]starter{
 	"floor feeder":   begin(startFloorFeeder),
 	"floor worker":   begin(startFloorWorker),
 	"floor consumer": begin(startFloorConsumer),
+	"floor listener": begin(startFloorListeners),
 	"floor asker":    begin(startFloorAsker),
 	"floor echo":     begin(startFloorEcho),
 

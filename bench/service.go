@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/coordinator"
@@ -132,7 +133,9 @@ type trainer struct {
 	log      *slog.Logger
 	nc       *nats.Conn
 	batchers map[string]batcher
-	opens    int // batchers that were opened to see how long it takes
+	fetched  map[string]*prometheus.Registry // of those that count what they fetch
+	opens    int                             // batchers that were opened to see how long it takes
+	launches int                             // worlds that took the place of another
 }
 
 // batcher is a client.Batcher whatever its batches are, and where it is.
@@ -147,7 +150,7 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &trainer{log: log, nc: nc, batchers: make(map[string]batcher)}
+	t := &trainer{log: log, nc: nc, batchers: make(map[string]batcher), fetched: make(map[string]*prometheus.Registry)}
 	return &role{close: t.close, ops: map[string]op{
 		opOpen: handle(t.open),
 		opTake: handle(t.take),
@@ -159,6 +162,10 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 		opOpened:  handle(t.opened),
 		opMoved:   handle(t.moved),
 		opStall:   handle(t.stall),
+		opLost:    handle(t.lost),
+		opFetched: handle(t.fetchedBy),
+		opSucceed: handle(t.succeed),
+		opAgree:   handle(t.agree),
 	}}, nil, nil
 }
 
@@ -183,6 +190,9 @@ type openArg struct {
 	Tensors bool            `json:"tensors"` // else bytes
 	As      string          `json:"as"`      // what the handle is taken from by; the batcher's name if empty
 	World   *client.World   `json:"world"`
+
+	TakeOver bool `json:"take_over,omitempty"`
+	Counted  bool `json:"counted,omitempty"` // what it fetches
 }
 
 func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
@@ -195,7 +205,14 @@ func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
 
 // handle opens a batcher.
 func (t *trainer) handle(ctx context.Context, arg openArg) (batcher, error) {
-	cfg := client.Config{Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log, World: arg.World}
+	cfg := client.Config{
+		Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log, World: arg.World,
+		TakeOver: arg.TakeOver,
+	}
+	if arg.Counted {
+		registry := prometheus.NewRegistry()
+		t.fetched[cmp.Or(arg.As, arg.Name)], cfg.Registerer = registry, registry
+	}
 	if arg.Tensors {
 		return openHandle(ctx, t.nc, cfg, batchSize)
 	}

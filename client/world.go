@@ -110,7 +110,7 @@ func (w *World) validate(batches bool) error {
 // WorldFromEnv returns the world that the launcher of this process describes, nil for none. It knows, in this order,
 //
 //   - JETBATCH_WORLD, an ID, with RANK and WORLD_SIZE;
-//   - torchrun: TORCHELASTIC_RUN_ID and TORCHELASTIC_RESTART_COUNT, with RANK and WORLD_SIZE;
+//   - torchrun: TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT, MASTER_ADDR and MASTER_PORT, with RANK and WORLD_SIZE;
 //   - SLURM: SLURM_JOB_ID, SLURM_STEP_ID and SLURM_RESTART_COUNT, with SLURM_PROCID and SLURM_NTASKS;
 //   - Open MPI: OMPI_MCA_ess_base_jobid or PMIX_NAMESPACE, with OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE.
 //

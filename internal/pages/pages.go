@@ -1,5 +1,5 @@
 // Package pages reads the blocks of Markdown pages and makes one shell script of the commands of a page. Its test runs
-// them: every command that README.md and docs show is run as it stands there, and every fragment of Go is a part of a
+// them: every command that README.md, docs and examples/gomlx show is run as it stands there, and every fragment of Go is a part of a
 // file that is compiled.
 //
 // Blocks in ```sh are commands. Blocks in ```console are commands behind "$ " with what they print. Blocks in ```python are

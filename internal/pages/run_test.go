@@ -30,7 +30,7 @@ var (
 )
 
 // known are the needs, each with the part of .ci/run that has it.
-var known = map[string]string{"clone": "demo", "docker": "compose-pages", "nats": "natscli", "python": "python"}
+var known = map[string]string{"clone": "demo", "docker": "compose-pages", "gomlx": "gomlx", "nats": "natscli", "python": "python"}
 
 const (
 	root     = "../.."
@@ -54,7 +54,10 @@ func pagesOf(t *testing.T) (all []page) {
 	if err != nil || len(docs) < 10 {
 		t.Fatalf("%d pages: %v", len(docs), err)
 	}
-	for _, name := range append(docs, filepath.Join(root, "README.md"), filepath.Join(root, "CONTRIBUTING.md")) {
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "examples/gomlx/README.md"} {
+		docs = append(docs, filepath.Join(root, filepath.FromSlash(name)))
+	}
+	for _, name := range docs {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
