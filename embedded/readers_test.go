@@ -35,6 +35,7 @@ func TestReadersAtEqualPace(t *testing.T) {
 				f.rest()
 			}
 			s := all[0].status()
+			t.Logf("%d batches were made of %d", r.made.Load(), p.N)
 			if made := r.made.Load(); made > int64(p.N)+int64(p.N)/50 || s.Detached != 0 || s.Restarts != 0 {
 				t.Errorf("%d batches were made of %d; %+v", made, p.N, s)
 			}
@@ -58,12 +59,42 @@ func TestReadersAtAnyPace(t *testing.T) {
 	odd.rest()
 }
 
+// TestReadersByTurns has four readers take by chance, within Lag of one another: all is made once.
+func TestReadersByTurns(t *testing.T) {
+	r := newReaders(t, rowsParams{N: 200})
+	var all []*follower
+	for i := range 4 {
+		all = append(all, r.open(fmt.Sprint("r", i)))
+		all[i].steps(1)
+	}
+	for slowest := 1; slowest < 181; {
+		if f := all[rand.IntN(len(all))]; f.taken < slowest+15 && f.taken < 181 {
+			f.steps(1)
+		}
+		slowest = min(all[0].taken, all[1].taken, all[2].taken, all[3].taken)
+	}
+	s, made := all[0].status(), r.made.Load()
+	t.Logf("%d batches were made of 200", made)
+	if made > 200+200/20 || s.Detached != 0 {
+		t.Errorf("%d batches were made of 200: %+v", made, s)
+	}
+	for _, f := range all {
+		f.rest()
+	}
+}
+
 // TestReadersRun lets readers run, each as it likes.
 func TestReadersRun(t *testing.T) {
 	r := newReaders(t, rowsParams{N: 200})
 	var running sync.WaitGroup
+	var all []*follower
 	for i := range 4 {
-		f := r.open(fmt.Sprint("r", i))
+		all = append(all, r.open(fmt.Sprint("r", i)))
+	}
+	for _, f := range all {
+		f.steps(1)
+	}
+	for _, f := range all {
 		running.Go(func() {
 			var err error
 			for err == nil {
@@ -78,6 +109,7 @@ func TestReadersRun(t *testing.T) {
 		})
 	}
 	running.Wait()
+	t.Logf("%d batches were made of %d, with %d detachments", r.made.Load(), r.p.N, r.statusOf("train").Detached)
 }
 
 // TestReaderFallsOutAndComesBack has a reader stand still. The other one is not held up; the first goes on alone from
