@@ -148,6 +148,13 @@ func served(t *testing.T) (names, parts map[string]bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shared, err := client.Open[[]byte](ctx, service.Conn(), client.Config{
+		Name: "shared", Dataset: "counting", Params: testset.Params{N: 20}, Registerer: reg, Logger: slog.New(slog.DiscardHandler),
+		Reader: "a", // and some of readers at their own pace
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, err := range b.All(ctx, schema.State{}) {
 		if err != nil {
 			t.Fatal(err)
@@ -169,7 +176,7 @@ func served(t *testing.T) (names, parts map[string]bool) {
 	if problems, err := testutil.GatherAndLint(reg); len(problems) > 0 || err != nil {
 		t.Error(problems, err)
 	}
-	if err := errors.Join(b.Close(), service.Close()); err != nil {
+	if err := errors.Join(b.Close(), shared.Close(), service.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return names, parts

@@ -39,6 +39,9 @@ type takeCmd struct {
 	Rank        int           `env:"JETBATCH_RANK,RANK" help:"Rank of this process in --world, from 0."`
 	Size        int           `env:"JETBATCH_SIZE,WORLD_SIZE" help:"How many ranks --world has."`
 	Patience    time.Duration `help:"How long a silent rank of --world is waited for. Defaults to 1 min." placeholder:"DURATION"`
+	Reader      string        `help:"Take as one of several readers of the batcher, under this name: each takes all batches, at its own pace. Defaults to having the batcher alone." placeholder:"NAME"`
+	Lag         int           `help:"How many batches the slowest --reader may be behind the furthest, before it goes on alone. Defaults to 4 windows." placeholder:"N"`
+	LagWait     bool          `help:"Have the others wait for a --reader that is further behind."`
 	Window      int           `help:"Batches in flight at most. Defaults to 2 x worker slots + 1."`
 	WindowBytes int64         `help:"Bound on window x largest batch, in bytes. Defaults to 1 GiB, or a quarter of the memory limit." placeholder:"BYTES"`
 	Retain      int           `help:"Taken batches kept, so that going back to one costs nothing; -1 for none. Defaults to half the window."`
@@ -148,6 +151,10 @@ func (c *takeCmd) config(params json.RawMessage, a *app, o *observer) client.Con
 	cfg := client.Config{
 		Name: c.Name, Dataset: c.Dataset, Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, Domain: c.Domain,
 		TakeOver: c.TakeOver, AcceptChange: c.Accept, Logger: a.log, Registerer: o.registerer(),
+		Reader: c.Reader, Lag: c.Lag,
+	}
+	if c.LagWait {
+		cfg.OnLag = client.LagWait
 	}
 	if params != nil {
 		cfg.Params = params

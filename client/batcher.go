@@ -34,6 +34,7 @@ type Step[B any] = schema.Step[B]
 // called from others.
 type Batcher[B any] struct {
 	r *reader
+	s *sharing // nil but for one of several readers
 }
 
 // Open takes hold of the batcher that cfg names, without starting it: another process can no longer. It
@@ -48,13 +49,20 @@ func Open[B any](ctx context.Context, nc *nats.Conn, cfg Config) (*Batcher[B], e
 	if err != nil {
 		return nil, err
 	}
-	return &Batcher[B]{r}, nil
+	b := &Batcher[B]{r: r}
+	if cfg.Reader != "" {
+		b.s = &sharing{cfg: cfg, nc: nc, align: tensors, main: r}
+	}
+	return b, nil
 }
 
 // Start begins at state, the zero State being the data set's first. On a running batcher it warns and
 // changes nothing. After Stop or a failure it begins anew. Take starts by itself; Start only lets the
 // first batches be made while the trainer still prepares.
 func (b *Batcher[B]) Start(ctx context.Context, state schema.State) error {
+	if b.s != nil {
+		return b.s.start(ctx, state)
+	}
 	return b.r.start(ctx, state)
 }
 
@@ -71,10 +79,17 @@ func (b *Batcher[B]) Start(ctx context.Context, state schema.State) error {
 // and ctx's cause and says what was waited for; nothing is lost, and the next Take goes on.
 func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], error) {
 	var step Step[B]
-	t, err := b.r.take(ctx, state, func(payload []byte, size int) (err error) {
+	var t taken
+	var err error
+	decode := func(payload []byte, size int) (err error) {
 		step.Batch, step.Rows, err = wire.DecodePart[B](payload, size, &b.r.cfg.part)
 		return err
-	})
+	}
+	if b.s == nil {
+		t, err = b.r.take(ctx, state, decode)
+	} else {
+		t, err = b.s.take(ctx, state, decode)
+	}
 	if err != nil {
 		return Step[B]{}, err
 	}
@@ -108,12 +123,22 @@ func (b *Batcher[B]) All(ctx context.Context, state schema.State) iter.Seq2[Step
 func (b *Batcher[B]) Status(ctx context.Context) (schema.Status, error) { return b.r.status(ctx) }
 
 // Stop ends the run: what is under way is dropped, and Take returns ErrStopped until Start. It returns the
-// error that the run had, if it had one. Stopping twice is fine.
-func (b *Batcher[B]) Stop(ctx context.Context) error { return b.r.stop(ctx) }
+// error that the run had, if it had one. One of several readers ends its own part in it alone. Stopping twice is fine.
+func (b *Batcher[B]) Stop(ctx context.Context) error {
+	if b.s != nil {
+		return b.s.stop(ctx)
+	}
+	return b.r.stop(ctx)
+}
 
 // Close gives the batcher up, so that another process may hold it, and ends a Take that still waits with
 // ErrClosed. The run is not stopped: a process that opens the batcher within IdleTimeout finds what was prepared. An
 // error says that no coordinator heard of it, within 2 s while none answers, within 6 s while one that has just begun
 // puts it off; the batcher is then free when its lease has run out.
 // Closing twice is fine.
-func (b *Batcher[B]) Close() error { return b.r.close() }
+func (b *Batcher[B]) Close() error {
+	if b.s != nil {
+		return b.s.close()
+	}
+	return b.r.close()
+}

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,10 +28,20 @@ const (
 	InOrder
 )
 
+// OnLag says what becomes of a reader that is further behind the others than Config.Lag.
+type OnLag uint8
+
+const (
+	// LagDetach has it go on alone, in a batcher of its own, until it has caught up.
+	LagDetach OnLag = iota
+	// LagWait has the others wait for it.
+	LagWait
+)
+
 // Config says which batcher to open. Only Name and Dataset must be set.
 type Config struct {
-	// Name of the batcher: 1 to 64 letters, digits, '-' and '_'. One process at a time holds a name; a
-	// training run and its validation have two.
+	// Name of the batcher: 1 to 64 letters, digits, '-' and '_', without "__". One process at a time holds a name; a
+	// training run and its validation have two. Several hold it as ranks of a World, or each as a Reader.
 	Name string
 
 	// Dataset is the name of the data set's Definition.
@@ -49,6 +61,22 @@ type Config struct {
 	// World is set when this process is one of several ranks that take each batch together. Defaults to nil: it takes
 	// whole batches, alone. In a world OnError is InOrder, so that all ranks meet an error at the same batch.
 	World *World
+
+	// Reader is the name of this process among several that take all batches of the batcher, each at its own pace: 1 to 64
+	// letters, digits, '-' and '_', without "__"; with the batcher's name and "__" between them 64 at most. What all of
+	// them take is made once, as long as they are within Lag of one another. None of them skips a batch, and none waits
+	// for another but with LagWait. Moves, errors and Stop are each reader's own. Defaults to none: this process has the
+	// batcher for itself. It does not go together with World.
+	Reader string
+
+	// Lag is how many batches the slowest of the readers may be behind the furthest; a window at least. One that is
+	// further behind, or asks for a state that is not held while others go on, goes on alone in the batcher
+	// Name__Reader, and comes back when it has caught up; Take does both by itself. The first reader's Lag, OnLag and
+	// other settings count. Defaults to 4 windows, and no more than fit into WindowBytes.
+	Lag int
+
+	// OnLag says what becomes of a reader that is further behind. Defaults to LagDetach.
+	OnLag OnLag
 
 	// OnError says when an error is reported. Defaults to FailFast.
 	OnError OnError
@@ -100,6 +128,7 @@ type Config struct {
 
 	params json.RawMessage
 	part   wire.Part // of each batch, that this process wants
+	beside bool      // a reader's own batcher, beside the one that it shares
 }
 
 const defaultWindowBytes = 1 << 30
@@ -123,6 +152,9 @@ func (c Config) resolve(batches bool) (*Config, error) {
 		c.OnError = InOrder
 		c.Logger = c.Logger.With("rank", c.World.Rank)
 	}
+	if c.Reader != "" {
+		c.Logger = c.Logger.With("reader", c.Reader)
+	}
 	if err := c.validate(); err != nil {
 		return &c, err
 	}
@@ -136,7 +168,14 @@ func (c Config) resolve(batches bool) (*Config, error) {
 }
 
 func (c *Config) validate() error {
-	if err := wire.CheckName("batcher", c.Name); err != nil {
+	check := wire.CheckOwnName
+	if c.beside {
+		check = wire.CheckName
+	}
+	if err := check("batcher", c.Name); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadConfig, err)
+	}
+	if err := c.validateReader(); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadConfig, err)
 	}
 	if err := wire.CheckName("data set", c.Dataset); err != nil {
@@ -161,6 +200,36 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: %w", ErrBadConfig, err)
 	}
 	return nil
+}
+
+// validateReader is validate for what several readers have.
+func (c *Config) validateReader() error {
+	switch {
+	case c.Lag < 0 || c.Lag > math.MaxInt32:
+		return fmt.Errorf("a lag of %d batches", c.Lag)
+	case c.OnLag > LagWait:
+		return fmt.Errorf("OnLag is LagDetach or LagWait, not %d", c.OnLag)
+	case c.Reader == "" && (c.Lag > 0 || c.OnLag != LagDetach):
+		return errors.New("Lag and OnLag are of several readers: each has a name, Config.Reader")
+	case c.Reader == "":
+		return nil
+	case strings.HasSuffix(c.Name, "_") || strings.HasPrefix(c.Reader, "_"):
+		return fmt.Errorf("reader %q of batcher %q: no '_' where the two names meet", c.Reader, c.Name)
+	case c.World != nil:
+		return errors.New("one of several readers is a process of its own, and no World")
+	}
+	if err := wire.CheckOwnName("reader", c.Reader); err != nil {
+		return err
+	}
+	return wire.CheckName("batcher", wire.BesideName(c.Name, c.Reader))
+}
+
+// place is the process as coordinators know it: a rank, one of several readers, or alone.
+func (c *Config) place() wire.Rank {
+	if c.Reader != "" {
+		return wire.Rank{Name: c.Reader}
+	}
+	return c.World.place()
 }
 
 // traceOf is the trace context of a call.
@@ -189,5 +258,5 @@ func (c *Config) spec() wire.Spec {
 
 func (c *Config) settings() wire.Settings {
 	return wire.Settings{Window: c.Window, WindowBytes: c.WindowBytes, Retain: c.Retain, IdleTimeout: c.IdleTimeout,
-		Patience: c.World.patience()}
+		Patience: c.World.patience(), Lag: c.Lag, LagWait: c.OnLag == LagWait}
 }

@@ -21,7 +21,7 @@ func (l *line) credit(now time.Time, beat bool) wire.Credit {
 		fault = &f
 	}
 	return wire.Credit{
-		Gen: l.seat.gen, Seat: l.seat.number, Reader: l.id, Secret: l.secret, Rank: l.cfg.World.place(), Asking: l.asking,
+		Gen: l.seat.gen, Seat: l.seat.number, Reader: l.id, Secret: l.secret, Rank: l.cfg.place(), Asking: l.asking,
 		Taken: l.taken, Holes: l.past,
 		BatchBytes: l.tally.largestBatch, Stored: max(l.tally.largestStored, 1), Bytes: l.tally.bytes,
 		Waiting: l.waiting, Late: l.overdue, Straggles: (err == nil || isEnd(err)) && l.late.straggles(&l.buf, now),
@@ -38,10 +38,13 @@ func (l *line) straggles(now time.Time) bool {
 
 // displaced reports whether an answer or a notice says that another reader has the seat. Its callers have seen that the
 // seat's number in it is not below this reader's, as it is in an answer of a deposed owner. An answer or a notice about
-// another rank of the same world says nothing of this reader's seat.
+// another rank of the same world, or another of several readers, says nothing of this reader's seat.
 func (l *line) displaced(begun bool, said *wire.CreditReply) bool {
-	if at := l.cfg.World.place(); at.World != "" && said.World == at.World {
+	if at := l.cfg.place(); at.World != "" && said.World == at.World {
 		return said.Rank.Rank == at.Rank && said.Reader != "" && said.Reader != l.id
+	}
+	if name := l.cfg.Reader; name != "" && said.World == wire.Readers {
+		return said.Name == name && said.Reader != "" && said.Reader != l.id
 	}
 	id := l.id
 	// A seat without a reader was taken over by one that has left since: a lease that runs out leaves the seat ours.
@@ -82,6 +85,9 @@ func (l *line) judge(sent *wire.Credit, said *wire.CreditReply, now time.Time) (
 	case said.Seat != l.seat.number || said.Gen != l.seat.gen:
 		l.stranded = said.Seat == l.seat.number
 		l.run.suspect(fmt.Sprintf("the owner moved on to seat %d of generation %s", said.Seat, said.Gen), life.Moved)
+		if l.cfg.Reader != "" && l.sess != nil {
+			l.sess.cancel() // its trainer may stand still for long, and what the others go on to is not for it
+		}
 	case said.Phase == schema.PhaseFailed:
 		l.failElsewhere(said.Error)
 	case said.Phase == schema.PhaseStopped:

@@ -110,6 +110,9 @@ var (
 
 	// ErrNondeterministic is matched by the *JobError of a job that gave two different batches.
 	ErrNondeterministic = errors.New("materialization is not deterministic")
+
+	// errElsewhere tells one of several readers to go on in a batcher of its own.
+	errElsewhere = errors.New("the other readers are elsewhere")
 )
 
 var sentinels = map[string]error{
@@ -129,6 +132,7 @@ var sentinels = map[string]error{
 	schema.CodeJobTimeout:       ErrJobTimeout,
 	schema.CodeNondeterministic: ErrNondeterministic,
 	schema.CodeStopped:          ErrStopped,
+	schema.CodeElsewhere:        errElsewhere,
 	schema.CodeBadRequest:       ErrBadRequest,
 	schema.CodeUnavailable:      ErrUnavailable,
 	schema.CodeRankLost:         ErrRankLost,

@@ -428,7 +428,7 @@ func (l *line) finish(res *wire.Result) error {
 // shared reports whether a wait that began then may have been for other ranks: there are some, and an owner was there to
 // move the window all the while.
 func (l *line) shared(began time.Time) bool {
-	return l.cfg.World.size() > 1 && !l.owner.wasSilent(began)
+	return (l.cfg.World.size() > 1 || l.cfg.OnLag == LagWait) && !l.owner.wasSilent(began)
 }
 
 // moved counts a move to another state than the head's.

@@ -45,7 +45,7 @@ func newLock(c *Config, nc *nats.Conn) *lock {
 		return nil
 	}
 	servers := slices.Sorted(slices.Values(append(slices.Clone(nc.Opts.Servers), nc.Opts.Url)))
-	sum := sha256.Sum256([]byte(strings.Join(append(servers, c.Name, fmt.Sprint(c.World.place())), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(append(servers, c.Name, fmt.Sprint(c.place())), "\n")))
 	l, err := getLock(filepath.Join(dir, hex.EncodeToString(sum[:16])))
 	if err != nil {
 		c.Logger.Debug("no lock", "error", err)

@@ -49,6 +49,8 @@ func newMeters(r *reader) *meters {
 		func(s *snapshot) float64 { return float64(s.moves) })
 	t.Counter("jetbatch_client_repairs_total", "Times that the seat was asked for again because something was in doubt.",
 		func(s *snapshot) float64 { return float64(s.repairs) })
+	t.Counter("jetbatch_client_detached_total", "Times that this reader, one of several, went on alone.",
+		func(s *snapshot) float64 { return float64(s.apart) })
 	t.Counter("jetbatch_client_failures_total", "Runs that ended with an error.",
 		func(s *snapshot) float64 { return float64(s.failures) })
 	t.CounterBy("jetbatch_client_payloads_total",

@@ -23,7 +23,11 @@ import (
 func (b *Batcher[B]) Peek(
 	state schema.State, see func(Step[B]) error,
 ) (seen bool, more <-chan struct{}, err error) {
-	return b.r.peek(state, func(t taken, size int) (err error) {
+	peek := b.r.peek
+	if b.s != nil {
+		peek = b.s.peek
+	}
+	return peek(state, func(t taken, size int) (err error) {
 		step := Step[B]{
 			Seq: t.seq, Prev: t.prev, Next: t.next, Timing: t.timing,
 			Worker: t.worker, Attempt: t.attempt, Deliveries: t.deliveries, Trace: t.trace,
@@ -67,6 +71,9 @@ func (r *reader) peek(
 // TakeSeen does not wait for a batch. It returns how many it took, and an error if those are not all: the error that
 // ended the run, or ErrUnavailable where only Take can find out what comes next.
 func (b *Batcher[B]) TakeSeen(ctx context.Context, states ...schema.State) (taken int, err error) {
+	if b.s != nil {
+		return b.s.takeSeen(ctx, states)
+	}
 	return b.r.takeSeen(ctx, states)
 }
 

@@ -141,7 +141,8 @@ func (r *reader) start(ctx context.Context, state schema.State) error {
 	case had != nil:
 		r.run.revive()
 	}
-	return r.seats.begin(ctx, state, had != nil)
+	// One of several readers that was stopped finds the others where they are; what it failed at, they will, too.
+	return r.seats.begin(ctx, state, had != nil && (r.cfg.Reader == "" || failure(had)))
 }
 
 // status is Batcher.Status.

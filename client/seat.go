@@ -72,10 +72,10 @@ func (s *seats) hold(ctx context.Context, ended string) error {
 }
 
 // begin seats a handle that does not run. A batcher that another process left running is joined, unless this handle had
-// a run that ended: what it holds need not be made again.
+// a run that ended: what it holds need not be made again. Of several readers each goes to where the others are.
 func (s *seats) begin(ctx context.Context, state schema.State, anew bool) error {
 	mode := wire.ModeStart
-	if !anew && s.line.owner.running() {
+	if !anew && (s.cfg.Reader != "" || s.line.owner.running()) {
 		mode = wire.ModeSeek
 	}
 	return s.sit(ctx, sitting{mode: mode, state: state})
@@ -150,7 +150,7 @@ func (s *seats) repairTo(ctx context.Context, moving bool) error {
 	}
 	switch {
 	case damages <= maxLookups:
-	case s.cfg.World == nil:
+	case s.cfg.World == nil && s.cfg.Reader == "":
 		want.mode = wire.ModeStart
 	default: // the others are not moved for it: the one batch is made again
 		s.line.giveUp()
@@ -204,7 +204,7 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: id, Mode: want.mode, Reader: s.id, Secret: s.secret,
 			TakeOver: want.takeOver, Ended: want.ended,
-			Rank: s.cfg.World.place(), Size: s.cfg.World.size(), Seat: s.line.seated(), Repair: want.atHead && s.cfg.World != nil,
+			Rank: s.cfg.place(), Size: s.cfg.World.size(), Seat: s.line.seated(), Repair: want.atHead && s.cfg.place() != wire.Rank{},
 			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},

@@ -74,7 +74,7 @@ func (r *reader) ending(leave bool, told func(*wire.StopReply)) question {
 	return question{
 		op: "stop", limit: requestTimeout, run: r.handle,
 		body: &wire.StopRequest{Batcher: r.cfg.Name, Request: r.ask.newID(), Reader: r.line.id,
-			Secret: r.line.secret, Rank: r.cfg.World.place(), Leave: leave, Last: &last},
+			Secret: r.line.secret, Rank: r.cfg.place(), Leave: leave, Last: &last},
 		decode: func(subject string, data []byte) (*schema.Fault, error) {
 			var reply wire.StopReply
 			err := readAnswer(subject, data, &reply)

@@ -17,6 +17,7 @@ type tally struct {
 	repairs     uint64 // seats asked for because of a doubt
 	direct      uint64 // large payloads fetched from the worker that made them
 	stored      uint64 // large payloads read from the store
+	apart       uint64 // times that one of several readers went on alone
 	lost        uint64 // results whose payloads were nowhere, so that they were made again
 
 	total         schema.Timing

@@ -53,8 +53,11 @@ func (s *site) tellBatcher(e wire.Event) {
 	s.tell(e, "")
 }
 
-// holder names the trainer that has a batcher, or the world of its ranks.
+// holder names the trainer that has a batcher, or the world of its ranks, or says that several readers share it.
 func holder(rec *wire.Record) string {
+	if rec.Shared() {
+		return "several readers"
+	}
 	if rec.Size > 0 {
 		return fmt.Sprintf("world %s of %s", rec.Reader, legible.Count(rec.Size, "rank"))
 	}

@@ -68,6 +68,7 @@ func (c *Coordinator) newMeters() *meters {
 	m.addProcess(m.process)
 	m.addBatchers(m.batchers)
 	m.addRanks(m.batchers)
+	m.addReaders(m.batchers)
 	return m
 }
 
@@ -155,11 +156,39 @@ func (m *meters) addRanks(t *metrics.Table[view]) {
 		func(v *view) (float64, bool) { return float64(v.Slowest), v.World != "" })
 	t.GaugeIf("jetbatch_coordinator_slowest_rank_silent_seconds", "Time since that rank was last heard.",
 		func(v *view) (float64, bool) {
-			if v.Slowest >= len(v.Members) {
+			if v.World == "" || v.Slowest >= len(v.Members) {
 				return 0, false
 			}
 			return v.Members[v.Slowest].Silent.Seconds(), true
 		})
+}
+
+// addReaders adds what only several readers have, each of which goes at its own pace.
+func (m *meters) addReaders(t *metrics.Table[view]) {
+	shared := func(v *view) bool { return v.World == "" && len(v.Members) > 0 }
+	t.GaugeBy("jetbatch_coordinator_readers",
+		"Readers of the batcher: attached, so that what they have not taken is kept, or apart.", "state",
+		func(v *view, say func(float64, ...string)) {
+			if !shared(v) {
+				return
+			}
+			attached, apart := 0, 0
+			for _, reader := range v.Members {
+				switch {
+				case reader.Attached:
+					attached++
+				case !reader.Left:
+					apart++
+				}
+			}
+			say(float64(attached), "attached")
+			say(float64(apart), "apart")
+		})
+	t.GaugeIf("jetbatch_coordinator_reader_spread_batches", "Batches from the slowest attached reader to the furthest.",
+		func(v *view) (float64, bool) { return float64(v.Spread), shared(v) })
+	t.Counter("jetbatch_coordinator_detached_readers_total",
+		"Times that a reader, one of several, was left to go on alone.",
+		func(v *view) float64 { return float64(v.Counters.Detached) })
 }
 
 // register adds the coordinator's metrics to Config.Registerer and returns what removes them again.

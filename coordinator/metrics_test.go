@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +131,71 @@ jetbatch_coordinator_slowest_rank{batcher="train",dataset="count"} 1
 	}
 	if n, err := testutil.GatherAndCount(reg, "jetbatch_coordinator_slowest_rank_silent_seconds"); n != 1 || err != nil {
 		t.Errorf("%d batchers have a slowest rank, %v", n, err)
+	}
+}
+
+// Of readers at their own pace it is counted how many are attached, how far apart they are, and how often one was left.
+func TestReaderMetrics(t *testing.T) {
+	c := setup(t)
+	reg := prometheus.NewPedanticRegistry()
+	c.coordinate(coordinator.Config{Registerer: reg}, new(hooks))
+	var all [3]*reader
+	for i := range all {
+		r := c.reader("train")
+		all[i] = r
+		r.settings.Window, r.settings.Lag = 2, 2
+		r.askAs(i, wire.ModeOpen)
+		if i < 2 {
+			r.askAs(i, wire.ModeSeek)
+		}
+	}
+	named := func(i int) func(*wire.Credit) {
+		return func(c *wire.Credit) { c.Rank = wire.Rank{Name: readerNames[i]} }
+	}
+	all[0].waitJobs(1, 1)
+	all[0].work(1)
+	all[1].credit(0, named(1))
+	all[0].credit(1, named(0))
+	want := func(attached, apart, spread, detached int) {
+		t.Helper()
+		text := strings.NewReader(fmt.Sprintf(`
+# HELP jetbatch_coordinator_detached_readers_total Times that a reader, one of several, was left to go on alone.
+# TYPE jetbatch_coordinator_detached_readers_total counter
+jetbatch_coordinator_detached_readers_total{batcher="train",dataset="count"} %d
+# HELP jetbatch_coordinator_reader_spread_batches Batches from the slowest attached reader to the furthest.
+# TYPE jetbatch_coordinator_reader_spread_batches gauge
+jetbatch_coordinator_reader_spread_batches{batcher="train",dataset="count"} %d
+# HELP jetbatch_coordinator_readers Readers of the batcher: attached, so that what they have not taken is kept, or apart.
+# TYPE jetbatch_coordinator_readers gauge
+jetbatch_coordinator_readers{batcher="train",dataset="count",state="apart"} %d
+jetbatch_coordinator_readers{batcher="train",dataset="count",state="attached"} %d
+`, detached, spread, apart, attached))
+		if err := testutil.GatherAndCompare(reg, text, "jetbatch_coordinator_detached_readers_total",
+			"jetbatch_coordinator_reader_spread_batches", "jetbatch_coordinator_readers"); err != nil {
+			t.Error(err)
+		}
+	}
+	want(2, 1, 1, 0)
+	all[0].waitJobs(2, 3)
+	all[0].work(2)
+	all[0].credit(2, named(0))
+	all[0].wait("the slowest is detached", func(s schema.Status) bool { return s.Detached == 1 })
+	want(1, 2, 0, 1)
+}
+
+var readerNames = [...]string{"a", "b", "c"}
+
+// askAs asks for a seat as one of several readers.
+func (r *reader) askAs(i int, mode wire.Mode) {
+	r.t.Helper()
+	state := at(0)
+	if mode == wire.ModeOpen {
+		state = schema.State{}
+	}
+	req := r.request(mode, state)
+	req.Rank = wire.Rank{Name: readerNames[i]}
+	if reply := r.try(req); reply.Fault != nil {
+		r.t.Fatal(reply.Fault)
 	}
 }
 

@@ -64,5 +64,6 @@ const (
 	CodeDiverged         = "diverged"    // two ranks of a world are at states that do not go together
 	CodeBadWorld         = "bad_world"   // a world of another size has that name
 	CodeUneven           = "uneven"      // a batch whose rows cannot be cut into equal parts
+	CodeElsewhere        = "elsewhere"   // of several readers: go on in a batcher of your own
 	CodeNotRows          = "not_rows"    // a tensor that does not have the batch's rows
 )

@@ -23,7 +23,7 @@ type Status struct {
 	Version    uint32         `json:"version"`
 	Gen        string         `json:"gen,omitempty"`
 	Seat       uint64         `json:"seat"`
-	Reader     string         `json:"reader,omitempty"`   // id of the reader that holds the seat
+	Reader     string         `json:"reader,omitempty"`   // id of the reader that holds the seat; or the names of several that share it
 	Owner      string         `json:"owner"`              // the coordinator that feeds it
 	Taken      uint64         `json:"taken"`              // sequence number that the trainer has come to, in this generation
 	Total      uint64         `json:"total"`              // batches taken in all generations; going back to a state takes none back
@@ -44,21 +44,27 @@ type Status struct {
 	Restarts   int            `json:"restarts,omitempty"`        // generations begun because a store was lost
 	Reissued   uint64         `json:"reissued,omitempty"`        // jobs published again because they had neither result nor job
 	World      string         `json:"world,omitempty"`           // whose ranks have the seat; empty for a reader of its own
-	Members    []MemberStatus `json:"members,omitempty"`         // its ranks
-	Heard      int            `json:"heard,omitempty"`           // ranks that came, have not left, and were heard lately
-	Spread     uint64         `json:"spread,omitempty"`          // batches from its slowest rank to its furthest
-	Slowest    int            `json:"slowest,omitempty"`         // the rank that is furthest behind, the first of several
+	Members    []MemberStatus `json:"members,omitempty"`         // its ranks; or the readers that share the batcher
+	Heard      int            `json:"heard,omitempty"`           // of them, those that came, have not left, and were heard lately
+	Spread     uint64         `json:"spread,omitempty"`          // batches from the slowest of them to the furthest
+	Slowest    int            `json:"slowest,omitempty"`         // the Rank of the one that is furthest behind, the first of several
+	Detached   uint64         `json:"detached,omitempty"`        // times that a reader among several was left to a batcher of its own
 	Backups    uint64         `json:"backups,omitempty"`         // jobs given to a second worker because the first was late
 }
 
-// MemberStatus is how a rank of a world stands.
+// MemberStatus is how a rank of a world stands, or a reader among several that go at their own pace.
 type MemberStatus struct {
 	Rank    int           `json:"rank"`
+	Name    string        `json:"name,omitempty"`    // of a reader among several; empty for a rank
 	Reader  string        `json:"reader,omitempty"`  // id of the process that is this rank; empty when none came yet
 	Taken   uint64        `json:"taken"`             // sequence number that the rank has come to
 	Silent  time.Duration `json:"silent_ns"`         // since it was last heard
 	Waiting string        `json:"waiting,omitempty"` // what its Take waits for
 	Left    bool          `json:"left,omitempty"`    // it was closed, and nobody waits for it
+
+	// Attached says of a reader among several that what it has not taken is kept for it. One that is not has not begun,
+	// was stopped, or goes on in a batcher of its own.
+	Attached bool `json:"attached,omitempty"`
 }
 
 // Progress is how far a batcher is in its data, in batches, and when it will be further at the pace of lately.

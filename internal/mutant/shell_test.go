@@ -50,7 +50,7 @@ type found struct {
 func TestShellMutantsApply(t *testing.T) {
 	t.Parallel()
 	names := make(map[string]bool)
-	for _, m := range slices.Concat(shell, ranks) {
+	for _, m := range slices.Concat(shell, ranks, sharers) {
 		if names[m.Name] {
 			t.Errorf("two mutants are named %q", m.Name)
 		}
@@ -108,7 +108,7 @@ func TestShellMutants(t *testing.T) {
 	h := &hunter{dir: t.TempDir(), whole: make(map[string]string), passes: make(map[string]bool)}
 	caught, alive := 0, 0
 	began := time.Now()
-	for _, m := range slices.Concat(shell, ranks) {
+	for _, m := range slices.Concat(shell, ranks, sharers) {
 		if !only.MatchString(m.Name) {
 			continue
 		}

@@ -37,6 +37,8 @@ type Settings struct {
 	Retain      int           `json:"retain,omitempty"`          // taken batches kept for look-up; defaults to half the window; -1 for none
 	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"` // until a batcher without a holder is collected; defaults to 10 min
 	Patience    time.Duration `json:"patience_ns,omitempty"`     // of a world with a silent rank; defaults to 1 min
+	Lag         int           `json:"lag,omitempty"`             // batches from the slowest of several readers to the furthest; defaults to 4 windows
+	LagWait     bool          `json:"lag_wait,omitempty"`        // nobody gets further ahead; else who is further behind goes on alone
 }
 
 // MaxIdleTimeout is the longest Settings.IdleTimeout: a month without its trainer is what a machine that is repaired
@@ -68,8 +70,8 @@ type Record struct {
 	Reader   string    `json:"reader,omitempty"`   // that holds the seat, or its world; empty for none
 	Request  string    `json:"request,omitempty"`  // the last seat request carried out
 	Former   []Former  `json:"former,omitempty"`   // readers before, the latest last; at most MaxFormer, or two for each rank
-	Size     int       `json:"size,omitempty"`     // ranks of the world that Reader names; 0 for no world
-	Members  []Member  `json:"members,omitempty"`  // by rank
+	Size     int       `json:"size,omitempty"`     // ranks of the world that Reader names, or slots of Readers; else 0
+	Members  []Member  `json:"members,omitempty"`  // by rank, or by slot
 	Position uint64    `json:"position,omitempty"` // the sequence number that the seat began at
 	Since    time.Time `json:"since"`              // of the last change of phase or seat
 
@@ -148,6 +150,7 @@ const (
 	ModeOpen  Mode = "open"  // hold the batcher, without starting it
 	ModeStart Mode = "start" // a new generation at State
 	ModeSeek  Mode = "seek"  // sit at State: by look-up where it is held, else by a new generation
+	ModeJoin  Mode = "join"  // of several readers: sit at State if it is held, and not far behind
 )
 
 // SeatRequest asks for the right to take. It says everything needed to carry it out, so that any
@@ -235,7 +238,7 @@ type CreditReply struct {
 	Workers int           `json:"workers"` // live workers that serve the data set
 	Error   *schema.Fault `json:"error,omitempty"`
 	Trouble string        `json:"trouble,omitempty"` // what stands in the way of batches, for people
-	Behind  string        `json:"behind,omitempty"`  // the rank that the one asking waits for, for people
+	Behind  string        `json:"behind,omitempty"`  // the rank, or reader, that the one asking waits for, for people
 }
 
 // StopRequest ends a run (Leave false) or gives up the seat and leaves the run to another process.

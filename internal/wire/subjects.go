@@ -71,6 +71,24 @@ func CheckName(what, name string) error {
 	return nil
 }
 
+// Reserved is in no name that a user gives to a batcher, a reader or a world: what stands beside a batcher has it in its
+// name.
+const Reserved = "__"
+
+// BesideName names the batcher in which a reader of several goes on by itself.
+func BesideName(batcher, reader string) string { return batcher + Reserved + reader }
+
+// CheckOwnName is CheckName for what a user names.
+func CheckOwnName(what, name string) error {
+	if err := CheckName(what, name); err != nil {
+		return err
+	}
+	if strings.Contains(name, Reserved) {
+		return fmt.Errorf("%w: %s name %q: %q is reserved", ErrBadName, what, name, Reserved)
+	}
+	return nil
+}
+
 // KindToken is the subject token of jobs of one data set at one version on this wire version.
 func KindToken(dataset string, version uint32) string {
 	return fmt.Sprintf("%s-v%d-w%d", dataset, version, Version)

@@ -24,7 +24,7 @@ func rankCount(b schema.Status) string {
 	if !fleet.Shared(b) {
 		return "–"
 	}
-	return fmt.Sprintf("%d/%d", b.Heard, len(b.Members))
+	return fmt.Sprintf("%d/%d", b.Heard, fleet.Members(b))
 }
 
 // spread is how far a batcher's ranks are apart, and the one that is furthest behind.
@@ -71,7 +71,7 @@ func (v *view) ranks(b schema.Status, lines int) {
 	l := v.line().add(dim, "  behind, by rank  ")
 	for _, m := range members[each:] {
 		if !m.Left {
-			l.add(plain, fmt.Sprintf(" %d: %d ", m.Rank, fleet.Behind(b, m)))
+			l.add(plain, fmt.Sprintf(" %s: %d ", fleet.Label(m), fleet.Behind(b, m)))
 		}
 	}
 }

@@ -11,6 +11,7 @@ type Counters struct {
 	Fed         uint64 // jobs published for the first time
 	Generations uint64 // begun
 	Held        uint64 // seats at a state that was held
+	Detached    uint64 // readers among several that were left to a batcher of their own
 	Timing      schema.Timing
 	Bytes       int64
 

@@ -31,22 +31,30 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 	}
 	g := o.feeder.gen
 	// It waits for another rank, and not for a batch: no worker can help it.
-	held := o.ranks.isWorld() && g != nil && c.Taken >= g.Fed() && c.Taken > g.Taken()
+	held := o.ranks.isWorld() && g != nil && c.Taken >= g.Fed() && c.Taken > g.Taken() || o.readers.waits(c.Taken)
 	c.Late = c.Late && !held
 	o.reader.hear(now, c)
+	silent := o.ranks.each[rank].silent
 	o.ranks.hear(now, rank, c, held)
+	if rec.Shared() && !rec.Absent(rank) && c.Seat != o.ledger.seatOf(rank) {
+		o.ranks.each[rank].silent = silent // it does not take where its place is kept
+	}
 	speaks := rank == o.ranks.speaker()
 	if speaks {
 		o.count.hear(c)
 	}
-	if c.Gen != rec.Gen || c.Seat != o.ledger.seatOf(rank) || g == nil {
+	if c.Gen != rec.Gen || c.Seat != o.ledger.seatOf(rank) || g == nil || rec.Absent(rank) {
 		return
 	}
 	if speaks {
 		o.reader.paced(now, c)
 	}
 	if c.Failed != nil && rec.Phase != schema.PhaseFailed {
-		if fault := o.ranks.failed(rank, c.Failed); fault != nil {
+		met := o.ranks.failed
+		if rec.Shared() {
+			met = o.readers.failed
+		}
+		if fault := met(rank, c.Failed); fault != nil {
 			o.feeder.failRun(fault)
 			return
 		}
@@ -140,7 +148,9 @@ func (o *Owner) looked(now time.Time, e Looked) {
 			}
 		}
 	case e.For == ForRoom:
-		g.makeRoom(e.Done)
+		if !o.readers.makeRoom() {
+			g.makeRoom(e.Done)
+		}
 	case e.For == ForSweep:
 		g.sweep(e.Done)
 	}

@@ -72,6 +72,9 @@ func (c cursors) furthest() uint64 {
 	return furthest
 }
 
+// within is how far the furthest has come, and not more than so much further than the slowest.
+func (c cursors) within(most uint64) uint64 { return min(c.furthest(), c.taken()+most) }
+
 // credit notes that a rank has come so far, past holes at last; it never goes back.
 func (c cursors) credit(rank int, taken, holes uint64) {
 	if k := &c[rank]; taken >= k.taken {

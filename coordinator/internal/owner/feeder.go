@@ -154,9 +154,12 @@ func (f *feeder) standing(now time.Time, at wire.Rank) wire.CreditReply {
 	}
 	if rec.Size > 0 {
 		r.World = rec.Reader
-		if at.World == rec.Reader && at.Rank < rec.Size {
-			r.Rank, r.Seat, r.Reader = at, rec.Members[at.Rank].Seat, rec.Members[at.Rank].Reader
-			r.Behind = f.ranks.awaited(now, at.Rank)
+		if slot, ok := rec.Slot(at); ok && at.Holder("") == rec.Reader {
+			r.Rank, r.Seat, r.Reader = at, rec.Members[slot].Seat, rec.Members[slot].Reader
+			r.World = rec.Reader
+			r.Behind = f.ranks.awaited(now, slot)
+		} else if rec.Shared() {
+			r.Reader = "" // that of none of them
 		}
 	}
 	return r

@@ -194,15 +194,34 @@ func (g *generation) reissue(done, queued map[uint64]bool) bool {
 	return true
 }
 
-// advance notes how far the trainer has come, all of its ranks, and reports whether that is news.
+// advance notes how far the trainer has come, all of its ranks, or the furthest of several readers, and reports whether
+// that is news.
 func (g *generation) advance(now time.Time) bool {
-	before := g.Taken()
-	if !g.Credit(g.ranks.taken()) {
+	before, head := g.Taken(), g.Head()
+	if g.ledger.rec.Shared() {
+		g.follow()
+	}
+	if !g.Credit(g.ranks.taken()) && g.Head() <= head {
 		return false
 	}
 	g.count.Taken += g.Taken() - before
 	g.late.advanced(now)
 	return true
+}
+
+// follow has the window follow the furthest of several readers: nothing that is out then is more than lag and a window
+// ahead of the slowest, or lag alone where the others wait for it.
+func (g *generation) follow() {
+	lag := g.lag()
+	if g.ledger.rec.Settings.LagWait {
+		lag -= uint64(g.Limit())
+	}
+	g.Lead(g.ranks.within(lag))
+}
+
+// lag is how many batches the slowest of several readers may be behind the furthest.
+func (g *generation) lag() uint64 {
+	return lagLimit(g.ledger.rec.Settings, g.Limit(), g.reader.batchBytes())
 }
 
 // unrecorded is how far the trainer may be ahead of the record: a window, and at least two blocks where batches are
@@ -227,6 +246,9 @@ func (g *generation) recordDue() bool {
 
 // holes is how many of what the trainer has come behind the last state that a rank may come again with.
 func (g *generation) holes() uint64 {
+	if g.ledger.rec.Shared() {
+		return 0
+	}
 	kept := max(g.ranks.taken()-g.ranks.holes(), g.Floor())
 	return min(g.Taken()-min(kept, g.Taken()), maxWindow)
 }
@@ -298,7 +320,7 @@ func (g *generation) crowded(now time.Time) bool {
 // makeRoom drops the highest results and halves the window, unless the trainer makes room by taking: no bound may be
 // held by other sequence numbers alone.
 func (g *generation) makeRoom(done map[uint64]bool) {
-	if done[g.Taken()+1] {
+	if done[g.Head()+1] {
 		return
 	}
 	dropped := g.shrink(g.room.halve(g.Limit()), done)
@@ -317,7 +339,7 @@ func (g *generation) sweepDue(now time.Time) bool {
 
 // waits reports whether the trainer has waited for a beat for something that is fed.
 func (g *generation) waits(now time.Time) bool {
-	return g.Fed() != g.Taken() && now.Sub(g.late.moved) >= Beat
+	return g.Fed() != g.Head() && now.Sub(g.late.moved) >= Beat
 }
 
 // resumed takes the results that were stored before a takeover.

@@ -59,7 +59,7 @@ func (j *jobs) send(r *run) {
 
 // pay publishes the jobs that are owed and that the window has room for by now.
 func (j *jobs) pay() {
-	for j.cancels == 0 && len(j.owed) > 0 && j.owed[0] <= j.Taken()+uint64(j.Limit()) {
+	for j.cancels == 0 && len(j.owed) > 0 && j.owed[0] <= j.Head()+uint64(j.Limit()) {
 		seq := j.owed[0]
 		j.owed = j.owed[1:]
 		if e, ok := j.Entry(seq); ok && seq > j.Taken() {
@@ -143,7 +143,7 @@ func (j *jobs) backUp(seq uint64) bool {
 
 // cancelBackup deletes the second job of a head that is taken.
 func (j *jobs) cancelBackup() {
-	if j.backup > 0 && j.Taken() >= j.backup {
+	if j.backup > 0 && j.Head() >= j.backup {
 		j.cancel(j.backup, j.backup+1)
 		j.backup = 0
 	}
@@ -178,7 +178,7 @@ func (j *jobs) removed(lost []wire.Lost) {
 // were. All of it is published again when the window opens.
 func (j *jobs) shrink(limit int, done map[uint64]bool) (dropped int) {
 	j.SetLimit(limit)
-	keep := j.Taken() + uint64(limit)
+	keep := j.Head() + uint64(limit)
 	j.out.emit(Forget{Keep: keep})
 	j.cancel(keep+1, j.Fed()+1)
 	for seq := j.Fed(); seq > keep; seq-- {

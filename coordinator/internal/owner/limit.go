@@ -42,6 +42,16 @@ func windowLimit(s wire.Settings, slots int, batchBytes int64) int {
 	return min(max(limit, 1), maxWindow)
 }
 
+// lagLimit is how many batches the slowest of several readers may be behind the furthest: what was asked for, within the
+// bytes, and a window at least, since readers say where they are every quarter of one.
+func lagLimit(s wire.Settings, limit int, batchBytes int64) uint64 {
+	lag := cmp.Or(max(s.Lag, 0), 4*limit)
+	if batchBytes > 0 {
+		lag = int(min(int64(lag), cmp.Or(s.WindowBytes, DefaultWindowBytes)/batchBytes))
+	}
+	return uint64(max(lag, limit))
+}
+
 // retained is how many taken batches are kept for look-ups: what was asked for, or half the window, within the bytes.
 func retained(s wire.Settings, limit int, batchBytes int64) int {
 	if s.Retain < 0 {

@@ -15,6 +15,7 @@
 //	                                                    jobs       which are out; iterator, lateness, room
 //	  reader       as last heard                        watch      over the store of results
 //	  roster       what becomes of a rank's request     ranks      of the world, and how far each is
+//	  sharing      the same where several share a run   readers    which of them do
 //	  stops        requests that end a run
 //	  ledger       the record and its change            ending     of a run, until it is recorded
 //	                                                    datasets   opened, or under way
@@ -62,6 +63,7 @@ type Owner struct {
 	recovery *recovery
 	requests *requests
 	stops    *stops
+	readers  *readers
 	seats    *seats
 
 	fleet   *Fleet    // that serves the data set
@@ -93,13 +95,19 @@ func New(now time.Time, cfg Config, rec wire.Record, revision uint64, key wire.D
 		retryAt: now,
 	}
 	o.requests = &requests{out: o.out, answers: &answers{out: o.out}}
+	o.readers = &readers{cfg: o.cfg, out: o.out, ledger: o.ledger, ranks: o.ranks, feeder: o.feeder, count: o.count}
 	o.stops = &stops{
-		out: o.out, ledger: o.ledger, ending: o.ending, ranks: o.ranks, feeder: o.feeder, requests: o.requests,
+		out: o.out, ledger: o.ledger, ending: o.ending, ranks: o.ranks, feeder: o.feeder, readers: o.readers,
+		requests: o.requests,
+	}
+	shared := &sharing{
+		ledger: o.ledger, ending: o.ending, ranks: o.ranks, feeder: o.feeder, readers: o.readers, requests: o.requests,
 	}
 	o.seats = &seats{
 		cfg: o.cfg, out: o.out, ledger: o.ledger, ending: o.ending, data: o.data, reader: o.reader, ranks: o.ranks, feeder: o.feeder,
 		recovery: o.recovery, requests: o.requests, stops: o.stops, count: o.count,
-		roster: &roster{cfg: o.cfg, ledger: o.ledger, ranks: o.ranks, feeder: o.feeder},
+		roster: &roster{cfg: o.cfg, ledger: o.ledger, ranks: o.ranks, feeder: o.feeder}, readers: o.readers,
+		sharing: shared,
 	}
 	return o
 }

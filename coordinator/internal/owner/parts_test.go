@@ -12,7 +12,7 @@ import (
 
 // parts are the parts of an owner, each above those that it may know.
 var parts = []string{
-	"Owner", "seats", "stops", "roster", "recovery", "feeder", "generation", "jobs", "requests", "answers", "watch", "ranks",
+	"Owner", "seats", "sharing", "stops", "readers", "roster", "recovery", "feeder", "generation", "jobs", "requests", "answers", "watch", "ranks",
 	"reader", "ledger", "ending", "datasets", "iterator", "lateness", "room",
 }
 

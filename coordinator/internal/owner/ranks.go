@@ -17,7 +17,8 @@ const (
 )
 
 // ranks are those of the world that has the seat, as last heard, and how far each has come. A reader of its own is the
-// one rank of its world.
+// one rank of its world. Where several readers share a run, each is one of them; those that are not attached count as
+// ranks that left.
 type ranks struct {
 	ledger *ledger
 	cursors
@@ -37,6 +38,7 @@ type rank struct {
 	held    bool          // it has all that is fed, and waits for another rank
 	need    need
 	failed  bool // it has met the error
+	known   bool // where it is: it has said so to this owner
 }
 
 // reset begins with the ranks of the record, all of them at one position, past holes at last.
@@ -47,7 +49,7 @@ func (r *ranks) reset(now time.Time, taken, holes uint64) {
 	r.moveAll(taken, holes)
 	for i := range r.each {
 		r.each[i].heard = now
-		if m := r.ledger.rec.Members; m != nil && m[i].Left {
+		if r.ledger.rec.Absent(i) {
 			r.leave(i)
 		}
 	}
@@ -74,7 +76,7 @@ func (r *ranks) moved(now time.Time, taken uint64) {
 // renumber is for a generation that takes the place of a lost one: it begins after a sequence number of that, with some
 // taken already.
 func (r *ranks) renumber(after, taken uint64) {
-	if !r.isWorld() { // a reader of its own says where it is when it is seated
+	if r.ledger.rec.Size == 0 { // a reader of its own says where it is when it is seated
 		r.moveAll(taken, 0)
 		return
 	}
@@ -111,13 +113,14 @@ func (r *ranks) hear(now time.Time, rank int, c *wire.Credit, held bool) {
 	r.asks.hear(rank, c.Asking)
 }
 
-// credit notes how far a rank is. A reader of its own may go on from any state.
+// credit notes how far a rank is. A reader, alone or one of several, may go on from any state.
 func (r *ranks) credit(rank int, c *wire.Credit) {
 	holes := c.Holes
 	if !r.isWorld() {
 		holes = 0
 	}
 	r.cursors.credit(rank, c.Taken, holes)
+	r.each[rank].known = true
 }
 
 // late is for how long a rank has said that it waits, though no other rank is in its way.
@@ -140,12 +143,13 @@ func (r *ranks) speaker() int {
 	return 0
 }
 
-// least is the need of the rank that spends the most time on a batch: the others wait for it, and not for workers. It
-// knows nothing while no rank's need is known.
+// least is the need of the rank that spends the most time on a batch: the others wait for it, and not for workers. Of
+// readers that do not wait for one another it is the need of the quickest. It knows nothing while no need is known.
 func (r *ranks) least() (least need) {
+	quickest := r.ledger.rec.Shared() && !r.ledger.rec.Settings.LagWait
 	for i := range r.each {
 		n := r.each[i].need
-		if n.slots > 0 && r.counts(r.cursors[i]) && (least.slots == 0 || n.slots < least.slots) {
+		if n.slots > 0 && r.counts(r.cursors[i]) && (least.slots == 0 || (n.slots < least.slots) != quickest) {
 			least = n
 		}
 	}
@@ -163,7 +167,7 @@ func (r *ranks) slots() float64 {
 }
 
 // isWorld reports whether the seat is a world's.
-func (r *ranks) isWorld() bool { return r.ledger.rec.Size > 0 }
+func (r *ranks) isWorld() bool { return r.ledger.rec.Size > 0 && !r.ledger.rec.Shared() }
 
 // there are the ranks that have not left.
 func (r *ranks) there() (there []int) {
@@ -273,7 +277,10 @@ func (r *ranks) waiting(now time.Time) string {
 	}
 	for i := range r.each {
 		if r.each[i].waiting != "" && r.counts(r.cursors[i]) {
-			return r.behind(now)
+			if text := r.behind(now); text != "" || r.isWorld() {
+				return text
+			}
+			return r.each[i].waiting
 		}
 	}
 	return ""
@@ -291,10 +298,17 @@ func (r *ranks) heard(now time.Time, lease time.Duration) (n int) {
 
 // behind names the rank that the others are ahead of; empty where there is none.
 func (r *ranks) behind(now time.Time) string {
-	if !r.isWorld() || r.cursors.furthest() == r.cursors.taken() {
+	if r.ledger.rec.Size == 0 || r.cursors.furthest() == r.cursors.taken() {
 		return ""
 	}
 	i := r.slowest()
+	if r.ledger.rec.Shared() {
+		if !r.ledger.rec.Settings.LagWait {
+			return ""
+		}
+		return fmt.Sprintf("reader %s is at batch %d, heard %v ago", r.ledger.rec.Members[i].Name, r.cursors[i].taken+1,
+			now.Sub(r.each[i].heard).Round(100*time.Millisecond))
+	}
 	if r.ledger.rec.Members[i].Reader == "" {
 		return fmt.Sprintf("rank %d has not come yet", i)
 	}
@@ -309,6 +323,9 @@ func (r *ranks) members(now time.Time) []schema.MemberStatus {
 		all[i] = schema.MemberStatus{
 			Rank: i, Reader: r.ledger.rec.Members[i].Reader, Taken: r.cursors[i].taken, Silent: now.Sub(r.each[i].heard),
 			Waiting: r.each[i].waiting, Left: r.cursors[i].left,
+		}
+		if m := &r.ledger.rec.Members[i]; m.Name != "" {
+			all[i].Name, all[i].Left, all[i].Attached = m.Name, m.Left, m.Seated
 		}
 	}
 	return all

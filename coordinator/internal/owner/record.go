@@ -41,6 +41,7 @@ const (
 	toSit                 // a reader is given the seat
 	toAdmit               // a process is given the slot of a rank
 	toPlace               // a rank is seated where it is
+	toYield               // a reader that asks for a state elsewhere is attached no more
 	toSeek                // the seat moves to a state that is held
 	toBegin               // a generation is begun for a request
 	toBeginNew            // a generation is begun in the place of one that was lost
@@ -48,14 +49,15 @@ const (
 	toFail                // the run failed
 	toFinish              // the trainer has everything
 	toConclude            // the verdict
+	toDetach              // a reader that keeps the others up is attached no more
 	toSave                // progress
 	toMend                // the same again, in the place of what was damaged
 )
 
 func (a aim) String() string {
 	return [...]string{
-		"collection", "seat", "slot", "place", "look-up", "new generation", "new generation", "stop", "failure", "end of the run",
-		"end of the sequence", "progress", "the same again",
+		"collection", "seat", "slot", "place", "another place", "look-up", "new generation", "new generation", "stop", "failure",
+		"end of the run", "end of the sequence", "detachment", "progress", "the same again",
 	}[a]
 }
 
@@ -115,17 +117,16 @@ func (l *ledger) lane() lane { return lane{l.rec.Gen, l.kindToken()} }
 // kindToken is the subject token of the record's data set.
 func (l *ledger) kindToken() string { return wire.KindToken(l.rec.Spec.Dataset, l.rec.Spec.Version) }
 
-// slot is the rank of a reader that has the seat, or a slot of it; 0 for one without a world.
+// slot is the rank of a reader that has the seat, or a slot of it; 0 for one that is alone.
 func (l *ledger) slot(at wire.Rank, reader string) (rank int, ok bool) {
 	switch r := &l.rec; {
 	case reader == "" || r.Reader == "" || r.Reader != at.Holder(reader):
 		return 0, false
 	case r.Size == 0:
 		return 0, at.World == ""
-	case at.World == "" || at.Rank >= r.Size || r.Members[at.Rank].Reader != reader:
-		return 0, false
 	}
-	return at.Rank, true
+	rank, ok = l.rec.Slot(at)
+	return rank, ok && l.rec.Members[rank].Reader == reader
 }
 
 // seatOf is the seat that a rank was given last.

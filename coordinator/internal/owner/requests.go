@@ -31,6 +31,7 @@ type asking struct {
 	rebasing uint64   // seek: the data set that is asked for rebased; 0 for none
 	rebased  *Rebased // seek: where the state goes on
 	position uint64   // seek: of the state that is held
+	closes   bool     // stop: it ends the run
 	failure  *schema.Fault
 }
 

@@ -21,10 +21,12 @@ type roster struct {
 type course uint8
 
 const (
-	refused  course = iota // for the reason that goes with it
-	diverges               // the world is at two states: the run fails
-	seated                 // at a position that is held; nobody else is moved
-	movesAll               // all ranks ask for the same state
+	refused   course = iota // for the reason that goes with it
+	diverges                // the world is at two states: the run fails
+	seated                  // at a position that is held; nobody else is moved
+	movesAll                // all ranks ask for the same state
+	elsewhere               // a reader goes on in a batcher of its own
+	repeats                 // the answer is given once more
 )
 
 // member is the slot that a request is for.

@@ -119,8 +119,10 @@ func (w words) uint(name string) uint64 {
 	return n
 }
 
-// rank is the place of world=A rank=1.
-func (w words) rank() wire.Rank { return wire.Rank{World: w.named["world"], Rank: int(w.uint("rank"))} }
+// rank is the place of world=A rank=1, or of name=a.
+func (w words) rank() wire.Rank {
+	return wire.Rank{World: w.named["world"], Rank: int(w.uint("rank")), Name: w.named["name"]}
+}
 
 func state(n uint64) []byte { return []byte(strconv.FormatUint(n, 10)) }
 
@@ -172,8 +174,10 @@ func key(params string) wire.Digest { return wire.Sum([]byte(params)) }
 func (s *script) begin(w words) {
 	rec := wire.Record{
 		Wire: wire.Version, Batcher: "train", Owner: "me", Phase: schema.PhaseStopped, Since: s.now,
-		Spec:     wire.Spec{Dataset: "count", Version: 1},
-		Settings: wire.Settings{Window: int(w.uint("window")), Retain: int(w.uint("retain"))},
+		Spec: wire.Spec{Dataset: "count", Version: 1},
+		Settings: wire.Settings{
+			Window: int(w.uint("window")), Retain: int(w.uint("retain")), Lag: int(w.uint("lag")), LagWait: w.has("wait"),
+		},
 	}
 	if w.has("forgets") {
 		rec.Settings.Retain = -1

@@ -96,7 +96,11 @@ func (s *script) show(e Effect) string {
 	case Notify:
 		say("notify %s seat %d %s", e.Reply.Gen, e.Reply.Seat, e.Reply.Phase)
 		if r := e.Reply; r.World != "" && r.Reader != "" {
-			say(" rank %d is %s", r.Rank.Rank, r.Reader)
+			what := fmt.Sprint("rank ", r.Rank.Rank)
+			if r.Name != "" {
+				what = r.Name
+			}
+			say(" %s is %s", what, r.Reader)
 		}
 		if w := e.Reply.Trouble; strings.Contains(w, "other data") {
 			say(" (%s)", w)
@@ -152,6 +156,9 @@ func inAll(r wire.Record) string {
 // memberText is a slot as scripts have it: reader/seat, and what else is to be said of it.
 func memberText(m wire.Member) string {
 	text := fmt.Sprintf("%s/%d", m.Reader, m.Seat)
+	if m.Name != "" {
+		text = m.Name + ":" + text
+	}
 	if m.Placed && !m.Seated {
 		text += "+"
 	}

@@ -23,6 +23,8 @@ type seats struct {
 	requests *requests
 	stops    *stops
 	roster   *roster
+	readers  *readers
+	sharing  *sharing
 	count    *Counters
 }
 
@@ -80,7 +82,7 @@ func (s *seats) due() time.Time {
 func (s *seats) needsRun(a *asking) bool {
 	req, rec := a.seat, &s.ledger.rec
 	return req != nil && req.Mode != wire.ModeOpen && req.Holder(req.Reader) == rec.Reader &&
-		(req.Mode == wire.ModeSeek || rec.Size == 0 && req.Request == rec.Request)
+		(req.Mode == wire.ModeSeek || req.Mode == wire.ModeJoin || rec.Size == 0 && req.Request == rec.Request)
 }
 
 // give ends the request under way with a seat that is in the record.
@@ -113,14 +115,14 @@ func (s *seats) seat(now time.Time, a *asking) {
 			return
 		}
 	case !same && req.Mode != wire.ModeOpen:
-		s.refuse(schema.CodeSuperseded, "batcher %s is held by trainer %s", rec.Batcher, rec.Reader)
+		s.refuse(schema.CodeSuperseded, "batcher %s is held by %s", rec.Batcher, holderText(rec))
 		return
 	}
 	s.reader.follow(req.Trace)
 	switch req.Mode {
 	case wire.ModeOpen:
 		s.sit(now, a)
-	case wire.ModeStart, wire.ModeSeek:
+	case wire.ModeStart, wire.ModeSeek, wire.ModeJoin:
 		s.seek(now, a)
 	default:
 		s.refuse(schema.CodeBadRequest, "unknown mode %q", req.Mode)
@@ -196,8 +198,8 @@ func (s *seats) sit(now time.Time, a *asking) {
 			return
 		case !req.TakeOver:
 			s.refuse(schema.CodeInUse,
-				"batcher %s is held by trainer %s, last heard %v ago; take over, or use another name",
-				rec.Batcher, rec.Reader, now.Sub(s.reader.heard).Round(time.Millisecond))
+				"batcher %s is held by %s, last heard %v ago; take over, or use another name",
+				rec.Batcher, holderText(rec), now.Sub(s.reader.heard).Round(time.Millisecond))
 			return
 		}
 	}
@@ -211,7 +213,7 @@ func (s *seats) sit(now time.Time, a *asking) {
 	}
 	// A run that ended badly, was stopped, or was of another spec or of other data is over; any other goes on.
 	a.over = a.differs || rec.Phase == schema.PhaseFailed || rec.Phase == schema.PhaseClosed
-	if rec.Reader != holder && s.asksForData(now, a, d, spec) {
+	if (rec.Reader != holder || req.Name != "") && s.asksForData(now, a, d, spec) {
 		return
 	}
 	a.before = s.ledger.lane()
@@ -230,6 +232,7 @@ func (s *seats) sit(now time.Time, a *asking) {
 			if a.differs {
 				r.BatchBytes = 0
 			}
+			detachOthers(r, -1)
 		}
 	})
 }
@@ -251,6 +254,14 @@ func (s *seats) sat(now time.Time, a *asking) {
 	s.ranks.reset(now, s.feeder.taken(), s.ranks.holes())
 	s.feeder.resize(now)
 	s.give(now, a, s.reply(a, s.ledger.rec.Position, false, warnings...))
+}
+
+// holderText names what has the seat, for people.
+func holderText(rec *wire.Record) string {
+	if rec.Shared() {
+		return "several readers"
+	}
+	return "trainer " + rec.Reader
 }
 
 // asksForData finds out, for a reader that is new to the batcher, whether the data are still what the data set was opened

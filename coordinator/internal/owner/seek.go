@@ -14,6 +14,11 @@ import (
 // seek seats the reader at a state: where it is held, or in a new generation.
 func (s *seats) seek(now time.Time, a *asking) {
 	req, rec := a.seat, &s.ledger.rec
+	if req.Mode == wire.ModeJoin && !s.readers.run() {
+		s.ledger.unwanted = rec.Seat == 0 // the record was made for this request
+		s.requests.refuse(elsewhereFault(rec, "no run is shared"))
+		return
+	}
 	spec, settings, key := rec.Spec, rec.Settings, s.ledger.key
 	if rec.Seat == 0 { // nobody was seated yet, so the record was made for the one who asks
 		spec = wire.Spec{Dataset: req.Spec.Dataset, Version: s.cfg.Kinds[req.Spec.Dataset], Params: req.Spec.Params}
@@ -93,6 +98,7 @@ func (s *seats) seek(now time.Time, a *asking) {
 func (s *seats) begun(now time.Time, a *asking) {
 	s.ranks.counted(now) // their credits come before there is a store
 	s.ranks.moved(now, 0)
+	s.readers.sync(now)
 	s.feeder.discard(a.before)
 	s.count.Generations++
 	a.making = true
@@ -151,11 +157,16 @@ func (s *seats) seatIn(now time.Time, a *asking, r *wire.Record) {
 			m.Placed = false
 		}
 	}
+	detachOthers(r, a.seat.Rank.Rank)
 }
 
 // sitIn gives the seat to the reader that asks, or to its world, and its slot.
 func sitIn(r *wire.Record, req *wire.SeatRequest) {
 	r.Seat++
+	if req.Name != "" {
+		admitIn(r, req, false)
+		return
+	}
 	if req.World == "" {
 		r.Reader, r.Request = req.Reader, req.Request
 		return

@@ -11,6 +11,13 @@ import (
 // state, which is decided like the move of any reader.
 func (s *seats) seatRank(now time.Time, a *asking) (done bool) {
 	req, rec := a.seat, &s.ledger.rec
+	if rec.Shared() {
+		course := s.sharing.ask(now, a)
+		if course == repeats {
+			s.requests.end(ReplySeat{a.token, s.reply(a, rec.Position, false)})
+		}
+		return course != movesAll
+	}
 	m := &wire.Member{}
 	if req.Size == rec.Size {
 		m = s.roster.member(req)
@@ -54,14 +61,22 @@ func (s *seats) admit(now time.Time, a *asking) {
 // admitted goes on when the slot is in the record.
 func (s *seats) admitted(now time.Time, a *asking) {
 	rank := a.seat.Rank.Rank
+	s.readers.sync(now)
 	s.ranks.came(now, rank)
-	s.out.info("rank came", "world", a.seat.World, "rank", rank, "reader", a.seat.Reader)
-	s.give(now, a, s.reply(a, s.ledger.rec.Position, false))
+	if s.ledger.rec.Shared() {
+		s.out.info("reader came", "name", a.seat.Name, "reader", a.seat.Reader)
+	} else {
+		s.out.info("rank came", "world", a.seat.World, "rank", rank, "reader", a.seat.Reader)
+	}
+	s.give(now, a, s.reply(a, s.ledger.rec.Position, false, s.sharing.warnings(a.seat)...))
 }
 
 // moves decides on a rank that asks for a state, and reports true when all ranks of the world are to move there.
 func (s *seats) moves(now time.Time, a *asking, state []byte) bool {
 	req := a.seat
+	if s.ledger.rec.Shared() {
+		return s.sharing.seat(now, a, state)
+	}
 	course, position, why := s.roster.course(now, req, state)
 	switch course {
 	case movesAll:
@@ -86,6 +101,7 @@ func (s *seats) moves(now time.Time, a *asking, state []byte) bool {
 
 // placed goes on when the place of a rank is in the record.
 func (s *seats) placed(now time.Time, a *asking) {
+	s.sharing.placed(now)
 	rank, g := a.seat.Rank.Rank, s.feeder.gen
 	s.ranks.came(now, rank)
 	s.ranks.place(rank, a.position-1)
@@ -94,7 +110,7 @@ func (s *seats) placed(now time.Time, a *asking) {
 		g.seek(a.position)
 	}
 	s.count.Held++
-	s.out.info("rank seated", "world", a.seat.World, "rank", rank, "gen", g.gen, "seq", a.position)
+	s.out.info("rank seated", "world", a.seat.World, "rank", rank, "name", a.seat.Name, "gen", g.gen, "seq", a.position)
 	s.give(now, a, s.reply(a, a.position, true, a.warnings(s.feeder.ownData(now))...))
 	s.feeder.advance(now)
 	if a.seat.Repair || back { // of a doubt, so that the store may be lost; or it wants what was not wanted any more

@@ -33,10 +33,16 @@ func (o *Owner) Status(now time.Time) schema.Status {
 		s.Taken, s.Fed, s.Window = g.Taken(), g.Fed(), g.Limit()
 		s.Rate, s.ByteRate = o.reader.rate.value(now)
 	}
-	if o.ranks.isWorld() {
-		s.World, s.Members, s.Slowest = rec.Reader, o.ranks.members(now), o.ranks.slowest()
+	if rec.Size > 0 {
+		s.Members, s.Slowest, s.Detached = o.ranks.members(now), o.ranks.slowest(), o.count.Detached
 		s.Heard = o.ranks.heard(now, o.cfg.ReaderLease)
 		s.Spread = o.ranks.furthest() - o.ranks.taken()
+	}
+	switch {
+	case o.ranks.isWorld():
+		s.World = rec.Reader
+	case rec.Shared():
+		s.Reader = o.readers.names()
 	}
 	s.Waiting = o.waiting(now, s)
 	return s
@@ -48,7 +54,7 @@ func (o *Owner) waiting(now time.Time, s schema.Status) string {
 		return fmt.Sprintf("data set %s is being opened since %v", s.Dataset, slow.Round(time.Second))
 	}
 	waiting := o.reader.last.Waiting
-	if o.ranks.isWorld() {
+	if o.ledger.rec.Size > 0 {
 		waiting = o.ranks.waiting(now)
 	}
 	switch blocked := o.feeder.blocked(); {

@@ -15,6 +15,7 @@ type stops struct {
 	ending   *ending
 	ranks    *ranks
 	feeder   *feeder
+	readers  *readers
 	requests *requests
 }
 
@@ -27,7 +28,7 @@ func (s *stops) stop(now time.Time, a *asking) {
 		s.requests.confirm(ReplyStop{a.token, wire.StopReply{Error: rec.Error}})
 		return
 	case !seated:
-		s.requests.refuse(faultf(schema.CodeSuperseded, "batcher %s is held by trainer %s", rec.Batcher, rec.Reader))
+		s.requests.refuse(faultf(schema.CodeSuperseded, "batcher %s is held by %s", rec.Batcher, holderText(rec)))
 		return
 	case s.ledger.overtaken(req.Rank, req.Reader, req.Request):
 		s.requests.refuse(faultf(schema.CodeSuperseded, "this request was overtaken by a later one"))
@@ -37,6 +38,8 @@ func (s *stops) stop(now time.Time, a *asking) {
 	if failure := s.ending.of(rec.Gen); failure != nil {
 		a.failure = failure
 	}
+	req.Rank.Rank = rank
+	a.closes = !req.Leave && !(rec.Shared() && s.readers.accompanied(now, rank))
 	s.ledger.record(toStop, func(r *wire.Record) {
 		r.Since = now
 		if r.Size == 0 {
@@ -44,14 +47,15 @@ func (s *stops) stop(now time.Time, a *asking) {
 		} else {
 			m := r.Members[rank]
 			m.Request, m.Left = req.Request, req.Leave
+			m.Seated = m.Seated && !r.Shared()
 			r.Members = slices.Clone(r.Members)
 			r.Members[rank] = m
 		}
 		takenIn(r, s.feeder.gen)
 		switch {
-		case !req.Leave:
+		case a.closes:
 			closeIn(r)
-		case r.Size == 0 || allLeft(r):
+		case req.Leave && (r.Size == 0 || allLeft(r)):
 			r.Vacate(true)
 			fallthrough
 		default:
@@ -109,9 +113,12 @@ func (s *stops) end(now time.Time, a *asking) {
 // stopped goes on when the stop is in the record.
 func (s *stops) stopped(now time.Time, a *asking) {
 	switch {
-	case a.stop == nil || !a.stop.Leave:
+	case a.stop == nil || a.closes:
 		s.feeder.discard(a.before)
 		s.out.info("batcher stopped", "gen", a.before.gen)
+	case s.ledger.rec.Shared():
+		s.out.info("reader left", "name", a.stop.Name)
+		s.readers.changed(now)
 	case s.ledger.rec.Size > 0:
 		s.out.info("rank left", "rank", a.stop.Rank.Rank)
 		s.ranks.leave(a.stop.Rank.Rank)

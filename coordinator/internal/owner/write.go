@@ -34,6 +34,8 @@ func (o *Owner) write(now time.Time) {
 		})
 	case g != nil && g.unsaid != nil && (v == nil || v.Seq != g.unsaid.Seq):
 		l.record(toConclude, func(r *wire.Record) { r.Verdict = g.unsaid })
+	case o.readers.falls(now):
+		l.record(toDetach, o.readers.detach)
 	case l.damaged:
 		l.record(toMend, func(*wire.Record) {})
 	case g != nil && g.save && now.Sub(l.unsaved) >= savePause:
@@ -62,7 +64,7 @@ func (o *Owner) recorded(now time.Time, e Recorded) {
 	o.ending.answer(o.out, standing)
 	reason := unavailable("record of batcher %s: %s", o.ledger.rec.Batcher, e.Reason)
 	switch c.aim {
-	case toSit, toAdmit, toPlace, toSeek, toBegin, toStop:
+	case toSit, toAdmit, toPlace, toYield, toSeek, toBegin, toStop:
 		o.requests.refuse(reason)
 	case toBeginNew:
 		o.recovery.notRecorded(now, e.Outcome, reason.Message)
@@ -83,6 +85,11 @@ func (o *Owner) stored(now time.Time, aim aim) {
 		o.seats.admitted(now, a)
 	case toPlace:
 		o.seats.placed(now, a)
+	case toYield:
+		o.readers.changed(now)
+		o.requests.refuse(a.failure)
+	case toDetach:
+		o.readers.detached(now)
 	case toSeek:
 		o.seats.sought(now, a)
 	case toBegin:

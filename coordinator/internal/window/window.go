@@ -9,6 +9,9 @@
 // No more than limit are in flight, unless the limit was lowered, the head moved back, or it is not known any more how
 // far it had come: what is out stays out.
 //
+// Where several readers share the window, taken is what all of them have, and the head, from which on the limit counts,
+// is that of the furthest: taken ≤ head ≤ fed, once they are fed again.
+//
 // Jobs and states are bounded in bytes, too: MaxBytes are held, and one entry more at most. Those that are kept for
 // look-ups have half of that. Of the entries up to taken that are fed again after New, the first ones go where there are
 // more bytes of them, whatever New was told. When nothing is in flight one job may be fed whatever is held, so that the
@@ -40,6 +43,7 @@ type Window struct {
 	entries      []Entry // floor+1 … fed
 	bytes        int64   // of entries
 	out          uint64  // jobs were out to here before New
+	lead         uint64  // how far the furthest of several readers is; 0 where there is one
 	limit        int
 	ended        bool
 }
@@ -60,6 +64,12 @@ func (w *Window) Floor() uint64 { return w.floor }
 // Taken is the sequence number that the trainer has come to.
 func (w *Window) Taken() uint64 { return w.taken }
 
+// Lead says how far the furthest of several readers is. It may go back, where that one is not there any more.
+func (w *Window) Lead(seq uint64) { w.lead = seq }
+
+// Head is the sequence number that the furthest of the readers has come to.
+func (w *Window) Head() uint64 { return max(w.taken, min(w.lead, w.Fed())) }
+
 // Fed is the sequence number that jobs are out to.
 func (w *Window) Fed() uint64 { return w.floor + uint64(len(w.entries)) }
 
@@ -77,7 +87,7 @@ func (w *Window) Want() int {
 	if w.ended {
 		return 0
 	}
-	bound, fed := max(w.taken+uint64(w.limit), w.out), w.Fed()
+	bound, fed := max(w.Head()+uint64(w.limit), w.out), w.Fed()
 	if fed >= bound || w.Room() == 0 {
 		return 0
 	}

@@ -27,15 +27,22 @@ type dumb struct {
 	floor, taken, fed uint64
 	state             map[uint64]string // after floor … fed
 	job               map[uint64]string // of floor+1 … fed
-	limit, out        uint64
+	limit, out, lead  uint64
 	ended             bool
 }
 
 func (d *dumb) want() (n int) {
-	for seq := d.fed + 1; seq <= max(d.taken+d.limit, d.out) && !d.ended; seq++ {
+	for seq := d.fed + 1; seq <= max(d.head()+d.limit, d.out) && !d.ended; seq++ {
 		n++
 	}
 	return n
+}
+
+// head is what the furthest reader has, of what is fed.
+func (d *dumb) head() (head uint64) {
+	for head = d.taken; head < d.lead && head < d.fed; head++ {
+	}
+	return head
 }
 
 func (d *dumb) feed(e Entry) uint64 {
@@ -208,6 +215,13 @@ func TestAgainstDumb(t *testing.T) {
 				limit := rapid.IntRange(-1, 6).Draw(t, "limit")
 				w.SetLimit(limit)
 				d.limit = uint64(max(limit, 1))
+			},
+			"lead": func(t *rapid.T) {
+				d.lead = near(t, "lead")
+				w.Lead(d.lead)
+				if got, want := w.Head(), d.head(); got != want {
+					t.Fatalf("Head = %d, want %d", got, want)
+				}
 			},
 			"end": func(t *rapid.T) {
 				if rapid.IntRange(0, 9).Draw(t, "die") == 0 {
