@@ -38,7 +38,7 @@ type rank struct {
 	held    bool          // it has all that is fed, and waits for another rank
 	need    need
 	failed  bool // it has met the error
-	known   bool // where it is: it has said so to this owner
+	known   bool // where it is, of several readers: it has said so to this owner
 }
 
 // reset begins with the ranks of the record, all of them at one position, past holes at last.
@@ -120,7 +120,7 @@ func (r *ranks) credit(rank int, c *wire.Credit) {
 		holes = 0
 	}
 	r.cursors.credit(rank, c.Taken, holes)
-	r.each[rank].known = true
+	r.each[rank].known = r.ledger.rec.Shared()
 }
 
 // late is for how long a rank has said that it waits, though no other rank is in its way.
