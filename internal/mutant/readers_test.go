@@ -38,7 +38,7 @@ var sharers = []guardedMutant{
 			"		if !r.ranks.each[i].failed {", "		if !r.ranks.each[i].failed && false {")),
 	guarded("TestScripts/readers_takeover", "readers: one counts as behind before it has spoken",
 		mutant.In("coordinator/internal/owner/readers.go",
-			"!r.ranks.each[slowest].known ||", "false ||")),
+			"r.ranks.each[slowest].told.IsZero() ||", "false ||")),
 	guarded("TestScripts/readers_full_store", "readers: a full store drops what the furthest wants before the slowest goes",
 		mutant.In("coordinator/internal/owner/credit.go",
 			"		if !o.readers.makeRoom() {\n", "		if true {\n")),

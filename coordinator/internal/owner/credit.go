@@ -59,7 +59,7 @@ func (o *Owner) credit(now time.Time, c *wire.Credit) {
 			return
 		}
 	}
-	o.ranks.credit(rank, c)
+	o.ranks.credit(now, rank, c)
 	if g.advance(now) {
 		c.BatchBytes = max(c.BatchBytes, 1) // batches without a payload have a size, too
 	}

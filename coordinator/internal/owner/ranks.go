@@ -37,8 +37,8 @@ type rank struct {
 	waiting string        // what it waits for
 	held    bool          // it has all that is fed, and waits for another rank
 	need    need
-	failed  bool // it has met the error
-	known   bool // where it is, of several readers: it has said so to this owner
+	failed  bool      // it has met the error
+	told    time.Time // when it last said where it is in the run; zero: not to this owner
 }
 
 // reset begins with the ranks of the record, all of them at one position, past holes at last.
@@ -113,14 +113,14 @@ func (r *ranks) hear(now time.Time, rank int, c *wire.Credit, held bool) {
 	r.asks.hear(rank, c.Asking)
 }
 
-// credit notes how far a rank is. A reader, alone or one of several, may go on from any state.
-func (r *ranks) credit(rank int, c *wire.Credit) {
+// credit notes how far a rank is in the run. A reader, alone or one of several, may go on from any state.
+func (r *ranks) credit(now time.Time, rank int, c *wire.Credit) {
 	holes := c.Holes
 	if !r.isWorld() {
 		holes = 0
 	}
 	r.cursors.credit(rank, c.Taken, holes)
-	r.each[rank].known = r.ledger.rec.Shared()
+	r.each[rank].told = now
 }
 
 // late is for how long a rank has said that it waits, though no other rank is in its way.

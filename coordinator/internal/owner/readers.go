@@ -154,7 +154,7 @@ func (r *readers) falls(now time.Time) bool {
 	slowest := r.ranks.slowest()
 	behind := r.ranks.furthest() - r.ranks.taken()
 	switch {
-	case behind == 0 || r.ledger.rec.Settings.LagWait || !r.ranks.each[slowest].known || !r.goOn(now, slowest):
+	case behind == 0 || r.ledger.rec.Settings.LagWait || r.ranks.each[slowest].told.IsZero() || !r.goOn(now, slowest):
 		return false
 	case behind >= g.lag():
 		return r.fall(slowest, fmt.Sprintf("it is %d batches behind", behind))

@@ -139,8 +139,9 @@ func (r *roster) agreed(
 			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
 		}
 		// A successor that asks for a state at which the others are not, while these go on, came from another checkpoint.
+		// One that lives, and does not say where in the run it is, may be there.
 		if !r.member(req).Seated && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated &&
-			r.ranks.each[i].heard.Sub(asks[rank].came) > 2*Beat {
+			r.ranks.each[i].told.Sub(asks[rank].came) > 2*Beat {
 			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
 		}
 	}
