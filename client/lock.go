@@ -81,7 +81,7 @@ func (l *lock) tend(handle context.Context) {
 		case <-handle.Done():
 			return
 		case now := <-tick.C:
-			_ = os.Chtimes(l.path, time.Time{}, now) // who takes it for useless cannot lock it
+			_ = os.Chtimes(l.path, time.Time{}, now) // a sweep that takes the file for useless cannot lock it
 		}
 	}
 }

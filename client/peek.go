@@ -69,7 +69,7 @@ func (r *reader) peek(
 // program that kept what it saw has no use for: no payload is decoded again, and the service hears once of all of them.
 //
 // TakeSeen does not wait for a batch. It returns how many it took, and an error if those are not all: the error that
-// ended the run, or ErrUnavailable where only Take can find out what comes next.
+// ended the run, or ErrUnavailable where only Take can find out which batch comes next.
 func (b *Batcher[B]) TakeSeen(ctx context.Context, states ...schema.State) (taken int, err error) {
 	if b.s != nil {
 		return b.s.takeSeen(ctx, states)

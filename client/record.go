@@ -66,7 +66,7 @@ func (r *record) look(ctx context.Context) (found <-chan bool) {
 
 // here returns ErrJetStream if the JetStream of this connection is another one than that of the coordinator which has
 // just given a seat: that one has the bucket, where the seat was recorded. domain is what the coordinator says of its
-// own. What is not known for sure is no error, nor is what a look from before the seat has found.
+// own. It returns nil if a look from before the seat has found the bucket, and where the server does not say.
 func (r *record) here(ctx context.Context, found <-chan bool, domain string) error {
 	if <-found {
 		return nil

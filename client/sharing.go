@@ -85,12 +85,12 @@ func (s *sharing) takeBeside(
 // returns asks whether the reader may come back to the others, every window of takes and before a move, and reports
 // whether it has.
 func (s *sharing) returns(ctx context.Context, side *reader, asked schema.State) bool {
-	where, _ := side.line.find(asked, "") // take finds out what is wrong with it
+	where, _ := side.line.find(asked, "") // side.take finds out what is wrong with the state
 	if s.since++; s.since <= side.line.reach() && where != elsewhere {
 		return false
 	}
 	s.since = 0
-	if err := s.main.join(ctx, asked); err != nil { // whatever it is: what is beside goes on
+	if err := s.main.join(ctx, asked); err != nil { // whatever the error is, the run beside goes on
 		if !errors.Is(err, errElsewhere) {
 			s.since = -joinPause * side.line.reach()
 		}
@@ -240,7 +240,7 @@ func (r *run) rest() {
 	}
 }
 
-// rest drops what is here of a run that is not read any more.
+// rest drops the results that are here of a run which the reader does not read any more.
 func (l *line) rest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -51,7 +51,7 @@ type Life struct {
 	err     error         // once ended
 	fault   *schema.Fault // of the job that ended the run, if one did
 	repairs int           // since the last batch
-	damages int           // of these, the ones for what is stored that were given a seat
+	damages int           // repairs for what is stored that were given a seat
 }
 
 // State returns the state.
@@ -102,8 +102,8 @@ func (l *Life) Settle(w Weight) {
 	}
 }
 
-// Repair counts a request for a seat because of the doubt. It returns how many there were since the last batch, and how
-// many of these were about what is stored: this one, and those that were given a seat.
+// Repair counts a request for a seat because of the doubt. It returns how many repairs there were since the last batch,
+// and how many of the repairs were about what is stored: this one, and those that were given a seat.
 func (l *Life) Repair() (repairs, damages int) {
 	l.repairs++
 	damages = l.damages

@@ -98,6 +98,19 @@ func (f *feeder) resize(now time.Time) {
 	}
 }
 
+// unready is why nobody can be seated at a held state now; nil when one can.
+func (f *feeder) unready() *schema.Fault {
+	switch g := f.gen; {
+	case g == nil:
+		return unavailable("the run is not resumed yet")
+	case f.store.isSilent():
+		return unavailable("the store of results does not answer")
+	case !g.settled:
+		return unavailable("the run was taken over and is being iterated again from %d", g.Floor())
+	}
+	return nil
+}
+
 // repair looks after a late head: a job without a result is published again, which changes nothing while it is queued.
 func (f *feeder) repair(now time.Time) {
 	if f.gen != nil && f.gen.late.due(now) {

@@ -76,16 +76,12 @@ func (r *readers) course(
 	now time.Time, req *wire.SeatRequest, slot int, state []byte,
 ) (course, uint64, *schema.Fault) {
 	rec, g := &r.ledger.rec, r.feeder.gen
-	others := r.goOn(now, slot)
+	others, unready := r.goOn(now, slot), r.feeder.unready()
 	switch {
 	case !r.run():
 		return movesAll, 0, nil
-	case g == nil:
-		return refused, 0, unavailable("the run is not resumed yet")
-	case r.feeder.store.isSilent():
-		return refused, 0, unavailable("the store of results does not answer")
-	case !g.settled:
-		return refused, 0, unavailable("the run was taken over and is being iterated again from %d", g.Floor())
+	case unready != nil:
+		return refused, 0, unready
 	case req.Mode == wire.ModeStart && others: // of one that failed: it would find what it failed at
 		return elsewhere, 0, elsewhereFault(rec, "others go on with the run that failed here")
 	case req.Mode == wire.ModeStart:

@@ -53,7 +53,7 @@ func (r *roster) course(
 	now time.Time, req *wire.SeatRequest, state []byte,
 ) (c course, position uint64, why *schema.Fault) {
 	rec, m, g := &r.ledger.rec, r.member(req), r.feeder.gen
-	runs := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone
+	runs, unready := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone, r.feeder.unready()
 	switch {
 	case req.Repair && rec.Phase == schema.PhaseFailed:
 		return refused, 0, rec.Error
@@ -61,12 +61,8 @@ func (r *roster) course(
 		return refused, 0, &schema.Fault{Code: schema.CodeStopped, Message: "batcher " + rec.Batcher + " was stopped"}
 	case !runs, m.Seated && !req.Repair && req.Seat >= m.Seat:
 		return r.agreed(now, req, state, req.Repair)
-	case g == nil:
-		return refused, 0, unavailable("the run is not resumed yet")
-	case r.feeder.store.isSilent():
-		return refused, 0, unavailable("the store of results does not answer")
-	case !g.settled:
-		return refused, 0, unavailable("the run was taken over and is being iterated again from %d", g.Floor())
+	case unready != nil:
+		return refused, 0, unready
 	case !m.Placed:
 		return r.first(g, req, state)
 	}

@@ -57,12 +57,8 @@ func (s *seats) seek(now time.Time, a *asking) {
 		return
 	}
 	if g := s.feeder.gen; g != nil && req.Mode == wire.ModeSeek {
-		switch {
-		case s.feeder.store.isSilent():
-			s.requests.refuse(unavailable("the store of results does not answer"))
-			return
-		case !g.settled:
-			s.requests.refuse(unavailable("the run was taken over and is being iterated again from %d", g.Floor()))
+		if unready := s.feeder.unready(); unready != nil {
+			s.requests.refuse(unready)
 			return
 		}
 		if position, ok := g.Find(state); ok {
