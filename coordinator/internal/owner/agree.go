@@ -15,6 +15,7 @@ type ask struct {
 	came      time.Time
 	state     []byte
 	there     bool // it is no move: the rank is at that state, or may be, and nothing is known of it there
+	early     bool // what it is shows when the others have said where they are: until then it goes with no move
 	live      bool // the rank waits for it, as far as is known
 	named     bool // a credit has said so
 	withdrawn bool // a credit that came after that one did not
@@ -71,7 +72,7 @@ func (a asks) differs(rank int) (other int, state []byte, ok bool) {
 // missing returns those of the ranks that do not ask for a state.
 func (a asks) missing(ranks []int, state []byte) (missing []int) {
 	for _, rank := range ranks {
-		if k := a[rank]; k == nil || !k.live || !bytes.Equal(k.state, state) {
+		if k := a[rank]; k == nil || !k.live || k.early || !bytes.Equal(k.state, state) {
 			missing = append(missing, rank)
 		}
 	}
