@@ -60,7 +60,7 @@ func (r *roster) course(
 	case req.Repair && !runs:
 		return refused, 0, &schema.Fault{Code: schema.CodeStopped, Message: "batcher " + rec.Batcher + " was stopped"}
 	case !runs, m.Seated && !req.Repair && req.Seat >= m.Seat:
-		return r.agreed(now, req, state, req.Repair, false)
+		return r.agreed(now, req, state, req.Repair, nil)
 	case unready != nil:
 		return refused, 0, unready
 	case !m.Placed:
@@ -68,7 +68,7 @@ func (r *roster) course(
 	}
 	cursor := r.ranks.cursors[req.Rank.Rank].kept() // up to holes, this is one place
 	if m.Seated && !req.Repair && !bytes.Equal(g.StateAfter(cursor), state) {
-		return r.agreed(now, req, state, false, false)
+		return r.agreed(now, req, state, false, nil)
 	}
 	last := g.Fed() + 1
 	if !req.Repair { // of a process that was not there, the others say how far it can be
@@ -89,20 +89,23 @@ func (r *roster) course(
 	}
 	// The others may be as far, and their credits under way. Then it is there, even if they wait to move to that very
 	// state: they were further than the process before it.
-	early := held && !m.Seated && !r.toldAfter(now, req.Rank.Rank)
-	return r.agreed(now, req, state, req.Repair || early, early)
+	var unheard []int
+	if held && !m.Seated {
+		unheard = r.unheard(now, req.Rank.Rank)
+	}
+	return r.agreed(now, req, state, req.Repair, unheard)
 }
 
-// toldAfter reports whether all other ranks that have a seat have said where they are later than two beats after a rank
-// asked. What they said before may have been under way since before its process came.
-func (r *roster) toldAfter(now time.Time, rank int) bool {
+// unheard are the other ranks with a seat that have not said where they are since two beats after a rank asked first.
+// What they said before may have been under way since before its process came.
+func (r *roster) unheard(now time.Time, rank int) (unheard []int) {
 	came := now.Add(-r.ranks.asking(rank).since(now))
 	for _, i := range r.ranks.there() {
 		if i != rank && r.ledger.rec.Members[i].Seated && r.ranks.each[i].told.Sub(came) <= 2*Beat {
-			return false
+			unheard = append(unheard, i)
 		}
 	}
-	return true
+	return unheard
 }
 
 // first seats a rank whose slot nobody had. It must ask for the very state that the world began at: another one that is
@@ -124,16 +127,17 @@ func (r *roster) first(g *generation, req *wire.SeatRequest, state []byte) (cour
 }
 
 // agreed takes part in a move, and says whether all ranks ask for it. Where the rank may be at that state already, it is
-// no move yet that could differ from another; while that is early to say, it is none that goes with another, either.
+// no move yet that could differ from another; until the unheard have said where they are, it is none that goes with
+// another, either.
 func (r *roster) agreed(
-	now time.Time, req *wire.SeatRequest, state []byte, there, early bool,
+	now time.Time, req *wire.SeatRequest, state []byte, there bool, unheard []int,
 ) (course, uint64, *schema.Fault) {
-	rank, asks := req.Rank.Rank, r.ranks.asks
-	if !asks.ask(now, rank, req.Reader, req.Request, state, there) {
+	rank, asks, early := req.Rank.Rank, r.ranks.asks, len(unheard) > 0
+	if !asks.ask(now, rank, req.Reader, req.Request, state, there || early) {
 		return refused, 0, unavailable("rank %d has given this request up", rank)
 	}
 	if asks[rank].early = early; early {
-		return refused, 0, unavailable("waiting for the other ranks to say where they are")
+		return refused, 0, unavailable("waiting for %s to say where in the run it is", ranksText(unheard))
 	}
 	if other, at, ok := asks.differs(rank); ok {
 		return diverges, 0, r.diverged(rank, state, other, at)
