@@ -22,7 +22,7 @@ func (l *line) credit(now time.Time, beat bool) wire.Credit {
 	}
 	return wire.Credit{
 		Gen: l.seat.gen, Seat: l.seat.number, Reader: l.id, Secret: l.secret, Rank: l.cfg.place(), Asking: l.asking,
-		Taken: l.taken, Holes: l.past,
+		Taken: l.taken, Holes: l.stateless(),
 		BatchBytes: l.tally.largestBatch, Stored: max(l.tally.largestStored, 1), Bytes: l.tally.bytes,
 		Waiting: l.waiting, Late: l.overdue, Straggles: (err == nil || isEnd(err)) && l.late.straggles(&l.buf, now),
 		Failed: fault, Timing: l.tally.timing(now, beat), Trace: l.trace, Lost: l.lost.list(l.buf.Head()),

@@ -36,7 +36,8 @@ type line struct {
 	doubted  *wire.Result // that Take did not believe last; nil for none
 	late     straggler
 	holes    []byte // the state that the trainer is at, where nothing but holes lies from there to the head; nil for none
-	past     uint64 // how many there are, and the end
+	past     uint64 // how many there are
+	ended    bool   // it is past the end of the data, which is no hole, and leaves no state either
 	taken    uint64 // positions that the trainer is past, the end of the data among them
 	tally    tally
 	waiting  string // what Take waits for
@@ -282,7 +283,7 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 	l.owner.answered()
 	l.taken, l.tally.sinceCredit, l.tally.holesInARow = reply.Position-1, 0, 0
 	l.late.reset()
-	l.stranded = false
+	l.stranded, l.ended = false, false
 	if !bytes.Equal(reply.State.Data, l.buf.State()) { // else it is a repair: the trainer is where it was
 		l.holes, l.past = nil, 0
 	}
@@ -419,10 +420,17 @@ func (l *line) finish(res *wire.Result) error {
 	defer l.mu.Unlock()
 	err := l.run.finish()
 	if isEnd(err) && l.taken < res.Seq {
-		l.taken = res.Seq
-		l.past++
+		l.taken, l.ended = res.Seq, true
 	}
 	return err
+}
+
+// stateless is how many of the positions that the trainer is past, the last ones, left no state. Called with mu held.
+func (l *line) stateless() uint64 {
+	if l.ended {
+		return l.past + 1
+	}
+	return l.past
 }
 
 // shared reports whether a wait that began then may have been for other ranks: there are some, and an owner was there to

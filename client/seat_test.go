@@ -358,6 +358,18 @@ func strandsWhileItMoves(t *testing.T, back uint64, atEnd bool) {
 	if err := <-waited; !errors.Is(err, ErrUnavailable) {
 		t.Error(err)
 	}
+	if !atEnd {
+		return
+	}
+	// It is before the end again, and meets it again: counted twice, the end would put it before its last batch.
+	for _, want := range []struct{ taken, holes uint64 }{{2, 0}, {3, 1}} {
+		if c := b.r.line.credit(time.Now(), true); c.Taken != want.taken || c.Holes != want.holes {
+			t.Errorf("it is past %d, of which %d left no state; want %+v", c.Taken, c.Holes, want)
+		}
+		if _, err := b.Take(deadline(t), state); err != io.EOF { //nolint:errorlint // exactly io.EOF is the end
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestMovedWhileStranded has all ranks moved while one of them, which asked for that, says where it is in a generation

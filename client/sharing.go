@@ -249,7 +249,7 @@ func (l *line) rest() {
 		e.Value.payload.release()
 	}
 	l.buf.Reset(1, nil, 1)
-	l.sess, l.holes, l.past = nil, nil, 0
+	l.sess, l.holes, l.past, l.ended = nil, nil, 0, false
 }
 
 // reach is how many batches may be in flight.

@@ -66,12 +66,13 @@ func (r *roster) course(
 	case !m.Placed:
 		return r.first(g, req, state)
 	}
+	again := m.Seated && req.Request == m.Request   // it was carried out: the answer was lost, or this is a late duplicate
 	cursor := r.ranks.cursors[req.Rank.Rank].kept() // up to holes, this is one place
-	if m.Seated && !req.Repair && !bytes.Equal(g.StateAfter(cursor), state) {
+	if m.Seated && !req.Repair && !again && !bytes.Equal(g.StateAfter(cursor), state) {
 		return r.agreed(now, req, state, false, nil)
 	}
 	last := g.Fed() + 1
-	if !req.Repair { // of a process that was not there, the others say how far it can be
+	if !req.Repair && !again { // of a process that was not there, the others say how far it can be
 		last = min(last, r.ranks.furthest()+2)
 	}
 	position, held := g.FindFrom(cursor, state)
@@ -81,7 +82,7 @@ func (r *roster) course(
 	if held && position <= last && !astray {
 		return seated, position, nil
 	}
-	if req.Repair && req.Request == m.Request { // and the rank has gone on since, or it would be found
+	if again { // and the rank has gone on since, or it would be found
 		return refused, 0, unavailable("rank %d was seated on this request before", req.Rank.Rank)
 	}
 	if req.Repair && !astray && g.reach(now) {
