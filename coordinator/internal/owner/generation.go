@@ -300,6 +300,9 @@ func (g *generation) progressed() (dropped bool) {
 // seek makes a position that is held the head, when the record says so. Nothing that it skips over is waited for.
 func (g *generation) seek(position uint64) {
 	g.saved = position - 1
+	if g.saved > g.Taken() {
+		g.skipped = max(g.skipped, g.saved)
+	}
 	g.cancel(g.Seek(position))
 	g.backup = 0
 	g.late.atOnce()
