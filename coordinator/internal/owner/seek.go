@@ -178,22 +178,25 @@ func sitIn(r *wire.Record, req *wire.SeatRequest) {
 
 // sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for. The
 // store is looked at because what was skipped over before may be wanted now, and because it may be lost, which a reader
-// that asks for where it is has found. One that goes back to what it has taken wants what is stored: the questions of a
-// look would compete with its own for the first batch, so it comes with the next beat.
+// that asks for where it is may have found. Any other wants what is stored or on its way: the questions of a look would
+// compete with its own for the first batch, so the look comes with the next beat.
 func (s *seats) sought(now time.Time, a *asking) {
 	rec := &s.ledger.rec
 	g := s.feeder.gen
-	made := g.made(a.position)
 	s.ending.finished = false
 	s.ranks.moved(now, a.position-1)
-	g.seek(a.position)
+	came := uint64(0) // credits speak for several batches, and it may have taken more
+	if rec.Size == 0 && a.seat.Seat+1 == rec.Seat {
+		came = a.seat.Taken
+	}
+	g.seek(a.position, came)
 	s.count.Held++
 	s.out.info("seated at a held state", "gen", rec.Gen, "seat", rec.Seat, "seq", a.position)
 	s.give(now, a, s.reply(a, a.position, true, a.warnings(s.feeder.ownData(now))...))
-	if made {
-		g.late.wanted = true
-	} else {
+	if a.seat.Repair || a.position <= g.skipped {
 		s.feeder.repair(now)
+	} else {
+		g.late.wanted = true
 	}
 	g.demand(now)
 }
