@@ -26,12 +26,16 @@ func (l *line) isMoved() (bool, <-chan struct{}) {
 	return !l.stranded, changed
 }
 
-// seated is the number of the rank's seat, as far as is known here; 0 without a world.
-func (l *line) seated() uint64 {
+// seated is the number of the seat, as far as is known here, and how far a reader of its own has come with it. Of several
+// readers each has a place, which credits say.
+func (l *line) seated() (seat, taken uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cfg.World == nil {
-		return 0
+	switch {
+	case l.cfg.World != nil:
+		return l.seat.number, 0
+	case l.cfg.Reader != "":
+		return 0, 0
 	}
-	return l.seat.number
+	return l.seat.number, l.taken
 }

@@ -192,6 +192,7 @@ func (s *seats) pause(ctx context.Context, d time.Duration, what string, moot fu
 // request asks until a coordinator answers, ctx ends or the run does.
 func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatReply, err error) {
 	id, moot := s.ask.newID(), s.moot(want)
+	seat, taken := s.line.seated()
 	if s.cfg.World != nil && want.mode != wire.ModeOpen && !want.atHead {
 		moot = s.line.isStranded
 		s.line.ask(id)
@@ -204,7 +205,7 @@ func (s *seats) request(ctx context.Context, want *sitting) (reply wire.SeatRepl
 		body: &wire.SeatRequest{
 			Wire: wire.Version, Batcher: s.cfg.Name, Request: id, Mode: want.mode, Reader: s.id, Secret: s.secret,
 			TakeOver: want.takeOver, Ended: want.ended,
-			Rank: s.cfg.place(), Size: s.cfg.World.size(), Seat: s.line.seated(), Repair: want.atHead && s.cfg.place() != wire.Rank{},
+			Rank: s.cfg.place(), Size: s.cfg.World.size(), Seat: seat, Taken: taken, Repair: want.atHead,
 			Spec: s.cfg.spec(), Settings: s.cfg.settings(), State: want.state, Trace: s.line.tracing(),
 			AcceptChange: s.cfg.AcceptChange,
 		},

@@ -160,15 +160,20 @@ func reason(err error) string {
 // recorded posts how a change of the record ended, and tells what it stands for.
 func (b *batcher) recorded(e owner.Record, done owner.Recorded) {
 	b.post(func() {
+		before := b.told
 		if done.Outcome == owner.Done {
-			for _, event := range changes(&b.told, &e.Record) {
-				if !b.managing || event.What != whatStopped {
-					b.site.tellBatcher(event)
-				}
-			}
 			b.told = e.Record
 		}
-		b.step(done)
+		managing := b.managing
+		b.step(done) // whose answers come first: a trainer waits for one, and nobody for an event
+		if done.Outcome != owner.Done {
+			return
+		}
+		for _, event := range changes(&before, &e.Record) {
+			if !managing || event.What != whatStopped {
+				b.site.tellBatcher(event)
+			}
+		}
 	})
 }
 

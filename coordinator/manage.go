@@ -34,7 +34,7 @@ func (d *desk) manage(f *flight, req *wire.ManageRequest) (wire.ManageReply, err
 		return wire.ManageReply{}, err
 	}
 	f.doing("batcher %s is busy; an operator asks for its end", req.Batcher)
-	return carry(b, func(answer func(wire.ManageReply)) { b.manage(req, answer) })
+	return carry(d, f, b, func(answer func(wire.ManageReply)) { b.manage(req, answer) })
 }
 
 // manage asks the owner for the batcher's end, and tells who wanted it.

@@ -35,7 +35,7 @@ type share struct {
 type flight struct {
 	id     string // empty: repetitions do not join
 	data   []byte
-	shares []string
+	shares []string // places.mu guards them
 	began  time.Time
 	fast   bool // it has a place among all; places.mu guards it
 
@@ -125,7 +125,7 @@ func (p *places) slow(f *flight) {
 	}
 }
 
-// leave gives the places back, after the request was carried out.
+// leave gives the places back, after the request was carried out; once.
 func (p *places) leave(f *flight) {
 	p.slow(f)
 	p.mu.Lock()
@@ -137,6 +137,7 @@ func (p *places) leave(f *flight) {
 			delete(p.shares, key)
 		}
 	}
+	f.shares = nil
 	if f.id != "" && p.joint[f.id] == f {
 		delete(p.joint, f.id)
 	}

@@ -57,7 +57,7 @@ func (d *desk) handle(m *nats.Msg) {
 			} else {
 				f.doing("the trainer of batcher %s is being seated", req.Batcher)
 			}
-			return carry(b, func(answer func(wire.SeatReply)) { b.seat(req, d.actors.specKey(req.Spec), answer) })
+			return carry(d, f, b, func(answer func(wire.SeatReply)) { b.seat(req, d.actors.specKey(req.Spec), answer) })
 		})
 	case opStop:
 		answer(d, m, d.planStop, func(f *flight, req *wire.StopRequest) (wire.StopReply, error) {
@@ -66,7 +66,7 @@ func (d *desk) handle(m *nats.Msg) {
 				return wire.StopReply{}, err
 			}
 			f.doing("batcher %s is busy; it is being asked to stop", req.Batcher)
-			return carry(b, func(answer func(wire.StopReply)) { b.stop(req, answer) })
+			return carry(d, f, b, func(answer func(wire.StopReply)) { b.stop(req, answer) })
 		})
 	case opStatus:
 		answer(d, m, d.planStatus, func(f *flight, req *wire.StatusRequest) (wire.StatusReply, error) {
@@ -78,7 +78,7 @@ func (d *desk) handle(m *nats.Msg) {
 				return wire.StatusReply{}, err
 			}
 			f.doing("batcher %s is busy; it is being asked how it stands", req.Batcher)
-			return carry(b, func(answer func(wire.StatusReply)) { answer(wire.StatusReply{Status: b.status()}) })
+			return carry(d, f, b, func(answer func(wire.StatusReply)) { answer(wire.StatusReply{Status: b.status()}) })
 		})
 	case opManage:
 		answer(d, m, d.planManage, d.manage)
@@ -164,9 +164,15 @@ type forwardError struct{ owner string }
 
 func (e *forwardError) Error() string { return "coordinator " + e.owner + " answers" }
 
-// carry lets the actor begin f and waits for what f answers.
-func carry[R any](b *batcher, f func(answer func(R))) (R, error) {
-	r, fault := await(b, f)
+// carry lets the actor begin a request and waits for what becomes of it. The actor sends the answer itself: from another
+// goroutine it would come behind what the actor says and asks next, and the trainer waits for it alone.
+func carry[R any](d *desk, f *flight, b *batcher, begin func(answer func(R))) (R, error) {
+	r, fault := await(b, func(done func(R)) {
+		begin(func(r R) {
+			d.land(f, r, nil)
+			done(r)
+		})
+	})
 	if fault != nil {
 		return r, fault
 	}
@@ -199,13 +205,18 @@ func answer[Q, R any](
 	}
 	if !d.actors.spawn(func() {
 		reply, err := do(f, req)
-		d.places.leave(f)
-		for _, m := range f.land() {
-			d.finish(m, reply, err)
-		}
+		d.land(f, reply, err)
 	}) {
 		d.places.leave(f)
 		f.land()
+	}
+}
+
+// land gives back a request's places and answers all that wait for it. Once that is done there is nobody to answer.
+func (d *desk) land(f *flight, reply any, err error) {
+	d.places.leave(f)
+	for _, m := range f.land() {
+		d.finish(m, reply, err)
 	}
 }
 

@@ -35,6 +35,7 @@ func (f *feeder) start(now time.Time, w *window.Window) {
 	f.gen = &generation{
 		jobs: jobs{
 			Window: w, out: f.out, reader: f.reader, gen: rec.Gen, spec: rec.SpecDigest(), lost: make(map[uint64]bool),
+			skipped: w.Taken(),
 		},
 		cfg: f.cfg, ledger: f.ledger, ending: f.ending, ranks: f.ranks, fleet: f.fleet, count: f.count,
 		late: lateness{moved: now}, saved: rec.Taken, purged: rec.Floor,

@@ -298,9 +298,14 @@ func (g *generation) progressed() (dropped bool) {
 }
 
 // seek makes a position that is held the head, when the record says so. Nothing that it skips over is waited for.
-func (g *generation) seek(position uint64) {
+// What its reader has taken, which came to there, is not skipped.
+func (g *generation) seek(position, came uint64) {
 	g.saved = position - 1
-	g.cancel(g.Seek(position))
+	if g.saved > max(g.Taken(), came) {
+		g.skipped = max(g.skipped, g.saved)
+	}
+	from, to := g.Seek(position)
+	g.cancel(max(from, came+1), to)
 	g.backup = 0
 	g.late.atOnce()
 }

@@ -22,6 +22,7 @@ type jobs struct {
 	listed  uint64          // fed when the last Look for repair began: its lists say nothing of later jobs
 	owed    []uint64        // beyond the window and without a job, ascending: to be published when it opens
 	lost    map[uint64]bool // sequence numbers that a Remove is under way for
+	skipped uint64          // up to here results may never have been made: skipped over, or of before this owner
 	backup  uint64          // the sequence number whose job a second worker may have; 0 for none
 	cancels int             // under way: until they end, a job that is published again could be deleted at once
 	relook  bool            // what may be missing since a Cancel or a Look began is looked for behind it

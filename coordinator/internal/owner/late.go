@@ -7,6 +7,7 @@ type lateness struct {
 	moved  time.Time // when the trainer came further last
 	looked time.Time // of the last repair
 	pause  time.Duration
+	wanted bool // a look with the next beat, unless there is one before
 }
 
 // advanced notes that the trainer came further.
@@ -21,6 +22,6 @@ func (l *lateness) due(now time.Time) bool {
 		return false
 	}
 	l.pause = min(max(2*l.pause, Beat/2), longestPause)
-	l.looked = now
+	l.looked, l.wanted = now, false
 	return true
 }

@@ -267,6 +267,9 @@ func (o *Owner) beat(now time.Time) {
 	if o.store.isSilent() {
 		o.feeder.lookForMissing()
 	}
+	if g.late.wanted {
+		o.feeder.repair(now)
+	}
 	o.feeder.announce(false)
 	if g.Taken() != g.saved {
 		g.save = true

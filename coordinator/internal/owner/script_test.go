@@ -230,6 +230,7 @@ func (s *script) event(name string, w words) (Event, error) {
 		if w.named["seat"] != "" {
 			req.Seat = w.uint("seat")
 		}
+		req.Taken = w.uint("taken")
 		if p := w.named["patience"]; p != "" {
 			req.Settings.Patience, _ = time.ParseDuration(p)
 		}

@@ -85,11 +85,15 @@ func (s *seats) needsRun(a *asking) bool {
 		(req.Mode == wire.ModeSeek || req.Mode == wire.ModeJoin || rec.Size == 0 && req.Request == rec.Request)
 }
 
-// give ends the request under way with a seat that is in the record.
+// give ends the request under way with a seat that is in the record. All others hear of it; the one who asked hears it by
+// the answer, and should not have to say that it did before. A reader of its own that is seated at a held state has taken
+// that seat from nobody: a notice would only have it say where it is while it asks for its first batch.
 func (s *seats) give(now time.Time, a *asking, reply wire.SeatReply) {
 	s.reader.seated(now)
 	s.requests.end(ReplySeat{a.token, reply})
-	s.feeder.notifyRank(now, a.seat.Rank) // the one who asked hears it by the answer, and should not have to say that it did before
+	if s.ledger.rec.Size > 0 || !reply.Held {
+		s.feeder.notifyRank(now, a.seat.Rank)
+	}
 }
 
 // refuse ends the request under way with a fault.

@@ -176,17 +176,28 @@ func sitIn(r *wire.Record, req *wire.SeatRequest) {
 	m.Reader, m.Request, m.Seat, m.Left = req.Reader, req.Request, r.Seat, false
 }
 
-// sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for.
+// sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for. The
+// store is looked at because what was skipped over before may be wanted now, and because it may be lost, which a reader
+// that asks for where it is may have found. Any other wants what is stored or on its way: the questions of a look would
+// compete with its own for the first batch, so the look comes with the next beat.
 func (s *seats) sought(now time.Time, a *asking) {
 	rec := &s.ledger.rec
 	g := s.feeder.gen
 	s.ending.finished = false
 	s.ranks.moved(now, a.position-1)
-	g.seek(a.position)
+	came := uint64(0) // credits speak for several batches, and it may have taken more
+	if rec.Size == 0 && a.seat.Seat+1 == rec.Seat {
+		came = a.seat.Taken
+	}
+	g.seek(a.position, came)
 	s.count.Held++
 	s.out.info("seated at a held state", "gen", rec.Gen, "seat", rec.Seat, "seq", a.position)
 	s.give(now, a, s.reply(a, a.position, true, a.warnings(s.feeder.ownData(now))...))
-	s.feeder.repair(now) // what was skipped over before may be wanted now, and the store may be lost
+	if a.seat.Repair || a.position <= g.skipped {
+		s.feeder.repair(now)
+	} else {
+		g.late.wanted = true
+	}
 	g.demand(now)
 }
 

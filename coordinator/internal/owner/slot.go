@@ -107,7 +107,7 @@ func (s *seats) placed(now time.Time, a *asking) {
 	s.ranks.place(rank, a.position-1)
 	back := a.position <= g.Taken()
 	if back {
-		g.seek(a.position)
+		g.seek(a.position, 0)
 	}
 	s.count.Held++
 	s.out.info("rank seated", "world", a.seat.World, "rank", rank, "name", a.seat.Name, "gen", g.gen, "seq", a.position)
