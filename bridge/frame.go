@@ -31,6 +31,7 @@ var ErrFrame = errors.New("not a frame of the local protocol")
 // goroutine reads; any number may write.
 type Conn struct {
 	c *net.UnixConn
+	q net.Conn // c, for reads and writes
 	r *bufio.Reader
 
 	mu  sync.Mutex
@@ -50,7 +51,8 @@ func NewConn(socket *os.File) (*Conn, error) {
 		_ = c.Close()
 		return nil, fmt.Errorf("bridge: a %s socket, not a Unix one", c.LocalAddr().Network())
 	}
-	conn := &Conn{c: u, r: bufio.NewReaderSize(u, 64<<10)}
+	conn := &Conn{c: u, q: Quick(u)}
+	conn.r = bufio.NewReaderSize(conn.q, 64<<10)
 	conn.enc = msgpack.NewEncoder(&conn.out)
 	conn.enc.UseCompactInts(true)
 	return conn, nil
@@ -162,7 +164,7 @@ func (c *Conn) flush(rights []byte) error {
 	if len(frames) == 0 {
 		return nil
 	}
-	_, err := c.c.Write(frames)
+	_, err := c.q.Write(frames)
 	return err
 }
 

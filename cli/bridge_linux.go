@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -31,7 +32,12 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 	}
 	cfg := trainer.Config{
 		Connect: func(ctx context.Context) (*nats.Conn, error) {
-			return c.connect(ctx, a.log, "jetbatch-bridge", 10*time.Second)
+			dialer := &bridge.Dialer{Dialer: net.Dialer{Timeout: nats.DefaultTimeout}}
+			nc, err := c.connect(ctx, a.log, "jetbatch-bridge", 10*time.Second, nats.SetCustomDialer(dialer))
+			if why := dialer.Failed(); err != nil && why != nil { // NATS keeps it to itself
+				err = fmt.Errorf("%w: %w", err, why)
+			}
+			return nc, err
 		},
 		Domain: c.Domain, Memory: c.Memory, Level: leastLevel(ctx, a.log),
 	}

@@ -12,6 +12,11 @@ from ._step import Layout, Step
 # seconds.
 TELL = 0.001
 
+# The bridge is told of so many at once, if no fewer than REST are left to speak for later: a message of its own for the
+# last one of a window would go on as a window of one.
+GROUP = 8
+REST = 4
+
 # The size of the largest batch that may lie ready, in bytes.
 AHEAD = 4 << 20
 
@@ -74,7 +79,8 @@ class Ahead:
             self.when = now
         slow, self.last = now - self.last > TELL, now
         self.next, self.took = step.next, step._number
-        return slow or not left or step._number - self.told >= max(left, 8) or now - self.when > TELL
+        group = left >= REST and step._number - self.told >= max(left, GROUP)
+        return slow or not left or group or now - self.when > TELL
 
     def waits(self, began: float, now: float) -> None:
         """A take that began then looked for a batch until now: that is not time of the trainer's."""

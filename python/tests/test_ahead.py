@@ -15,38 +15,55 @@ from datasets import batch
 from jetbatch import _ahead
 
 
-def lie_ready(b: jetbatch.Batcher, number: int) -> None:
-    """Waits until so many batches lie ready, without taking one."""
-    until(lambda: b.status() and len(b._ahead.queue) >= number, f"{number} batches lie ready")
+def lie_ready(b: jetbatch.Batcher, step: jetbatch.Step, number: int) -> jetbatch.Step:
+    """Waits until so many batches lie ready after a step, and returns the step.
+
+    It takes a batch only where nothing comes by itself any more, since only a take can tell how it goes on.
+    """
+    ahead = b._ahead
+    while len(ahead.queue) < number:
+        until(lambda: b.status() and (len(ahead.queue) >= number or not ahead.on), f"{number} batches lie ready")
+        if not ahead.on:
+            step = b.take(step.next)
+    return step
 
 
 def test_takes_what_lies_ready(service: jetbatch.Service) -> None:
     with service.open("ahead", dataset="numbers", params={"length": 200, "size": 3000}) as b:
-        step = b.take()
-        lie_ready(b, 4)
-        assert b.status()["taken"] == 1
-        for n in (2, 3, 4):
+        step = lie_ready(b, b.take(), 4)
+        first = step.seq
+        assert b.status()["taken"] == first
+        for n in range(first + 1, first + 4):
             step = b.take(step.next)
             assert step.seq == n and int(step["n"]) == n
             np.testing.assert_array_equal(step["x"], batch(n, 3000)["x"])
             assert step.timing.materialize > 0
-        assert b.status()["taken"] == 4  # at once, and exactly
+        assert b.status()["taken"] == step.seq  # at once, and exactly
         b.stop()
         with pytest.raises(jetbatch.Stopped):
             b.take(step.next)
+
+
+def test_what_is_withdrawn_comes_again_after_a_take(service: jetbatch.Service) -> None:
+    with service.open("withdrawn", dataset="numbers", params={"length": 200}) as b:
+        step = lie_ready(b, b.take(), 4)
+        b.start(step.next)  # changes nothing but that
+        assert not b._ahead.on and not b._ahead.queue
+        later = lie_ready(b, step, 4)
+        assert later.seq > step.seq
+        assert int(b.take(later.next)["n"]) == later.seq + 1
 
 
 def test_a_state_without_an_origin_is_of_any(service: jetbatch.Service, tmp_path: Path) -> None:
     file = tmp_path / "recordings"
     file.write_text("93")
     with service.open("plain", dataset="recorded", params={"file": str(file)}) as b:
-        step = b.take()
+        step = lie_ready(b, b.take(), 4)
         assert step.next.origin
-        lie_ready(b, 4)
         first = b._ahead.queue[0]._number
         step = b.take(step.next._replace(origin=""))
         assert step._number == first, "it is the one that lies ready"
-        lie_ready(b, 2)
+        step = lie_ready(b, step, 2)
         with pytest.raises(jetbatch.WrongData):
             b.take(step.next._replace(origin="00ff"))
 
@@ -84,8 +101,7 @@ def test_a_failure_comes_before_what_lies_ready(service: jetbatch.Service, tmp_p
 
 def test_superseded_with_batches_ready(service: jetbatch.Service, up: Up) -> None:
     with service.open("fenced", dataset="numbers") as b, jetbatch.connect(up.url) as other:
-        step = b.take()
-        lie_ready(b, 3)
+        step = lie_ready(b, b.take(), 3)
         with other.open("fenced", dataset="numbers", take_over=True) as taker:
             taker.take()
             with pytest.raises(jetbatch.Superseded):
@@ -107,9 +123,8 @@ def test_two_batchers_at_once(service: jetbatch.Service) -> None:
 def test_what_lies_ready_is_bounded(service: jetbatch.Service) -> None:
     for size, most in ((1000, 16), (1_000_000, 4)):
         with service.open(f"bounded{size}", dataset="numbers", params={"size": size}, window=40) as b:
-            step = b.take()
-            lie_ready(b, most)
-            until(lambda: b.status()["fed"] >= 41, "all that the window allows is made")
+            step = lie_ready(b, b.take(), most)
+            until(lambda: b.status()["fed"] >= step.seq + 40, "all that the window allows is made")
             queue = b._ahead.queue
             assert len(queue) == most, "no more than that"
             assert step["x"].size == size
@@ -118,8 +133,7 @@ def test_what_lies_ready_is_bounded(service: jetbatch.Service) -> None:
 def test_the_bridge_hears_of_each_slow_step(service: jetbatch.Service) -> None:
     """A trainer that takes longer than TELL for a step is known to be where it is."""
     with service.open("told", dataset="numbers") as b:
-        step = b.take()
-        lie_ready(b, 4)
+        step = lie_ready(b, b.take(), 4)
         ready = b._ahead
         for _ in range(3):
             ready.last -= 2 * _ahead.TELL  # so long ago
@@ -152,6 +166,7 @@ def test_fast_steps_are_told_together() -> None:
     tick = _ahead.TELL / 100
     assert told(queued(5, 1.0), *(1 + n * tick for n in range(5))) == [6]
     assert told(queued(16, 1.0), *(1 + n * tick for n in range(16))) == [9, 17], "half of many at a time"
+    assert told(queued(9, 1.0), *(1 + n * tick for n in range(9))) == [10], "no rest of one"
     # A wait for a batch is no step of the trainer's.
     ahead = queued(5, 1.0)
     ahead.waits(1.0 + tick, 1.5)
