@@ -208,7 +208,7 @@ func (b *batcher) fleet() owner.Fleet {
 	token := b.owner.KindToken()
 	workers, slots := b.actors.fleet.serving(token, b.name)
 	fleet := owner.Fleet{Workers: workers, Slots: slots}
-	if b.owner.Begins() {
+	if begins, _ := b.owner.Begins(); begins {
 		fleet.Share = b.actors.follows.share(token, b.name, slots)
 	}
 	if workers == 0 {
@@ -297,12 +297,12 @@ func (b *batcher) hearReader(m *nats.Msg) {
 
 // credited takes a credit. With the first batch that it speaks of the window grows, to what is its share by then.
 func (b *batcher) credited(e owner.Credited) {
-	if b.owner.Begins() && b.fleet() != b.workers {
+	begins, before := b.owner.Begins()
+	if begins && b.fleet() != b.workers {
 		b.countFleet()
 	}
-	unseen := b.owner.Unseen()
 	b.step(e)
-	if unseen && !b.owner.Unseen() {
+	if _, unseen := b.owner.Begins(); before && !unseen {
 		b.actors.follows.seen(b.name)
 	}
 }

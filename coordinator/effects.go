@@ -120,8 +120,9 @@ func (b *batcher) announce(lane wire.Lane) {
 	}
 	now := time.Now()
 	run := b.owner.Run()
+	_, unseen := b.owner.Begins()
 	all, begins := b.actors.follows.offer(&lane, offered{
-		run: &run, slots: b.owner.Demand(), late: b.owner.Late(now) > 0, tookUp: b.owner.TookUp(), unseen: b.owner.Unseen(),
+		run: &run, slots: b.owner.Demand(), late: b.owner.Late(now) > 0, tookUp: b.owner.TookUp(), unseen: unseen,
 	})
 	if !all {
 		return

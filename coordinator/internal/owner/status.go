@@ -86,11 +86,11 @@ func (o *Owner) Demand() int {
 	return min(g.Limit(), int(math.Ceil(needed*needHeadroom)))
 }
 
-// Unseen reports whether a run is fed of which no batch was seen yet.
-func (o *Owner) Unseen() bool { return o.feeder.gen != nil && o.reader.batchBytes() == 0 }
-
-// Begins reports whether a run is fed that has not had its whole window yet.
-func (o *Owner) Begins() bool { return o.feeder.gen != nil && !o.feeder.gen.whole }
+// Begins reports whether a run is fed that has not had its whole window yet, and whether no batch of it was seen.
+func (o *Owner) Begins() (begins, unseen bool) {
+	g := o.feeder.gen
+	return g != nil && !g.whole, g != nil && o.reader.batchBytes() == 0
+}
 
 // Late is for how long the trainer has said that it waits.
 func (o *Owner) Late(now time.Time) time.Duration {
