@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -50,8 +51,23 @@ func newLock(c *Config, nc *nats.Conn) *lock {
 	if err != nil {
 		c.Logger.Debug("no lock", "error", err)
 	}
-	sweepLocks(dir, time.Now())
+	if now := time.Now(); swept.due(now) {
+		sweepLocks(dir, now)
+	}
 	return l
+}
+
+// swept is when this process last swept.
+var swept sweep
+
+// sweep is when files were last looked through, in nanoseconds. Many batchers that are opened at once would each look at
+// the files of all the others.
+type sweep struct{ at atomic.Int64 }
+
+// due reports whether the files are to be looked through now, and begins the pause after that.
+func (s *sweep) due(now time.Time) bool {
+	last := s.at.Load()
+	return now.UnixNano()-last >= int64(touchEvery) && s.at.CompareAndSwap(last, now.UnixNano())
 }
 
 // sweepLocks removes the files of readers whose processes ended long ago: a batcher of that name may never be opened

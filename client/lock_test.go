@@ -87,6 +87,21 @@ func TestOldLocksGo(t *testing.T) {
 	}
 }
 
+// Of the batchers that one process opens within a minute, one looks through the files.
+func TestLocksAreSweptOnceAMinute(t *testing.T) {
+	var s sweep
+	now := time.Now()
+	sweeps := 0
+	for i := range 100 {
+		if s.due(now.Add(time.Duration(i) * touchEvery / 100)) {
+			sweeps++
+		}
+	}
+	if sweeps != 1 || !s.due(now.Add(touchEvery)) {
+		t.Errorf("swept %d times within a minute", sweeps)
+	}
+}
+
 // The file of a reader that lives is touched, so that it is known for how long the reader has not lived.
 func TestLocksAreTouched(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")

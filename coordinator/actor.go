@@ -208,6 +208,9 @@ func (b *batcher) fleet() owner.Fleet {
 	token := b.owner.KindToken()
 	workers, slots := b.actors.fleet.serving(token, b.name)
 	fleet := owner.Fleet{Workers: workers, Slots: slots}
+	if begins, _ := b.owner.Begins(); begins {
+		fleet.Share = b.actors.follows.share(token, b.name, slots)
+	}
 	if workers == 0 {
 		fleet.Suspended = b.actors.fleet.suspended(token, b.name)
 	}
@@ -288,8 +291,20 @@ func (b *batcher) hearReader(m *nats.Msg) {
 		if topology.Answerable(m.Reply) && len(b.answers) < maxRequests {
 			token = b.expect(func(r any) { b.site.respond(m, r) })
 		}
-		b.step(owner.Credited{Token: token, Credit: credit})
+		b.credited(owner.Credited{Token: token, Credit: credit})
 	})
+}
+
+// credited takes a credit. With the first batch that it speaks of the window grows, to what is its share by then.
+func (b *batcher) credited(e owner.Credited) {
+	begins, before := b.owner.Begins()
+	if begins && b.fleet() != b.workers {
+		b.countFleet()
+	}
+	b.step(e)
+	if _, unseen := b.owner.Begins(); before && !unseen {
+		b.actors.follows.seen(b.name)
+	}
 }
 
 // readCredit decodes a credit; nil for one that is not of this wire version, or not of the reader that it names.

@@ -120,7 +120,10 @@ func (b *batcher) announce(lane wire.Lane) {
 	}
 	now := time.Now()
 	run := b.owner.Run()
-	all, begins := b.actors.follows.offer(&lane, offered{&run, b.owner.Demand(), b.owner.Late(now) > 0, b.owner.TookUp()})
+	_, unseen := b.owner.Begins()
+	all, begins := b.actors.follows.offer(&lane, offered{
+		run: &run, slots: b.owner.Demand(), late: b.owner.Late(now) > 0, tookUp: b.owner.TookUp(), unseen: unseen,
+	})
 	if !all {
 		return
 	}

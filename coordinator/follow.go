@@ -16,6 +16,7 @@ const (
 	followPause  = 50 * time.Millisecond // between two choices, however much changes
 	followQuiet  = 2*beat + beat/5       // a worker that is silent for so long is not counted on
 	followList   = 2048                  // lanes in one message; a worker that would need more hears of each lane by itself
+	beginsFor    = 10 * beat             // the longest that others leave room for a first batch
 	announceRest = beat / 2              // for which an unchanged lane is not announced again
 )
 
@@ -42,6 +43,7 @@ type offer struct {
 	offered
 	few  bool
 	said time.Time // when all workers were told
+	from time.Time // when it was first offered
 }
 
 // offered is what an owner says of a lane that no worker hears.
@@ -50,6 +52,7 @@ type offered struct {
 	slots  int // that it can use
 	late   bool
 	tookUp bool // workers may follow it for another coordinator
+	unseen bool // its trainer has had no batch yet
 }
 
 func newFollows(s *site, fleet *fleet) *follows {
@@ -76,7 +79,7 @@ func (f *follows) offer(lane *wire.Lane, of offered) (all, begins bool) {
 	o := f.lanes[lane.Batcher]
 	begins = o == nil || o.lane.Gen != lane.Gen
 	if begins {
-		o = &offer{place: f.place(o)}
+		o = &offer{place: f.place(o), from: now}
 		f.lanes[lane.Batcher] = o
 		o.few = f.many(lane.Kind)
 	}
@@ -91,6 +94,34 @@ func (f *follows) offer(lane *wire.Lane, of offered) (all, begins bool) {
 		o.said = now
 	}
 	return all, begins
+}
+
+// share is how many of so many slots are for each lane of a kind, a batcher's own among them, while the trainers of others
+// wait for their first batch; 0 while none does. A lane that has had none for longer than beginsFor holds up no other.
+func (f *follows) share(kind, batcher string, slots int) int {
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, begins := 1, false
+	for name, o := range f.lanes {
+		if name != batcher && o.lane.Kind == kind {
+			n++
+			begins = begins || o.unseen && now.Sub(o.from) < beginsFor
+		}
+	}
+	if !begins {
+		return 0
+	}
+	return max(slots/n, 1)
+}
+
+// seen notes that a batcher's trainer has had a batch.
+func (f *follows) seen(batcher string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o := f.lanes[batcher]; o != nil {
+		o.unseen = false
+	}
 }
 
 // place is that of a batcher's generation before, or the smallest that is free. f.mu is held.

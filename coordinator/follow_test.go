@@ -220,3 +220,32 @@ func TestGainedLanesAreBriefed(t *testing.T) {
 		t.Errorf("%d lanes are briefed in one list", briefed)
 	}
 }
+
+// While trainers wait for their first batch the slots are shared with them, and one that never takes holds up the others
+// for a while only.
+func TestShareWhileOthersBegin(t *testing.T) {
+	t.Parallel()
+	f := newFollows(nil, nil)
+	begin := func(name, kind string) {
+		f.offer(&wire.Lane{Batcher: name, Gen: "G", Kind: kind}, offered{run: new(wire.Run), unseen: true})
+	}
+	begin("a", "k")
+	begin("far", "other")
+	if n := f.share("k", "a", 200); n != 0 {
+		t.Errorf("alone a batcher is given a share of %d slots", n)
+	}
+	begin("b", "k")
+	begin("c", "k")
+	f.seen("b")
+	if n := f.share("k", "a", 200); n != 66 {
+		t.Errorf("of three batchers each has %d slots", n)
+	}
+	if n := f.share("k", "a", 2); n != 1 {
+		t.Errorf("of three batchers each has %d slots of two", n)
+	}
+	f.lanes["c"].from = time.Now().Add(-beginsFor)
+	if n := f.share("k", "a", 200); n != 0 {
+		t.Errorf("one that never takes leaves the others %d slots", n)
+	}
+	f.seen("gone")
+}

@@ -311,6 +311,9 @@ func (w *Worker) heartbeat() {
 
 // denied returns the last refusal of a subject that the worker needs.
 func (w *Worker) denied() error {
+	if !topology.Refused(w.conns.control) && !topology.Refused(w.conns.data) {
+		return nil // the subjects of all lanes would be put together at every tick
+	}
 	n := needs(w.worker(), w.lanes.all()).In(w.cfg.Domain)
 	if err := topology.Denied(w.conns.control, n); err != nil {
 		return err

@@ -20,6 +20,9 @@ type Needs struct{ Publish, Subscribe []string }
 // violation finds direction and subject in the server's words, such as: Permissions Violation for Publish to "a.b".
 var violation = regexp.MustCompile(`(?i)(publish|subscription) to "([^"]*)"`)
 
+// Refused reports whether the last thing that the server said on nc was that it refuses a subject, needed or not.
+func Refused(nc *nats.Conn) bool { return errors.Is(nc.LastError(), nats.ErrPermissionViolation) }
+
 // Denied returns a *schema.PermissionError if the last thing that the server said on nc was that it refuses one of the
 // subjects that a role needs, or its inbox. Subjects are compared as the server does: token by token, case by case.
 func Denied(nc *nats.Conn, needs Needs) error {

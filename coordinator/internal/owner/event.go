@@ -19,9 +19,11 @@ type (
 	Tick struct{}
 
 	// Fleet says how many live workers, and slots of theirs, serve the batcher's data set. When there is none because
-	// those that have it suspended it, Suspended says why they did.
+	// those that have it suspended it, Suspended says why they did. Share is how many of the slots are for each batcher
+	// while others wait for their first batch; 0 while none does.
 	Fleet struct {
 		Workers, Slots int
+		Share          int
 		Suspended      string
 	}
 

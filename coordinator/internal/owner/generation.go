@@ -25,6 +25,7 @@ type generation struct {
 	late     lateness
 	room     room
 	tookUp   bool      // it was begun before this owner was
+	whole    bool      // its window is bounded by no share any more: it was whole once
 	swept    time.Time // when results that came after they were dropped were last looked for
 
 	// Progress.
@@ -43,7 +44,11 @@ type generation struct {
 
 // resize sets the window to what workers and batch size allow, and feeds what that opens.
 func (g *generation) resize(now time.Time) {
-	limit := windowLimit(g.ledger.rec.Settings, g.fleet.Slots, g.reader.batchBytes())
+	bytes := g.reader.batchBytes()
+	limit := windowLimit(g.ledger.rec.Settings, g.fleet.Slots, bytes)
+	if g.whole = g.whole || g.tookUp || bytes > 0 && g.fleet.Share == 0; !g.whole && g.fleet.Share > 0 {
+		limit = min(limit, shareLimit(g.fleet.Share))
+	}
 	g.SetLimit(g.room.within(now, limit))
 	g.pay()
 	g.demand(now)

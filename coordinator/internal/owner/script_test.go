@@ -217,7 +217,7 @@ func (s *script) event(name string, w words) (Event, error) {
 		s.now = s.now.Add(d)
 		return Tick{}, err
 	case "fleet":
-		return Fleet{Workers: int(w.uint("workers")), Slots: int(w.uint("slots"))}, nil
+		return Fleet{Workers: int(w.uint("workers")), Slots: int(w.uint("slots")), Share: int(w.uint("share"))}, nil
 	case "seat":
 		req := &wire.SeatRequest{
 			Batcher: "train", Reader: reader, Request: request, Mode: wire.Mode(first), TakeOver: w.has("takeover"),

@@ -86,6 +86,12 @@ func (o *Owner) Demand() int {
 	return min(g.Limit(), int(math.Ceil(needed*needHeadroom)))
 }
 
+// Begins reports whether a run is fed that has not had its whole window yet, and whether no batch of it was seen.
+func (o *Owner) Begins() (begins, unseen bool) {
+	g := o.feeder.gen
+	return g != nil && !g.whole, g != nil && o.reader.batchBytes() == 0
+}
+
 // Late is for how long the trainer has said that it waits.
 func (o *Owner) Late(now time.Time) time.Duration {
 	if !o.reader.live(now, o.cfg.ReaderLease) {
