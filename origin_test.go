@@ -44,7 +44,8 @@ func refuses(t *testing.T, b *client.Batcher[schema.Batch], state schema.State, 
 	}
 }
 
-// P9: a state is refused where parameters or data are other than its own, by name, unless the trainer accepts the change.
+// P9: a state is refused where parameters or data are other than its own, by name, unless the trainer accepts the
+// change.
 func TestP9StateOfOtherData(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)

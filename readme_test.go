@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestProgramsInDocsCompile builds every block of Go in README.md and docs that is a whole program, as pasted. The first
-// of README.md is one.
+// TestProgramsInDocsCompile builds every block of Go in README.md and docs that is a whole program, as pasted. The
+// first of README.md is one.
 func TestProgramsInDocsCompile(t *testing.T) {
 	t.Parallel()
 	docs, err := filepath.Glob("docs/*.md")

@@ -181,8 +181,8 @@ func TestRollingReplacement(t *testing.T) {
 	}
 }
 
-// lastRelease is what runs beside the working tree: a tag or a commit. Nothing is tagged yet, so it is the last commit of
-// wire version 1, whose digests of large payloads are others than today's.
+// lastRelease is what runs beside the working tree: a tag or a commit. Nothing is tagged yet, so it is the last commit
+// of wire version 1, whose digests of large payloads are others than today's.
 const lastRelease = "75e15b4d56f76d091138c3ce79e4cfe7e8a9862b"
 
 // release is an earlier state of this repository, built.

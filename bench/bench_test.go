@@ -48,8 +48,8 @@ func runs(t *testing.T, opts options) *Report {
 	return reports[0]
 }
 
-// Every case runs, with a few batches, and has a figure for all that it compares. Figures of a test machine say nothing,
-// so none is judged.
+// Every case runs, with a few batches, and has a figure for all that it compares. Figures of a test machine say
+// nothing, so none is judged.
 func TestEveryCase(t *testing.T) {
 	t.Parallel()
 	rows := map[string]int{

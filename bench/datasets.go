@@ -57,8 +57,8 @@ type tensorParams struct {
 	Parts int  `json:"parts,omitempty"` // as many tensors of that size between them; 0 is one
 }
 
-// openTensor gives batches of one tensor or several, which are always the same unless they are to be fresh; a coordinator,
-// which needs none, has none.
+// openTensor gives batches of one tensor or several, which are always the same unless they are to be fresh; a
+// coordinator, which needs none, has none.
 func openTensor(_ context.Context, p tensorParams) (counter[uint64, schema.Batch], error) {
 	body := sync.OnceValue(func() []byte { return filled(p.Bytes) })
 	tensor := func(data []byte) (batch schema.Batch, err error) {

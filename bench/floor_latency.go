@@ -10,10 +10,10 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// A round trip has two floors. One is that of small batches with a window of one: a credit lets out the next job, by way of
-// a feeder. The other is without a feeder, and so with two legs of six through the broker less than any service that has
-// a coordinator: the one who waits publishes the durable job itself and hears the durable result by RePublish. The floor
-// of moving to another place is one request by core NATS to another process, and its answer.
+// A round trip has two floors. One is that of small batches with a window of one: a credit lets out the next job, by
+// way of a feeder. The other is without a feeder, and so with two legs of six through the broker less than any service
+// that has a coordinator: the one who waits publishes the durable job itself and hears the durable result by RePublish.
+// The floor of moving to another place is one request by core NATS to another process, and its answer.
 
 const echoTo = "e"
 
@@ -80,7 +80,8 @@ func startFloorAsker(ctx context.Context, _ *slog.Logger, arg floorArg) (*role, 
 	}}, nil, nil
 }
 
-// job is a round trip of a job and its result; the answer to the job is read when the result is here, since it was sent before.
+// job is a round trip of a job and its result; the answer to the job is read when the result is here, since it was sent
+// before.
 func (a *asker) job(ctx context.Context) error {
 	a.asked++
 	if err := a.nc.PublishRequest(jobPrefix+strconv.FormatUint(a.asked, 10), a.inbox, a.body); err != nil {

@@ -101,8 +101,8 @@ func floorStreams(ctx context.Context, nc *nats.Conn, replicas int) error {
 	return err
 }
 
-// fastPublisher publishes in the server's flow-controlled batches: the reply subject says which message of which batch it
-// is, so there are no headers, and the last one's answer speaks for all of them.
+// fastPublisher publishes in the server's flow-controlled batches: the reply subject says which message of which batch
+// it is, so there are no headers, and the last one's answer speaks for all of them.
 type fastPublisher struct {
 	nc    *nats.Conn
 	inbox string // of answers, with a dot
@@ -165,8 +165,8 @@ func ended(msg *nats.Msg) (batch uint64, count int, done bool, err error) {
 	return batch, a.Count, true, err
 }
 
-// looping runs a floor's loop until the role is closed. What ends it before is logged: the consumer will say that nothing
-// comes.
+// looping runs a floor's loop until the role is closed. What ends it before is logged: the consumer will say that
+// nothing comes.
 func looping(ctx context.Context, log *slog.Logger, nc *nats.Conn, loop func(ctx context.Context) error) *role {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -187,8 +187,8 @@ const opWhere = "where"
 // floorBuffer is how many messages wait for a floor's loop at most: more than a window and all answers to it.
 const floorBuffer = 1 << 14
 
-// feeding publishes what credits and a window allow, until the role is closed: publish sends all up to a limit, stored hears
-// how many messages a batch had.
+// feeding publishes what credits and a window allow, until the role is closed: publish sends all up to a limit, stored
+// hears how many messages a batch had.
 func feeding(
 	ctx context.Context, log *slog.Logger, url string, window uint64, publish func(pub *fastPublisher, limit uint64) error, stored func(n int) error,
 ) (*role, any, error) {

@@ -12,8 +12,8 @@ import (
 )
 
 // The floor of large batches over JetStream: one process publishes a batch's bytes to a memory stream, in the server's
-// flow-controlled batches; another hears them by the stream's RePublish, copies them into a reused buffer, gives credits
-// and purges. There are no jobs, and no second worker whose batches would have to be put in order.
+// flow-controlled batches; another hears them by the stream's RePublish, copies them into a reused buffer, gives
+// credits and purges. There are no jobs, and no second worker whose batches would have to be put in order.
 const (
 	streamName   = "floor-bytes"
 	streamPrefix = "b."

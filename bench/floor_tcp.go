@@ -11,7 +11,8 @@ import (
 )
 
 // The floor of all that moves a batch from one process to another: one TCP connection, a request of eight bytes, the
-// batch's bytes as they lie in memory, a buffer that is used again. Nothing is stored, and there is one batch at a time.
+// batch's bytes as they lie in memory, a buffer that is used again. Nothing is stored, and there is one batch at a
+// time.
 
 type tcpArg struct {
 	Bytes int    `json:"bytes"`

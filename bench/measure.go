@@ -44,8 +44,8 @@ func per(a, b float64) float64 {
 	return a / b
 }
 
-// measure lets the entries take turns, in the other order every other round. The result has, for every entry, one sample
-// per round.
+// measure lets the entries take turns, in the other order every other round. The result has, for every entry, one
+// sample per round.
 func (b *bench) measure(ctx context.Context, entries ...entry) ([][]sample, error) {
 	samples := make([][]sample, len(entries))
 	order := make([]int, len(entries))

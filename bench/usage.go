@@ -31,8 +31,8 @@ func usageNow() usage {
 	return u
 }
 
-// memory reads what Linux says of this process's memory; elsewhere it is 0. The peak of getrusage would not do: it begins
-// with that of the process that started this one.
+// memory reads what Linux says of this process's memory; elsewhere it is 0. The peak of getrusage would not do: it
+// begins with that of the process that started this one.
 func memory() (peak, resident int64) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 
 // inOrder is the model of what a window allows in theory: jobs begin in their order, each as soon as a slot is free and
 // the batch that lies a window before it has been taken; batches are taken in order, as soon as they are there. All
-// else, iterating, messages and the trainer, takes no time, and nothing is made twice. It returns when each of n batches
-// is taken, where sleep says how long job i, from 1, takes.
+// else, iterating, messages and the trainer, takes no time, and nothing is made twice. It returns when each of n
+// batches is taken, where sleep says how long job i, from 1, takes.
 func inOrder(n, slots, window int, sleep func(i uint64) time.Duration) []time.Duration {
 	free := make([]time.Duration, slots) // when each slot is, the first the earliest
 	taken := make([]time.Duration, n+1)  // by number, from 1

@@ -61,8 +61,8 @@ type auditReport struct {
 }
 
 // Run takes batches once, then makes some of them again: by a second batcher of one batch at a time that begins
-// a new run at the state of each, so that nothing that is stored can be taken for a recomputation. Which worker gets a job is
-// not for anybody to say, so it is tried until another one got it.
+// a new run at the state of each, so that nothing that is stored can be taken for a recomputation. Which worker gets a
+// job is not for anybody to say, so it is tried until another one got it.
 func (c *auditCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Batches < 1 || c.Tries < 1 || !(c.Share > 0 && c.Share <= 1) {
 		return fmt.Errorf("%w: --batches and --tries are at least 1, --share is above 0 and at most 1", errUsage)

@@ -26,8 +26,8 @@ type processFlags struct {
 	ProcessMemory int64    `help:"Bound on the data of one such process. Defaults to none." placeholder:"BYTES" group:"Data sets in other processes"`
 }
 
-// definitions returns the program's data sets and those of the flags, each with the processes of slots. closing ends the
-// processes.
+// definitions returns the program's data sets and those of the flags, each with the processes of slots. closing ends
+// the processes.
 func (f *processFlags) definitions(ctx context.Context, a *app, slots int) (defs []dataset.Definition, closing func(), err error) {
 	if f.ProcessMemory < 0 || slots < 0 {
 		return nil, nil, fmt.Errorf("%w: --process-memory and --slots are not negative", errUsage)

@@ -69,7 +69,8 @@ func parseConfig(data []byte) (*configValues, error) {
 	return c, nil
 }
 
-// paramsFlag is the flag whose value is JSON, and so may be an object in the file. The command of that name has none there.
+// paramsFlag is the flag whose value is JSON, and so may be an object in the file. The command of that name has none
+// there.
 const paramsFlag = "params"
 
 // parseObject reads an object in which no key comes twice.

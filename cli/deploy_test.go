@@ -92,7 +92,8 @@ func TestKubernetesVariables(t *testing.T) {
 	}
 }
 
-// What "jetbatch keys" makes, in the folders that the pages name, is neither committed nor copied into an image's layer.
+// What "jetbatch keys" makes, in the folders that the pages name, is neither committed nor copied into an image's
+// layer.
 func TestKeysStayOut(t *testing.T) {
 	t.Parallel()
 	set := filepath.Join(t.TempDir(), "set")
@@ -238,7 +239,8 @@ func flagVariables(t *testing.T) map[string]bool {
 }
 
 // The variables of Compose's files and those of flags do not mix: one that a flag reads means the same in Compose, and
-// goes into the container under its own name. A variable that is set for Compose changes no flag, and the other way round.
+// goes into the container under its own name. A variable that is set for Compose changes no flag, and the other way
+// round.
 func TestComposeVariables(t *testing.T) {
 	t.Parallel()
 	known := flagVariables(t)

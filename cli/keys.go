@@ -237,7 +237,8 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
-// writeNew writes files that are not there yet: all of them or none. They are given to uid and gid, unless those are -1.
+// writeNew writes files that are not there yet: all of them or none. They are given to uid and gid, unless those are
+// -1.
 func writeNew(files []keyFile, uid, gid int) (err error) {
 	var made []string
 	defer func() {

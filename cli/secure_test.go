@@ -151,8 +151,8 @@ func (l *lockedLog) String() string {
 	return l.b.String()
 }
 
-// slow says of the slow batches, by their parameters, how a second worker lets the first one go on. All workers of the tests
-// are in this process.
+// slow says of the slow batches, by their parameters, how a second worker lets the first one go on. All workers of the
+// tests are in this process.
 var slow sync.Map
 
 // wide is a data set whose batch at SlowEvery takes until a second worker is asked for it.

@@ -303,7 +303,8 @@ func rareOf(batchers []schema.Status) (columns []rareColumn) {
 	return columns
 }
 
-// waitPercent is the part of its time that the trainer stood still, as long as it has the batcher open, and what for most.
+// waitPercent is the part of its time that the trainer stood still, as long as it has the batcher open, and what for
+// most.
 func waitPercent(t schema.Timing) string {
 	share, known := fleet.WaitShare(t)
 	if !known {
@@ -317,7 +318,8 @@ func waitPercent(t schema.Timing) string {
 	return fmt.Sprintf("%.0f %s", 100*share, most.Name)
 }
 
-// maxWaiting is how many runes are shown of what a batcher waits for: of a worker's words the machine and the path, too.
+// maxWaiting is how many runes are shown of what a batcher waits for: of a worker's words the machine and the path,
+// too.
 const maxWaiting = 200
 
 // oneLine is the beginning of s, in one line.

@@ -215,8 +215,8 @@ func (e *DivergedError) Error() string {
 // Is reports whether target is ErrDiverged.
 func (e *DivergedError) Is(target error) bool { return target == ErrDiverged }
 
-// OriginError is returned by Start and Take, before a batch is taken, for a state that was made with other parameters or
-// on other data than the data set has now. Config.AcceptChange goes on from it all the same.
+// OriginError is returned by Start and Take, before a batch is taken, for a state that was made with other parameters
+// or on other data than the data set has now. Config.AcceptChange goes on from it all the same.
 type OriginError struct {
 	Batcher, Dataset string
 	State            schema.State // that was asked for

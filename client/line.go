@@ -433,8 +433,8 @@ func (l *line) stateless() uint64 {
 	return l.past
 }
 
-// shared reports whether a wait that began then may have been for other ranks: there are some, and an owner was there to
-// move the window all the while.
+// shared reports whether a wait that began then may have been for other ranks: there are some, and an owner was there
+// to move the window all the while.
 func (l *line) shared(began time.Time) bool {
 	return (l.cfg.World.size() > 1 || l.cfg.OnLag == LagWait) && !l.owner.wasSilent(began)
 }

@@ -60,8 +60,8 @@ func newLock(c *Config, nc *nats.Conn) *lock {
 // swept is when this process last swept.
 var swept sweep
 
-// sweep is when files were last looked through, in nanoseconds. Many batchers that are opened at once would each look at
-// the files of all the others.
+// sweep is when files were last looked through, in nanoseconds. Many batchers that are opened at once would each look
+// at the files of all the others.
 type sweep struct{ at atomic.Int64 }
 
 // due reports whether the files are to be looked through now, and begins the pause after that.

@@ -57,8 +57,8 @@ func TestLock(t *testing.T) {
 	third.remove() // closing twice
 }
 
-// The files of readers that ended long ago go when another one begins, whatever its batcher. Those of readers that live,
-// however old, and of ones that ended just now stay.
+// The files of readers that ended long ago go when another one begins, whatever its batcher. Those of readers that
+// live, however old, and of ones that ended just now stay.
 func TestOldLocksGo(t *testing.T) {
 	dir := t.TempDir()
 	get := func(name string) *lock {

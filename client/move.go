@@ -26,8 +26,8 @@ func (l *line) isMoved() (bool, <-chan struct{}) {
 	return !l.stranded, changed
 }
 
-// seated is the number of the seat, as far as is known here, and how far a reader of its own has come with it. Of several
-// readers each has a place, which credits say.
+// seated is the number of the seat, as far as is known here, and how far a reader of its own has come with it. Of
+// several readers each has a place, which credits say.
 func (l *line) seated() (seat, taken uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -65,8 +65,9 @@ func (r *reader) peek(
 	}, int(res.Size))
 }
 
-// TakeSeen takes batches that Peek has shown, those after the given states, one after another. It is Take without what a
-// program that kept what it saw has no use for: no payload is decoded again, and the service hears once of all of them.
+// TakeSeen takes batches that Peek has shown, those after the given states, one after another. It is Take without what
+// a program that kept what it saw has no use for: no payload is decoded again, and the service hears once of all of
+// them.
 //
 // TakeSeen does not wait for a batch. It returns how many it took, and an error if those are not all: the error that
 // ended the run, or ErrUnavailable where only Take can find out which batch comes next.

@@ -295,9 +295,9 @@ func TestRankCannotDecode(t *testing.T) {
 	})
 }
 
-// TestStrandedWhileItMoves has the generation begun again while a rank waits for the others to move with it, by an owner
-// whose record may be of before the rank's seat: it says where it is in the new one, so that the others can come there,
-// and goes on waiting.
+// TestStrandedWhileItMoves has the generation begun again while a rank waits for the others to move with it, by an
+// owner whose record may be of before the rank's seat: it says where it is in the new one, so that the others can come
+// there, and goes on waiting.
 func TestStrandedWhileItMoves(t *testing.T) {
 	t.Parallel()
 	for name, back := range map[string]uint64{"of its seat": 0, "of a seat before": 1} {

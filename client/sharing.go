@@ -19,8 +19,8 @@ const (
 	joinPause = 7
 )
 
-// sharing is the handle of one of several readers: it reads the batcher that they share, or, while it cannot go with the
-// others, one of its own beside that. Its place among the readers is the shared batcher's to say: a handle that was
+// sharing is the handle of one of several readers: it reads the batcher that they share, or, while it cannot go with
+// the others, one of its own beside that. Its place among the readers is the shared batcher's to say: a handle that was
 // superseded, stopped or closed there takes nothing beside it either.
 type sharing struct {
 	cfg   Config // as the trainer gave it

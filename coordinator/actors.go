@@ -82,8 +82,8 @@ func (a *actors) deliver(hear func(*batcher, *nats.Msg)) nats.MsgHandler {
 	}
 }
 
-// deliverReader hands a credit to the batcher's actor, if it is here. Of a batcher that no coordinator can take over the
-// directory notes that the reader lives.
+// deliverReader hands a credit to the batcher's actor, if it is here. Of a batcher that no coordinator can take over
+// the directory notes that the reader lives.
 func (a *actors) deliverReader(m *nats.Msg) {
 	name := lastToken(m.Subject)
 	if b := a.owner(name); b != nil {

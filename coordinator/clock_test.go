@@ -7,8 +7,8 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// TestClocksApart has a coordinator be handed a batcher by one whose clock is far from its own: it must not hand it back
-// before that one may have mended itself.
+// TestClocksApart has a coordinator be handed a batcher by one whose clock is far from its own: it must not hand it
+// back before that one may have mended itself.
 func TestClocksApart(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []time.Duration{-time.Hour, -unfedFor - time.Second, 0, unfedFor + time.Second, time.Hour} {

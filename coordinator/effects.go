@@ -268,8 +268,8 @@ func (b *batcher) rebase(e owner.Rebase) {
 	})
 }
 
-// firstState asks for a data set's first state. A Start that does not return within the time for Next leaves its goroutine
-// behind.
+// firstState asks for a data set's first state. A Start that does not return within the time for Next leaves its
+// goroutine behind.
 func (b *batcher) firstState(e owner.FirstState) {
 	d := b.opened[e.Serial]
 	if d == nil {

@@ -245,8 +245,8 @@ func (f *feed) publish(p owner.Publish) {
 // unconfirmed.
 const separateToken = "s"
 
-// separate publishes jobs of a run by themselves and calls answer once the stream has all of them. They are sent once: a
-// worker that gets no answer asks again, and the last to ask is answered. There are no more separations than jobs in
+// separate publishes jobs of a run by themselves and calls answer once the stream has all of them. They are sent once:
+// a worker that gets no answer asks again, and the last to ask is answered. There are no more separations than jobs in
 // the window.
 func (f *feed) separate(jobs []owner.Publish, answer func()) {
 	if len(jobs) == 0 {

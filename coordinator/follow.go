@@ -96,8 +96,9 @@ func (f *follows) offer(lane *wire.Lane, of offered) (all, begins bool) {
 	return all, begins
 }
 
-// share is how many of so many slots are for each lane of a kind, a batcher's own among them, while the trainers of others
-// wait for their first batch; 0 while none does. A lane that has had none for longer than beginsFor holds up no other.
+// share is how many of so many slots are for each lane of a kind, a batcher's own among them, while the trainers of
+// others wait for their first batch; 0 while none does. A lane that has had none for longer than beginsFor holds up no
+// other.
 func (f *follows) share(kind, batcher string, slots int) int {
 	now := time.Now()
 	f.mu.Lock()

@@ -221,8 +221,8 @@ func TestGainedLanesAreBriefed(t *testing.T) {
 	}
 }
 
-// While trainers wait for their first batch the slots are shared with them, and one that never takes holds up the others
-// for a while only.
+// While trainers wait for their first batch the slots are shared with them, and one that never takes holds up the
+// others for a while only.
 func TestShareWhileOthersBegin(t *testing.T) {
 	t.Parallel()
 	f := newFollows(nil, nil)

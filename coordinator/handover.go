@@ -15,9 +15,9 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// A data set that one machine cannot open, or has other data of than the run, says nothing about the run or the request:
-// another coordinator may do better. The record then names that one as the owner. It finds its name there without an
-// actor, and takes the batcher over.
+// A data set that one machine cannot open, or has other data of than the run, says nothing about the run or the
+// request: another coordinator may do better. The record then names that one as the owner. It finds its name there
+// without an actor, and takes the batcher over.
 
 const (
 	// unfedFor is for how long a coordinator that could not feed a batcher is not given it again.
@@ -36,9 +36,9 @@ type handover struct {
 	directory *directory
 }
 
-// handOver names another coordinator in the record of a batcher that this one cannot feed, and lets go of it. It reports
-// false when there is none that has not been tried lately, when the batcher is fed here all the same, by what was opened
-// before, or when the record could not be changed. others are those that were tried lately, this one last.
+// handOver names another coordinator in the record of a batcher that this one cannot feed, and lets go of it. It
+// reports false when there is none that has not been tried lately, when the batcher is fed here all the same, by what
+// was opened before, or when the record could not be changed. others are those that were tried lately, this one last.
 func (b *batcher) handOver(spec wire.Spec, why string) (handed bool, others []wire.Unfed) {
 	fed := make(chan bool, 1)
 	b.post(func() { fed <- b.feed != nil })
@@ -151,7 +151,8 @@ func unfed(list []wire.Unfed, name, why string, now time.Time) []wire.Unfed {
 func clipped(why string) string { return strings.ToValidUTF8(why[:min(len(why), maxWhy)], "") }
 
 // byClock has marks count from now by this machine's clock, if the latest of them was made just now by another's: with
-// clocks far enough apart each coordinator would take the marks of the other for old, and hand the batcher back at once.
+// clocks far enough apart each coordinator would take the marks of the other for old, and hand the batcher back at
+// once.
 func byClock(list []wire.Unfed, now time.Time) []wire.Unfed {
 	list = slices.Clone(list)
 	if len(list) > 0 {

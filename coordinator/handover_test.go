@@ -149,8 +149,8 @@ func TestOpenGoesToACoordinatorThatCan(t *testing.T) {
 	}
 }
 
-// TestHandedByAnotherClock hands a batcher over with a mark by a clock that is an hour behind: with the mark as it is, the
-// new owner could hand the batcher back at once.
+// TestHandedByAnotherClock hands a batcher over with a mark by a clock that is an hour behind: with the mark as it is,
+// the new owner could hand the batcher back at once.
 func TestHandedByAnotherClock(t *testing.T) {
 	c := setup(t)
 	first := c.coordinate(coordinator.Config{Name: "first"}, new(mount).hooks())

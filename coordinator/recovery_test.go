@@ -57,8 +57,8 @@ func TestRestart(t *testing.T) {
 	r.waitJobs(13, 20)
 }
 
-// TestTakeoverBehindTheTrainer takes over a run of small batches, whose record is a window and more behind its trainer: the
-// results show how far it may have come, and what it asks for there is held.
+// TestTakeoverBehindTheTrainer takes over a run of small batches, whose record is a window and more behind its trainer:
+// the results show how far it may have come, and what it asks for there is held.
 func TestTakeoverBehindTheTrainer(t *testing.T) {
 	c := setup(t)
 	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))

@@ -14,8 +14,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// TestDeposedOwnerRefusesNothing asks an owner that does not know yet that it was deposed for what its successor allows:
-// what it remembers of the seat must not be the answer.
+// TestDeposedOwnerRefusesNothing asks an owner that does not know yet that it was deposed for what its successor
+// allows: what it remembers of the seat must not be the answer.
 func TestDeposedOwnerRefusesNothing(t *testing.T) {
 	for name, test := range map[string]struct {
 		op      string
@@ -57,8 +57,8 @@ func TestDeposedOwnerRefusesNothing(t *testing.T) {
 	})
 }
 
-// A reader of another wire version gets no seat, neither in a batcher that is fed here nor in a new one: what workers of
-// this version store would look damaged to it.
+// A reader of another wire version gets no seat, neither in a batcher that is fed here nor in a new one: what workers
+// of this version store would look damaged to it.
 func TestReaderOfAnotherWireVersion(t *testing.T) {
 	c := setup(t)
 	c.coordinate(coordinator.Config{Name: "c"}, new(hooks))

@@ -11,8 +11,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// TestRepeatedAfterTakeover repeats a request whose answer was lost with its coordinator. Until the next one has iterated
-// to the seat again, it does not know the state there, and must not say that it is none.
+// TestRepeatedAfterTakeover repeats a request whose answer was lost with its coordinator. Until the next one has
+// iterated to the seat again, it does not know the state there, and must not say that it is none.
 func TestRepeatedAfterTakeover(t *testing.T) {
 	c := setup(t)
 	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))
@@ -50,8 +50,8 @@ func TestRepeatedAfterTakeover(t *testing.T) {
 	}
 }
 
-// TestRepeatedAfterLostStore repeats a request after a takeover that found the store lost, and began again where iteration
-// goes on from: not at the state that was asked for.
+// TestRepeatedAfterLostStore repeats a request after a takeover that found the store lost, and began again where
+// iteration goes on from: not at the state that was asked for.
 func TestRepeatedAfterLostStore(t *testing.T) {
 	c := setup(t)
 	first := c.coordinate(coordinator.Config{Name: "first", Lease: lease}, new(hooks))

@@ -164,8 +164,8 @@ type forwardError struct{ owner string }
 
 func (e *forwardError) Error() string { return "coordinator " + e.owner + " answers" }
 
-// carry lets the actor begin a request and waits for what becomes of it. The actor sends the answer itself: from another
-// goroutine it would come behind what the actor says and asks next, and the trainer waits for it alone.
+// carry lets the actor begin a request and waits for what becomes of it. The actor sends the answer itself: from
+// another goroutine it would come behind what the actor says and asks next, and the trainer waits for it alone.
 func carry[R any](d *desk, f *flight, b *batcher, begin func(answer func(R))) (R, error) {
 	r, fault := await(b, func(done func(R)) {
 		begin(func(r R) {

@@ -80,8 +80,8 @@ func (r *router) isNew(seat *wire.SeatRequest) bool {
 		!r.directory.knows(seat.Batcher)
 }
 
-// createFirst is claim for a batcher that is new. It writes without reading first: where there is a record, the write is
-// refused.
+// createFirst is claim for a batcher that is new. It writes without reading first: where there is a record, the write
+// is refused.
 func (r *router) createFirst(ctx context.Context, _ string, seat *wire.SeatRequest) (*batcher, error) {
 	return r.create(ctx, seat, 0)
 }

@@ -49,8 +49,8 @@ func (s *site) ensure(ctx context.Context) error {
 // askAgain is the pause between two questions that a server without a leader may not answer.
 const askAgain = 100 * time.Millisecond
 
-// answering asks JetStream, the bucket and the job stream for a sign of life, all at once. It reports whether one of the
-// streams is missing.
+// answering asks JetStream, the bucket and the job stream for a sign of life, all at once. It reports whether one of
+// the streams is missing.
 func (s *site) answering(ctx context.Context) (missing bool, err error) {
 	var lost atomic.Bool
 	err = s.insist(ctx, func() error {

@@ -18,8 +18,8 @@ import (
 // errAbsent says that no server has the store, and that none could say whether it still exists.
 var errAbsent = errors.New("no server has the store of results")
 
-// store is where a batcher's generations are: their results and their jobs. Its methods wait for JetStream and are called
-// in goroutines of their own; the actor gets what they return as an event.
+// store is where a batcher's generations are: their results and their jobs. Its methods wait for JetStream and are
+// called in goroutines of their own; the actor gets what they return as an event.
 type store struct {
 	*site
 	name string // of the batcher

@@ -14,17 +14,17 @@ import (
 )
 
 // Bytes is an opened data set that is known by its bytes alone, such as one in another process or another language.
-// States and jobs are canonical msgpack, as docs/BRIDGE.md describes it; a batch is the payload of a [schema.Batch]. Its
-// methods are called from several goroutines, and their errors are those of [Iterator], [Materializer] and [Starter]. It
-// may be a [Fingerprinter], and a [Progresser] of the bytes of states, which answers with an error if it does not know
-// how far one is.
+// States and jobs are canonical msgpack, as docs/BRIDGE.md describes it; a batch is the payload of a [schema.Batch].
+// Its methods are called from several goroutines, and their errors are those of [Iterator], [Materializer] and
+// [Starter]. It may be a [Fingerprinter], and a [Progresser] of the bytes of states, which answers with an error if it
+// does not know how far one is.
 type Bytes interface {
 	// Start returns the first state, or an error that wraps ErrNoStart.
 	Start() (state []byte, err error)
 	// Next returns the job that follows state and the state after it; exactly io.EOF ends the data.
 	Next(state []byte) (job, next []byte, err error)
-	// Materialize returns the payload in pieces, which do not change any more or lie in scratch. That is overwritten, grown
-	// where it has to be, and returned in any case.
+	// Materialize returns the payload in pieces, which do not change any more or lie in scratch. That is overwritten,
+	// grown where it has to be, and returned in any case.
 	Materialize(ctx context.Context, job, scratch []byte) (payload [][]byte, grown []byte, err error)
 	Close() error
 }

@@ -27,8 +27,8 @@ type Param struct {
 	Meaning string `json:"meaning,omitempty"` // of the field's tag help, or its comment
 }
 
-// ParamsSource is implemented by a type of parameters that can show its own source, so that "jetbatch params" tells what
-// the comments of its fields say:
+// ParamsSource is implemented by a type of parameters that can show its own source, so that "jetbatch params" tells
+// what the comments of its fields say:
 //
 //	//go:embed params.go
 //	var paramsGo string

@@ -30,9 +30,9 @@ func Sequential[S, J, B any](ds Dataset[S, J, B]) *Reference[B] {
 }
 
 // SequentialOf opens a definition with parameters, encoded as client.Config.Params are, and returns its reference,
-// whose batches, states and end are the service's: states have the definition's name and version, and those of another are
-// [ErrWrongState]. They have the origin of parameters and data, too, and those of another are [ErrWrongData]; clear a
-// state's Origin to go on from it all the same. B is the author's type of batches, or any. So one batch is loaded by
+// whose batches, states and end are the service's: states have the definition's name and version, and those of another
+// are [ErrWrongState]. They have the origin of parameters and data, too, and those of another are [ErrWrongData]; clear
+// a state's Origin to go on from it all the same. B is the author's type of batches, or any. So one batch is loaded by
 // hand from a state:
 //
 //	ref, err := dataset.SequentialOf[schema.Batch](ctx, def, params)

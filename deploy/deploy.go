@@ -24,5 +24,6 @@ var TenantsConf []byte
 // Roles are the users of SecureConf.
 var Roles = []string{"coordinator", "worker", "client", "operator"}
 
-// InboxPrefix is where answers to a role come: its permissions allow no other prefix, and no other role may listen there.
+// InboxPrefix is where answers to a role come: its permissions allow no other prefix, and no other role may listen
+// there.
 func InboxPrefix(role string) string { return "_INBOX_" + role }

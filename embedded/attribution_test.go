@@ -124,8 +124,8 @@ func check(t *testing.T, cause string, inject func(t *testing.T) (sum schema.Tim
 	}
 }
 
-// Delays of known size, in one stage at a time, show up where they were injected. The tests run one after another: their
-// clock is the wall's.
+// Delays of known size, in one stage at a time, show up where they were injected. The tests run one after another:
+// their clock is the wall's.
 func TestAttribution(t *testing.T) { //nolint:paralleltest // see above
 	const batches, delay = 4, 200 * time.Millisecond
 	start := func(t *testing.T, cfg embedded.Config, defs ...dataset.Definition) *embedded.Service {

@@ -40,9 +40,9 @@ type State struct {
 }
 
 // NewState encodes v, the author's state, leaving Dataset, Version and Origin to the service. It decodes what it
-// encoded, and refuses with [ErrStateNotCanonical] a value that does not come back as the same bytes, or that holds a map whose
-// keys are not strings. What v keeps in unexported fields is not seen, unless v encodes itself. More than [MaxState]
-// bytes are [ErrStateTooLarge].
+// encoded, and refuses with [ErrStateNotCanonical] a value that does not come back as the same bytes, or that holds a
+// map whose keys are not strings. What v keeps in unexported fields is not seen, unless v encodes itself. More than
+// [MaxState] bytes are [ErrStateTooLarge].
 func NewState(v any) (State, error) {
 	data, foreignKeys, err := msgp.MarshalKeys(v)
 	if err != nil {

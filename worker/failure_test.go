@@ -163,7 +163,8 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// A worker that slept, so that its job was another's meanwhile, may meet errors that come of nothing else. It commits none.
+// A worker that slept, so that its job was another's meanwhile, may meet errors that come of nothing else. It commits
+// none.
 func TestErrorAfterSleep(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)

@@ -15,8 +15,8 @@ import (
 // maxFailures is how many jobs of a lane are known to have failed here; the window is not much wider.
 const maxFailures = 1024
 
-// failures are the jobs of a lane that failed here and have not been judged. An error may be of this machine, so a job is
-// judged when it has failed on two workers, or when this one has been the only one for a while. The lock guards all.
+// failures are the jobs of a lane that failed here and have not been judged. An error may be of this machine, so a job
+// is judged when it has failed on two workers, or when this one has been the only one for a while. The lock guards all.
 type failures struct {
 	mu    sync.Mutex
 	since map[uint64]int64 // by sequence number, when a job failed here first

@@ -107,9 +107,9 @@ func (h *held) refuse(d *delivery) {
 	h.answer(d, ackNak)
 }
 
-// separate takes jobs out of their run: the owner queues them by themselves, and then the run is done with them. A worker
-// has no right to queue jobs. Without an answer the run is delivered again, which costs work and nothing else: a job
-// that is queued twice is refused, or its result is.
+// separate takes jobs out of their run: the owner queues them by themselves, and then the run is done with them. A
+// worker has no right to queue jobs. Without an answer the run is delivered again, which costs work and nothing else: a
+// job that is queued twice is refused, or its result is.
 func (h *held) separate(jobs ...*job) {
 	h.mu.Lock()
 	h.separating += len(jobs)

@@ -196,7 +196,8 @@ func (s *lanes) look(batcher, gen string) {
 	}
 }
 
-// looker returns what look does, which reports whether the record could be read; nil while a read is under way, which is told, or while too many are.
+// looker returns what look does, which reports whether the record could be read; nil while a read is under way, which
+// is told, or while too many are.
 func (s *lanes) looker(batcher, gen string) (looking func() bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,8 +316,8 @@ func standing(rec *wire.Record, gen string) error {
 	return nil
 }
 
-// begin opens the lane that a record names, or an owner's hint, unless one of the batcher is open by now. Of a generation
-// that is over by the time that a hint comes, requests for jobs are refused, and then the record is read.
+// begin opens the lane that a record names, or an owner's hint, unless one of the batcher is open by now. Of a
+// generation that is over by the time that a hint comes, requests for jobs are refused, and then the record is read.
 func (s *lanes) begin(rec *wire.Record, k *kind.Kind) error {
 	l := newLane(s.hard, rec, k, s.store.domain)
 	l.data.describe = s.records.origin

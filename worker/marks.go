@@ -142,8 +142,8 @@ func (m *marks) publish(ctx context.Context, l *lane, subject string, data []byt
 	}
 }
 
-// maxFailureMarks is how many failures of one job are marked: the second by another worker is a verdict. Two may fail at
-// once.
+// maxFailureMarks is how many failures of one job are marked: the second by another worker is a verdict. Two may fail
+// at once.
 const maxFailureMarks = 2
 
 // failure stores that a job failed here, unless it failed on another worker before, whose mark is returned.

@@ -71,7 +71,8 @@ func (o *owner) describe(origin kind.Origin) {
 	}
 }
 
-// A worker whose data are other than the run's makes nothing for it, says what differs, and serves it when it has the same.
+// A worker whose data are other than the run's makes nothing for it, says what differs, and serves it when it has the
+// same.
 func TestOtherDataIsNotServed(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
@@ -111,8 +112,8 @@ func TestOtherDataIsNotServed(t *testing.T) {
 	}
 }
 
-// A worker that has opened a data set for one run opens it anew for another that was begun on other data since, and goes
-// on with the first as it was.
+// A worker that has opened a data set for one run opens it anew for another that was begun on other data since, and
+// goes on with the first as it was.
 func TestDataRewrittenUnderAnOldWorker(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)

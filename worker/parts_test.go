@@ -244,8 +244,8 @@ func TestHeldAnswersOnce(t *testing.T) {
 	expect() // no heartbeat after the deadline
 }
 
-// A run whose jobs the owner has queued by themselves is acked, and is delivered again when the owner does not say so of
-// one. The worker publishes no job.
+// A run whose jobs the owner has queued by themselves is acked, and is delivered again when the owner does not say so
+// of one. The worker publishes no job.
 func TestRunIsAckedWhenItsJobsAreQueued(t *testing.T) {
 	t.Parallel()
 	for name, answers := range map[string][2]string{

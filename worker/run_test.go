@@ -61,8 +61,8 @@ func TestRunIsAckedWhole(t *testing.T) {
 	}
 }
 
-// TestRunIsSeparated hands out a run a second time: its jobs are queued one by one before it goes, so that one that is at
-// fault is found by itself.
+// TestRunIsSeparated hands out a run a second time: its jobs are queued one by one before it goes, so that one that is
+// at fault is found by itself.
 func TestRunIsSeparated(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
@@ -85,7 +85,8 @@ func TestRunIsSeparated(t *testing.T) {
 	}
 }
 
-// TestWaitingJobsLeaveTheirRun drains a worker that has begun with one job of a run: the others are queued by themselves.
+// TestWaitingJobsLeaveTheirRun drains a worker that has begun with one job of a run: the others are queued by
+// themselves.
 func TestWaitingJobsLeaveTheirRun(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)

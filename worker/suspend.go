@@ -12,9 +12,9 @@ import (
 	"github.com/jetbatch/jetbatch/worker/internal/judge"
 )
 
-// suspended are the lanes whose data set cannot be opened, or not be read, on this machine. They pull no jobs; the worker
-// tries to open the data set by itself, ever more rarely, and serves again when it can. Until a job has succeeded the
-// waits go on growing. The lock guards the table.
+// suspended are the lanes whose data set cannot be opened, or not be read, on this machine. They pull no jobs; the
+// worker tries to open the data set by itself, ever more rarely, and serves again when it can. Until a job has
+// succeeded the waits go on growing. The lock guards the table.
 type suspended struct {
 	*life
 	puller *puller
@@ -81,8 +81,8 @@ func (s *suspended) remove(l *lane) {
 	delete(s.lanes, l)
 }
 
-// reasons says why lanes in open are suspended, once for each kind, and which of those kinds are not served at all: those
-// without a lane that is.
+// reasons says why lanes in open are suspended, once for each kind, and which of those kinds are not served at all:
+// those without a lane that is.
 func (s *suspended) reasons(open []*lane) (reasons []schema.Suspension, missing map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -253,8 +253,8 @@ func (b *batcher) appendAbout(dst []byte, step *client.Step[schema.Batch]) []byt
 	return msgp.AppendBytes(dst, b.about)
 }
 
-// about appends where the time of a batch went, in the order of the fields of schema.Timing, who made it, and which rows
-// came.
+// about appends where the time of a batch went, in the order of the fields of schema.Timing, who made it, and which
+// rows came.
 func about(dst []byte, step *client.Step[schema.Batch]) []byte {
 	t := &step.Timing
 	dst = msgp.AppendArray(msgp.AppendArray(dst, 6), 12)

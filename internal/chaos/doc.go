@@ -1,6 +1,6 @@
-// Package chaos proves the central promise under faults: what a trainer takes equals [dataset.Sequential], byte for byte
-// and state for state, in order, whatever dies, stops, is lost, comes late or comes twice. It is test code only; nothing
-// imports it and it exports nothing.
+// Package chaos proves the central promise under faults: what a trainer takes equals [dataset.Sequential], byte for
+// byte and state for state, in order, whatever dies, stops, is lost, comes late or comes twice. It is test code only;
+// nothing imports it and it exports nothing.
 //
 // There are tiers, each with schedules of faults drawn from a seed that is printed and can be replayed with
 // -chaos.seed:

@@ -69,7 +69,8 @@ func number(s string) int {
 }
 
 // class is what a message is for. Messages of one class keep their order on a connection; those of different classes
-// need not: in a cluster, streams and consumers are led by different servers, and messages go there by different routes.
+// need not: in a cluster, streams and consumers are led by different servers, and messages go there by different
+// routes.
 type class uint8
 
 const (

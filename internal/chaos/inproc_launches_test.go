@@ -16,8 +16,8 @@ import (
 // mostRanks is the largest world that takes a schedule over.
 const mostRanks = 4
 
-// launches is a trainer of several ranks, launched again and again: with as many of them, or with others. All ranks of a
-// launch go one way, each at its own pace, and compare their rows of each batch with the reference.
+// launches is a trainer of several ranks, launched again and again: with as many of them, or with others. All ranks of
+// a launch go one way, each at its own pace, and compare their rows of each batch with the reference.
 type launches struct {
 	w    *world
 	rng  *rand.Rand // of what befalls all ranks
@@ -86,8 +86,8 @@ func (l *launches) open(takeOver bool) error {
 	return nil
 }
 
-// launch begins a world of so many ranks, each of which opens the batcher when its time comes. The ID is a new one if it
-// is empty.
+// launch begins a world of so many ranks, each of which opens the batcher when its time comes. The ID is a new one if
+// it is empty.
 func (l *launches) launch(size int, id string, takeOver bool) {
 	l.born++
 	if id == "" {
@@ -274,8 +274,8 @@ func (l *launches) whim() error {
 	return nil
 }
 
-// usurp lets another world take the batcher over while the first goes on: what its ranks take until they hear of it must
-// be right, and they must hear of it.
+// usurp lets another world take the batcher over while the first goes on: what its ranks take until they hear of it
+// must be right, and they must hear of it.
 func (l *launches) usurp() error {
 	l.w.count("take-over by another trainer")
 	first := l.ranks

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// endpoint is the network of one role: every connection that it makes goes through here. It can be held (nothing passes in
-// the directions that are held, nothing is lost), cut (the connections break and what is under way is lost, new ones may
-// be made) and closed for good.
+// endpoint is the network of one role: every connection that it makes goes through here. It can be held (nothing passes
+// in the directions that are held, nothing is lost), cut (the connections break and what is under way is lost, new ones
+// may be made) and closed for good.
 type endpoint struct {
 	w      *world
 	name   string

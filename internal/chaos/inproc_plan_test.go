@@ -9,8 +9,8 @@ import (
 )
 
 // plan is what a seed decides of a schedule before it begins. The events under way are drawn from the same seed, by
-// generators of their own for the faults, the trainer and the fates of single messages; which goroutine runs first is the
-// scheduler's, so that a seed replays the same faults and not always the same interleaving.
+// generators of their own for the faults, the trainer and the fates of single messages; which goroutine runs first is
+// the scheduler's, so that a seed replays the same faults and not always the same interleaving.
 type plan struct {
 	Seed         uint64         `json:"seed"`
 	Batches      int            `json:"batches"` // to be taken in all

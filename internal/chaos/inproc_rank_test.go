@@ -16,7 +16,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// errGivenUp is how a rank ends that had no part in a run yet, or whose record was lost, when the run is over for another.
+// errGivenUp is how a rank ends that had no part in a run yet, or whose record was lost, when the run is over for
+// another.
 var errGivenUp = errors.New("given up, since the run is over")
 
 // errKilled is how a take ends in the midst of which the rank is killed.
@@ -166,8 +167,8 @@ func (r *rank) ended() {
 	r.b, r.nc, r.sits = nil, nil, false
 }
 
-// follow goes the way until all ranks are at the goal. Who is there goes on, so that none of them waits for another that
-// does not ask for anything.
+// follow goes the way until all ranks are at the goal. Who is there goes on, so that none of them waits for another
+// that does not ask for anything.
 func (r *rank) follow() (err error) {
 	defer func() {
 		if errors.Is(err, errThere) {
@@ -286,9 +287,9 @@ func (r *rank) whim() error {
 	return nil
 }
 
-// mayDie reports whether this rank may be killed and begun again from where it was, and has it count as killed: no other
-// rank is more than a step behind, as those are not who average their gradients, and none is killed as well, which could
-// not say any more how far it was.
+// mayDie reports whether this rank may be killed and begun again from where it was, and has it count as killed: no
+// other rank is more than a step behind, as those are not who average their gradients, and none is killed as well,
+// which could not say any more how far it was.
 func (r *rank) mayDie() bool {
 	r.l.mu.Lock()
 	defer r.l.mu.Unlock()

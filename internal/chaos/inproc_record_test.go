@@ -40,9 +40,9 @@ func (c *checks) forgetGeneration() {
 	maps.Copy(c.former, c.gens)
 }
 
-// seeStored checks that whoever becomes the owner knows what the record was: seats are counted, and so is what is taken in
-// one. Who was deposed and writes what it remembers sets it back. (An owner may write less than it did before in a change
-// that it did not hear to be stored; it has dropped nothing on its account.)
+// seeStored checks that whoever becomes the owner knows what the record was: seats are counted, and so is what is taken
+// in one. Who was deposed and writes what it remembers sets it back. (An owner may write less than it did before in a
+// change that it did not hear to be stored; it has dropped nothing on its account.)
 func (c *checks) seeStored(e *endpoint, rec *wire.Record, at uint64) {
 	if c.latest.set || at < c.latest.at {
 		return

@@ -35,7 +35,8 @@ const (
 	bucketDeleted    = "bucket deleted"
 )
 
-// longest is how long a role may be held: past AckWait, the leases of coordinators and readers, and the pings of nats.go.
+// longest is how long a role may be held: past AckWait, the leases of coordinators and readers, and the pings of
+// nats.go.
 const longest = 15 * time.Second
 
 // pass takes batches while faults go on.
@@ -81,8 +82,8 @@ func (s *storm) fault() {
 		e.cut()
 	case k < 20:
 		// SIGSTOP, a swap storm, a laptop that sleeps: what the role sent before, and what it decides with old knowledge
-		// when it wakes, comes late. Sometimes the connections are broken by then. Half of them are coordinators, of which one
-		// owns the batcher: who sleeps past its lease is what leases are for.
+		// when it wakes, comes late. Sometimes the connections are broken by then. Half of them are coordinators, of which
+		// one owns the batcher: who sleeps past its lease is what leases are for.
 		if all := s.w.all("coordinator"); len(all) > 0 && s.rng.IntN(2) == 0 {
 			e = all[s.rng.IntN(len(all))].net
 		}

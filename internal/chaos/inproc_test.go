@@ -31,7 +31,8 @@ var (
 )
 
 // TestInProcess runs schedules of faults in fake time and in one process. What each takes must equal the reference, no
-// invariant may be broken by any message, at rest or at the end, and after each storm the run must go on within recovery.
+// invariant may be broken by any message, at rest or at the end, and after each storm the run must go on within
+// recovery.
 func TestInProcess(t *testing.T) {
 	t.Parallel()
 	schedules, batches := 20, 100
@@ -116,8 +117,8 @@ const (
 	scheduleWithin = 5 * time.Minute // of real time; one takes seconds
 )
 
-// runSchedules runs schedules in processes of the test binary exe and yields their outcomes, until ctx ends or the caller
-// has seen enough.
+// runSchedules runs schedules in processes of the test binary exe and yields their outcomes, until ctx ends or the
+// caller has seen enough.
 func runSchedules(ctx context.Context, exe string, first uint64, schedules, batches int) iter.Seq[outcome] {
 	return func(yield func(outcome) bool) {
 		ctx, cancel := context.WithCancel(ctx)

@@ -52,8 +52,8 @@ func newTaker(w *world) taker {
 	return newTrainer(w)
 }
 
-// trainer takes batches, compares each with the reference, and does what trainers do: it goes back, ahead and elsewhere,
-// stops, leaves, dies and comes again.
+// trainer takes batches, compares each with the reference, and does what trainers do: it goes back, ahead and
+// elsewhere, stops, leaves, dies and comes again.
 type trainer struct {
 	w      *world
 	rng    *rand.Rand

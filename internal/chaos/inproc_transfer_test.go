@@ -9,8 +9,8 @@ import (
 	"github.com/jetbatch/jetbatch/internal/direct"
 )
 
-// transfers is the network between a worker and whoever fetches payloads from it. It stops and ends with the worker, and
-// while a storm lasts some of what goes through it does not come to its end.
+// transfers is the network between a worker and whoever fetches payloads from it. It stops and ends with the worker,
+// and while a storm lasts some of what goes through it does not come to its end.
 type transfers struct {
 	w        *world
 	name     string

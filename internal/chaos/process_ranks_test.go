@@ -16,9 +16,9 @@ import (
 )
 
 // crew are the trainers of a course that take each batch together: the ranks of one launch after another, each a
-// process. A rank that was killed comes again from where it was, once the others are there; when the run is over for all
-// of them, they are launched anew from the one state that all have, as many as before or not. All of it but hear is the
-// course's goroutine; c.mu guards what hear knows.
+// process. A rank that was killed comes again from where it was, once the others are there; when the run is over for
+// all of them, they are launched anew from the one state that all have, as many as before or not. All of it but hear is
+// the course's goroutine; c.mu guards what hear knows.
 type crew struct {
 	c        *course
 	rng      *rand.Rand

@@ -120,7 +120,8 @@ func (c *course) run(plan schedule) (o courseOutcome) {
 	return o
 }
 
-// excused deals with a trainer that ended for the reason that another took over, which only one that was paused may say.
+// excused deals with a trainer that ended for the reason that another took over, which only one that was paused may
+// say.
 func (c *course) excused(last *trainerLine, faulty bool) bool {
 	return c.crew == nil && last.Replaced && faulty && c.number > 1
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/jetbatch/jetbatch/internal/proctest"
 )
 
-// proxy is a TCP link between one role and a broker, or between a trainer and a worker that it fetches from, that can be
-// made bad.
+// proxy is a TCP link between one role and a broker, or between a trainer and a worker that it fetches from, that can
+// be made bad.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -110,7 +110,8 @@ type segment struct {
 	read time.Time
 }
 
-// pipe copies from src to dst. The end of the stream takes the same way as its data: behind a black hole nobody learns of it.
+// pipe copies from src to dst. The end of the stream takes the same way as its data: behind a black hole nobody learns
+// of it.
 func (p *proxy) pipe(c *proxied, dst, src *net.TCPConn, dir int) {
 	queue := make(chan segment, 64)
 	var reader sync.WaitGroup

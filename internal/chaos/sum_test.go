@@ -13,7 +13,8 @@ import (
 
 var sumFlag = flag.String("chaos.sum", "", "a file with what runs in parts printed, whose figures TestSum adds up by tier")
 
-// TestSum adds up the figures of runs in parts: numbers are added, but for those that say how long something took at most.
+// TestSum adds up the figures of runs in parts: numbers are added, but for those that say how long something took at
+// most.
 func TestSum(t *testing.T) {
 	if *sumFlag == "" {
 		t.Skip("runs with -chaos.sum")

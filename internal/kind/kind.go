@@ -40,8 +40,8 @@ type Fingerprinter interface {
 	Fingerprint(ctx context.Context) (Fingerprint, error)
 }
 
-// Rebaser is an Instance that may know where a position of another origin goes on in its own; ErrNoRebase if it does not
-// after all. was is nil for one that nobody knows any more.
+// Rebaser is an Instance that may know where a position of another origin goes on in its own; ErrNoRebase if it does
+// not after all. was is nil for one that nobody knows any more.
 type Rebaser interface {
 	Rebase(state []byte, was *Origin) (rebased []byte, err error)
 }

@@ -35,8 +35,8 @@ type Part struct {
 	Value string `json:"value"`
 }
 
-// Origin is what the positions of an opened data set count in. Digest tells origins apart; the rest tells people how two
-// of them differ.
+// Origin is what the positions of an opened data set count in. Digest tells origins apart; the rest tells people how
+// two of them differ.
 type Origin struct {
 	Digest string `json:"digest"` // of data, parameters and parts, in full length
 	Data   string `json:"data"`   // digest of the fingerprint; empty if the data set has none

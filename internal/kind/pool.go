@@ -27,8 +27,8 @@ type pool struct {
 	idle    []*entry // without users, least recently used first
 }
 
-// entry is one parameter set from its opening to its closing. It is in the map until it is discarded or replaced, or its
-// opening fails, and in the idle list while it is in the map and has no users.
+// entry is one parameter set from its opening to its closing. It is in the map until it is discarded or replaced, or
+// its opening fails, and in the idle list while it is in the map and has no users.
 type entry struct {
 	key       string
 	users     int
@@ -43,8 +43,8 @@ type entry struct {
 
 // Acquire returns the instance for params, opening it when no one has; release must be called when it is no longer
 // used, and may be called again. Concurrent callers share one opening, which outlives the context of any one of them;
-// it is cancelled when the pool has no room for it and no caller waits. An opening that failed is tried again by the next
-// Acquire. Parameters that differ in white space only are the same.
+// it is cancelled when the pool has no room for it and no caller waits. An opening that failed is tried again by the
+// next Acquire. Parameters that differ in white space only are the same.
 func (k *Kind) Acquire(ctx context.Context, params json.RawMessage) (inst *Opened, release func(), err error) {
 	e, release, err := k.acquire(ctx, params)
 	if err != nil {
@@ -96,8 +96,8 @@ func (k *Kind) begin(ctx context.Context, key string, params json.RawMessage) *e
 }
 
 // Reopen is Acquire that makes sure that the data are still what the instance was opened on: one that was opened before
-// the call is held against a new opening, and replaced where that has another origin. Those who use the old one keep it.
-// Concurrent callers share one new opening. A data set without a fingerprint says nothing of its data, so that its
+// the call is held against a new opening, and replaced where that has another origin. Those who use the old one keep
+// it. Concurrent callers share one new opening. A data set without a fingerprint says nothing of its data, so that its
 // instance is returned as it is.
 func (k *Kind) Reopen(ctx context.Context, params json.RawMessage) (inst *Opened, release func(), err error) {
 	asked := time.Now()

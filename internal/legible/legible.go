@@ -1,6 +1,6 @@
 // Package legible makes text that came from somewhere else fit to be shown. A worker's error, a batcher's name and the
-// answer of a service are chosen by another process, and a terminal obeys escape sequences wherever they come from. Every
-// command and every error of this module shows such text by way of this package and no other.
+// answer of a service are chosen by another process, and a terminal obeys escape sequences wherever they come from.
+// Every command and every error of this module shows such text by way of this package and no other.
 package legible
 
 import (

@@ -72,7 +72,8 @@ func TestShellMutantsApply(t *testing.T) {
 	}
 }
 
-// hasTest reports whether a package has a test. Of one that plays scripts, the name of the script is part of the test's.
+// hasTest reports whether a package has a test. Of one that plays scripts, the name of the script is part of the
+// test's.
 func hasTest(t *testing.T, folder, test string) bool {
 	t.Helper()
 	test, script, plays := strings.Cut(test, "/")

@@ -155,8 +155,8 @@ func Reconnected(t testing.TB, connections ...*nats.Conn) {
 	}
 }
 
-// ServerLeftovers is for goleak in packages whose tests start and stop several servers. What it leaves are goroutines of
-// nats-server alone: the one that tells the time to all stores stays behind when one server stops just as another
+// ServerLeftovers is for goleak in packages whose tests start and stop several servers. What it leaves are goroutines
+// of nats-server alone: the one that tells the time to all stores stays behind when one server stops just as another
 // starts, and the one that writes a stream's state when the stream was made as its server stopped.
 func ServerLeftovers() []goleak.Option {
 	return []goleak.Option{

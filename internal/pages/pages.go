@@ -1,10 +1,11 @@
 // Package pages reads the blocks of Markdown pages and makes one shell script of the commands of a page. Its test runs
-// them: every command that README.md, docs and examples/gomlx show is run as it stands there, and every fragment of Go is a part of a
-// file that is compiled.
+// them: every command that README.md, docs and examples/gomlx show is run as it stands there, and every fragment of Go
+// is a part of a file that is compiled.
 //
-// Blocks in ```sh are commands. Blocks in ```console are commands behind "$ " with what they print. Blocks in ```python are
-// run after the file before.py, if there is one. A second word in that line, such as docker, says what the commands need
-// beyond jetbatch itself: the parts of .ci/run that have it run them. What readers need not see is an HTML comment:
+// Blocks in ```sh are commands. Blocks in ```console are commands behind "$ " with what they print. Blocks in ```python
+// are run after the file before.py, if there is one. A second word in that line, such as docker, says what the commands
+// need beyond jetbatch itself: the parts of .ci/run that have it run them. What readers need not see is an HTML
+// comment:
 //
 //	<!-- sh
 //	commands that prepare what the page takes for given
@@ -104,9 +105,9 @@ func (b Block) Console() (commands []Shown) {
 	return commands
 }
 
-// Script is the bash script of those blocks that need nothing, or one of needs. It ends at the first command of an sh block
-// that fails, having written "@ LINE" for every block begun to file descriptor 3. What the n-th command of all console
-// blocks prints, from 0, goes to the file n in the folder $OUT; such a command may fail.
+// Script is the bash script of those blocks that need nothing, or one of needs. It ends at the first command of an sh
+// block that fails, having written "@ LINE" for every block begun to file descriptor 3. What the n-th command of all
+// console blocks prints, from 0, goes to the file n in the folder $OUT; such a command may fail.
 func Script(blocks []Block, needs []string) string {
 	var b strings.Builder
 	b.WriteString("set -e\n")

@@ -199,8 +199,8 @@ func FreeAddr(t testing.TB) string {
 	return ""
 }
 
-// Loopback returns a host for a server of one test. Where all of 127.0.0.0/8 is the machine's own it is drawn: a role of
-// another test, whose server is away for a moment, never finds this server at the address that it comes back to.
+// Loopback returns a host for a server of one test. Where all of 127.0.0.0/8 is the machine's own it is drawn: a role
+// of another test, whose server is away for a moment, never finds this server at the address that it comes back to.
 func Loopback() string {
 	if runtime.GOOS != "linux" {
 		return "127.0.0.1"

@@ -30,8 +30,8 @@ func there(t *testing.T, dir string) bool {
 	return err == nil
 }
 
-// The folder of a process that was killed goes when another process makes one of any name; one that is in use stays, and
-// so does what is not ours.
+// The folder of a process that was killed goes when another process makes one of any name; one that is in use stays,
+// and so does what is not ours.
 func TestFoldersOfKilledProcesses(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)

@@ -22,8 +22,8 @@ func (b between) Consumer(ctx context.Context, stream, name string) (jetstream.C
 	return b.JetStream.Consumer(ctx, stream, name)
 }
 
-// TestConsumerOfJobsThatAreDoneStays has a job acked between the two questions by which a consumer is found to have lost
-// sight of jobs: the consumer, at which requests wait, stays.
+// TestConsumerOfJobsThatAreDoneStays has a job acked between the two questions by which a consumer is found to have
+// lost sight of jobs: the consumer, at which requests wait, stays.
 func TestConsumerOfJobsThatAreDoneStays(t *testing.T) {
 	t.Parallel()
 	_, js := natstest.Run(t).JetStream()

@@ -64,9 +64,9 @@ func covers(need, subject string) bool {
 	return len(tokens) > len(wanted) || !strings.HasSuffix(need, ".") && !strings.HasSuffix(need, ">")
 }
 
-// Aimed reports whether a message is one that the server was made to send here: who reads a stored message chooses where
-// the answer goes, which the server does not compare with permissions. Such an answer has the server's headers, wherever
-// it is stored after that. No role sends a message with them.
+// Aimed reports whether a message is one that the server was made to send here: who reads a stored message chooses
+// where the answer goes, which the server does not compare with permissions. Such an answer has the server's headers,
+// wherever it is stored after that. No role sends a message with them.
 func Aimed(h nats.Header) bool { return len(h[jetstream.StreamHeader]) > 0 }
 
 // Answerable reports whether a reply subject is one that a requester could be waiting at: an inbox, which begins with

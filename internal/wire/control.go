@@ -308,7 +308,8 @@ type Run struct {
 	Size   int    `json:"size,omitempty"` // ranks, which fetch each payload
 }
 
-// MaxRunSize is how large the parameters of a Run may be that travels with a Lane: it is said to each worker that follows it.
+// MaxRunSize is how large the parameters of a Run may be that travels with a Lane: it is said to each worker that
+// follows it.
 const MaxRunSize = 4 << 10
 
 // Run is that of the generation in the record.
@@ -346,8 +347,8 @@ type Report struct {
 	Stored Digest `json:"stored,omitzero"`
 }
 
-// ApartReply says that the job stream has each job of Report.Apart by itself, or that nobody needs it any more. There is
-// no other answer: where the owner cannot say so, it is silent, and the run is delivered again.
+// ApartReply says that the job stream has each job of Report.Apart by itself, or that nobody needs it any more. There
+// is no other answer: where the owner cannot say so, it is silent, and the run is delivered again.
 type ApartReply struct {
 	Queued bool `json:"queued"`
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// InlineLimit is the largest payload, in bytes, that rides in its commit record where no worker keeps it. A larger one is
-// stored as chunks of ChunkSize before the record then. The record of a payload that a worker keeps has its address.
+// InlineLimit is the largest payload, in bytes, that rides in its commit record where no worker keeps it. A larger one
+// is stored as chunks of ChunkSize before the record then. The record of a payload that a worker keeps has its address.
 const (
 	InlineLimit = 512 << 10
 	ChunkSize   = 512 << 10

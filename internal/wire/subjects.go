@@ -71,8 +71,8 @@ func CheckName(what, name string) error {
 	return nil
 }
 
-// Reserved is in no name that a user gives to a batcher, a reader or a world: what stands beside a batcher has it in its
-// name.
+// Reserved is in no name that a user gives to a batcher, a reader or a world: what stands beside a batcher has it in
+// its name.
 const Reserved = "__"
 
 // BesideName names the batcher in which a reader of several goes on by itself.

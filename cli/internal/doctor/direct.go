@@ -59,8 +59,8 @@ func (e *examination) direct(ctx context.Context, secure bool) {
 		"open the port that the workers are given by --direct, or name by --direct-advertise what trainers dial; if nothing can be opened, --direct off saves the attempts")
 }
 
-// tryFetch asks a worker for a payload as a trainer would, for one that nobody has. That the port is open is not enough:
-// a proxy may stand before it.
+// tryFetch asks a worker for a payload as a trainer would, for one that nobody has. That the port is open is not
+// enough: a proxy may stand before it.
 func tryFetch(ctx context.Context, w schema.WorkerStatus, secure bool) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()

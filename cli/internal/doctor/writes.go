@@ -95,8 +95,8 @@ func (e *examination) copies(name string, info *jetstream.StreamInfo) bool {
 }
 
 // unheard is for how long a server that is there may not have been heard: the leader hears of each every second. 0 says
-// that this leader has never heard of it: it may be the leader before, which died. That it is offline is known some time
-// later.
+// that this leader has never heard of it: it may be the leader before, which died. That it is offline is known some
+// time later.
 const unheard = 4 * time.Second
 
 // maxLag is how many messages a copy may be behind while all is well.

@@ -10,8 +10,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// Skew is a kind of jobs, which is a data set at one version on one version of the wire, that only one side has: batchers
-// that wait for workers of it, or workers that no coordinator will ever have jobs for.
+// Skew is a kind of jobs, which is a data set at one version on one version of the wire, that only one side has:
+// batchers that wait for workers of it, or workers that no coordinator will ever have jobs for.
 type Skew struct {
 	Kind     string   `json:"kind"`
 	Batchers []string `json:"batchers,omitempty"` // that run and have no worker

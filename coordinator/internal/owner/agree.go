@@ -29,8 +29,8 @@ func (k *ask) since(now time.Time) time.Duration {
 	return now.Sub(k.came)
 }
 
-// ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate, and
-// so is one before the present one. A rank that asks where it is, and has done so before, waits since then.
+// ask takes a request, or its repetition, and reports whether it counts: one that was withdrawn is a late duplicate,
+// and so is one before the present one. A rank that asks where it is, and has done so before, waits since then.
 func (a asks) ask(now time.Time, rank int, reader, request string, state []byte, there bool) bool {
 	switch k := a[rank]; {
 	case k != nil && k.request == request:

@@ -28,8 +28,8 @@ func (a *answers) next() {
 	}
 }
 
-// confirmed lets the answers go that waited for this word. It reports true when the record names another owner than self:
-// then redirect answers them.
+// confirmed lets the answers go that waited for this word. It reports true when the record names another owner than
+// self: then redirect answers them.
 func (a *answers) confirmed(self, batcher string, e Confirmed) (deposed bool) {
 	switch {
 	case e.Outcome != Done:

@@ -138,8 +138,8 @@ func TestAsks(t *testing.T) {
 	})
 }
 
-// TestRepairIsNoMove has a rank's question for its own place come late, when another asks to move: the world is not at two
-// states, and does not move before both ask for the same.
+// TestRepairIsNoMove has a rank's question for its own place come late, when another asks to move: the world is not at
+// two states, and does not move before both ask for the same.
 func TestRepairIsNoMove(t *testing.T) {
 	t.Parallel()
 	a := make(asks, 2)

@@ -74,9 +74,9 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
-// A rank that waits for a slow one looks like a trainer that only takes, and no worker can help it. The owner asks for as
-// many workers as the slow rank needs. The order of the credits changes nothing, nor does a rank that left or that has
-// taken nothing yet.
+// A rank that waits for a slow one looks like a trainer that only takes, and no worker can help it. The owner asks for
+// as many workers as the slow rank needs. The order of the credits changes nothing, nor does a rank that left or that
+// has taken nothing yet.
 func TestDesiredWorkersOfRanks(t *testing.T) {
 	t.Parallel()
 	slow := schema.Timing{Materialize: 400 * time.Millisecond, Trainer: 400 * time.Millisecond} // 1.25 slots for it

@@ -315,8 +315,8 @@ func (g *generation) seek(position, came uint64) {
 	g.late.atOnce()
 }
 
-// crowded begins to make room when the server refuses a job or a result for lack of it, and reports whether the store is
-// to be looked at for that.
+// crowded begins to make room when the server refuses a job or a result for lack of it, and reports whether the store
+// is to be looked at for that.
 func (g *generation) crowded(now time.Time) bool {
 	if !g.room.crowded(now) {
 		return false
@@ -337,8 +337,8 @@ func (g *generation) makeRoom(done map[uint64]bool) {
 	g.out.warn("the server's store is full; window halved", "window", g.Limit(), "dropped", dropped)
 }
 
-// sweepDue reports whether results are to be looked for that workers stored below the floor. No reader wants them, but a
-// store that keeps them is not bounded.
+// sweepDue reports whether results are to be looked for that workers stored below the floor. No reader wants them, but
+// a store that keeps them is not bounded.
 func (g *generation) sweepDue(now time.Time) bool {
 	if g.Floor() == 0 || now.Sub(g.swept) < sweepEvery {
 		return false

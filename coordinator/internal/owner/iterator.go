@@ -15,8 +15,8 @@ func (i *iterator) asked(now time.Time) { i.busy, i.owing, i.watched = true, 0, 
 // answered takes a part of what was demanded; last ends the demand.
 func (i *iterator) answered(now time.Time, last bool) { i.busy, i.owing, i.watched = !last, 0, now }
 
-// owes is for how long the iterator has owed a job. Time in which the process was paused is no time of Next's: two beats
-// count at most from one look to the other.
+// owes is for how long the iterator has owed a job. Time in which the process was paused is no time of Next's: two
+// beats count at most from one look to the other.
 func (i *iterator) owes(now time.Time) time.Duration {
 	if i.busy {
 		i.owing += min(now.Sub(i.watched), 2*Beat)

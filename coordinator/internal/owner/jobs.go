@@ -28,8 +28,8 @@ type jobs struct {
 	relook  bool            // what may be missing since a Cancel or a Look began is looked for behind it
 }
 
-// feed takes a job of the iterator and puts it into a run of n at most, which it publishes when the job does not fit. It
-// reports the size of a job that is larger than limit, and does not take it; and whether the job is published.
+// feed takes a job of the iterator and puts it into a run of n at most, which it publishes when the job does not fit.
+// It reports the size of a job that is larger than limit, and does not take it; and whether the job is published.
 func (j *jobs) feed(it Item, r *run, n int, limit int64) (tooLarge int, published bool) {
 	seq := j.Fed() + 1
 	prev := j.StateAfter(seq - 1)
@@ -78,8 +78,8 @@ func (j *jobs) owe(seq uint64) {
 }
 
 // reissue publishes again what is neither taken nor has a result nor is queued, as far as the window goes. It reports
-// false when that is to wait for a Cancel. Jobs that were fed after the look began are in neither list, and quick workers
-// may have made them since: those stay owed that were.
+// false when that is to wait for a Cancel. Jobs that were fed after the look began are in neither list, and quick
+// workers may have made them since: those stay owed that were.
 func (j *jobs) reissue(done, queued map[uint64]bool) bool {
 	if j.cancels > 0 {
 		j.relook = true

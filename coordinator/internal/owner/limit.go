@@ -42,12 +42,13 @@ func windowLimit(s wire.Settings, slots int, batchBytes int64) int {
 	return min(max(limit, 1), maxWindow)
 }
 
-// shareLimit is how many batches may be in flight beside batchers that wait for their first one: a share of the slots as
-// a window, and no fewer than before a batch was seen. The jobs of a whole window would be ahead of their first ones.
+// shareLimit is how many batches may be in flight beside batchers that wait for their first one: a share of the slots
+// as a window, and no fewer than before a batch was seen. The jobs of a whole window would be ahead of their first
+// ones.
 func shareLimit(share int) int { return max(2*share+1, maxUnseen) }
 
-// lagLimit is how many batches the slowest of several readers may be behind the furthest: what was asked for, within the
-// bytes, and a window at least, since readers say where they are every quarter of one.
+// lagLimit is how many batches the slowest of several readers may be behind the furthest: what was asked for, within
+// the bytes, and a window at least, since readers say where they are every quarter of one.
 func lagLimit(s wire.Settings, limit int, batchBytes int64) uint64 {
 	lag := cmp.Or(max(s.Lag, 0), 4*limit)
 	if batchBytes > 0 {

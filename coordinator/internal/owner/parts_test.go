@@ -16,8 +16,8 @@ var parts = []string{
 	"reader", "ledger", "ending", "datasets", "iterator", "lateness", "room",
 }
 
-// TestPartsPointDown holds the owner's parts to one direction: a part has no field of one above it. It holds them small,
-// too: a type that grows beyond these bounds is to be split where its state falls apart.
+// TestPartsPointDown holds the owner's parts to one direction: a part has no field of one above it. It holds them
+// small, too: a type that grows beyond these bounds is to be split where its state falls apart.
 func TestPartsPointDown(t *testing.T) {
 	t.Parallel()
 	const mostOfOwner, most = 35, 25

@@ -13,8 +13,8 @@ import (
 const readerPatience = time.Minute
 
 // readers decide which of several readers share a run, each at its own pace: those that are attached. What is stored is
-// kept for the slowest of them, and what is fed follows the furthest. A reader that the others would have to wait for, or
-// that asks for a state that is not held, goes on in a batcher of its own.
+// kept for the slowest of them, and what is fed follows the furthest. A reader that the others would have to wait for,
+// or that asks for a state that is not held, goes on in a batcher of its own.
 type readers struct {
 	cfg    *Config
 	out    *effects
@@ -106,8 +106,8 @@ func (r *readers) course(
 	return movesAll, 0, nil
 }
 
-// near reports whether a position is less than Lag behind the furthest of the other readers. A reader that comes back is
-// to be nearer still, or it would fall out again at once.
+// near reports whether a position is less than Lag behind the furthest of the other readers. A reader that comes back
+// is to be nearer still, or it would fall out again at once.
 func (r *readers) near(mode wire.Mode, slot int, position uint64) bool {
 	lag := r.feeder.gen.lag()
 	if mode == wire.ModeJoin {

@@ -98,8 +98,8 @@ func (l *ledger) recorded(now time.Time, e Recorded) *change {
 	return c
 }
 
-// retired ends a deletion, and reports whether one was under way. The revision is another after a change, or a deletion,
-// whose outcome was unknown.
+// retired ends a deletion, and reports whether one was under way. The revision is another after a change, or a
+// deletion, whose outcome was unknown.
 func (l *ledger) retired() bool {
 	if l.writing == nil || l.writing.aim != toRetire {
 		return false

@@ -142,9 +142,9 @@ func (r *recovery) resumeFrom(now time.Time, done map[uint64]bool) {
 	r.feeder.notify() // a reader that waits for an owner need not wait longer
 }
 
-// remake begins a new generation for the same reader, because the store of the last one is lost. Where a server may just
-// have died, several generations are made at once and before the record: one of them is whole at once, while a cluster
-// goes on giving streams to a dead server for some seconds.
+// remake begins a new generation for the same reader, because the store of the last one is lost. Where a server may
+// just have died, several generations are made at once and before the record: one of them is whole at once, while a
+// cluster goes on giving streams to a dead server for some seconds.
 func (r *recovery) remake(now time.Time, asking bool) {
 	rec := &r.ledger.rec
 	if rec.Phase != schema.PhaseRunning {

@@ -10,8 +10,8 @@ import (
 // maxQueued is how many requests may wait; one more is told to ask again.
 const maxQueued = 64
 
-// asking is a request. Every step that may wait ends in an event, after which the request is decided anew: what was true
-// before may not be true any more.
+// asking is a request. Every step that may wait ends in an event, after which the request is decided anew: what was
+// true before may not be true any more.
 type asking struct {
 	token    Token
 	seat     *wire.SeatRequest // one of the three

@@ -47,8 +47,8 @@ func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 		req.Rank.Rank, req.World, m.Reader, now.Sub(k.heard).Round(time.Millisecond))}
 }
 
-// course decides what becomes of a rank that asks for a state. One that does not know of its seat was moved on a request
-// that it gave up; it asks once more, and may be there.
+// course decides what becomes of a rank that asks for a state. One that does not know of its seat was moved on a
+// request that it gave up; it asks once more, and may be there.
 func (r *roster) course(
 	now time.Time, req *wire.SeatRequest, state []byte,
 ) (c course, position uint64, why *schema.Fault) {
@@ -127,8 +127,8 @@ func (r *roster) first(g *generation, req *wire.SeatRequest, state []byte) (cour
 	return diverges, 0, r.diverged(req.Rank.Rank, state, other, began)
 }
 
-// agreed takes part in a move, and says whether all ranks ask for it. Where the rank may be at that state already, it is
-// no move yet that could differ from another; until the unheard have said where they are, it is none that goes with
+// agreed takes part in a move, and says whether all ranks ask for it. Where the rank may be at that state already, it
+// is no move yet that could differ from another; until the unheard have said where they are, it is none that goes with
 // another, either.
 func (r *roster) agreed(
 	now time.Time, req *wire.SeatRequest, state []byte, there bool, unheard []int,

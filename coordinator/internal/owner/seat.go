@@ -85,9 +85,9 @@ func (s *seats) needsRun(a *asking) bool {
 		(req.Mode == wire.ModeSeek || req.Mode == wire.ModeJoin || rec.Size == 0 && req.Request == rec.Request)
 }
 
-// give ends the request under way with a seat that is in the record. All others hear of it; the one who asked hears it by
-// the answer, and should not have to say that it did before. A reader of its own that is seated at a held state has taken
-// that seat from nobody: a notice would only have it say where it is while it asks for its first batch.
+// give ends the request under way with a seat that is in the record. All others hear of it; the one who asked hears it
+// by the answer, and should not have to say that it did before. A reader of its own that is seated at a held state has
+// taken that seat from nobody: a notice would only have it say where it is while it asks for its first batch.
 func (s *seats) give(now time.Time, a *asking, reply wire.SeatReply) {
 	s.reader.seated(now)
 	s.requests.end(ReplySeat{a.token, reply})
@@ -133,9 +133,9 @@ func (s *seats) seat(now time.Time, a *asking) {
 	}
 }
 
-// repeated answers a request that was carried out before and whose answer was lost. It reports false when the request is
-// to be carried out again: the generation that it began could not be set up, or was lost meanwhile and begun again at
-// another state.
+// repeated answers a request that was carried out before and whose answer was lost. It reports false when the request
+// is to be carried out again: the generation that it began could not be set up, or was lost meanwhile and begun again
+// at another state.
 func (s *seats) repeated(now time.Time, a *asking) bool {
 	req, rec := a.seat, &s.ledger.rec
 	switch r := s.reply(a, rec.Position, false); {
@@ -268,8 +268,8 @@ func holderText(rec *wire.Record) string {
 	return "trainer " + rec.Reader
 }
 
-// asksForData finds out, for a reader that is new to the batcher, whether the data are still what the data set was opened
-// on, and what the run was begun on. It reports true while the request waits for that, or when it was answered.
+// asksForData finds out, for a reader that is new to the batcher, whether the data are still what the data set was
+// opened on, and what the run was begun on. It reports true while the request waits for that, or when it was answered.
 func (s *seats) asksForData(now time.Time, a *asking, d *data, spec wire.Spec) bool {
 	kept, fault := s.data.reopen(now, a.asked, d, spec)
 	switch {

@@ -89,8 +89,8 @@ func (s *seats) seek(now time.Time, a *asking) {
 	})
 }
 
-// begun goes on when the generation that a request begins is in the record. The record comes first: a generation that it
-// names and that has no store is found out and begun again, a store that it does not name is collected.
+// begun goes on when the generation that a request begins is in the record. The record comes first: a generation that
+// it names and that has no store is found out and begun again, a store that it does not name is collected.
 func (s *seats) begun(now time.Time, a *asking) {
 	s.ranks.counted(now) // their credits come before there is a store
 	s.ranks.moved(now, 0)
@@ -176,10 +176,10 @@ func sitIn(r *wire.Record, req *wire.SeatRequest) {
 	m.Reader, m.Request, m.Seat, m.Left = req.Reader, req.Request, r.Seat, false
 }
 
-// sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for. The
-// store is looked at because what was skipped over before may be wanted now, and because it may be lost, which a reader
-// that asks for where it is may have found. Any other wants what is stored or on its way: the questions of a look would
-// compete with its own for the first batch, so the look comes with the next beat.
+// sought goes on when a look-up is in the record. Nothing that it skips over, and no look at the store, is waited for.
+// The store is looked at because what was skipped over before may be wanted now, and because it may be lost, which a
+// reader that asks for where it is may have found. Any other wants what is stored or on its way: the questions of a
+// look would compete with its own for the first batch, so the look comes with the next beat.
 func (s *seats) sought(now time.Time, a *asking) {
 	rec := &s.ledger.rec
 	g := s.feeder.gen
@@ -201,8 +201,8 @@ func (s *seats) sought(now time.Time, a *asking) {
 	g.demand(now)
 }
 
-// stateOf returns the state that a request asks for, or the data set's first one. It reports true when the request waits
-// for that, or was answered.
+// stateOf returns the state that a request asks for, or the data set's first one. It reports true when the request
+// waits for that, or was answered.
 func (s *seats) stateOf(
 	now time.Time, a *asking, spec wire.Spec, key wire.Digest,
 ) (state []byte, fault *schema.Fault, waits bool) {
@@ -242,8 +242,8 @@ func (s *seats) reply(a *asking, position uint64, held bool, warnings ...string)
 	return r
 }
 
-// refusesOrigin holds the origin of the state that a request asks for against that of the data set. It reports true when
-// the request was refused, or while it waits to know why.
+// refusesOrigin holds the origin of the state that a request asks for against that of the data set. It reports true
+// when the request was refused, or while it waits to know why.
 func (s *seats) refusesOrigin(a *asking, d *data) bool {
 	at := a.seat.State
 	if a.changed = ""; at.IsZero() || d.isOf(at.Origin) {

@@ -123,9 +123,9 @@ func (o *Owner) Job(seq uint64) ([]byte, bool) {
 	return e.Job, ok
 }
 
-// Apart returns the jobs of seqs that the trainer still needs, each by itself, for the worker that has them in a run. It
-// reports false when the owner cannot answer for them: their generation is over or not in memory, it has not fed them
-// (an owner that was deposed has not), or jobs are being cancelled, theirs perhaps.
+// Apart returns the jobs of seqs that the trainer still needs, each by itself, for the worker that has them in a run.
+// It reports false when the owner cannot answer for them: their generation is over or not in memory, it has not fed
+// them (an owner that was deposed has not), or jobs are being cancelled, theirs perhaps.
 func (o *Owner) Apart(gen string, seqs []uint64) (single []Publish, ok bool) {
 	g := o.feeder.of(gen)
 	if o.over || g == nil {

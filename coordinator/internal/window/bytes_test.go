@@ -2,8 +2,8 @@ package window
 
 import "testing"
 
-// A window of large jobs is full when its bytes are, whatever its limit, and a job is fed in any case when nothing is in
-// flight. What is kept for look-ups has half of the bytes.
+// A window of large jobs is full when its bytes are, whatever its limit, and a job is fed in any case when nothing is
+// in flight. What is kept for look-ups has half of the bytes.
 func TestBytes(t *testing.T) {
 	t.Parallel()
 	const each = 1 << 20

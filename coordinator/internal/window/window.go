@@ -13,9 +13,9 @@
 // is that of the furthest: taken ≤ head ≤ fed, once they are fed again.
 //
 // Jobs and states are bounded in bytes, too: MaxBytes are held, and one entry more at most. Those that are kept for
-// look-ups have half of that. Of the entries up to taken that are fed again after New, the first ones go where there are
-// more bytes of them, whatever New was told. When nothing is in flight one job may be fed whatever is held, so that the
-// head can always make progress.
+// look-ups have half of that. Of the entries up to taken that are fed again after New, the first ones go where there
+// are more bytes of them, whatever New was told. When nothing is in flight one job may be fed whatever is held, so that
+// the head can always make progress.
 package window
 
 import "bytes"

@@ -63,8 +63,8 @@ func Sole(now, failed, alone int64) bool {
 	return alone > 0 && now-max(failed, alone) >= soleAfter || now-failed >= untriedAfter
 }
 
-// PassFor is for how long a job that failed here stays away from everybody, so that another worker that asks gets it and
-// not this one. alone is as in [Sole]: then there is nobody else, until it may judge.
+// PassFor is for how long a job that failed here stays away from everybody, so that another worker that asks gets it
+// and not this one. alone is as in [Sole]: then there is nobody else, until it may judge.
 func PassFor(now, failed, alone int64, deliveries uint64) int64 {
 	if alone > 0 {
 		return max(max(failed, alone)+soleAfter-now, refuseStep)
