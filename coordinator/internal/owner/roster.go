@@ -47,26 +47,26 @@ func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 		req.Rank.Rank, req.World, m.Reader, now.Sub(k.heard).Round(time.Millisecond))}
 }
 
-// course decides what becomes of a rank that asks for a state. One that does not know of its seat was moved on a
-// request that it gave up; it asks once more, and may be there.
+// course decides what becomes of a rank that asks for a state. One that does not know of its seat asks once more for what
+// it has, and may be there.
 func (r *roster) course(
 	now time.Time, req *wire.SeatRequest, state []byte,
 ) (c course, position uint64, why *schema.Fault) {
 	rec, m, g := &r.ledger.rec, r.member(req), r.feeder.gen
 	runs, unready := rec.Phase == schema.PhaseRunning || rec.Phase == schema.PhaseDone, r.feeder.unready()
+	again := m.Seated && req.Request == m.Request // it was carried out: the answer was lost, or this is a late duplicate
 	switch {
 	case req.Repair && rec.Phase == schema.PhaseFailed:
 		return refused, 0, rec.Error
 	case req.Repair && !runs:
 		return refused, 0, &schema.Fault{Code: schema.CodeStopped, Message: "batcher " + rec.Batcher + " was stopped"}
-	case !runs, m.Seated && !req.Repair && req.Seat >= m.Seat:
+	case !runs, m.Seated && !req.Repair && !again && !r.unaware(req):
 		return r.agreed(now, req, state, req.Repair, nil)
 	case unready != nil:
 		return refused, 0, unready
 	case !m.Placed:
 		return r.first(g, req, state)
 	}
-	again := m.Seated && req.Request == m.Request   // it was carried out: the answer was lost, or this is a late duplicate
 	cursor := r.ranks.cursors[req.Rank.Rank].kept() // up to holes, this is one place
 	if m.Seated && !req.Repair && !again && !bytes.Equal(g.StateAfter(cursor), state) {
 		return r.agreed(now, req, state, false, nil)
@@ -95,6 +95,13 @@ func (r *roster) course(
 		unheard = r.unheard(now, req.Rank.Rank)
 	}
 	return r.agreed(now, req, state, req.Repair, unheard)
+}
+
+// unaware reports whether a rank may have its seat by a request that it gave up: it was moved with the others, or has had
+// none before. One that had a seat, and was seated anew where it said that it was, asks to move.
+func (r *roster) unaware(req *wire.SeatRequest) bool {
+	m := r.member(req)
+	return req.Seat < m.Seat && (m.Moved || req.Mode == wire.ModeStart)
 }
 
 // unheard are the other ranks with a seat that have not said where they are since two beats after a rank asked first.
@@ -157,12 +164,30 @@ func (r *roster) agreed(
 		}
 		// A successor that asks for a state at which the others are not, while these go on, came from another checkpoint.
 		// One that lives, and does not say where in the run it is, may be there.
-		if !r.member(req).Seated && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated &&
-			r.ranks.each[i].told.Sub(asks[rank].came) > 2*Beat {
+		if (!r.member(req).Seated || r.behind(req, i)) && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated &&
+			r.told(rank, i) {
 			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
 		}
 	}
+	// The others may not know yet that the run failed, and may not ask for anything before this rank is there.
+	if r.ledger.rec.Phase == schema.PhaseFailed && asks[rank].since(now) > r.ranks.patience() {
+		return refused, 0, r.ledger.rec.Error
+	}
 	return refused, 0, unavailable("waiting for %s to ask for the same state", ranksText(missing))
+}
+
+// told reports whether a rank has said where it is since two beats after another asked. What it said before may have
+// been under way since before that.
+func (r *roster) told(asking, rank int) bool {
+	return r.ranks.each[rank].told.Sub(r.ranks.asks[asking].came) > 2*Beat
+}
+
+// behind reports whether a rank, which waits for a move and has said where, is behind what another one has taken in the
+// same run. That one was not where this one moves: as after a record that was lost, they are apart.
+func (r *roster) behind(req *wire.SeatRequest, other int) bool {
+	rank := req.Rank.Rank
+	return !req.Repair && r.ranks.asks[rank].named && r.told(rank, rank) &&
+		r.ranks.cursors[rank].taken < r.ranks.cursors[other].kept()
 }
 
 // diverged is the error of a world that is at two states.
