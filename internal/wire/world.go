@@ -63,14 +63,15 @@ func (r Rank) CheckPlace() error {
 
 // Member is the slot of a rank, or of one of several readers, in the record of its batcher.
 type Member struct {
-	Name    string `json:"name,omitempty"`    // of the reader; empty for a rank
-	Reader  string `json:"reader,omitempty"`  // the process that has the slot; empty when none ever had
-	Request string `json:"request,omitempty"` // its last request that was carried out
-	Seat    uint64 `json:"seat,omitempty"`    // that it was given last
-	Placed  bool   `json:"placed,omitempty"`  // the slot has a position: that of this process, or of one before
-	Seated  bool   `json:"seated,omitempty"`  // at a state, and not only let in; of a reader: attached
-	Moved   bool   `json:"moved,omitempty"`   // it was given the seat at the state that all asked for
-	Left    bool   `json:"left,omitempty"`    // closed: it pins nothing, and nobody waits for it
+	Name     string `json:"name,omitempty"`     // of the reader; empty for a rank
+	Reader   string `json:"reader,omitempty"`   // the process that has the slot; empty when none ever had
+	Request  string `json:"request,omitempty"`  // its last request that was carried out
+	Seat     uint64 `json:"seat,omitempty"`     // that it was given last
+	Placed   bool   `json:"placed,omitempty"`   // the slot has a position: that of this process, or of one before
+	Seated   bool   `json:"seated,omitempty"`   // at a state, and not only let in; of a reader: attached
+	Moved    bool   `json:"moved,omitempty"`    // it was given the seat at the state that all asked for
+	Repaired bool   `json:"repaired,omitempty"` // it was given the seat where it said that it was
+	Left     bool   `json:"left,omitempty"`     // closed: it pins nothing, and nobody waits for it
 }
 
 // Shared reports whether several readers have the seat, each at its own pace.

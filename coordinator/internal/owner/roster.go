@@ -97,11 +97,11 @@ func (r *roster) course(
 	return r.agreed(now, req, state, req.Repair, unheard)
 }
 
-// unaware reports whether a rank may have its seat by a request that it gave up: it was moved with the others, or has had
-// none before. One that had a seat, and was seated anew where it said that it was, asks to move.
+// unaware reports whether a rank may have its seat by a request that it gave up. One that was given it where it said
+// that it was has a run, and what else it asks for is a move: it has gone on since.
 func (r *roster) unaware(req *wire.SeatRequest) bool {
 	m := r.member(req)
-	return req.Seat < m.Seat && (m.Moved || req.Mode == wire.ModeStart)
+	return req.Seat < m.Seat && !m.Repaired
 }
 
 // unheard are the other ranks with a seat that have not said where they are since two beats after a rank asked first.

@@ -145,10 +145,11 @@ func (s *seats) seatIn(now time.Time, a *asking, r *wire.Record) {
 		m := &r.Members[rank]
 		switch asked := s.ranks.asking(rank); {
 		case rank == a.seat.Rank.Rank:
-			m.Placed, m.Seated, m.Moved = true, true, true
+			m.Placed, m.Seated, m.Moved, m.Repaired = true, true, true, false
 		case began && !m.Left && asked != nil:
 			m.Reader = asked.reader // of a record that was made anew, the slot may be empty
-			m.Request, m.Seat, m.Placed, m.Seated, m.Moved = asked.request, r.Seat, true, true, true
+			m.Request, m.Seat = asked.request, r.Seat
+			m.Placed, m.Seated, m.Moved, m.Repaired = true, true, true, false
 		default: // it left, or comes later: it begins where this one does
 			m.Placed = false
 		}

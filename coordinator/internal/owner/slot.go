@@ -93,7 +93,9 @@ func (s *seats) moves(now time.Time, a *asking, state []byte) bool {
 			kept := r.Taken - r.Holes
 			r.Taken = min(r.Taken, position-1) // of one that had left, or that is past holes
 			r.Holes = r.Taken - min(kept, r.Taken)
-			r.Admit(req.Rank.Rank, wire.Member{Reader: req.Reader, Request: req.Request, Placed: true, Seated: true})
+			r.Admit(req.Rank.Rank, wire.Member{
+				Reader: req.Reader, Request: req.Request, Placed: true, Seated: true, Repaired: req.Repair,
+			})
 		})
 	}
 	return false
