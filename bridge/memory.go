@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"os"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,13 @@ type Memory struct {
 	lent     int64 // bytes of all slots that are out
 	end      int64 // of the file; offsets are never used twice
 	segments []*segment
-	slots    map[int64]*segment // that are out, by offset
+	slots    map[int64]*loan // that are out, by offset
+}
+
+// loan is a slot that is out.
+type loan struct {
+	of   *segment
+	held int // how often it has to be freed
 }
 
 // segment is a mapped part of the file, cut into slots of one size.
@@ -54,7 +61,7 @@ func NewMemory(limit int64, announce func(offset int64, size int, gone bool) err
 	if err != nil {
 		return nil, err
 	}
-	return &Memory{announce: announce, file: file, limit: limit, slots: make(map[int64]*segment)}, nil
+	return &Memory{announce: announce, file: file, limit: limit, slots: make(map[int64]*loan)}, nil
 }
 
 // newFile makes a file in memory that no folder lists. It is not bound by the size of /dev/shm. Nobody can make it
@@ -86,7 +93,44 @@ func slotSize(n int) int {
 func (m *Memory) Alloc(n int) (offset int64, slot []byte, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.alloc(n, slotSize(n))
+}
+
+// Spare is Alloc for what could as well be elsewhere: it leaves room for the two largest slots.
+func (m *Memory) Spare(n int) (offset int64, slot []byte, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	size := slotSize(n)
+	if m.lent+int64(size) > m.limit {
+		return 0, nil, ErrMemoryFull
+	}
+	return m.alloc(n, size)
+}
+
+// Hold has the slot that a byte lies in be freed once more than otherwise. It returns the slot's offset, and how far into
+// the slot the byte is; ok is false where it lies in none.
+func (m *Memory) Hold(at *byte) (offset int64, into int, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	address := uintptr(unsafe.Pointer(at))
+	for _, s := range m.segments {
+		first := uintptr(unsafe.Pointer(unsafe.SliceData(s.data)))
+		if address < first || address-first >= uintptr(len(s.data)) {
+			continue
+		}
+		place := int(address - first)
+		offset, into = s.offset+int64(place/s.slot*s.slot), place%s.slot
+		l := m.slots[offset]
+		if l == nil {
+			return 0, 0, false
+		}
+		l.held++
+		return offset, into, true
+	}
+	return 0, 0, false
+}
+
+func (m *Memory) alloc(n, size int) (offset int64, slot []byte, err error) {
 	m.largest = max(m.largest, int64(size))
 	s := m.find(size)
 	if s == nil {
@@ -97,7 +141,7 @@ func (m *Memory) Alloc(n int) (offset int64, slot []byte, err error) {
 	i := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	offset = s.offset + int64(i*s.slot)
-	m.slots[offset] = s
+	m.slots[offset] = &loan{of: s, held: 1}
 	m.lent += int64(s.slot)
 	return offset, s.data[i*s.slot : i*s.slot+n : (i+1)*s.slot], nil
 }
@@ -170,10 +214,14 @@ func (m *Memory) retire() (bool, error) {
 func (m *Memory) Free(offset int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.slots[offset]
-	if s == nil {
+	l := m.slots[offset]
+	if l == nil {
 		return fmt.Errorf("%w: no slot at %d is out", ErrFrame, offset)
 	}
+	if l.held--; l.held > 0 {
+		return nil
+	}
+	s := l.of
 	delete(m.slots, offset)
 	m.lent -= int64(s.slot)
 	s.free = append(s.free, int(offset-s.offset)/s.slot)

@@ -38,6 +38,16 @@ const (
 	LagWait
 )
 
+// Buffers lends memory for payloads. Its methods are safe for concurrent use.
+type Buffers interface {
+	// Get returns n bytes at a multiple of schema.Alignment, or nil: the payload is in memory of this process then. The
+	// payload begins schema.Alignment bytes behind the first of them, and ends with the last.
+	Get(n int) []byte
+
+	// Put takes back what Get returned, once. What is not put back when the handle is closed is used no longer.
+	Put(buf []byte)
+}
+
 // Config says which batcher to open. Only Name and Dataset must be set.
 type Config struct {
 	// Name of the batcher: 1 to 64 letters, digits, '-' and '_', without "__". One process at a time holds a name; a
@@ -125,6 +135,10 @@ type Config struct {
 	//
 	// Defaults to none.
 	Trace func(context.Context) string
+
+	// Buffers lends memory for payloads, such as memory that another process maps, too. Defaults to nil: payloads are in
+	// memory of this process.
+	Buffers Buffers
 
 	params json.RawMessage
 	part   wire.Part // of each batch, that this process wants

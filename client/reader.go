@@ -83,7 +83,7 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 	}
 	r.ask = &asker{cfg: c, nc: nc, link: both, notices: notices}
 	r.credits = newCredits(r.handle, nc, r.line, notices)
-	buffers := new(pool)
+	buffers := &pool{from: c.Buffers}
 	r.intake = &intake{
 		cfg: c, align: align, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c, buffers), buffers: buffers,
 		uploads: &uploads{cfg: c, nc: nc, run: r.run}, tasks: &r.tasks,

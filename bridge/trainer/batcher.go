@@ -21,7 +21,8 @@ import (
 type batcher struct {
 	s      *server
 	handle uint64
-	b      *client.Batcher[schema.Batch] // of views of what came, which are copied once
+	b      *client.Batcher[schema.Batch] // of views of what came
+	lender *lender                       // where what came may lie
 	ranked bool                          // it is of a rank of a world
 	last   context.Context               // of the newest take, which has ended or was given up when another comes
 
@@ -62,13 +63,18 @@ type take struct {
 
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
+	lender := newLender(s.memory)
 	cfg.Domain, cfg.Logger = s.domain, s.log.logger
+	if cfg.World == nil { // a rank has parts of payloads
+		cfg.Buffers = lender
+	}
 	opened, err := client.Open[schema.Batch](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)
 		return
 	}
-	b := &batcher{s: s, b: opened, ranked: cfg.World != nil, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	b := &batcher{s: s, b: opened, lender: lender, ranked: cfg.World != nil}
+	b.turn, b.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	b.open, b.ends = context.WithCancel(s.ctx)
 	b.renew()
 	s.mu.Lock()
@@ -101,6 +107,7 @@ func (b *batcher) close() error {
 	defer b.give()
 	b.ahead.end()
 	b.drop()
+	b.lender.close()
 	return err
 }
 
@@ -199,12 +206,16 @@ func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
 	return b.b.Take(t.ctx, t.state)
 }
 
-// share copies a batch, whose payload has that size, to where the trainer sees it. The trainer has it until the trainer
-// frees it by its number.
+// share has a batch, whose payload has that size, lie where the trainer sees it: it is there, or copied. The trainer has
+// it until the trainer frees it by its number.
 func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
 	at.size = size
 	if at.size > LargeBatch && b.s.large != nil {
 		b.s.large()
+	}
+	if slot, offset, ok := b.lender.holds(batch, size); ok {
+		b.lend(&at, slot, offset)
+		return at, nil
 	}
 	offset, slot, err := b.s.memory.Alloc(at.size)
 	if err != nil {
@@ -213,12 +224,17 @@ func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
 	if _, err := wire.AppendBatch(slot[:0], batch); err != nil { // within the slot, which has room for it
 		return at, errors.Join(err, b.s.memory.Free(offset))
 	}
+	b.lend(&at, offset, offset)
+	return at, nil
+}
+
+// lend gives the trainer the batch that lies in a slot.
+func (b *batcher) lend(at *place, slot, offset int64) {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	b.s.numbers++
 	at.batch, at.offset = b.s.numbers, offset
-	b.s.lent[at.batch] = offset
-	return at, nil
+	b.s.lent[at.batch] = slot
 }
 
 // deliver answers a take.
