@@ -1,0 +1,65 @@
+//go:build linux
+
+package trainer
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/jetbatch/jetbatch/bridge"
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// A payload that was received into lent memory is found there, and its slot is free when client and trainer are done.
+func TestLender(t *testing.T) {
+	t.Parallel()
+	memory, err := bridge.NewMemory(1<<20, func(int64, int, bool) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = memory.Close() }()
+	x, err := schema.NewTensor([]int{leastLent}, bytes.Repeat([]byte{7}, leastLent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := wire.AppendBatch(nil, schema.Batch{{Name: "x", Tensor: x}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLender(memory)
+	if l.Get(leastLent-1) != nil {
+		t.Error("a small payload is lent memory for")
+	}
+	buf := l.Get(schema.Alignment + len(sent))
+	copy(buf[schema.Alignment:], sent)
+	got, _, err := wire.DecodePart[schema.Batch](buf[schema.Alignment:], len(sent), new(wire.Part))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot, offset, ok := l.holds(got, len(sent))
+	if !ok || offset != slot+schema.Alignment {
+		t.Fatalf("at %d of the slot at %d, %v", offset, slot, ok)
+	}
+	if _, _, ok := l.holds(got, len(sent)-1); ok {
+		t.Error("a payload of another size is there")
+	}
+	if _, _, ok := l.holds(schema.Batch{{Name: "x", Tensor: x}}, len(sent)); ok {
+		t.Error("a batch of other memory is there")
+	}
+	l.Put(buf)
+	l.Put(buf) // changes nothing
+	if err := memory.Free(slot); err != nil {
+		t.Fatalf("the trainer's: %v", err)
+	}
+	if err := memory.Free(slot); err == nil {
+		t.Error("the slot is out after both were done")
+	}
+	for l.Get(1<<18) != nil { // until the client has what it may have
+	}
+	l.close()
+	if l.Get(1<<18) == nil {
+		t.Error("what the client left is out still")
+	}
+	l.close()
+}
