@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/jetbatch/jetbatch/internal/lend"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -37,16 +38,6 @@ const (
 	// LagWait has the others wait for it.
 	LagWait
 )
-
-// Buffers lends memory for payloads. Its methods are safe for concurrent use.
-type Buffers interface {
-	// Get returns n bytes at a multiple of schema.Alignment, or nil: the payload is in memory of this process then. The
-	// payload begins schema.Alignment bytes behind the first of them, and ends with the last.
-	Get(n int) []byte
-
-	// Put takes back what Get returned, once. What is not put back when the handle is closed is used no longer.
-	Put(buf []byte)
-}
 
 // Config says which batcher to open. Only Name and Dataset must be set.
 type Config struct {
@@ -136,13 +127,10 @@ type Config struct {
 	// Defaults to none.
 	Trace func(context.Context) string
 
-	// Buffers lends memory for payloads, such as memory that another process maps, too. Defaults to nil: payloads are in
-	// memory of this process.
-	Buffers Buffers
-
-	params json.RawMessage
-	part   wire.Part // of each batch, that this process wants
-	beside bool      // a reader's own batcher, beside the one that it shares
+	params  json.RawMessage
+	part    wire.Part    // of each batch, that this process wants
+	beside  bool         // a reader's own batcher, beside the one that it shares
+	buffers lend.Buffers // where payloads are received; nil for memory of the client's own
 }
 
 const defaultWindowBytes = 1 << 30

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/jetbatch/jetbatch/internal/lend"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -19,8 +20,8 @@ type payload struct {
 
 type lent struct {
 	pool *pool
-	from Buffers // whose the buffer is; nil for the pool's own
-	buf  []byte  // headroom, then the payload
+	from lend.Buffers // whose the buffer is; nil for the pool's own
+	buf  []byte       // headroom, then the payload
 	back atomic.Bool
 }
 
@@ -47,7 +48,7 @@ func (p payload) release() {
 // for the new one, so that there are never more than were in use at once. To give up more would only have others made
 // before the garbage collector runs.
 type pool struct {
-	from Buffers // that are asked first; nil for none
+	from lend.Buffers // that are asked first; nil for none
 	mu   sync.Mutex
 	free [][]byte
 }

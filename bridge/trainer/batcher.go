@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/lend"
 	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -22,7 +23,6 @@ type batcher struct {
 	s      *server
 	handle uint64
 	b      *client.Batcher[schema.Batch] // of views of what came
-	lender *lender                       // where what came may lie
 	ranked bool                          // it is of a rank of a world
 	last   context.Context               // of the newest take, which has ended or was given up when another comes
 
@@ -63,17 +63,16 @@ type take struct {
 
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
-	lender := newLender(s.memory)
 	cfg.Domain, cfg.Logger = s.domain, s.log.logger
 	if cfg.World == nil { // a rank has parts of payloads
-		cfg.Buffers = lender
+		ctx = lend.With(ctx, lender{s.memory})
 	}
 	opened, err := client.Open[schema.Batch](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)
 		return
 	}
-	b := &batcher{s: s, b: opened, lender: lender, ranked: cfg.World != nil}
+	b := &batcher{s: s, b: opened, ranked: cfg.World != nil}
 	b.turn, b.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	b.open, b.ends = context.WithCancel(s.ctx)
 	b.renew()
@@ -107,7 +106,6 @@ func (b *batcher) close() error {
 	defer b.give()
 	b.ahead.end()
 	b.drop()
-	b.lender.close()
 	return err
 }
 
@@ -183,12 +181,13 @@ func (b *batcher) take(t take) {
 		b.kept = &step
 		err = fmt.Errorf("the trainer keeps arrays of earlier batches: %w; "+
 			"let go of them, copy what is to be kept, or raise memory", err)
+	} else {
+		step.Release()
 	}
 	if err != nil {
 		b.s.answer(t.id, err)
 		return
 	}
-	step.Release()
 	b.deliver(t.id, at, &step)
 	b.ahead.begin(step.Next)
 	b.renew()
@@ -213,8 +212,12 @@ func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
 	if at.size > LargeBatch && b.s.large != nil {
 		b.s.large()
 	}
-	if slot, offset, ok := b.lender.holds(batch, size); ok {
-		b.lend(&at, slot, offset)
+	lies, offset, ok, err := lender{b.s.memory}.holds(batch, size)
+	if err != nil {
+		return at, err
+	}
+	if ok {
+		b.lend(&at, lies, offset)
 		return at, nil
 	}
 	offset, slot, err := b.s.memory.Alloc(at.size)

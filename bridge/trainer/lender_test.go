@@ -4,6 +4,7 @@ package trainer
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/jetbatch/jetbatch/bridge"
@@ -27,7 +28,7 @@ func TestLender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLender(memory)
+	l := lender{memory}
 	if l.Get(leastLent-1) != nil {
 		t.Error("a small payload is lent memory for")
 	}
@@ -37,29 +38,24 @@ func TestLender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slot, offset, ok := l.holds(got, len(sent))
-	if !ok || offset != slot+schema.Alignment {
-		t.Fatalf("at %d of the slot at %d, %v", offset, slot, ok)
+	slot, offset, ok, err := l.holds(got, len(sent))
+	if !ok || err != nil || offset != slot+schema.Alignment {
+		t.Fatalf("at %d of the slot at %d, %v, %v", offset, slot, ok, err)
 	}
-	if _, _, ok := l.holds(got, len(sent)-1); ok {
-		t.Error("a payload of another size is there")
+	if _, _, ok, err := l.holds(got, len(sent)-1); ok || err != nil {
+		t.Errorf("a payload of another size is there: %v, %v", ok, err)
 	}
-	if _, _, ok := l.holds(schema.Batch{{Name: "x", Tensor: x}}, len(sent)); ok {
-		t.Error("a batch of other memory is there")
+	if _, _, ok, err := l.holds(schema.Batch{{Name: "x", Tensor: x}}, len(sent)); ok || err != nil {
+		t.Errorf("a batch of other memory is there: %v, %v", ok, err)
 	}
 	l.Put(buf)
-	l.Put(buf) // changes nothing
 	if err := memory.Free(slot); err != nil {
 		t.Fatalf("the trainer's: %v", err)
 	}
-	if err := memory.Free(slot); err == nil {
-		t.Error("the slot is out after both were done")
+	if err := memory.Free(slot); !errors.Is(err, bridge.ErrFrame) {
+		t.Errorf("the slot is out after both were done: %v", err)
 	}
-	for l.Get(1<<18) != nil { // until the client has what it may have
+	if again := l.Get(len(buf)); &again[0] != &buf[0] {
+		t.Error("the slot does not serve again")
 	}
-	l.close()
-	if l.Get(1<<18) == nil {
-		t.Error("what the client left is out still")
-	}
-	l.close()
 }

@@ -40,8 +40,8 @@ type Config struct {
 	// Domain is client.Config.Domain of every batcher. Defaults to none.
 	Domain string
 
-	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest. Defaults to
-	// DefaultMemory.
+	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest, and of those that lie
+	// in shared memory before the trainer has them. Defaults to DefaultMemory.
 	Memory int64
 
 	// Large is called once, when a batch above LargeBatch comes. Defaults to nothing.
