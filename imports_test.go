@@ -33,6 +33,7 @@ var layers = map[string][]string{
 	"internal/legible":    {},
 	"internal/chaos":      {},
 	"internal/legs":       {},
+	"internal/lend":       {},
 	"internal/direct":     {},
 	"internal/durable":    {},
 	"internal/golden":     {},
@@ -62,12 +63,12 @@ var layers = map[string][]string{
 	"coordinator/internal": {"schema", "internal/wire"},
 	"worker/internal":      {},
 
-	"client":      {"schema", "internal/direct", "internal/legible", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
+	"client":      {"schema", "internal/direct", "internal/legible", "internal/lend", "internal/metrics", "internal/topology", "internal/wire", "client/internal"},
 	"coordinator": {"schema", "dataset", "internal/kind", "internal/legible", "internal/metrics", "internal/topology", "internal/wire", "coordinator/internal"},
 	"worker":      {"schema", "dataset", "internal/direct", "internal/kind", "internal/metrics", "internal/topology", "internal/wire", "worker/internal"},
 
 	"bridge":         {"schema", "internal/msgp"},
-	"bridge/trainer": {"schema", "client", "bridge", "internal/msgp", "internal/wire"},
+	"bridge/trainer": {"schema", "client", "bridge", "internal/lend", "internal/msgp", "internal/wire"},
 	"bridge/process": {"schema", "dataset", "internal/kind", "bridge", "internal/wire"},
 
 	"embedded": {"schema", "dataset", "internal/scratch", "coordinator", "worker"},

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"os"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,10 +33,18 @@ type Memory struct {
 	limit    int64
 	largest  int64 // slot so far
 	total    int64 // bytes of all segments
-	lent     int64 // bytes of all slots that are out
+	lent     int64 // bytes of the slots that the other side has
+	spare    int64 // and of those that this side alone has
 	end      int64 // of the file; offsets are never used twice
 	segments []*segment
-	slots    map[int64]*segment // that are out, by offset
+	slots    map[int64]*loan // that are out, by offset
+}
+
+// loan is a slot that is out.
+type loan struct {
+	of    *segment
+	held  int  // how often the other side has to free it
+	spare bool // this side has to return it
 }
 
 // segment is a mapped part of the file, cut into slots of one size.
@@ -48,13 +57,14 @@ type segment struct {
 
 func (s *segment) unused() bool { return len(s.free)*s.slot == len(s.data) }
 
-// NewMemory makes memory of at most limit bytes and two of the largest slots.
+// NewMemory makes memory of which the other side may have limit bytes and two of the largest slots, and this side
+// another limit bytes by Spare.
 func NewMemory(limit int64, announce func(offset int64, size int, gone bool) error) (*Memory, error) {
 	file, err := newFile()
 	if err != nil {
 		return nil, err
 	}
-	return &Memory{announce: announce, file: file, limit: limit, slots: make(map[int64]*segment)}, nil
+	return &Memory{announce: announce, file: file, limit: limit, slots: make(map[int64]*loan)}, nil
 }
 
 // newFile makes a file in memory that no folder lists. It is not bound by the size of /dev/shm. Nobody can make it
@@ -82,24 +92,108 @@ func slotSize(n int) int {
 	return (n + step - 1) / step * step
 }
 
-// Alloc returns a slot of n bytes and its offset in the file, by which Free knows it.
+// Alloc returns a slot of n bytes for the other side and its offset in the file, by which Free knows it.
 func (m *Memory) Alloc(n int) (offset int64, slot []byte, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	size := slotSize(n)
 	m.largest = max(m.largest, int64(size))
+	if err := m.room(int64(size)); err != nil {
+		return 0, nil, err
+	}
+	offset, slot, l, err := m.take(n, size)
+	if err == nil {
+		l.held = 1
+		m.lent += int64(l.of.slot)
+	}
+	return offset, slot, err
+}
+
+// Spare returns a slot of n bytes for this side, until Return. It takes no room from the other side, which has the slot
+// after Hold only.
+func (m *Memory) Spare(n int) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	size := slotSize(n)
+	if m.spare+int64(size) > m.limit {
+		return nil, ErrMemoryFull
+	}
+	m.largest = max(m.largest, int64(size))
+	m.spare += int64(size) // which the bound grows by
+	_, slot, l, err := m.take(n, size)
+	m.spare -= int64(size)
+	if err == nil {
+		l.spare = true
+		m.spare += int64(l.of.slot)
+	}
+	return slot, err
+}
+
+// Hold gives the other side the slot of this side's that a byte lies in, until Free. It returns the slot's offset, and
+// how far into the slot the byte is; ok is false where it lies in none. A slot may be held more than once.
+func (m *Memory) Hold(at *byte) (offset int64, into int, ok bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	offset, into, l := m.slot(at)
+	if l == nil || !l.spare {
+		return 0, 0, false, nil
+	}
+	if l.held == 0 {
+		size := int64(l.of.slot)
+		if err := m.room(size); err != nil {
+			return 0, 0, true, err
+		}
+		m.lent += size
+		m.spare -= size
+	}
+	l.held++
+	return offset, into, true, nil
+}
+
+// slot returns the slot that is out and has a byte, nil where there is none.
+func (m *Memory) slot(at *byte) (offset int64, into int, l *loan) {
+	address := uintptr(unsafe.Pointer(at))
+	for _, s := range m.segments {
+		first := uintptr(unsafe.Pointer(unsafe.SliceData(s.data)))
+		if address < first || address-first >= uintptr(len(s.data)) {
+			continue
+		}
+		place := int(address - first)
+		offset, into = s.offset+int64(place/s.slot*s.slot), place%s.slot
+		return offset, into, m.slots[offset]
+	}
+	return 0, 0, nil
+}
+
+// bound is what the other side may have.
+func (m *Memory) bound() int64 { return m.limit + 2*m.largest }
+
+// room returns an error where the other side may not have so many bytes more.
+func (m *Memory) room(size int64) error {
+	if m.lent+size > m.bound() {
+		return m.errFull()
+	}
+	return nil
+}
+
+func (m *Memory) errFull() error {
+	return fmt.Errorf("%w: %d of %d bytes are kept", ErrMemoryFull, m.lent, m.bound())
+}
+
+// take takes a slot, which is nobody's yet.
+func (m *Memory) take(n, size int) (offset int64, slot []byte, l *loan, err error) {
 	s := m.find(size)
 	if s == nil {
 		if s, err = m.add(size); err != nil {
-			return 0, nil, err
+			return 0, nil, nil, err
 		}
 	}
 	i := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	offset = s.offset + int64(i*s.slot)
-	m.slots[offset] = s
-	m.lent += int64(s.slot)
-	return offset, s.data[i*s.slot : i*s.slot+n : (i+1)*s.slot], nil
+	l = &loan{of: s}
+	m.slots[offset] = l
+	return offset, s.data[i*s.slot : i*s.slot+n : (i+1)*s.slot], l, nil
 }
 
 // find returns a segment with a free slot of that size, or up to twice of it.
@@ -114,14 +208,13 @@ func (m *Memory) find(size int) *segment {
 
 func (m *Memory) add(slot int) (*segment, error) {
 	size := max(int(min(slab, m.limit/8))/slot, 1) * slot // several small ones at a time
-	bound := m.limit + 2*m.largest
-	for m.total+int64(size) > bound {
+	for m.total+int64(size) > m.bound()+m.spare {
 		gone, err := m.retire()
 		if err != nil {
 			return nil, err
 		}
 		if !gone {
-			return nil, fmt.Errorf("%w: %d of %d bytes are kept", ErrMemoryFull, m.lent, bound)
+			return nil, m.errFull()
 		}
 	}
 	offset := m.end
@@ -166,18 +259,44 @@ func (m *Memory) retire() (bool, error) {
 	return false, nil
 }
 
-// Free takes a slot back. An offset that is not out is an error: the other side has freed it twice.
+// Free takes a slot back from the other side. An offset that is not out is an error: it has been freed twice.
 func (m *Memory) Free(offset int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.slots[offset]
-	if s == nil {
+	l := m.slots[offset]
+	if l == nil || l.held == 0 {
 		return fmt.Errorf("%w: no slot at %d is out", ErrFrame, offset)
 	}
-	delete(m.slots, offset)
-	m.lent -= int64(s.slot)
-	s.free = append(s.free, int(offset-s.offset)/s.slot)
+	if l.held--; l.held > 0 {
+		return nil
+	}
+	m.lent -= int64(l.of.slot)
+	if l.spare {
+		m.spare += int64(l.of.slot)
+		return nil
+	}
+	m.free(offset, l)
 	return nil
+}
+
+// Return gives back a slot of this side's. The other side goes on having it if it holds it.
+func (m *Memory) Return(slot []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	offset, _, l := m.slot(unsafe.SliceData(slot))
+	if l == nil || !l.spare {
+		return
+	}
+	l.spare = false
+	if l.held == 0 {
+		m.spare -= int64(l.of.slot)
+		m.free(offset, l)
+	}
+}
+
+func (m *Memory) free(offset int64, l *loan) {
+	delete(m.slots, offset)
+	l.of.free = append(l.of.free, int(offset-l.of.offset)/l.of.slot)
 }
 
 // Close unmaps all of it. No slot may be used any more.

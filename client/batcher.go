@@ -23,6 +23,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/jetbatch/jetbatch/internal/lend"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -44,6 +45,7 @@ type Batcher[B any] struct {
 // ErrUnavailable when ctx ended first. nc stays the caller's; a second connection like it is opened for
 // the batches.
 func Open[B any](ctx context.Context, nc *nats.Conn, cfg Config) (*Batcher[B], error) {
+	cfg.buffers = lend.From(ctx)
 	_, tensors := any((*B)(nil)).(*schema.Batch)
 	r, err := openReader(ctx, nc, cfg, tensors)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/jetbatch/jetbatch/internal/lend"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -126,9 +127,10 @@ type Config struct {
 	// Defaults to none.
 	Trace func(context.Context) string
 
-	params json.RawMessage
-	part   wire.Part // of each batch, that this process wants
-	beside bool      // a reader's own batcher, beside the one that it shares
+	params  json.RawMessage
+	part    wire.Part    // of each batch, that this process wants
+	beside  bool         // a reader's own batcher, beside the one that it shares
+	buffers lend.Buffers // where payloads are received; nil for memory of the client's own
 }
 
 const defaultWindowBytes = 1 << 30

@@ -40,13 +40,38 @@ type line struct {
 	ended    bool   // it is past the end of the data, which is no hole, and leaves no state either
 	taken    uint64 // positions that the trainer is past, the end of the data among them
 	tally    tally
-	waiting  string // what Take waits for
-	stranded bool   // the generation of the seat was begun again, and the owner does not know where this reader is in it
-	asking   string // the request for a move that a rank waits for; empty for none
-	overdue  bool   // for so long that the owner should look
-	met      met    // what became of the head's job so far
-	trace    string // of the Take or Start that is under way, or was last
-	sought   uint64 // the position that the last Peek did not find; 0 for none
+	waiting  string    // what Take waits for
+	stranded bool      // the generation of the seat was begun again, and the owner does not know where this reader is in it
+	asking   string    // the request for a move that a rank waits for; empty for none
+	overdue  bool      // for so long that the owner should look
+	met      met       // what became of the head's job so far
+	trace    string    // of the Take or Start that is under way, or was last
+	sought   uint64    // the position that the last Peek did not find; 0 for none
+	dropped  []payload // that left buf without being taken; unlock hands them back
+}
+
+// unlock lets go of mu, and hands back the payloads that were dropped meanwhile, which may wait.
+func (l *line) unlock() {
+	dropped := l.dropped
+	l.dropped = nil
+	l.mu.Unlock()
+	for _, p := range dropped {
+		p.release()
+	}
+}
+
+// drop is told of what leaves buf without being taken. Called with mu held, which unlock then lets go of.
+func (l *line) drop(a arrival) {
+	if a.payload.lent != nil {
+		l.dropped = append(l.dropped, a.payload)
+	}
+}
+
+// clear drops all that is here, of which nothing will be taken.
+func (l *line) clear() {
+	l.mu.Lock()
+	defer l.unlock()
+	l.buf.Clear()
 }
 
 // met says what became of the executions of a job that has no result yet.
@@ -146,7 +171,7 @@ type sight struct {
 // long Take has been at it.
 func (l *line) look(now time.Time, waited time.Duration) (s sight) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	s.entry, s.outcome = l.buf.Look()
 	switch {
 	case s.outcome == reorder.Broken:
@@ -265,7 +290,7 @@ func (l *line) reading(gen string) *session {
 // was asked for. What ended the run meanwhile is the error.
 func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if err := l.run.sit(); err != nil {
 		return err
 	}
@@ -288,9 +313,7 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 		l.holes, l.past = nil, 0
 	}
 	if l.sess == sess {
-		for _, e := range l.buf.Seek(reply.Position, reply.State.Data) {
-			e.Value.payload.release()
-		}
+		l.buf.Seek(reply.Position, reply.State.Data)
 		l.late.uncover(&l.buf, l.window, now)
 		sess.sweepNow.give()
 		sess.payloads.claimNow.give()
@@ -308,7 +331,7 @@ func (l *line) sit(reply *wire.SeatReply, first bool, sess *session) error {
 // within runs f with mu held if s is what reads the line's generation, and reports whether it did.
 func (l *line) within(s *session, f func()) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if l.sess != s || s.ctx.Err() != nil {
 		return false
 	}
@@ -336,7 +359,7 @@ func (l *line) nudge() {
 // disbelieve drops a record that Take does not believe, and raises a doubt.
 func (l *line) disbelieve(res *wire.Result, why string) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.buf.Forget(res)
 	l.doubted = res
 	l.run.suspect(why, life.Stored)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/jetbatch/jetbatch/internal/lend"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -19,7 +20,8 @@ type payload struct {
 
 type lent struct {
 	pool *pool
-	buf  []byte // headroom, then the payload
+	from lend.Buffers // whose the buffer is; nil for the pool's own
+	buf  []byte       // headroom, then the payload
 	back atomic.Bool
 }
 
@@ -33,6 +35,10 @@ func (p payload) answer() []byte { return p.lent.buf[headroom-wire.AnswerHead:] 
 // release hands the buffer back. It is safe to call more than once and from any goroutine.
 func (p payload) release() {
 	if p.lent != nil && p.lent.back.CompareAndSwap(false, true) {
+		if p.lent.from != nil {
+			p.lent.from.Put(p.lent.buf)
+			return
+		}
 		p.lent.pool.put(p.lent.buf)
 	}
 }
@@ -42,11 +48,17 @@ func (p payload) release() {
 // for the new one, so that there are never more than were in use at once. To give up more would only have others made
 // before the garbage collector runs.
 type pool struct {
+	from lend.Buffers // that are asked first; nil for none
 	mu   sync.Mutex
 	free [][]byte
 }
 
 func (p *pool) get(n int) payload {
+	if p.from != nil {
+		if buf := p.from.Get(headroom + n); buf != nil {
+			return payload{bytes: buf[headroom:], lent: &lent{from: p.from, buf: buf}}
+		}
+	}
 	p.mu.Lock()
 	var buf []byte
 	for i, b := range slices.Backward(p.free) {

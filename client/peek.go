@@ -46,7 +46,7 @@ func (r *reader) peek(
 ) (seen bool, more <-chan struct{}, err error) {
 	select {
 	case r.turn <- struct{}{}:
-		defer r.turn.give()
+		defer r.giveTurn()
 	default:
 		return false, nil, r.cfg.errUnforeseen()
 	}
@@ -85,7 +85,7 @@ func (r *reader) takeSeen(ctx context.Context, states []schema.State) (n int, er
 	if err := r.turn.get(ctx, r.handle); err != nil {
 		return 0, r.ended(ctx, c.began, err)
 	}
-	defer r.turn.give()
+	defer r.giveTurn()
 	due := false
 	defer func() {
 		if due {

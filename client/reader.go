@@ -81,9 +81,10 @@ func newReader(c *Config, both *link, js jetstream.JetStream, align bool) *reade
 	r.line = &line{
 		cfg: c, id: id, secret: secret, run: r.run, owner: &standing{dataset: c.Dataset, workers: -1}, link: both, changed: changed,
 	}
+	r.line.buf.Let = r.line.drop
 	r.ask = &asker{cfg: c, nc: nc, link: both, notices: notices}
 	r.credits = newCredits(r.handle, nc, r.line, notices)
-	buffers := new(pool)
+	buffers := &pool{from: c.buffers}
 	r.intake = &intake{
 		cfg: c, align: align, line: r.line, credits: r.credits, fetcher: newFetcher(nc, c, buffers), buffers: buffers,
 		uploads: &uploads{cfg: c, nc: nc, run: r.run}, tasks: &r.tasks,
@@ -117,13 +118,31 @@ func (r *reader) begin() error {
 	return nil
 }
 
+// giveTurn ends what had the turn.
+func (r *reader) giveTurn() {
+	r.turn.give()
+	if r.handle.Err() != nil {
+		r.empty()
+	}
+}
+
+// empty drops what is here of a handle that is closed. What has the turn may be looking at it, and drops it afterwards.
+func (r *reader) empty() {
+	select {
+	case r.turn <- struct{}{}:
+		r.line.clear()
+		r.turn.give()
+	default:
+	}
+}
+
 // start is Batcher.Start.
 func (r *reader) start(ctx context.Context, state schema.State) error {
 	began, trace := time.Now(), r.cfg.traceOf(ctx)
 	if err := r.turn.get(ctx, r.handle); err != nil {
 		return r.ended(ctx, began, err)
 	}
-	defer r.turn.give()
+	defer r.giveTurn()
 	if err := r.cfg.checkState(state); err != nil {
 		return err
 	}

@@ -214,7 +214,7 @@ func (r *reader) join(ctx context.Context, state schema.State) error {
 	if err := r.turn.get(ctx, r.handle); err != nil {
 		return err
 	}
-	defer r.turn.give()
+	defer r.giveTurn()
 	want := sitting{mode: wire.ModeJoin, state: state, open: true}
 	reply, err := r.seats.request(ctx, &want)
 	if err != nil {
@@ -243,11 +243,8 @@ func (r *run) rest() {
 // rest drops the results that are here of a run which the reader does not read any more.
 func (l *line) rest() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.tally.apart++
-	for e := range l.buf.All() {
-		e.Value.payload.release()
-	}
 	l.buf.Reset(1, nil, 1)
 	l.sess, l.holes, l.past, l.ended = nil, nil, 0, false
 }

@@ -51,6 +51,7 @@ func (r *reader) close() error {
 	r.cancel(r.run.err())
 	r.both.close()
 	r.tasks.Wait()
+	r.empty()
 	r.intake.fetcher.conns.close()
 	if superseded {
 		r.lock.remove()

@@ -38,7 +38,7 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func(paylo
 	if err := r.turn.get(ctx, r.handle); err != nil {
 		return taken{}, r.ended(ctx, c.began, err)
 	}
-	defer r.turn.give()
+	defer r.giveTurn()
 	where, err := r.line.find(asked, trace)
 	if err != nil {
 		return taken{}, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/client"
+	"github.com/jetbatch/jetbatch/internal/lend"
 	"github.com/jetbatch/jetbatch/internal/msgp"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
@@ -21,7 +22,7 @@ import (
 type batcher struct {
 	s      *server
 	handle uint64
-	b      *client.Batcher[schema.Batch] // of views of what came, which are copied once
+	b      *client.Batcher[schema.Batch] // of views of what came
 	ranked bool                          // it is of a rank of a world
 	last   context.Context               // of the newest take, which has ended or was given up when another comes
 
@@ -63,12 +64,16 @@ type take struct {
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
 	cfg.Domain, cfg.Logger = s.domain, s.log.logger
+	if cfg.World == nil { // a rank has parts of payloads
+		ctx = lend.With(ctx, lender{s.memory})
+	}
 	opened, err := client.Open[schema.Batch](ctx, s.nc, cfg)
 	if err != nil {
 		s.answer(id, err)
 		return
 	}
-	b := &batcher{s: s, b: opened, ranked: cfg.World != nil, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	b := &batcher{s: s, b: opened, ranked: cfg.World != nil}
+	b.turn, b.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	b.open, b.ends = context.WithCancel(s.ctx)
 	b.renew()
 	s.mu.Lock()
@@ -176,12 +181,13 @@ func (b *batcher) take(t take) {
 		b.kept = &step
 		err = fmt.Errorf("the trainer keeps arrays of earlier batches: %w; "+
 			"let go of them, copy what is to be kept, or raise memory", err)
+	} else {
+		step.Release()
 	}
 	if err != nil {
 		b.s.answer(t.id, err)
 		return
 	}
-	step.Release()
 	b.deliver(t.id, at, &step)
 	b.ahead.begin(step.Next)
 	b.renew()
@@ -199,12 +205,20 @@ func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
 	return b.b.Take(t.ctx, t.state)
 }
 
-// share copies a batch, whose payload has that size, to where the trainer sees it. The trainer has it until the trainer
-// frees it by its number.
+// share has a batch, whose payload has that size, lie where the trainer sees it: it is there, or copied. The trainer has
+// it until the trainer frees it by its number.
 func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
 	at.size = size
 	if at.size > LargeBatch && b.s.large != nil {
 		b.s.large()
+	}
+	lies, offset, ok, err := lender{b.s.memory}.holds(batch, size)
+	if err != nil {
+		return at, err
+	}
+	if ok {
+		b.lend(&at, lies, offset)
+		return at, nil
 	}
 	offset, slot, err := b.s.memory.Alloc(at.size)
 	if err != nil {
@@ -213,12 +227,17 @@ func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
 	if _, err := wire.AppendBatch(slot[:0], batch); err != nil { // within the slot, which has room for it
 		return at, errors.Join(err, b.s.memory.Free(offset))
 	}
+	b.lend(&at, offset, offset)
+	return at, nil
+}
+
+// lend gives the trainer the batch that lies in a slot.
+func (b *batcher) lend(at *place, slot, offset int64) {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	b.s.numbers++
 	at.batch, at.offset = b.s.numbers, offset
-	b.s.lent[at.batch] = offset
-	return at, nil
+	b.s.lent[at.batch] = slot
 }
 
 // deliver answers a take.

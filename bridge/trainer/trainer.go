@@ -40,8 +40,8 @@ type Config struct {
 	// Domain is client.Config.Domain of every batcher. Defaults to none.
 	Domain string
 
-	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest. Defaults to
-	// DefaultMemory.
+	// Memory bounds the bytes of batches that the trainer keeps views of, beyond two of the largest, and of those that lie
+	// in shared memory before the trainer has them. Defaults to DefaultMemory.
 	Memory int64
 
 	// Large is called once, when a batch above LargeBatch comes. Defaults to nothing.
@@ -102,7 +102,7 @@ type server struct {
 	batchers map[uint64]*batcher
 	calls    map[uint64]context.CancelCauseFunc // that are under way, by the id of their request
 	numbers  uint64                             // of batches, so far
-	lent     map[uint64]int64                   // where the batches are that the trainer has, by their numbers
+	lent     map[uint64]int64                   // the slots of batches that the trainer has, by their numbers
 }
 
 // read begins to answer one request after another until there are no more.

@@ -61,6 +61,7 @@ type peer struct {
 	memory *os.File
 	calls  uint64
 	named  []any   // the state after the batch of the last answer
+	passed []any   // the batch that lay ready and was looked at last, which is not freed yet
 	news   [][]any // frames that are no answers, from their words on
 	served chan error
 }

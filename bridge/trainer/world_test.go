@@ -70,13 +70,15 @@ func (p *peer) join(rank, size int, more map[string]any) any {
 	return answer[1]
 }
 
-// step takes the batch after a state, as a trainer does: what lies ready it does not ask for.
+// step takes the batch after a state, as a trainer does: what lies ready it does not ask for. The memory of the batch
+// before is free then.
 func (p *peer) step(handle any, state schema.State) []any {
 	p.t.Helper()
 	answer := p.call("take", handle, 60.0, wire3(state), []any{})
 	if answer[0] == "ready" {
 		answer = p.next("ready")
-		p.send(0, "took", handle, answer[2], []any{answer[2]})
+		p.send(0, "took", handle, answer[2], append([]any{}, p.passed...))
+		p.passed = []any{answer[2]}
 	} else {
 		p.news = nil
 	}

@@ -106,11 +106,11 @@ def test_views_stay_valid(service: jetbatch.Service) -> None:
 
 
 def test_memory_goes_back(service: jetbatch.Service) -> None:
-    with service.open("back", dataset="numbers", params={"size": 3_000_000}) as b:
+    with service.open("back", dataset="numbers", params={"size": 3_000_000}, window=5) as b:
         for step in b.steps():
             if step.seq == 40:
                 break
-        assert sum(map(len, service._bridge._shared.segments.values())) <= 5 * 4_000_000
+        assert sum(map(len, service._bridge._shared.segments.values())) <= (5 + 5) * 4_000_000  # the trainer's and the window's
         assert len(service._bridge._shared.leases) - len(service._bridge._shared.expired) <= 2
 
 

@@ -40,6 +40,9 @@ type Entry[T any] struct {
 // Buffer holds the records between the head of the line and span positions ahead of it. The zero value
 // holds nothing; Reset begins a sequence.
 type Buffer[T any] struct {
+	// Let is told what was kept with each record that goes in another way than by Advance. Defaults to nobody.
+	Let func(T)
+
 	head  uint64
 	state []byte
 	span  uint64
@@ -52,23 +55,28 @@ type Buffer[T any] struct {
 
 // Reset forgets everything and begins at position, whose state-before is state.
 func (b *Buffer[T]) Reset(position uint64, state []byte, span int) {
-	*b = Buffer[T]{held: make(map[uint64]*Entry[T]), head: position, state: state, span: uint64(max(span, 1)),
-		top: position}
+	b.Clear()
+	*b = Buffer[T]{Let: b.Let, held: make(map[uint64]*Entry[T]), head: position, state: state,
+		span: uint64(max(span, 1)), top: position}
 }
 
-// Seek moves the head within the same generation and keeps what is held from there on. It returns what
-// was dropped.
-func (b *Buffer[T]) Seek(position uint64, state []byte) []Entry[T] {
+// Clear forgets all records, and stays where it is.
+func (b *Buffer[T]) Clear() {
+	b.top = b.head // each Drop looks for another one else
+	for seq := range b.held {
+		b.Drop(seq)
+	}
+}
+
+// Seek moves the head within the same generation and keeps what is held from there on.
+func (b *Buffer[T]) Seek(position uint64, state []byte) {
 	b.head, b.state = position, state
-	var dropped []Entry[T]
 	for seq := range b.held {
 		if !b.inRange(seq) {
-			e, _ := b.Drop(seq)
-			dropped = append(dropped, e)
+			b.Drop(seq)
 		}
 	}
 	b.findTop()
-	return dropped
 }
 
 // Head returns the position that Advance would leave.
@@ -174,18 +182,27 @@ func (b *Buffer[T]) Advance() bool {
 	if outcome != Batch && outcome != Hole {
 		return false
 	}
-	b.Drop(b.head)
+	b.remove(b.head)
 	b.head++
 	b.state = e.Result.Next
 	b.top = max(b.top, b.head)
 	return true
 }
 
-// Drop forgets the record of a position, as if it had not arrived.
-func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
+// Drop forgets the record of a position, as if it had not arrived, and reports whether there was one.
+func (b *Buffer[T]) Drop(seq uint64) bool {
+	e := b.remove(seq)
+	if e != nil && b.Let != nil {
+		b.Let(e.Value)
+	}
+	return e != nil
+}
+
+// remove takes the record of a position out; nil where there is none.
+func (b *Buffer[T]) remove(seq uint64) *Entry[T] {
 	e := b.held[seq]
 	if e == nil {
-		return Entry[T]{}, false
+		return nil
 	}
 	delete(b.held, seq)
 	if e.Ready || e.claimed {
@@ -204,7 +221,7 @@ func (b *Buffer[T]) Drop(seq uint64) (Entry[T], bool) {
 	if seq == b.top {
 		b.findTop()
 	}
-	return *e, true
+	return e
 }
 
 // Forget drops r if it is what is held for its position.
@@ -212,8 +229,7 @@ func (b *Buffer[T]) Forget(r *wire.Result) bool {
 	if e := b.held[r.Seq]; e == nil || e.Result != r {
 		return false
 	}
-	_, ok := b.Drop(r.Seq)
-	return ok
+	return b.Drop(r.Seq)
 }
 
 func (b *Buffer[T]) findTop() {

@@ -165,7 +165,9 @@ func TestAgainstDumb(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		span := rapid.IntRange(1, 12).Draw(t, "span")
-		var b Buffer[int]
+		// Each value that was kept goes once, by Advance or to Let.
+		kept, gone := 0, map[int]int{}
+		b := Buffer[int]{Let: func(value int) { gone[value]++ }}
 		b.Reset(1, []byte(stateAt(1)), span)
 		d := &dumb{head: 1, state: stateAt(1), span: uint64(span)}
 		var claimed []*wire.Result
@@ -187,8 +189,12 @@ func TestAgainstDumb(t *testing.T) {
 					r.Direct = &wire.Direct{Address: at}
 				}
 				ready := rapid.Bool().Draw(t, "ready")
-				if got, want := b.Add(r, 0, ready), d.add(r, ready); got != want {
+				want := d.add(r, ready)
+				if got := b.Add(r, kept+1, ready); got != want {
 					t.Fatalf("Add(%d) = %v, want %v", r.Seq, got, want)
+				}
+				if want {
+					kept++
 				}
 			},
 			"advance": func(t *rapid.T) {
@@ -199,8 +205,12 @@ func TestAgainstDumb(t *testing.T) {
 					d.drop(func(e *dumbEntry) bool { return e.result.Seq != d.head })
 					d.head++
 				}
+				e, _ := b.Look()
 				if got := b.Advance(); got != want {
 					t.Fatalf("Advance = %v, want %v", got, want)
+				}
+				if want {
+					gone[e.Value]++
 				}
 			},
 			"claim": func(t *rapid.T) {
@@ -226,7 +236,11 @@ func TestAgainstDumb(t *testing.T) {
 				if want {
 					e.ready, e.claimed = true, false
 				}
-				if got := b.Fill(r, 1); got != want {
+				value := 0
+				if e != nil {
+					value = b.held[r.Seq].Value
+				}
+				if got := b.Fill(r, value); got != want {
 					t.Fatalf("Fill(%d) = %v, want %v", r.Seq, got, want)
 				}
 			},
@@ -246,20 +260,35 @@ func TestAgainstDumb(t *testing.T) {
 				seq := seqs.Draw(t, "seq")
 				want := d.find(seq) != nil
 				d.drop(func(e *dumbEntry) bool { return e.result.Seq != seq })
-				if _, got := b.Drop(seq); got != want {
+				if got := b.Drop(seq); got != want {
 					t.Fatalf("Drop(%d) = %v, want %v", seq, got, want)
 				}
 			},
 			"seek": func(t *rapid.T) {
 				seq := seqs.Draw(t, "seq")
 				d.head, d.state = seq, stateAt(seq)
-				before := len(d.entries)
 				d.drop(func(e *dumbEntry) bool { return e.result.Seq >= seq && e.result.Seq < seq+d.span })
-				if got, want := len(b.Seek(seq, []byte(stateAt(seq)))), before-len(d.entries); got != want {
-					t.Fatalf("Seek(%d) dropped %d, want %d", seq, got, want)
-				}
+				b.Seek(seq, []byte(stateAt(seq)))
+			},
+			"clear": func(t *rapid.T) {
+				d.drop(func(*dumbEntry) bool { return false })
+				b.Clear()
+			},
+			"reset": func(t *rapid.T) {
+				seq := seqs.Draw(t, "seq")
+				d.head, d.state = seq, stateAt(seq)
+				d.drop(func(*dumbEntry) bool { return false })
+				b.Reset(seq, []byte(stateAt(seq)), span)
 			},
 			"": func(t *rapid.T) {
+				for value, n := range gone {
+					if n != 1 {
+						t.Fatalf("value %d went %d times", value, n)
+					}
+				}
+				if len(gone)+b.Len() != kept {
+					t.Fatalf("%d values went and %d are held, of %d", len(gone), b.Len(), kept)
+				}
 				if e, got := b.Look(); got != d.look() || (got != Waiting && e.Result.Seq != d.head) {
 					t.Fatalf("Look = %v, want %v", got, d.look())
 				}
@@ -339,7 +368,9 @@ func play(t *testing.T, script string) string {
 		case "reset": // reset POSITION SPAN
 			b.Reset(num(1), []byte(stateAt(num(1))), int(num(2)))
 		case "seek": // seek POSITION
-			fmt.Fprintf(&out, "> dropped %d\n", len(b.Seek(num(1), []byte(stateAt(num(1))))))
+			held := b.Len()
+			b.Seek(num(1), []byte(stateAt(num(1))))
+			fmt.Fprintf(&out, "> dropped %d\n", held-b.Len())
 		case "add": // add SEQ KIND [SIZE [apart | ADDRESS]] | add SEQ stray
 			kinds := map[string]wire.Kind{"hole": wire.KindHole, "error": wire.KindError, "end": wire.KindEnd}
 			r := record(num(1), kinds[words[2]], 0)
@@ -392,8 +423,7 @@ func play(t *testing.T, script string) string {
 			e := b.held[num(1)]
 			fmt.Fprintf(&out, "> %v\n", e != nil && b.Fill(e.Result, "payload"))
 		case "drop": // drop SEQ
-			_, ok := b.Drop(num(1))
-			fmt.Fprintf(&out, "> %v\n", ok)
+			fmt.Fprintf(&out, "> %v\n", b.Drop(num(1)))
 		case "missing": // missing WINDOW
 			fmt.Fprintf(&out, "> %v\n", b.Missing(int(num(1))))
 		case "held":
