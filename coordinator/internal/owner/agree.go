@@ -6,7 +6,8 @@ import (
 )
 
 // asks are the moves that the ranks of a world ask for, by rank; nil for none. A move to another state takes the old
-// place from under all of them, so it needs them all: each must ask for the same state at the same time.
+// place from under all of them, so it needs them all: each must ask for the same state at the same time. With the run,
+// what was asked for in it is over.
 type asks []*ask
 
 type ask struct {

@@ -114,6 +114,7 @@ func (s *stops) end(now time.Time, a *asking) {
 func (s *stops) stopped(now time.Time, a *asking) {
 	switch {
 	case a.stop == nil || a.closes:
+		clear(s.ranks.asks)
 		s.feeder.discard(a.before)
 		s.out.info("batcher stopped", "gen", a.before.gen)
 	case s.ledger.rec.Shared():

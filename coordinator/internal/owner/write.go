@@ -101,6 +101,7 @@ func (o *Owner) stored(now time.Time, aim aim) {
 	case toFail:
 		o.feeder.discard(o.ledger.lane()) // only Start goes on from here, with a new generation: its jobs would only be in the way
 		o.ending.failing = nil
+		clear(o.ranks.asks)
 		o.out.warn("run failed", "gen", rec.Gen, "seq", rec.Error.Seq, "worker", rec.Error.Worker, "error", rec.Error.Message)
 		o.feeder.notify()
 	case toFinish:
