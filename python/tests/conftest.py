@@ -103,7 +103,8 @@ def files_held(pids: Iterable[int]) -> Set[str]:
 def files_left(folder: Path) -> List[Path]:
     """The files of a temporary folder but one: by the lock that a trainer had on it the next one knows that it died."""
     locks = folder / f"jetbatch-{os.getuid()}"
-    found = [path for path in folder.rglob("*") if path != locks]
+    walk = os.walk(folder)  # which goes on where a folder is removed meanwhile
+    found = [Path(at) / name for at, below, files in walk for name in below + files if Path(at) / name != locks]
     return found if len(found) > 1 or found and found[0].parent != locks else []
 
 
