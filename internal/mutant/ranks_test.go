@@ -171,7 +171,7 @@ var ranks = []guardedMutant{
 			"r.ranks.cursors[rank].taken < r.ranks.cursors[other].taken")),
 	guarded("TestScripts/world_failed_while_one_was_away", "ranks: one that comes back to a failed run waits for ever",
 		mutant.In("coordinator/internal/owner/roster.go",
-			"if r.ledger.rec.Phase == schema.PhaseFailed &&", "if false &&")),
+			"failed := r.ledger.rec.Error; failed != nil &&", "failed := r.ledger.rec.Error; false &&")),
 	guarded("TestStrandedWhileItMoves", "ranks: one that meets the end again counts it twice",
 		mutant.In("client/line.go",
 			"l.stranded, l.ended = false, false", "l.stranded = false")),

@@ -169,9 +169,9 @@ func (r *roster) agreed(
 			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
 		}
 	}
-	// The others may not know yet that the run failed, and may not ask for anything before this rank is there.
-	if r.ledger.rec.Phase == schema.PhaseFailed && asks[rank].since(now) > r.ranks.patience() {
-		return refused, 0, r.ledger.rec.Error
+	// The run failed. The others may not know it yet, or asked to begin again while this rank was away, and were refused.
+	if failed := r.ledger.rec.Error; failed != nil && asks[rank].since(now) > r.ranks.patience() {
+		return refused, 0, failed
 	}
 	return refused, 0, unavailable("waiting for %s to ask for the same state", ranksText(missing))
 }
