@@ -14,7 +14,7 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// ledger lends buffers and keeps account of them. What is in a buffer is lost when it is put back.
+// ledger lends buffers and keeps account of them. It overwrites a buffer that is put back.
 type ledger struct {
 	t     *testing.T
 	least int // that it lends
@@ -192,17 +192,7 @@ func TestBuffersGoBack(t *testing.T) {
 		"the owner moves on": func(t *testing.T, o *owner, _ *keeper, b *Batcher[[]byte], l *ledger) {
 			state := take(t, b, schema.State{}, 3)
 			full(t, b, l, o.window)
-			o.locked(func() {
-				o.rec.Seat++
-				o.begin(1)
-				o.rec.Taken = 0
-				o.feed()
-			})
-			o.notice()
-			natstest.Eventually(t, "the reader knows", func() bool {
-				doubting, _ := b.r.run.doubting()
-				return doubting
-			})
+			o.moveOn(b)
 			take(t, b, state, 10)
 			full(t, b, l, o.window)
 		},

@@ -41,7 +41,7 @@ type line struct {
 	taken    uint64 // positions that the trainer is past, the end of the data among them
 	tally    tally
 	waiting  string    // what Take waits for
-	stranded bool      // the generation of the seat was begun again, and the owner does not know where this reader is in it
+	stranded bool      // the seat's generation was begun again, and the owner does not know where this reader is
 	asking   string    // the request for a move that a rank waits for; empty for none
 	overdue  bool      // for so long that the owner should look
 	met      met       // what became of the head's job so far

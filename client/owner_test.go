@@ -292,7 +292,7 @@ func (o *owner) erase(subject string) {
 	if err == nil {
 		err = s.Purge(o.t.Context(), jetstream.WithPurgeSubject(subject))
 	}
-	if err != nil && o.t.Context().Err() == nil { // else a reader said what is lost when its test was over
+	if err != nil && o.t.Context().Err() == nil { // else a reader's last credit asked for it, and the test is over
 		o.t.Fatal(err)
 	}
 }
@@ -394,4 +394,20 @@ func (o *owner) count(mode wire.Mode) (n int) {
 		}
 	})
 	return n
+}
+
+// moveOn begins a new generation for the same reader, as after a lost store, and waits until the reader knows.
+func (o *owner) moveOn(b *Batcher[[]byte]) {
+	o.t.Helper()
+	o.locked(func() {
+		o.rec.Seat++
+		o.begin(1)
+		o.rec.Taken = 0
+		o.feed()
+	})
+	o.notice()
+	natstest.Eventually(o.t, "the reader knows", func() bool {
+		doubting, _ := b.r.run.doubting()
+		return doubting
+	})
 }

@@ -126,7 +126,8 @@ func (r *reader) giveTurn() {
 	}
 }
 
-// empty drops what is here of a handle that is closed. What has the turn may be looking at it, and drops it afterwards.
+// empty drops the results that a closed handle still holds. A Take or Peek that has the turn may be looking at them, and
+// drops them when it ends.
 func (r *reader) empty() {
 	select {
 	case r.turn <- struct{}{}:

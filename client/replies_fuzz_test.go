@@ -8,8 +8,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// FuzzReplies reads anything as every answer that a trainer waits for: no input is a panic, and what is taken for a
-// seat has a generation that is safe in subjects, a position that does not overflow, and a state within bounds.
+// FuzzReplies reads any bytes as every answer that a trainer waits for. No input makes the reader panic, and a seat that
+// it accepts has a generation that is safe in subjects, a position that does not overflow, and a state within bounds.
 func FuzzReplies(f *testing.F) {
 	f.Add([]byte(`{"wire":2,"gen":"01J","seat":2,"position":1,"state":"","window":4,"phase":"running","spec":""}`))
 	f.Add([]byte(`{"stream":"audit","seq":1}`))

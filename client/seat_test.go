@@ -19,17 +19,7 @@ func TestOwnerMovesOn(t *testing.T) {
 	o := newOwner(t)
 	b, log := setup(t, o, nil)
 	state := take(t, b, schema.State{}, 3)
-	o.locked(func() { // as after a lost store: a new generation for the same reader
-		o.rec.Seat++
-		o.begin(1)
-		o.rec.Taken = 0
-		o.feed()
-	})
-	o.notice()
-	natstest.Eventually(t, "the reader knows", func() bool {
-		doubting, _ := b.r.run.doubting()
-		return doubting
-	})
+	o.moveOn(b)
 	take(t, b, state, 10)
 	if len(o.gens) != 2 || !log.has("the owner moved on") {
 		t.Errorf("%d generations", len(o.gens))

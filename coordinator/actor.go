@@ -295,7 +295,8 @@ func (b *batcher) hearReader(m *nats.Msg) {
 	})
 }
 
-// credited takes a credit. With the first batch that it speaks of the window grows, to what is its share by then.
+// credited takes a credit. With the first batch that a credit speaks of the owner widens the window, up to the batcher's
+// share of the slots by then, which is why the fleet is counted before.
 func (b *batcher) credited(e owner.Credited) {
 	begins, before := b.owner.Begins()
 	if begins && b.fleet() != b.workers {

@@ -205,8 +205,8 @@ func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
 	return b.b.Take(t.ctx, t.state)
 }
 
-// share has a batch, whose payload has that size, lie where the trainer sees it: it is there, or copied. The trainer has
-// it until the trainer frees it by its number.
+// share has a batch, whose payload has that size, lie where the trainer sees it: it is there, or copied. The trainer
+// has it until the trainer frees it by its number.
 func (b *batcher) share(batch schema.Batch, size int) (at place, err error) {
 	at.size = size
 	if at.size > LargeBatch && b.s.large != nil {

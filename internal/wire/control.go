@@ -166,7 +166,7 @@ type SeatRequest struct {
 	Size     int          `json:"size,omitempty"`
 	Seat     uint64       `json:"seat,omitempty"`   // that the reader has, as far as it knows
 	Taken    uint64       `json:"taken,omitempty"`  // how far it has come with that seat; of a reader of its own
-	Repair   bool         `json:"repair,omitempty"` // State is where the reader is, and it has a doubt; a rank asks for no move
+	Repair   bool         `json:"repair,omitempty"` // State is where the reader is, which has a doubt; a rank asks for no move
 	TakeOver bool         `json:"take_over,omitempty"`
 	Ended    string       `json:"ended,omitempty"` // secret of a reader whose process has ended: its seat is free
 	Spec     Spec         `json:"spec"`            // version 0

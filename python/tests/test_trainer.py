@@ -110,7 +110,7 @@ def test_memory_goes_back(service: jetbatch.Service) -> None:
         for step in b.steps():
             if step.seq == 40:
                 break
-        assert sum(map(len, service._bridge._shared.segments.values())) <= (5 + 5) * 4_000_000  # the trainer's and the window's
+        assert sum(map(len, service._bridge._shared.segments.values())) <= (5 + 5) * 4_000_000  # of both
         assert len(service._bridge._shared.leases) - len(service._bridge._shared.expired) <= 2
 
 

@@ -1,5 +1,5 @@
-// Package doctor looks at a deployment and says what is wrong with it, in plain words and with what to do. It reads;
-// the only messages that it sends beside questions are those that try a permission, and nothing heeds them.
+// Package doctor looks at a deployment and says what is wrong with it, in plain words and with what to do. The
+// doctor changes nothing: beside questions it sends only messages that try a permission, which no role listens to.
 package doctor
 
 import (

@@ -40,7 +40,8 @@ type Entry[T any] struct {
 // Buffer holds the records between the head of the line and span positions ahead of it. The zero value
 // holds nothing; Reset begins a sequence.
 type Buffer[T any] struct {
-	// Let is told what was kept with each record that goes in another way than by Advance. Defaults to nobody.
+	// Let is called with the value of every record that leaves the buffer without being taken by Advance. Defaults to no
+	// call.
 	Let func(T)
 
 	head  uint64
@@ -68,7 +69,7 @@ func (b *Buffer[T]) Clear() {
 	}
 }
 
-// Seek moves the head within the same generation and keeps what is held from there on.
+// Seek moves the head within the same generation. The buffer keeps the records from there on, and drops the others.
 func (b *Buffer[T]) Seek(position uint64, state []byte) {
 	b.head, b.state = position, state
 	for seq := range b.held {

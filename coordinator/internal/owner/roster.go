@@ -47,8 +47,8 @@ func (r *roster) admits(now time.Time, req *wire.SeatRequest) *schema.Fault {
 		req.Rank.Rank, req.World, m.Reader, now.Sub(k.heard).Round(time.Millisecond))}
 }
 
-// course decides what becomes of a rank that asks for a state. One that does not know of its seat asks once more for what
-// it has, and may be there.
+// course decides what becomes of a rank that asks for a state. One that does not know of its seat asks once more for
+// what it has, and may be there.
 func (r *roster) course(
 	now time.Time, req *wire.SeatRequest, state []byte,
 ) (c course, position uint64, why *schema.Fault) {
