@@ -92,7 +92,7 @@ func (r *roster) course(
 	// state: they were further than the process before it.
 	var unheard []int
 	if held && !m.Seated {
-		unheard = r.unheard(now, req.Rank.Rank)
+		unheard = r.unheard(req.Rank.Rank)
 	}
 	return r.agreed(now, req, state, req.Repair, unheard)
 }
@@ -104,12 +104,10 @@ func (r *roster) unaware(req *wire.SeatRequest) bool {
 	return req.Seat < m.Seat && !m.Repaired
 }
 
-// unheard are the other ranks with a seat that have not said where they are since two beats after a rank asked first.
-// What they said before may have been under way since before its process came.
-func (r *roster) unheard(now time.Time, rank int) (unheard []int) {
-	came := now.Add(-r.ranks.asking(rank).since(now))
+// unheard are the other ranks with a seat that have not said where they are since a rank asked first.
+func (r *roster) unheard(rank int) (unheard []int) {
 	for _, i := range r.ranks.there() {
-		if i != rank && r.ledger.rec.Members[i].Seated && r.ranks.each[i].told.Sub(came) <= 2*Beat {
+		if i != rank && r.ledger.rec.Members[i].Seated && !r.told(rank, i) {
 			unheard = append(unheard, i)
 		}
 	}
@@ -157,6 +155,7 @@ func (r *roster) agreed(
 	strays := req.Repair && r.feeder.gen != nil && asks[rank].since(now) > r.ranks.patience()
 	for _, i := range missing {
 		if lost := r.ranks.lostRank(i); lost != nil {
+			asks[rank].live = false // its answer is an error, after which it waits no more
 			return refused, 0, lost
 		}
 		if strays && i != rank { // its place is none of the run's, and the others do not ask for it
@@ -171,6 +170,7 @@ func (r *roster) agreed(
 	}
 	// The run failed. The others may not know it yet, or asked to begin again while this rank was away, and were refused.
 	if failed := r.ledger.rec.Error; failed != nil && asks[rank].since(now) > r.ranks.patience() {
+		asks[rank].live = false
 		return refused, 0, failed
 	}
 	return refused, 0, unavailable("waiting for %s to ask for the same state", ranksText(missing))
@@ -179,7 +179,8 @@ func (r *roster) agreed(
 // told reports whether a rank has said where it is since two beats after another asked. What it said before may have
 // been under way since before that.
 func (r *roster) told(asking, rank int) bool {
-	return r.ranks.each[rank].told.Sub(r.ranks.asks[asking].came) > 2*Beat
+	k := r.ranks.asking(asking)
+	return k != nil && r.ranks.each[rank].told.Sub(k.came) > 2*Beat
 }
 
 // behind reports whether a rank, which waits for a move and has said where, is behind what another one has taken in the
