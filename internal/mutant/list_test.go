@@ -22,6 +22,18 @@ var survivors = map[string]string{
 
 // shell are the mutants of the roles' shells: of what surrounds the pure cores, which have searches of their own.
 var shell = []guardedMutant{
+	guarded("TestScripts/share_while_others_begin", "a run that begins has its whole window beside others that wait",
+		mutant.In("coordinator/internal/owner/generation.go",
+			"limit = min(limit, shareLimit(g.fleet.Share))", "limit = min(limit, maxWindow)")),
+	guarded("TestScripts/share_while_others_begin", "a window that was whole once shrinks when another batcher begins",
+		mutant.In("coordinator/internal/owner/generation.go",
+			"g.whole = g.whole || g.tookUp ||", "g.whole = g.tookUp ||")),
+	guarded("TestScripts/lookup_held", "a look-up deletes jobs of batches that its trainer has taken",
+		mutant.In("coordinator/internal/owner/generation.go",
+			"g.cancel(max(from, came+1), to)", "g.cancel(from, to)")),
+	guarded("TestScripts", "what was skipped over before is not looked for when a trainer goes back to it",
+		mutant.In("coordinator/internal/owner/seek.go",
+			"if a.seat.Repair || a.position <= g.skipped {", "if a.seat.Repair {")),
 	guarded("TestOpenThenStart", "two requests share a token",
 		mutant.In("coordinator/actor.go",
 			"	b.token++\n", "")),
