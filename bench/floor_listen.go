@@ -22,17 +22,18 @@ type listenersArg struct {
 // floorListener is one of them.
 type floorListener struct {
 	nc     *nats.Conn
-	heard  atomic.Uint64 // results
+	heard  atomic.Uint64 // the number of the last result; how many there were says less, the first came before it listened
 	wanted atomic.Uint64
-	there  chan struct{} // a hint that as many were heard as are wanted
+	there  chan struct{} // a hint that the one that is wanted was heard
 	failed atomic.Pointer[error]
 }
 
 func (l *floorListener) hear(msg *nats.Msg) {
-	if _, err := strconv.ParseUint(msg.Subject[len(livePrefix):], 10, 64); err != nil {
+	seq, err := strconv.ParseUint(msg.Subject[len(livePrefix):], 10, 64)
+	if err != nil {
 		l.failed.Store(&err)
 	}
-	if l.heard.Add(1) >= l.wanted.Load() {
+	if l.heard.Store(seq); seq >= l.wanted.Load() {
 		select {
 		case l.there <- struct{}{}:
 		default:
@@ -40,10 +41,10 @@ func (l *floorListener) hear(msg *nats.Msg) {
 	}
 }
 
-// wait returns when so many more were heard.
-func (l *floorListener) wait(ctx context.Context, total uint64) error {
-	l.wanted.Store(total)
-	for l.heard.Load() < total {
+// wait returns when the result of that number was heard; the one worker stores them in order.
+func (l *floorListener) wait(ctx context.Context, seq uint64) error {
+	l.wanted.Store(seq)
+	for l.heard.Load() < seq {
 		select {
 		case <-l.there:
 		case <-ctx.Done():
