@@ -75,8 +75,8 @@ type seatOf struct {
 	seat uint64
 }
 
-// seek is the last change of position in a generation, and the first seat of it.
-type seek struct{ position, seat uint64 }
+// seek is the last change of position in a generation, the first seat of it, and the last seat that was stored.
+type seek struct{ position, seat, last uint64 }
 
 func newChecks(w *world) *checks {
 	return &checks{

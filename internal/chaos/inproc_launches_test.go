@@ -314,7 +314,8 @@ func (l *launches) stop() error {
 	return err
 }
 
-// stopAndStart has one rank stop the run, of which the others must hear, and all ranks start it once more.
+// stopAndStart has one rank stop the run, of which the others must hear, and all ranks start it once more: each goes on
+// to take when it has, since the others' Start may wait for that if the record is lost in between.
 func (l *launches) stopAndStart() error {
 	if err := l.stop(); err != nil {
 		return err
@@ -323,13 +324,8 @@ func (l *launches) stopAndStart() error {
 	if err != nil {
 		return err
 	}
-	errs := all(l.ranks, (*rank).hearStop)
-	errs = append(errs, all(l.ranks, func(r *rank) error {
-		r.at = l.at
-		return r.start(p.from)
-	})...)
 	failed := false
-	for _, err := range errs {
+	for _, err := range all(l.ranks, (*rank).hearStop) {
 		if err != nil && !l.explains(err) {
 			return err
 		}
@@ -337,6 +333,9 @@ func (l *launches) stopAndStart() error {
 	}
 	if failed {
 		return l.relaunch(len(l.ranks))
+	}
+	for _, r := range l.ranks {
+		r.at, r.seq, r.atEnd, r.starts = l.at, 0, false, &p.from
 	}
 	return nil
 }

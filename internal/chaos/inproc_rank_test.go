@@ -275,7 +275,7 @@ func (r *rank) whim() error {
 	case k < 8:
 		r.l.w.count("rank paused")
 		time.Sleep(time.Duration(r.rng.Int64N(int64(longest))))
-	case k == 8 && r.sits:
+	case k == 8 && r.sits && r.starts == nil:
 		r.l.w.count("rank left")
 		r.note("leaves")
 		_ = r.close() // whether anybody heard of it or not

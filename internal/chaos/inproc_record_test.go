@@ -63,12 +63,19 @@ func (c *checks) seeTaken(e *endpoint, rec *wire.Record) {
 	}
 	s, ok := c.seeks[rec.Gen]
 	if !ok || s.position != rec.Position {
-		s = seek{rec.Position, rec.Seat}
+		s.position, s.seat = rec.Position, rec.Seat
+		// The write that changed it may be another one, whose answer was lost with whoever waited for it.
+		for _, written := range c.writes {
+			if written.Gen == rec.Gen && written.Position == rec.Position && written.Seat > s.last {
+				s.seat = min(s.seat, written.Seat)
+			}
+		}
 		if c.former[rec.Gen] {
 			s.seat = 0 // it may be of any
 		}
-		c.seeks[rec.Gen] = s
 	}
+	s.last = rec.Seat
+	c.seeks[rec.Gen] = s
 	allowed := max(rec.Position, 1) - 1
 	for seat := s.seat; seat <= rec.Seat; seat++ {
 		allowed = max(allowed, c.taken[seatOf{rec.Gen, seat}])
