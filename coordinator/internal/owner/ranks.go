@@ -39,6 +39,7 @@ type rank struct {
 	need    need
 	failed  bool      // it has met the error
 	told    time.Time // when it last said where it is in the run; zero: not to this owner
+	took    time.Time // when it last said that it is further than before
 }
 
 // reset begins with the ranks of the record, all of them at one position, past holes at last.
@@ -118,6 +119,9 @@ func (r *ranks) credit(now time.Time, rank int, c *wire.Credit) {
 	holes := c.Holes
 	if !r.isWorld() {
 		holes = 0
+	}
+	if c.Taken > r.cursors[rank].taken {
+		r.each[rank].took = now
 	}
 	r.cursors.credit(rank, c.Taken, holes)
 	r.each[rank].told = now

@@ -147,8 +147,8 @@ func (r *recovery) resumeFrom(now time.Time, done map[uint64]bool) {
 // cluster goes on giving streams to a dead server for some seconds.
 func (r *recovery) remake(now time.Time, asking bool) {
 	rec := &r.ledger.rec
-	if rec.Phase != schema.PhaseRunning {
-		r.feeder.resumes = false // a finished run needs no store
+	if rec.Phase != schema.PhaseRunning && (rec.Phase != schema.PhaseDone || rec.Size == 0 || len(r.ranks.there()) == 0) {
+		r.feeder.resumes = false // a finished run needs no store, unless one of several comes again before the end
 		return
 	}
 	if r.making != nil || asking {

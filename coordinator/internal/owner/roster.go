@@ -88,10 +88,10 @@ func (r *roster) course(
 	if req.Repair && !astray && g.reach(now) {
 		return refused, 0, unavailable("rank %d is further than the run was iterated again; more of it is", req.Rank.Rank)
 	}
-	// The others may be as far, and their credits under way. Then it is there, even if they wait to move to that very
-	// state: they were further than the process before it.
+	// The others may be as far, and their credits under way, or go on to there. Then it is there, even if they wait to move
+	// to that very state: they were further than the process before it.
 	var unheard []int
-	if held && !m.Seated {
+	if !m.Seated {
 		unheard = r.unheard(req.Rank.Rank)
 	}
 	return r.agreed(now, req, state, req.Repair, unheard)
@@ -104,10 +104,10 @@ func (r *roster) unaware(req *wire.SeatRequest) bool {
 	return req.Seat < m.Seat && !m.Repaired
 }
 
-// unheard are the other ranks with a seat that have not said where they are since a rank asked first.
+// unheard are the other ranks with a seat of which it is not known yet, since a rank asked first, how far they come.
 func (r *roster) unheard(rank int) (unheard []int) {
 	for _, i := range r.ranks.there() {
-		if i != rank && r.ledger.rec.Members[i].Seated && !r.told(rank, i) {
+		if i != rank && r.ledger.rec.Members[i].Seated && !r.shown(rank, i) {
 			unheard = append(unheard, i)
 		}
 	}
@@ -148,6 +148,11 @@ func (r *roster) agreed(
 	if other, at, ok := asks.differs(rank); ok {
 		return diverges, 0, r.diverged(rank, state, other, at)
 	}
+	for i, k := range asks {
+		if k != nil && k.early {
+			k.early = len(r.unheard(i)) > 0
+		}
+	}
 	missing := asks.missing(r.ranks.there(), state)
 	if len(missing) == 0 {
 		return movesAll, 0, nil
@@ -163,8 +168,8 @@ func (r *roster) agreed(
 		}
 		// A successor that asks for a state at which the others are not, while these go on, came from another checkpoint.
 		// One that lives, and does not say where in the run it is, may be there.
-		if (!r.member(req).Seated || r.behind(req, i)) && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated &&
-			r.told(rank, i) {
+		apart := !r.member(req).Seated && r.shown(rank, i) || r.behind(req, i) && r.told(rank, i)
+		if apart && r.feeder.gen != nil && r.ledger.rec.Members[i].Seated {
 			return diverges, 0, r.diverged(rank, state, i, r.feeder.gen.StateAfter(r.ranks.cursors[i].taken))
 		}
 	}
@@ -181,6 +186,21 @@ func (r *roster) agreed(
 func (r *roster) told(asking, rank int) bool {
 	k := r.ranks.asking(asking)
 	return k != nil && r.ranks.each[rank].told.Sub(k.came) > 2*Beat
+}
+
+// shown reports whether a rank has shown how far it comes since another asked: it has said where it is, and has gone on,
+// or cannot, or waits to move from there. One that rests may take the next batch, which may lie behind holes, at any
+// time.
+func (r *roster) shown(asking, rank int) bool {
+	g, ask := r.feeder.gen, r.ranks.asks[rank]
+	switch {
+	case !r.told(asking, rank):
+		return false
+	case g == nil || r.ranks.cursors[rank].taken >= g.Fed():
+		return true
+	}
+	return ask != nil && ask.live && !ask.there ||
+		r.ranks.each[rank].took.Sub(r.ranks.asking(asking).came) > 2*Beat
 }
 
 // behind reports whether a rank, which waits for a move and has said where, is behind what another one has taken in the

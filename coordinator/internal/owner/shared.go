@@ -107,7 +107,6 @@ func (s *sharing) seat(now time.Time, a *asking, state []byte) bool {
 // placed makes place for a reader whose position is in the record.
 func (s *sharing) placed(now time.Time) {
 	if s.ledger.rec.Shared() {
-		s.ending.finished = false
 		s.readers.sync(now)
 	}
 }

@@ -93,6 +93,7 @@ func (s *seats) moves(now time.Time, a *asking, state []byte) bool {
 			kept := r.Taken - r.Holes
 			r.Taken = min(r.Taken, position-1) // of one that had left, or that is past holes
 			r.Holes = r.Taken - min(kept, r.Taken)
+			r.Phase = schema.PhaseRunning // a rank that comes again meets the end once more
 			r.Admit(req.Rank.Rank, wire.Member{
 				Reader: req.Reader, Request: req.Request, Placed: true, Seated: true, Repaired: req.Repair,
 			})
@@ -103,6 +104,7 @@ func (s *seats) moves(now time.Time, a *asking, state []byte) bool {
 
 // placed goes on when the place of a rank is in the record.
 func (s *seats) placed(now time.Time, a *asking) {
+	s.ending.finished = false
 	s.sharing.placed(now)
 	rank, g := a.seat.Rank.Rank, s.feeder.gen
 	s.ranks.came(now, rank)
