@@ -34,6 +34,7 @@ const (
 	creditsTo    = "c"
 
 	floorConsumerName = "w"
+	floorWaiting      = 4096 // requests for jobs, one of each worker
 
 	batchMost = 64 // messages per answer
 
@@ -97,6 +98,7 @@ func floorStreams(ctx context.Context, nc *nats.Conn, replicas int) error {
 	}
 	_, err = js.CreateConsumer(ctx, floorJobs, jetstream.ConsumerConfig{
 		Durable: floorConsumerName, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1, MaxAckPending: -1,
+		MaxWaiting: floorWaiting,
 	})
 	return err
 }

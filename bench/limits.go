@@ -156,6 +156,8 @@ const (
 	againstPayload = "the payload"
 
 	againstListeners = "raw NATS, as many listeners"
+	againstCrew      = "raw NATS, as many workers"
+	againstCrewOfFew = "raw NATS, 4 workers"
 
 	againstHalf = "first half"
 )

@@ -67,6 +67,7 @@ var roles = map[string]starter{
 	"floor worker":   begin(startFloorWorker),
 	"floor consumer": begin(startFloorConsumer),
 	"floor listener": begin(startFloorListeners),
+	"floor crew":     begin(startFloorCrew),
 	"floor asker":    begin(startFloorAsker),
 	"floor echo":     begin(startFloorEcho),
 

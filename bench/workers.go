@@ -32,53 +32,80 @@ func (c crowd) String() string {
 }
 
 func workers(ctx context.Context, b *bench) (*Report, error) {
-	few, err := b.crowd(ctx, crowd{4, 50, 1})
+	few := crowd{4, 50, 1}
+	ours, err := b.crowd(ctx, few)
 	if err != nil {
 		return nil, err
 	}
-	report := &Report{}
+	raw, err := b.floorCrowd(ctx, few, ours.arg)
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{Notes: []string{"raw NATS: the least that so many workers cost, each with a connection of its own, and one sequence"}}
 	crowds := []crowd{{200, 1, 1}, {200, 1, 20}, {200, 1, 100}, {1000, 1, 1}}
 	if b.opts.quick {
 		crowds = []crowd{{200, 1, 20}}
 	}
 	if b.opts.tiny {
-		crowds = []crowd{{20, 1, 3}}
+		crowds = []crowd{{20, 1, 3}, {20, 1, 1}}
 	}
 	for _, c := range crowds {
-		many, err := b.crowd(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		samples, err := b.measure(ctx, many.entry, few.entry)
-		if err != nil {
-			return nil, err
-		}
-		ideal := row(c.String(), againstRate, "batches/s", samples[0], constant(crowdRate, len(samples[0])))
-		first := row(c.String()+": first batch of the last", againstAllowed, "s", many.first, constant(crowdFirst, 1))
-		ideal.dropCosts()
-		first.dropCosts()
-		report.Rows = append(report.Rows, ideal, row(c.String(), againstFew, "batches/s", samples[0], samples[1]), first)
-		if c.batchers > 1 {
-			var share float64
-			arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
-			if err := many.trainer.call(ctx, opShare, arg, &share); err != nil {
-				return nil, err
-			}
-			slowest := row(c.String()+": slowest batcher", againstMean, "of it", constant(share, 1), constant(1, 1))
-			slowest.dropCosts()
-			report.Rows = append(report.Rows, slowest)
-		}
-		if err := errors.Join(b.addPeaks(ctx, report, many.entry.side), many.entry.side.end()); err != nil {
+		if err := b.compareCrowd(ctx, report, c, ours.entry, raw); err != nil {
 			return nil, err
 		}
 	}
-	return report, b.addPeaks(ctx, report, few.entry.side)
+	return report, b.addPeaks(ctx, report, ours.entry.side, raw.side)
+}
+
+// compareCrowd adds the rows of one shape, beside four workers of ours and of raw NATS.
+func (b *bench) compareCrowd(ctx context.Context, report *Report, c crowd, few, rawFew entry) error {
+	many, err := b.crowd(ctx, c)
+	if err != nil {
+		return err
+	}
+	entries := []entry{many.entry, few}
+	if c.batchers == 1 {
+		raw, err := b.floorCrowd(ctx, c, many.arg)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, raw, rawFew)
+	}
+	samples, err := b.measure(ctx, entries...)
+	if err != nil {
+		return err
+	}
+	alone := func(r Row) Row { // a figure without costs
+		r.dropCosts()
+		return r
+	}
+	report.Rows = append(report.Rows,
+		alone(row(c.String(), againstRate, "batches/s", samples[0], constant(crowdRate, len(samples[0])))),
+		row(c.String(), againstFew, "batches/s", samples[0], samples[1]),
+		alone(row(c.String()+": first batch of the last", againstAllowed, "s", many.first, constant(crowdFirst, 1))))
+	ending := []*side{many.entry.side}
+	if c.batchers == 1 {
+		report.Rows = append(report.Rows,
+			row(c.String(), againstCrew, "batches/s", samples[0], samples[2]),
+			row("raw NATS, "+c.String(), againstCrewOfFew, "batches/s", samples[2], samples[3]))
+		ending = append(ending, entries[2].side)
+	} else {
+		var share float64
+		arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
+		if err := many.trainer.call(ctx, opShare, arg, &share); err != nil {
+			return err
+		}
+		slowest := row(c.String()+": slowest batcher", againstMean, "of it", constant(share, 1), constant(1, 1))
+		report.Rows = append(report.Rows, alone(slowest))
+	}
+	return b.over(ctx, report, ending...)
 }
 
 // crew is a crowd at work.
 type crew struct {
 	trainer *process
 	entry   entry
+	arg     takeArg  // of a round, of one batcher
 	first   []sample // one: how long it took until all batchers, opened at once, had their first batch
 }
 
@@ -182,5 +209,8 @@ func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
 		}, nil
 	}}
 	_, err = entry.run(ctx) // whatever is done once
-	return &crew{trainer, entry, []sample{{outcome: outcome{Value: took.Seconds()}}}}, err
+	return &crew{
+		trainer: trainer, entry: entry, arg: takeArg{Warm: arg.Warm, Timed: arg.Timed},
+		first: []sample{{outcome: outcome{Value: took.Seconds()}}},
+	}, err
 }
