@@ -97,11 +97,29 @@ func (p sleepParams) sleepOf(n uint64) time.Duration {
 	return cmp.Or(p.Sleep, sleepTime)
 }
 
+// firstJob is when this process began its first job of openSleep.
+var firstJob = moment{passed: make(chan struct{})}
+
+// moment is one that passes once.
+type moment struct {
+	once   sync.Once
+	at     time.Time // once passed is closed
+	passed chan struct{}
+}
+
+func (m *moment) pass() {
+	m.once.Do(func() {
+		m.at = time.Now()
+		close(m.passed)
+	})
+}
+
 // openSleep gives empty batches after a while.
 func openSleep(_ context.Context, p sleepParams) (counter[uint64, []byte], error) {
 	return counter[uint64, []byte]{dataset.Funcs[uint64, uint64, []byte]{
 		NextFunc: func(n uint64) (uint64, uint64, error) { return n, n + 1, nil },
 		MaterializeFunc: func(ctx context.Context, n uint64) ([]byte, error) {
+			firstJob.pass()
 			t := time.NewTimer(p.sleepOf(n))
 			defer t.Stop()
 			select {

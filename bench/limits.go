@@ -79,6 +79,7 @@ var limits = []limit{
 	{"workers", "200 workers x 1, batchers: 100", againstRate, byFigure, 0.85, false, true},
 	{"workers", "1000 workers x 1, batchers: 1", againstFew, byCPU, 1.5, true, false},
 	{"workers", "200 workers x 1, batchers: 100: first batch of the last", againstAllowed, byFigure, 1, true, true},
+	{"workers", "200 workers x 1, batchers: 100: first job of a worker that comes", againstAllowed, byFigure, 1, true, true},
 	{"workers", "200 workers x 1, batchers: 100: slowest batcher", againstMean, byFigure, 0.8, false, true},
 
 	{"latency", "round trip, p50", "raw NATS", byFigure, 1.5, true, false},

@@ -55,6 +55,7 @@ var roles = map[string]starter{
 	"member":      begin(startMember),
 	"coordinator": begin(startCoordinator),
 	"worker":      begin(startWorker),
+	"newcomer":    begin(startWorker),
 	"trainer":     begin(startTrainer),
 
 	"onda service": begin(startOndaService),

@@ -87,9 +87,13 @@ type workerArg struct {
 	NoDirect bool `json:"no_direct"` // large batches by way of the store, never directly
 }
 
+// opFirstJob asks a worker how long after its start it began its first job, which sleeps.
+const opFirstJob = "first-job"
+
 // startWorker starts one worker, or several that share a process and nothing else.
 func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, any, error) {
 	var crew []*role
+	began := time.Now()
 	all := &role{close: func() {
 		var ended sync.WaitGroup
 		for _, r := range crew {
@@ -97,6 +101,16 @@ func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, a
 		}
 		ended.Wait()
 	}}
+	all.ops = map[string]op{opFirstJob: handle(func(ctx context.Context, _ struct{}) (time.Duration, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, takeTimeout, errLate)
+		defer cancel()
+		select {
+		case <-firstJob.passed:
+			return firstJob.at.Sub(began), nil
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	})}
 	for range max(arg.Crew, 1) {
 		r, err := oneWorker(ctx, log, arg)
 		if err != nil {

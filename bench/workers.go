@@ -20,6 +20,8 @@ type crowd struct {
 const (
 	crowdRate  = 4000 // batches per second
 	crowdFirst = 1    // second, in which all batchers that are opened at once are to have their first batch
+
+	crowdJoined = 100 * time.Millisecond // in which a worker that comes is to have its first job
 )
 
 // sleep is how long a job takes.
@@ -90,19 +92,40 @@ func (b *bench) compareCrowd(ctx context.Context, report *Report, c crowd, few, 
 			row("raw NATS, "+c.String(), againstCrewOfFew, "batches/s", samples[2], samples[3]))
 		ending = append(ending, entries[2].side)
 	} else {
-		var share float64
-		arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
-		if err := many.trainer.call(ctx, opShare, arg, &share); err != nil {
+		shared, came, err := b.crowdUnderWay(ctx, c, many)
+		if err != nil {
 			return err
 		}
-		slowest := row(c.String()+": slowest batcher", againstMean, "of it", constant(share, 1), constant(1, 1))
-		report.Rows = append(report.Rows, alone(slowest))
+		joined := row(c.String()+": first job of a worker that comes", againstAllowed, "s", came, constant(crowdJoined.Seconds(), len(came)))
+		report.Rows = append(report.Rows,
+			alone(row(c.String()+": slowest batcher", againstMean, "of it", constant(shared, 1), constant(1, 1))), alone(joined))
 	}
 	return b.over(ctx, report, ending...)
 }
 
+// crowdUnderWay takes from all batchers for a while. It returns how many batches the slowest of them had, of their mean,
+// and after what time workers that come meanwhile had their first job.
+func (b *bench) crowdUnderWay(ctx context.Context, c crowd, many *crew) (shared float64, came []sample, err error) {
+	arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
+	taking := make(chan error, 1)
+	go func() { taking <- many.trainer.call(ctx, opShare, arg, &shared) }()
+	for range b.opts.rounds {
+		var took time.Duration
+		newcomer, err := many.entry.side.start(ctx, "newcomer", workerArg{URL: many.url, Slots: c.slots}, nil)
+		if err == nil {
+			err = newcomer.call(ctx, opFirstJob, nil, &took)
+		}
+		if err != nil {
+			return 0, nil, errors.Join(err, <-taking)
+		}
+		came = append(came, sample{outcome: outcome{Value: took.Seconds()}})
+	}
+	return shared, came, <-taking
+}
+
 // crew is a crowd at work.
 type crew struct {
+	url     string
 	trainer *process
 	entry   entry
 	arg     takeArg  // of a round, of one batcher
@@ -181,7 +204,8 @@ func (t *trainer) share(ctx context.Context, arg shareArg) (float64, error) {
 
 // crowd starts a service of that shape and takes a window of each batcher.
 func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
-	service, trainer, err := b.service(ctx, c.String(), serviceConfig{Workers: 1, Crew: c.workers, Slots: c.slots})
+	var url string
+	service, trainer, err := b.service(ctx, c.String(), serviceConfig{Workers: 1, Crew: c.workers, Slots: c.slots, URL: &url})
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +234,7 @@ func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
 	}}
 	_, err = entry.run(ctx) // whatever is done once
 	return &crew{
-		trainer: trainer, entry: entry, arg: takeArg{Warm: arg.Warm, Timed: arg.Timed},
+		url: url, trainer: trainer, entry: entry, arg: takeArg{Warm: arg.Warm, Timed: arg.Timed},
 		first: []sample{{outcome: outcome{Value: took.Seconds()}}},
 	}, err
 }
