@@ -54,7 +54,7 @@ func TestEveryCase(t *testing.T) {
 	t.Parallel()
 	rows := map[string]int{
 		"small": 1, "sizes": 4, "valley": 2, "peers": 1, "scale": 2, "workers": 10, "cluster": 3, "latency": 6, "fanout": 1,
-		"ranks": 11, "onda": 4, "zst": 9, "labels": 4,
+		"ranks": 12, "onda": 4, "zst": 9, "labels": 4,
 		"store": 2, "recovery": 4, "soak": 12,
 	}
 	for _, c := range cases() {

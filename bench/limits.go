@@ -103,6 +103,7 @@ var limits = []limit{
 	// The last rank's own request is one more than what the agreement may take.
 	{"ranks", "move by agreement, held", againstRequest, byFigure, 3, true, false},
 	{"ranks", "move by agreement, not held", againstRequest, byFigure, 5, true, false},
+	{"ranks", "reader beside one that stopped", againstReader, byFigure, 0.98, false, false},
 	{"ranks", "64 ranks, 100 steps/s: coordinator", againstAllowed, byFigure, 1, true, false},
 
 	// A service needs more than one processor to be ahead of a loop that needs one.
@@ -154,6 +155,7 @@ const (
 	againstLoop    = "loop"
 	againstOneRank = "1 rank, whole"
 	againstOne     = "1 rank"
+	againstReader  = "1 reader"
 	againstPayload = "the payload"
 
 	againstListeners = "raw NATS, as many listeners"

@@ -9,7 +9,7 @@ import (
 	"github.com/jetbatch/jetbatch/client"
 )
 
-const ranksWhat = "one world of ranks: shares of 20 MB, steps of 1 KB and of 20 ms, a rank that is killed, moves, the owner's CPU"
+const ranksWhat = "one world of ranks: shares of 20 MB, steps of 1 KB and of 20 ms, a rank that is killed, moves, the owner's CPU; readers"
 
 const (
 	// ranksBytes is the size of a large batch of three tensors, whose rows are single bytes.
@@ -25,7 +25,7 @@ const (
 func ranks(ctx context.Context, b *bench) (*Report, error) {
 	report := &Report{Notes: []string{"all ranks of a world are in one trainer process, with a connection of each"}}
 	for _, figure := range []func(context.Context, *Report) error{
-		b.ranksQuarters, b.ranksSmall, b.ranksSleeping, b.ranksLost, b.ranksMoves, b.ranksOwner,
+		b.ranksQuarters, b.ranksSmall, b.ranksSleeping, b.ranksLost, b.ranksMoves, b.ranksOwner, b.readers,
 	} {
 		if err := figure(ctx, report); err != nil {
 			return nil, err

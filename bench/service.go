@@ -168,6 +168,7 @@ func startTrainer(_ context.Context, log *slog.Logger, arg trainerArg) (*role, a
 	return &role{close: t.close, ops: map[string]op{
 		opOpen: handle(t.open),
 		opTake: handle(t.take),
+		opEnd:  handle(t.end),
 
 		opTakeAll: handle(t.takeAll),
 		opOpenAll: handle(t.openAll),
@@ -194,6 +195,7 @@ func (t *trainer) close() {
 const (
 	opOpen = "open"
 	opTake = "take"
+	opEnd  = "end" // stops and closes a batcher
 )
 
 type openArg struct {
@@ -204,6 +206,8 @@ type openArg struct {
 	Tensors bool            `json:"tensors"` // else bytes
 	As      string          `json:"as"`      // what the handle is taken from by; the batcher's name if empty
 	World   *client.World   `json:"world"`
+	Reader  string          `json:"reader,omitempty"`
+	Lag     int             `json:"lag,omitempty"`
 
 	TakeOver bool `json:"take_over,omitempty"`
 	Counted  bool `json:"counted,omitempty"` // what it fetches
@@ -221,7 +225,7 @@ func (t *trainer) open(ctx context.Context, arg openArg) (struct{}, error) {
 func (t *trainer) handle(ctx context.Context, arg openArg) (batcher, error) {
 	cfg := client.Config{
 		Name: arg.Name, Dataset: arg.Dataset, Params: arg.Params, Window: arg.Window, Logger: t.log, World: arg.World,
-		TakeOver: arg.TakeOver,
+		TakeOver: arg.TakeOver, Reader: arg.Reader, Lag: arg.Lag,
 	}
 	if arg.Counted {
 		registry := prometheus.NewRegistry()
@@ -292,6 +296,15 @@ func (t *trainer) take(ctx context.Context, arg takeArg) (takeAnswer, error) {
 		return takeAnswer{}, fmt.Errorf("batcher %q is not open", arg.Name)
 	}
 	return timed(ctx, arg, b.take)
+}
+
+func (t *trainer) end(ctx context.Context, name string) (struct{}, error) {
+	b := t.batchers[name]
+	if b == nil {
+		return struct{}{}, fmt.Errorf("batcher %q is not open", name)
+	}
+	delete(t.batchers, name)
+	return struct{}{}, errors.Join(b.stop(ctx), b.close())
 }
 
 // timed takes as arg says.

@@ -92,8 +92,13 @@ func (b *bench) compareCrowd(ctx context.Context, report *Report, c crowd, few, 
 			row("raw NATS, "+c.String(), againstCrewOfFew, "batches/s", samples[2], samples[3]))
 		ending = append(ending, entries[2].side)
 	} else {
-		shared, came, err := b.crowdUnderWay(ctx, c, many)
+		came, err := b.joining(ctx, c, many)
 		if err != nil {
+			return err
+		}
+		var shared float64
+		arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
+		if err := many.trainer.call(ctx, opShare, arg, &shared); err != nil {
 			return err
 		}
 		joined := row(c.String()+": first job of a worker that comes", againstAllowed, "s", came, constant(crowdJoined.Seconds(), len(came)))
@@ -103,24 +108,36 @@ func (b *bench) compareCrowd(ctx context.Context, report *Report, c crowd, few, 
 	return b.over(ctx, report, ending...)
 }
 
-// crowdUnderWay takes from all batchers for a while. It returns how many batches the slowest of them had, of their mean,
-// and after what time workers that come meanwhile had their first job.
-func (b *bench) crowdUnderWay(ctx context.Context, c crowd, many *crew) (shared float64, came []sample, err error) {
-	arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
-	taking := make(chan error, 1)
-	go func() { taking <- many.trainer.call(ctx, opShare, arg, &shared) }()
-	for range b.opts.rounds {
-		var took time.Duration
-		newcomer, err := many.entry.side.start(ctx, "newcomer", workerArg{URL: many.url, Slots: c.slots}, nil)
-		if err == nil {
-			err = newcomer.call(ctx, opFirstJob, nil, &took)
+// joining starts one worker after another while all batchers are taken from, and returns after what time each had its
+// first job.
+func (b *bench) joining(ctx context.Context, c crowd, many *crew) (came []sample, err error) {
+	joined := make(chan error, 1)
+	go func() {
+		for range b.opts.rounds {
+			var took time.Duration
+			newcomer, err := many.entry.side.start(ctx, "newcomer", workerArg{URL: many.url, Slots: c.slots}, nil)
+			if err == nil {
+				err = newcomer.call(ctx, opFirstJob, nil, &took)
+			}
+			if err != nil {
+				joined <- err
+				return
+			}
+			came = append(came, sample{outcome: outcome{Value: took.Seconds()}})
+		}
+		joined <- nil
+	}()
+	for {
+		err := many.trainer.call(ctx, opShare, shareArg{For: time.Second}, nil)
+		select {
+		case failed := <-joined:
+			return came, errors.Join(err, failed)
+		default:
 		}
 		if err != nil {
-			return 0, nil, errors.Join(err, <-taking)
+			return nil, errors.Join(err, <-joined)
 		}
-		came = append(came, sample{outcome: outcome{Value: took.Seconds()}})
 	}
-	return shared, came, <-taking
 }
 
 // crew is a crowd at work.
