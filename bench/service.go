@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -111,8 +112,8 @@ func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, a
 			return 0, context.Cause(ctx)
 		}
 	})}
-	for range max(arg.Crew, 1) {
-		r, err := oneWorker(ctx, log, arg)
+	for i := range max(arg.Crew, 1) {
+		r, err := oneWorker(ctx, log, arg, fmt.Sprintf("bench-%d-%d", os.Getpid(), i))
 		if err != nil {
 			all.close()
 			return nil, nil, err
@@ -122,12 +123,12 @@ func startWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, a
 	return all, nil, nil
 }
 
-func oneWorker(ctx context.Context, log *slog.Logger, arg workerArg) (*role, error) {
+func oneWorker(ctx context.Context, log *slog.Logger, arg workerArg, name string) (*role, error) {
 	nc, err := client.Connect(arg.URL)
 	if err != nil {
 		return nil, err
 	}
-	cfg := worker.Config{Slots: arg.Slots, Logger: log}
+	cfg := worker.Config{Name: name, Slots: arg.Slots, Logger: log}
 	if arg.NoDirect {
 		cfg.Direct = worker.DirectOff
 	}

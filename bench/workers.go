@@ -96,14 +96,9 @@ func (b *bench) compareCrowd(ctx context.Context, report *Report, c crowd, few, 
 		if err != nil {
 			return err
 		}
-		var shared float64
-		arg := shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)}
-		if err := many.trainer.call(ctx, opShare, arg, &shared); err != nil {
-			return err
-		}
 		joined := row(c.String()+": first job of a worker that comes", againstAllowed, "s", came, constant(crowdJoined.Seconds(), len(came)))
 		report.Rows = append(report.Rows,
-			alone(row(c.String()+": slowest batcher", againstMean, "of it", constant(shared, 1), constant(1, 1))), alone(joined))
+			alone(row(c.String()+": slowest batcher", againstMean, "of it", many.slowest[1:], constant(1, b.opts.rounds))), alone(joined))
 	}
 	return b.over(ctx, report, ending...)
 }
@@ -147,6 +142,7 @@ type crew struct {
 	entry   entry
 	arg     takeArg  // of a round, of one batcher
 	first   []sample // one: how long it took until all batchers, opened at once, had their first batch
+	slowest []sample // of rounds with several batchers: what the slowest of them had, of their mean
 }
 
 // opOpenAll opens batchers at once and takes the first batch of each.
@@ -188,35 +184,50 @@ type shareArg struct {
 	For  time.Duration `json:"for"`
 }
 
-// share is how many batches the batcher with the fewest had, of their mean.
-func (t *trainer) share(ctx context.Context, arg shareArg) (float64, error) {
-	counts := make(chan int)
+type shareAnswer struct {
+	Slowest float64 `json:"slowest"` // how many batches the batcher with the fewest had, of their mean
+	Rate    float64 `json:"rate"`    // batches per second of all
+	All     int     `json:"all"`     // batches, those of before included
+	Bytes   int64   `json:"bytes"`   // of these
+}
+
+func (t *trainer) share(ctx context.Context, arg shareArg) (shareAnswer, error) {
+	type count struct {
+		n, all int
+		bytes  int64
+	}
+	counts := make(chan count)
 	errs := make(chan error, len(t.batchers))
 	began := time.Now()
 	for _, b := range t.batchers {
 		go func() {
-			n := 0
+			var c count
 			for time.Since(began) < arg.Warm+arg.For {
-				if _, err := b.take(ctx); err != nil {
+				n, err := b.take(ctx)
+				if err != nil {
 					errs <- err
 					break
 				}
+				c.all, c.bytes = c.all+1, c.bytes+int64(n)
 				if since := time.Since(began); since > arg.Warm && since < arg.Warm+arg.For {
-					n++
+					c.n++
 				}
 			}
-			counts <- n
+			counts <- c
 		}()
 	}
 	fewest, sum := -1, 0
+	var answer shareAnswer
 	for range t.batchers {
-		n := <-counts
-		if sum += n; fewest < 0 || n < fewest {
-			fewest = n
+		c := <-counts
+		if sum += c.n; fewest < 0 || c.n < fewest {
+			fewest = c.n
 		}
+		answer.All, answer.Bytes = answer.All+c.all, answer.Bytes+c.bytes
 	}
 	close(errs)
-	return per(float64(fewest*len(t.batchers)), float64(sum)), <-errs
+	answer.Slowest, answer.Rate = per(float64(fewest*len(t.batchers)), float64(sum)), per(float64(sum), arg.For.Seconds())
+	return answer, <-errs
 }
 
 // crowd starts a service of that shape and takes a window of each batcher.
@@ -226,7 +237,7 @@ func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
 	if err != nil {
 		return nil, err
 	}
-	arg := takeAllArg{Warm: b.quick(1, 2) * crowdRate / c.batchers / 2, Timed: b.quick(1, 4) * crowdRate / c.batchers}
+	arg := takeAllArg{Warm: b.quick(1, 2) * crowdRate / 2, Timed: b.quick(1, 4) * crowdRate}
 	var all []openArg
 	for i := range c.batchers {
 		open := openArg{
@@ -239,19 +250,32 @@ func (b *bench) crowd(ctx context.Context, c crowd) (*crew, error) {
 	if err := trainer.call(ctx, opOpenAll, all, &took); err != nil {
 		return nil, err
 	}
-	entry := entry{service, func(ctx context.Context) (outcome, error) {
+	made := &crew{
+		url: url, trainer: trainer, arg: takeArg{Warm: arg.Warm, Timed: arg.Timed},
+		first: []sample{{outcome: outcome{Value: took.Seconds()}}},
+	}
+	made.entry = entry{service, func(ctx context.Context) (outcome, error) {
+		if c.batchers > 1 {
+			return made.shared(ctx, shareArg{Warm: b.crowdTime(2 * c.workers * c.slots * c.batchers), For: b.crowdTime(4 * crowdRate)})
+		}
 		var answer takeAllAnswer
 		if err := trainer.call(ctx, opTakeAll, arg, &answer); err != nil {
 			return outcome{}, err
 		}
 		return outcome{
-			Value:   per(float64(c.batchers*arg.Timed), answer.Elapsed.Seconds()),
-			Batches: c.batchers * (arg.Warm + arg.Timed), Bytes: answer.Bytes,
+			Value: per(float64(arg.Timed), answer.Elapsed.Seconds()), Batches: arg.Warm + arg.Timed, Bytes: answer.Bytes,
 		}, nil
 	}}
-	_, err = entry.run(ctx) // whatever is done once
-	return &crew{
-		url: url, trainer: trainer, entry: entry, arg: takeArg{Warm: arg.Warm, Timed: arg.Timed},
-		first: []sample{{outcome: outcome{Value: took.Seconds()}}},
-	}, err
+	_, err = made.entry.run(ctx) // whatever is done once
+	return made, err
+}
+
+// shared takes from all batchers at their own pace.
+func (c *crew) shared(ctx context.Context, arg shareArg) (outcome, error) {
+	var answer shareAnswer
+	if err := c.trainer.call(ctx, opShare, arg, &answer); err != nil {
+		return outcome{}, err
+	}
+	c.slowest = append(c.slowest, sample{outcome: outcome{Value: answer.Slowest}})
+	return outcome{Value: answer.Rate, Batches: answer.All, Bytes: answer.Bytes}, nil
 }
