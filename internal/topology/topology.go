@@ -348,7 +348,11 @@ func DeleteJobs(ctx context.Context, js jetstream.JetStream, kind, batcher, gen 
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
-	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(wire.JobFilter(kind, batcher, gen)))
+	filter := wire.JobFilter(kind, batcher, gen)
+	if to == from+1 { // a list of all that are queued would cost more than most jobs
+		filter = wire.TriesFilter(kind, batcher, gen, from)
+	}
+	queued, err := jobs.Info(ctx, jetstream.WithSubjectFilter(filter))
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", JobsStream, err)
 	}
