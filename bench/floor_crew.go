@@ -64,7 +64,8 @@ func startFloorCrew(_ context.Context, log *slog.Logger, arg floorCrewArg) (*rol
 }
 
 func (h *floorHand) ask(n int) error {
-	return h.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+floorJobs+"."+floorConsumerName, h.inbox, fmt.Appendf(nil, `{"batch":%d}`, n))
+	const next = "$JS.API.CONSUMER.MSG.NEXT." + floorJobs + "." + floorConsumerName
+	return h.nc.PublishRequest(next, h.inbox, fmt.Appendf(nil, `{"batch":%d}`, n))
 }
 
 // begin takes a job, which ends by itself.
@@ -87,8 +88,8 @@ func (h *floorHand) stored(msg *nats.Msg) {
 	h.fail(errors.Join(h.nc.Publish(msg.Subject[len(h.answer):], ack), h.ask(1)))
 }
 
-// fail keeps the first error for the log: the consumer will say that nothing comes. What is published after the end is
-// none.
+// fail keeps the crew's first error for the log: the consumer will say that no result comes. That a connection is closed
+// is no error, since jobs may end after the role.
 func (h *floorHand) fail(err error) {
 	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		h.failed.CompareAndSwap(nil, &err)

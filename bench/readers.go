@@ -8,12 +8,13 @@ import (
 // readers is the pace of a reader beside another that takes nothing any more, at first within the lag and then further
 // behind, beside a reader that is alone.
 func (b *bench) readers(ctx context.Context, report *Report) error {
-	const slots, window = 16, 2*16 + 1
+	const slots = 16
+	const window = 2*slots + 1
 	service, trainer, err := b.service(ctx, "readers of jobs of 20 ms", serviceConfig{Workers: 2, Slots: slots / 2})
 	if err != nil {
 		return err
 	}
-	// The first half of what is timed is within the lag.
+	// The other reader falls out of the lag when the first has taken half of the timed batches.
 	arg := takeArg{Warm: window, Timed: b.quick(50, 100) * slots}
 	run := func(name string, readers ...string) entry {
 		round := 0
@@ -40,7 +41,9 @@ func (b *bench) readers(ctx context.Context, report *Report) error {
 			if err := trainer.call(ctx, opTake, take, &answer); err != nil {
 				return outcome{}, err
 			}
-			out := outcome{Value: per(float64(arg.Timed), answer.Elapsed.Seconds()), Batches: arg.Warm + arg.Timed, Bytes: answer.Bytes}
+			out := outcome{
+				Value: per(float64(arg.Timed), answer.Elapsed.Seconds()), Batches: arg.Warm + arg.Timed, Bytes: answer.Bytes,
+			}
 			for _, reader := range readers {
 				if err := trainer.call(ctx, opEnd, of+reader, nil); err != nil {
 					return outcome{}, err

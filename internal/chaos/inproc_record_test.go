@@ -64,7 +64,7 @@ func (c *checks) seeTaken(e *endpoint, rec *wire.Record) {
 	s, ok := c.seeks[rec.Gen]
 	if !ok || s.position != rec.Position {
 		s.position, s.seat = rec.Position, rec.Seat
-		// The write that changed it may be another one, whose answer was lost with whoever waited for it.
+		// An earlier write may have changed the position, whose answer did not reach its coordinator.
 		for _, written := range c.writes {
 			if written.Gen == rec.Gen && written.Position == rec.Position && written.Seat > s.last {
 				s.seat = min(s.seat, written.Seat)

@@ -11,8 +11,8 @@ import (
 // hostileSchedules are as many as catch each of the mutants below; the product itself passes them.
 const hostileSchedules = "8"
 
-// caughtByHostile are the mutants that TestHostileRoles surely catches: each lacks what a real key alone gets around. It shows
-// that this test can fail.
+// caughtByHostile are the mutants that TestHostileRoles surely catches: each lacks what a real key alone gets around.
+// They show that this test can fail.
 var caughtByHostile = []string{
 	"forged: a job that the server was made to store is run",
 	"forged: a live message may be any stored one",

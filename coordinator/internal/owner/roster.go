@@ -88,8 +88,8 @@ func (r *roster) course(
 	if req.Repair && !astray && g.reach(now) {
 		return refused, 0, unavailable("rank %d is further than the run was iterated again; more of it is", req.Rank.Rank)
 	}
-	// The others may be as far, and their credits under way, or go on to there. Then it is there, even if they wait to move
-	// to that very state: they were further than the process before it.
+	// The others may be as far, and their credits under way, or go on to there. Then it is there, even if they wait to
+	// move to that very state: they were further than the process before it.
 	var unheard []int
 	if !m.Seated {
 		unheard = r.unheard(req.Rank.Rank)
@@ -188,9 +188,9 @@ func (r *roster) told(asking, rank int) bool {
 	return k != nil && r.ranks.each[rank].told.Sub(k.came) > 2*Beat
 }
 
-// shown reports whether a rank has shown how far it comes since another asked: it has said where it is, and has gone on,
-// or cannot, or waits to move from there. One that rests may take the next batch, which may lie behind holes, at any
-// time.
+// shown reports whether a rank has shown how far it comes since another asked: it has said where it is, and has gone
+// on, or cannot, or waits to move from there. A rank that rests may take the next batch, which may lie behind holes, at
+// any time.
 func (r *roster) shown(asking, rank int) bool {
 	g, ask := r.feeder.gen, r.ranks.asks[rank]
 	switch {
