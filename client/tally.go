@@ -65,7 +65,7 @@ func (y *tally) hole(res *wire.Result) {
 // step counts a position that was left, and reports whether a credit is due.
 func (y *tally) step(window int) bool {
 	y.sinceCredit++
-	return y.sinceCredit >= max(1, window/4)
+	return y.sinceCredit >= wire.CreditEvery(window)
 }
 
 // timing is what a credit says of where the time went: in a beat always, else nil when it was said a moment ago.

@@ -57,7 +57,8 @@ func (d *desk) handle(m *nats.Msg) {
 			} else {
 				f.doing("the trainer of batcher %s is being seated", req.Batcher)
 			}
-			return carry(d, f, b, func(answer func(wire.SeatReply)) { b.seat(req, d.actors.specKey(req.Spec), answer) })
+			key := d.actors.specKey(req.Spec)
+			return carry(d, f, b, func(answer func(wire.SeatReply)) { b.seat(req, key, answer) })
 		})
 	case opStop:
 		answer(d, m, d.planStop, func(f *flight, req *wire.StopRequest) (wire.StopReply, error) {

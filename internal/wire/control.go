@@ -218,6 +218,9 @@ type Credit struct {
 	Lost       []Lost         `json:"lost,omitempty"`        // results whose payloads cannot be had; at most MaxLost
 }
 
+// CreditEvery is how many batches a reader takes until its next credit is due: a quarter of the window.
+func CreditEvery(window int) int { return max(1, window/4) }
+
 // Lost is a result whose payload its worker does not have any more, nor the store: it has to be made again.
 type Lost struct {
 	Seq     uint64 `json:"seq"`

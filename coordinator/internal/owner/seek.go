@@ -199,7 +199,9 @@ func (s *seats) sought(now time.Time, a *asking) {
 	} else {
 		g.late.wanted = true
 	}
-	g.demand(now)
+	if g.Want() >= wire.CreditEvery(g.Limit()) { // fewer can wait for the next credit, and not compete with the first batch
+		g.demand(now)
+	}
 }
 
 // stateOf returns the state that a request asks for, or the data set's first one. It reports true when the request
