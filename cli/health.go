@@ -166,7 +166,7 @@ func gather(ctx context.Context, nc *nats.Conn, subject string, each func(*nats.
 			return nil
 		case err != nil:
 			return err
-		case len(m.Data) == 0 && m.Header.Get("Status") == "503":
+		case topology.Unheard(m):
 			return nats.ErrNoResponders
 		}
 		if !each(m) {

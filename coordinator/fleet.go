@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/legible"
+	"github.com/jetbatch/jetbatch/internal/topology"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -43,7 +44,7 @@ type heard struct {
 
 // hear takes a heartbeat, or the server's word that there is no worker to ask.
 func (f *fleet) hear(m *nats.Msg) {
-	if len(m.Data) == 0 && m.Header.Get("Status") == statusNoResponders {
+	if topology.Unheard(m) {
 		f.news()
 		return
 	}
@@ -82,9 +83,6 @@ func (f *fleet) hear(m *nats.Msg) {
 		f.changed()
 	}
 }
-
-// statusNoResponders is the status of the server's answer on a subject without a listener.
-const statusNoResponders = "503"
 
 func (f *fleet) news() {
 	select {

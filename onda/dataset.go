@@ -135,6 +135,12 @@ func New(ctx context.Context, params Params, cfg Config) (*Dataset, error) {
 	}, nil
 }
 
+// Close closes the files that are kept open for the next window.
+func (d *Dataset) Close() error {
+	d.reader.kept.close()
+	return nil
+}
+
 // cacheBytes bounds the folder or the memory that windows are kept in.
 func (p *Params) cacheBytes(memory int64) int64 {
 	if p.CacheDir != "" {

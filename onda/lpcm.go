@@ -48,19 +48,29 @@ func decode[T float](into []T, s *Signal, raw []byte, channels []int) {
 	for row, c := range channels {
 		out := into[row*count : (row+1)*count]
 		at := c * typ.width
+		if s.SampleType == "int16" { // nearly all recordings: without a call for each sample, in half the time
+			for t := range out {
+				out[t] = inUnit[T](float64(int16(binary.LittleEndian.Uint16(raw[at:]))), s)
+				at += frame
+			}
+			continue
+		}
 		for t := range out {
-			// The conversion of the product keeps compilers for machines with
-			// a fused multiply-add from using it: workers of every kind must
-			// give the same bits.
-			out[t] = T(float64(typ.at(raw[at:])*s.Resolution) + s.Offset)
+			out[t] = inUnit[T](typ.at(raw[at:]), s)
 			at += frame
 		}
 	}
 }
 
+// inUnit turns a stored sample into the signal's unit. The conversion of the
+// product keeps compilers for machines with a fused multiply-add from using it:
+// workers of every kind must give the same bits.
+func inUnit[T float](stored float64, s *Signal) T { return T(float64(stored*s.Resolution) + s.Offset) }
+
 // reader reads stored samples by range. It is safe for concurrent use.
 type reader struct {
 	source  Source
+	kept    *kept         // of source
 	quick   *zstd.Decoder // of frames that are decompressed whole, many at once
 	scratch sync.Pool     // of *[]byte, their content
 	memory  *cache
@@ -81,7 +91,10 @@ func newReader(source Source, dir string, limit, files int64) (*reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onda: zstd: %w", err)
 	}
-	r := &reader{source: source, near: near(source), quick: quick, indices: map[string]*frames{}}
+	r := &reader{
+		source: source, kept: &kept{source: source, files: map[string]*keptFile{}}, near: near(source), quick: quick,
+		indices: map[string]*frames{},
+	}
 	// In so many draws nearly every file has come up.
 	patience := 8 * files
 	if dir != "" {
@@ -111,7 +124,7 @@ func (r *reader) raw(ctx context.Context, s *Signal, first, count int64) ([]byte
 
 // plain reads only the bytes of the range.
 func (r *reader) plain(ctx context.Context, s *Signal, from, length int64) ([]byte, error) {
-	obj, err := r.source.Open(ctx, s.Path)
+	obj, err := r.kept.open(ctx, s.Path)
 	if err != nil {
 		return nil, err
 	}

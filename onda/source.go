@@ -35,6 +35,8 @@ type Source interface {
 //   - Far() bool says that each read takes long, however small it is
 //   - Refresh(context.Context) error looks at the file again, where Open may go
 //     by what is remembered of it
+//   - Unchanged() bool reports whether the file at its path is this one still, as
+//     it was when it was opened; a data set keeps 64 such Objects open
 type Object interface {
 	io.ReaderAt
 	io.Closer
@@ -91,7 +93,11 @@ func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("onda: open %s in %s: %w", name, d.root, err), f.Close())
 	}
-	return &dirObject{File: f, info: info}, nil
+	obj := &dirObject{File: f, info: info}
+	if path := filepath.Join(d.root, name); prompt(f) {
+		return &localObject{obj, path}, nil
+	}
+	return obj, nil
 }
 
 // whole gives an error the whole path of its file. Inside of a root it has the
@@ -181,6 +187,19 @@ func (o *dirObject) ModTime() time.Time { return o.info.ModTime() }
 // Identity tells a file from one that was put in its place with its size and
 // time, as copying tools do.
 func (o *dirObject) Identity() string { return fileVersion(o) + inode(o.info) }
+
+// localObject is a file whose file system knows at once what happens to it.
+type localObject struct {
+	*dirObject
+	path string
+}
+
+// Unchanged reports whether the path still leads to this file, and that holds
+// what it held.
+func (o *localObject) Unchanged() bool {
+	info, err := os.Stat(o.path)
+	return err == nil && sameFile(info, o.info)
+}
 
 func isFar(obj Object) bool {
 	o, ok := obj.(interface{ Far() bool })

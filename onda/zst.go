@@ -32,7 +32,7 @@ const quickRead = 8 << 20
 // decompress it again each. Where there is no room, decompression stops where
 // the range ends, and only the range is held.
 func (r *reader) compressed(ctx context.Context, s *Signal, from, length int64) ([]byte, error) {
-	obj, err := r.source.Open(ctx, s.Path)
+	obj, err := r.kept.open(ctx, s.Path)
 	if err != nil {
 		return nil, err
 	}

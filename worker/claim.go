@@ -14,8 +14,12 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
-// claimWait is how long a claim of a configured name waits for another worker of that name to object.
-const claimWait = 250 * time.Millisecond
+const (
+	// claimWait is how long a claim of a configured name waits for another worker to object that listens on the name.
+	claimWait = 250 * time.Millisecond
+	// claimRace is the same where none listened: others may claim the name at the very same time.
+	claimRace = 25 * time.Millisecond
+)
 
 // claimInterval is how often a worker asks whether its name is still its own.
 const claimInterval = 5 * time.Second
@@ -27,6 +31,7 @@ type claim struct {
 	nc       *nats.Conn
 	instance string        // random, of this process' worker
 	patience time.Duration // for another worker of the name to object
+	race     time.Duration // likewise, where none listened
 	conflict func()        // called once, when another worker turns out to have a name that is this one's
 	usurped  func(error)   // called once, when what answers is a stream
 
@@ -38,12 +43,13 @@ type claim struct {
 	streams sync.Once
 	asked   time.Time
 	taken   chan struct{} // hears at most once, that the name is another worker's
+	alone   chan struct{} // likewise, that none listened before this worker did
 	subs    []*nats.Subscription
 	inbox   string
 }
 
 func newClaim(nc *nats.Conn, conflict func(), usurped func(error)) *claim {
-	return &claim{nc: nc, instance: rand.Text(), patience: claimWait, conflict: conflict, usurped: usurped}
+	return &claim{nc: nc, instance: rand.Text(), patience: claimWait, race: claimRace, conflict: conflict, usurped: usurped}
 }
 
 // obtain claims a name, or else that name with a suffix, and returns the one that is this worker's now. Without a
@@ -67,7 +73,13 @@ func (c *claim) listen(name string) error {
 	if err != nil {
 		return fmt.Errorf("claim %s: %w", name, err)
 	}
-	claims, err := c.nc.Subscribe(wire.ClaimPrefix+"."+name, c.onClaim)
+	subject := wire.ClaimPrefix + "." + name
+	// Before this worker listens itself the server says at once whether another does.
+	err = c.nc.PublishRequest(subject, inbox, []byte(c.instance))
+	var claims *nats.Subscription
+	if err == nil {
+		claims, err = c.nc.Subscribe(subject, c.onClaim)
+	}
 	if err != nil {
 		_ = answers.Unsubscribe() // the first error is the one to report
 		return fmt.Errorf("claim %s: %w", name, err)
@@ -75,29 +87,40 @@ func (c *claim) listen(name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.name, c.inbox, c.subs = name, inbox, []*nats.Subscription{answers, claims}
-	c.held, c.yielded, c.taken = false, false, make(chan struct{}, 1)
+	c.held, c.yielded, c.taken, c.alone = false, false, make(chan struct{}, 1), make(chan struct{}, 1)
 	return nil
 }
 
 // wait asks for the name and reports whether it is this worker's.
 func (c *claim) wait(ctx context.Context) bool {
-	c.mu.Lock()
-	taken := c.taken
-	c.mu.Unlock()
-	if c.patience > 0 && c.nc.IsConnected() && c.ask() == nil {
-		patience := time.NewTimer(c.patience)
-		defer patience.Stop()
-		select {
-		case <-taken:
-			return false
-		case <-ctx.Done():
-		case <-patience.C:
-		}
+	if c.patience > 0 && c.nc.IsConnected() && c.ask() == nil && !c.unopposed(ctx) {
+		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held = !c.yielded
 	return c.held
+}
+
+// unopposed waits for another worker to object and reports whether none did.
+func (c *claim) unopposed(ctx context.Context) bool {
+	c.mu.Lock()
+	taken, alone := c.taken, c.alone
+	c.mu.Unlock()
+	patience := time.NewTimer(c.patience)
+	defer patience.Stop()
+	for {
+		select {
+		case <-taken:
+			return false
+		case <-alone:
+			patience.Reset(c.race)
+		case <-ctx.Done():
+			return true
+		case <-patience.C:
+			return true
+		}
+	}
 }
 
 func (c *claim) ask() error {
@@ -137,12 +160,19 @@ func (c *claim) onClaim(msg *nats.Msg) {
 
 // onObjection hears that the name is another worker's.
 func (c *claim) onObjection(msg *nats.Msg) {
+	c.mu.Lock()
+	subject, alone := wire.ClaimPrefix+"."+c.name, c.alone
+	c.mu.Unlock()
+	if topology.Unheard(msg) {
+		select {
+		case alone <- struct{}{}:
+		default: // it is known
+		}
+		return
+	}
 	if len(msg.Data) == 0 || string(msg.Data) == c.instance {
 		return // not from a worker
 	}
-	c.mu.Lock()
-	subject := wire.ClaimPrefix + "." + c.name
-	c.mu.Unlock()
 	if err := topology.Answered(subject, msg.Data); err != nil {
 		c.streams.Do(func() { c.usurped(err) })
 		return

@@ -80,6 +80,22 @@ func TestTwoWorkersOfOneName(t *testing.T) {
 	}
 }
 
+// A worker that is alone with its name does not wait for others that could object: it is at work before they could.
+func TestAloneWithAName(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	first := newClaim(s.Connect(), nil, nil)
+	first.patience, first.race = time.Hour, 0
+	if name, err := first.obtain(t.Context(), "w1"); name != "w1" || err != nil {
+		t.Fatalf("alone: %q, %v", name, err)
+	}
+	second := newClaim(s.Connect(), nil, nil)
+	second.patience, second.race = time.Hour, 0
+	if name, err := second.obtain(t.Context(), "w1"); !strings.HasPrefix(name, "w1-") || err != nil {
+		t.Fatalf("beside one that is there: %q, %v", name, err)
+	}
+}
+
 // A name is free again when its worker has left.
 func TestNameOfAWorkerThatLeft(t *testing.T) {
 	t.Parallel()

@@ -136,7 +136,7 @@ func (p *publisher) onAnswer(msg *nats.Msg) {
 	a := new(pubAck)
 	switch {
 	case a.parse(msg.Data):
-	case len(msg.Data) == 0 && msg.Header.Get("Status") == "503":
+	case topology.Unheard(msg):
 		a.gone = true
 	case json.Unmarshal(msg.Data, a) != nil:
 		return

@@ -59,7 +59,7 @@ func (w *world) takes(most int, what string, f func()) {
 func rest() { time.Sleep(5*time.Second + 123*time.Millisecond) }
 
 // TestLegs counts the messages that a trainer waits for, one after another, until it has its first batch, and until it
-// has one from elsewhere.
+// has one from elsewhere: alone, and as one of two ranks.
 func TestLegs(t *testing.T) {
 	// nats.go shares its timers between all connections of a process: one bubble is all that this one may have.
 	synctest.Test(t, func(t *testing.T) {
@@ -93,14 +93,16 @@ func TestLegs(t *testing.T) {
 		nc := w.connect()
 		var p testset.Params
 		var handles []*client.Batcher[schema.Batch]
-		open := func(name string) *client.Batcher[schema.Batch] {
-			b, err := client.Open[schema.Batch](ctx, nc, client.Config{Name: name, Dataset: "toy", Params: p, Logger: log})
+		openWith := func(cfg client.Config) *client.Batcher[schema.Batch] {
+			cfg.Dataset, cfg.Params, cfg.Logger = "toy", p, log
+			b, err := client.Open[schema.Batch](ctx, nc, cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
 			handles = append(handles, b)
 			return b
 		}
+		open := func(name string) *client.Batcher[schema.Batch] { return openWith(client.Config{Name: name}) }
 		take := func(b *client.Batcher[schema.Batch], at schema.State) schema.State {
 			step, err := b.Take(ctx, at)
 			if err != nil {
@@ -129,6 +131,51 @@ func TestLegs(t *testing.T) {
 		w.takes(8, "back to a batch that is held", func() { at = take(b, held) })
 		rest()
 		w.takes(12, "far away", func() { take(b, far(t, at)) })
+		rest()
+
+		rank := func(world string, place int) *client.Batcher[schema.Batch] {
+			return openWith(client.Config{
+				Name: "ranks", TakeOver: true, World: &client.World{ID: world, Rank: place, Size: 2, Parts: 1},
+			})
+		}
+		ranks := []*client.Batcher[schema.Batch]{rank("w1", 0), rank("w1", 1)}
+		at = schema.State{}
+		all := func(to schema.State) (next schema.State) {
+			for _, b := range ranks {
+				next = take(b, to)
+			}
+			return next
+		}
+		begun := all(at)
+		held = begun
+		at = begun
+		for range 4 {
+			at = all(at)
+		}
+		rest()
+		// agreed is how long the ranks wait for a batch elsewhere after the last one asked. The first was told to wait, and
+		// asks again when it hears that all have.
+		agreed := func(most int, what string, to schema.State) (next schema.State) {
+			var first sync.WaitGroup
+			first.Go(func() { take(ranks[0], to) })
+			rest()
+			w.takes(most, what, func() {
+				next = take(ranks[1], to)
+				first.Wait()
+			})
+			rest()
+			return next
+		}
+		at = agreed(12, "two ranks move to what is held", held)
+		at = agreed(16, "two ranks move far away", far(t, at))
+		heir := rank("w1", 0)
+		w.takes(8, "successor of a rank", func() { take(heir, at) })
+		ranks[0] = heir
+		at = take(ranks[1], at)
+		rest()
+		ranks = []*client.Batcher[schema.Batch]{rank("w2", 0), rank("w2", 1)}
+		rest()
+		w.takes(8, "first rank of another world", func() { take(ranks[0], at) })
 		rest()
 
 		for _, b := range handles {

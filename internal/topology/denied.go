@@ -69,6 +69,9 @@ func covers(need, subject string) bool {
 // wherever it is stored after that. No role sends a message with them.
 func Aimed(h nats.Header) bool { return len(h[jetstream.StreamHeader]) > 0 }
 
+// Unheard reports whether a message is the server's word that nobody listens on the subject of a request.
+func Unheard(m *nats.Msg) bool { return len(m.Data) == 0 && m.Header.Get("Status") == "503" }
+
 // Answerable reports whether a reply subject is one that a requester could be waiting at: an inbox, which begins with
 // "_INBOX" or one of prefixes. The server does not compare reply subjects with the requester's permissions: an answer
 // goes where the role that answers may publish, and a request could have it write a record, or a job, in the
