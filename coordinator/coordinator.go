@@ -86,13 +86,15 @@ func assemble(s *site) *Coordinator {
 		owned: make(map[string]*batcher),
 	}
 	c.fleet.changed = c.actors.fleetChanged
-	c.members = &membership{site: s, leases: newLeases(s.cfg.Lease), doubt: func() { directory.doubt(c.actors.all()) }}
+	c.members = &membership{
+		site: s, leases: newLeases(s.cfg.Lease), callers: new(callers), doubt: func() { directory.doubt(c.actors.all()) },
+	}
 	c.successor = &successor{
 		site: s, actors: c.actors, members: c.members, directory: directory, claims: claims,
 		handover: handover, strays: strays,
 	}
 	c.desk = &desk{
-		site: s, actors: c.actors, directory: directory, strays: strays, fleet: c.fleet,
+		site: s, actors: c.actors, directory: directory, strays: strays, fleet: c.fleet, callers: c.members.callers,
 		router: &router{
 			site: s, actors: c.actors, members: c.members, successor: c.successor, directory: directory, claims: claims,
 			handover: handover, strays: strays,

@@ -18,9 +18,10 @@ import (
 // membership says which other coordinators live, and says to them that this one does.
 type membership struct {
 	*site
-	leases *leases
-	doubt  func() // the records of this coordinator are read again: others may have thought it dead
-	turn   int    // of leases that do not fit one look, by judges
+	leases  *leases
+	callers *callers
+	doubt   func() // the records of this coordinator are read again: others may have thought it dead
+	turn    int    // of leases that do not fit one look, by judges
 }
 
 // leaseOf is the state of an owner's lease. This coordinator asks about itself only where it has no actor, so it has

@@ -46,11 +46,57 @@ func (p *presence) note(id string, there bool, now time.Time) (gone bool) {
 	return now.Sub(since) >= goneAfter
 }
 
+// callers are the coordinators that have pinged this one. They are pinged, too: the lease of one that has just begun may
+// not have been read. Its lock guards the table.
+type callers struct {
+	mu sync.Mutex
+	at map[string]time.Time // of the last ping, by name
+}
+
+// callerFor is for how long a caller is pinged: its lease is read within that time.
+const callerFor = 2 * beat
+
+// note takes a ping. What names no coordinator is ignored, and so is one too many.
+func (c *callers) note(id string, now time.Time) {
+	if wire.CheckName("coordinator", id) != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at == nil {
+		c.at = make(map[string]time.Time)
+	}
+	if _, known := c.at[id]; known || len(c.at) < maxPinged {
+		c.at[id] = now
+	}
+}
+
+// join returns ids, and the callers that are not among them.
+func (c *callers) join(ids []string, now time.Time) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, at := range c.at {
+		if now.Sub(at) > callerFor {
+			delete(c.at, id)
+		} else if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // forget begins anew, with a new connection.
 func (p *presence) forget() { p.there, p.absent = make(map[string]bool), make(map[string]time.Time) }
 
-// pings finds out which other coordinators have a connection, until ctx ends.
+// pings finds out which other coordinators have a connection, until ctx ends. It begins with the first look at their
+// leases, so that they hear at once who has come.
 func (m *membership) pings(ctx context.Context) {
+	if looked := m.leases.next(); len(m.leases.known()) == 0 {
+		select {
+		case <-looked:
+		case <-ctx.Done():
+		}
+	}
 	var p presence
 	p.forget()
 	connects := m.nc.Stats().Reconnects
@@ -69,14 +115,14 @@ func (m *membership) pings(ctx context.Context) {
 
 // pingOthers pings once.
 func (m *membership) pingOthers(ctx context.Context, p *presence) {
-	ids := ring(m.leases.known(), m.cfg.Name)
+	ids := ring(m.callers.join(m.leases.known(), time.Now()), m.cfg.Name)
 	there := make([]bool, len(ids))
 	var pinged sync.WaitGroup
 	for i, id := range ids {
 		pinged.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 			defer cancel()
-			_, err := m.nc.RequestWithContext(ctx, wire.CoordinatorSubject(id, opPing), nil)
+			_, err := m.nc.RequestWithContext(ctx, wire.CoordinatorSubject(id, opPing), []byte(m.cfg.Name))
 			there[i] = !errors.Is(err, nats.ErrNoResponders)
 		})
 	}

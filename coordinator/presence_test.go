@@ -1,9 +1,18 @@
 package coordinator
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
+	"github.com/jetbatch/jetbatch/internal/wire"
 )
 
 // A coordinator counts as dead when it had a connection and has none for a while. One that was never seen to have one
@@ -71,5 +80,64 @@ func TestRing(t *testing.T) {
 		if pinged[id] != maxPinged {
 			t.Errorf("%s is pinged by %d", id, pinged[id])
 		}
+	}
+}
+
+// One that pings is pinged, though no lease of it was read: it may have begun, and be dead, before the next look.
+func TestCallers(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	c1, err := New(s.Connect(), Config{Name: "c1", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := c1.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	defer running.Wait()
+	defer stop()
+	nc := s.Connect()
+	pinged := make(chan string, 1)
+	if _, err := nc.Subscribe(wire.CoordinatorSubject("c2", opPing), func(m *nats.Msg) {
+		select {
+		case pinged <- string(m.Data):
+		default:
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, "c1 answers a ping", func() bool {
+		_, err := nc.RequestWithContext(t.Context(), wire.CoordinatorSubject("c1", opPing), []byte("c2"))
+		return err == nil
+	})
+	select {
+	case by := <-pinged:
+		if by != "c1" {
+			t.Errorf("pinged by %q", by)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a caller is not pinged")
+	}
+
+	var c callers
+	now := time.Now()
+	for _, id := range []string{"a", "", "no name", "b"} {
+		c.note(id, now)
+	}
+	if got := c.join([]string{"b"}, now); !slices.Equal(got, []string{"b", "a"}) {
+		t.Errorf("joined to %v", got)
+	}
+	if got := c.join(nil, now.Add(callerFor+1)); len(got) != 0 {
+		t.Errorf("pinged for ever: %v", got)
+	}
+	for i := range 2 * maxPinged {
+		c.note(fmt.Sprint("c", i), now)
+	}
+	if got := c.join(nil, now); len(got) != maxPinged {
+		t.Errorf("%d callers are pinged, want %d at most", len(got), maxPinged)
 	}
 }

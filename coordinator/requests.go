@@ -33,6 +33,7 @@ type desk struct {
 	directory *directory
 	strays    *strays
 	fleet     *fleet
+	callers   *callers
 	places    places
 }
 
@@ -84,6 +85,7 @@ func (d *desk) handle(m *nats.Msg) {
 	case opManage:
 		answer(d, m, d.planManage, d.manage)
 	case opPing:
+		d.callers.note(string(m.Data), time.Now())
 		d.respond(m, struct{}{})
 	case opOverview:
 		plan := func(*struct{}) (plan, *schema.Fault) {

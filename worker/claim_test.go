@@ -86,12 +86,14 @@ func TestAloneWithAName(t *testing.T) {
 	s := natstest.Run(t)
 	first := newClaim(s.Connect(), nil, nil)
 	first.patience, first.race = time.Hour, 0
-	if name, err := first.obtain(t.Context(), "w1"); name != "w1" || err != nil {
-		t.Fatalf("alone: %q, %v", name, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if name, err := first.obtain(ctx, "w1"); name != "w1" || err != nil || ctx.Err() != nil {
+		t.Fatalf("alone: %q, %v, %v", name, err, ctx.Err())
 	}
 	second := newClaim(s.Connect(), nil, nil)
 	second.patience, second.race = time.Hour, 0
-	if name, err := second.obtain(t.Context(), "w1"); !strings.HasPrefix(name, "w1-") || err != nil {
+	if name, err := second.obtain(ctx, "w1"); !strings.HasPrefix(name, "w1-") || err != nil {
 		t.Fatalf("beside one that is there: %q, %v", name, err)
 	}
 }
