@@ -46,8 +46,8 @@ func (p *presence) note(id string, there bool, now time.Time) (gone bool) {
 	return now.Sub(since) >= goneAfter
 }
 
-// callers are the coordinators that have pinged this one. They are pinged, too: the lease of one that has just begun may
-// not have been read. Its lock guards the table.
+// callers are the coordinators that have pinged this one. They are pinged, too: the lease of one that has just begun
+// may not have been read. Its lock guards the table.
 type callers struct {
 	mu sync.Mutex
 	at map[string]time.Time // of the last ping, by name

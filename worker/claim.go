@@ -49,7 +49,9 @@ type claim struct {
 }
 
 func newClaim(nc *nats.Conn, conflict func(), usurped func(error)) *claim {
-	return &claim{nc: nc, instance: rand.Text(), patience: claimWait, race: claimRace, conflict: conflict, usurped: usurped}
+	return &claim{
+		nc: nc, instance: rand.Text(), patience: claimWait, race: claimRace, conflict: conflict, usurped: usurped,
+	}
 }
 
 // obtain claims a name, or else that name with a suffix, and returns the one that is this worker's now. Without a
