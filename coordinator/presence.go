@@ -89,7 +89,7 @@ func (c *callers) join(ids []string, now time.Time) []string {
 func (p *presence) forget() { p.there, p.absent = make(map[string]bool), make(map[string]time.Time) }
 
 // pings finds out which other coordinators have a connection, until ctx ends. It begins with the first look at their
-// leases, so that they hear at once who has come.
+// leases, so that the others hear at once that this coordinator has come.
 func (m *membership) pings(ctx context.Context) {
 	if looked := m.leases.next(); len(m.leases.known()) == 0 {
 		select {

@@ -6,7 +6,7 @@ import "os"
 
 func inode(os.FileInfo) string { return "" }
 
-// prompt reports false: what is known of a file without opening it may be old.
+// prompt reports false: what this system says of a file that it does not open may be old.
 func prompt(*os.File) bool { return false }
 
 func sameFile(os.FileInfo, os.FileInfo) bool { return false }

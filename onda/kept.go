@@ -157,15 +157,14 @@ func (k *kept) forget(path string, f *keptFile) (idle bool) {
 	return f.users == 0
 }
 
-// close closes what is kept, and what is used still as soon as it is not.
+// close keeps no file any more. A file that a window is read of is closed by
+// its last user.
 func (k *kept) close() {
 	k.mu.Lock()
 	k.closed = true
-	files := k.files
-	k.files = nil
 	var idle []*keptFile
-	for _, f := range files {
-		if f.gone = true; f.users == 0 {
+	for path, f := range k.files {
+		if k.forget(path, f) {
 			idle = append(idle, f)
 		}
 	}

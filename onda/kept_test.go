@@ -132,7 +132,8 @@ func TestKeptFiles(t *testing.T) {
 	}
 }
 
-// So many files are open, and no more, whoever reads; and none once the data set is closed and its last window read.
+// A data set keeps maxKept files open at most, however many goroutines read; and none once it is closed and the last
+// window is read.
 func TestKeptFilesAreBounded(t *testing.T) {
 	t.Parallel()
 	k, o, _ := keeping(t)

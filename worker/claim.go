@@ -17,7 +17,8 @@ import (
 const (
 	// claimWait is how long a claim of a configured name waits for another worker to object that listens on the name.
 	claimWait = 250 * time.Millisecond
-	// claimRace is the same where none listened: others may claim the name at the very same time.
+	// claimRace is how long a claim waits where no worker listened on the name: another may claim it at the very same
+	// time.
 	claimRace = 25 * time.Millisecond
 )
 
@@ -31,7 +32,7 @@ type claim struct {
 	nc       *nats.Conn
 	instance string        // random, of this process' worker
 	patience time.Duration // for another worker of the name to object
-	race     time.Duration // likewise, where none listened
+	race     time.Duration // for one that claims the name at the same time, where no worker listened on it
 	conflict func()        // called once, when another worker turns out to have a name that is this one's
 	usurped  func(error)   // called once, when what answers is a stream
 

@@ -199,7 +199,8 @@ func (s *seats) sought(now time.Time, a *asking) {
 	} else {
 		g.late.wanted = true
 	}
-	if g.Want() >= wire.CreditEvery(g.Limit()) { // fewer can wait for the next credit, and not compete with the first batch
+	// Fewer jobs wait for the next credit, and do not compete with the batch that the reader asks for.
+	if g.Want() >= wire.CreditEvery(g.Limit()) {
 		g.demand(now)
 	}
 }
