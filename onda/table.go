@@ -51,7 +51,10 @@ const maxTableRows = 1 << 40
 // makeRows allocates a T for every row of the table, within its budget.
 func makeRows[T any](t *table) ([]T, error) {
 	n, err := t.rows()
-	if err != nil {
+	if n == 0 || err != nil {
+		return nil, err
+	}
+	if err := t.reach(); err != nil {
 		return nil, err
 	}
 	var one T
@@ -60,6 +63,27 @@ func makeRows[T any](t *table) ([]T, error) {
 		return nil, err
 	}
 	return make([]T, n), nil
+}
+
+// reach reads the recording of the last row of each record. A damaged table can
+// state a number of rows that it has no values for: it is told as damaged, and
+// not as too large.
+func (t *table) reach() error {
+	c, err := t.column(columnRecording)
+	if err != nil {
+		return err
+	}
+	row := -1
+	for _, rec := range t.records {
+		if rec.NumRows() == 0 {
+			continue
+		}
+		row += int(rec.NumRows())
+		if _, err := get1(c, storage(rec.Column(c.at)), int(rec.NumRows())-1, (*column).uuid); err != nil {
+			return &TableError{File: t.file, Column: c.name, Row: row, Err: err}
+		}
+	}
+	return nil
 }
 
 // column is a column that is being converted.

@@ -261,6 +261,37 @@ func TestTableBomb(t *testing.T) {
 	}
 }
 
+// A table that states more rows than it has values for is damaged: it is not a
+// table that is too large.
+func TestRowsWithoutValues(t *testing.T) {
+	t.Parallel()
+	const rows = 1<<29 + 1
+	short := array.NewData(uuidType, rows,
+		[]*memory.Buffer{nil, memory.NewBufferBytes(make([]byte, 32))}, nil, 0, 0)
+	for name, c := range map[string]struct {
+		values arrow.Array
+		column string
+	}{
+		"null":   {array.NewNull(rows), columnRecording},
+		"absent": {array.NewNull(rows), "other"},
+		"short":  {array.MakeFromData(short), columnRecording},
+	} {
+		field := arrow.Field{Name: c.column, Type: c.values.DataType(), Nullable: true}
+		schema := arrow.NewSchema([]arrow.Field{field}, nil)
+		tab := &table{
+			file: "t", budget: &budget{limit: 1 << 20}, schema: schema,
+			records: []arrow.RecordBatch{array.NewRecordBatch(schema, []arrow.Array{c.values}, rows)},
+		}
+		err := guard("t", func() error {
+			_, err := tab.signals("")
+			return err
+		})
+		if wantErr(t, err, ErrTable); errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 // Whatever the bytes are, reading ends in rows or in a typed error: no panic,
 // no io.EOF, rows that agree with one another.
 func FuzzReadTables(f *testing.F) {
@@ -276,10 +307,12 @@ func FuzzReadTables(f *testing.F) {
 		f.Add(a.Bytes())
 	}
 	f.Add(ipc.Magic)
+	// A small table can be compressed from one that is too large.
+	typed := func(err error) bool { return errors.Is(err, ErrTable) || errors.Is(err, ErrTooLarge) }
 	f.Fuzz(func(t *testing.T, data []byte) {
 		src := files{"t": data}
 		signals, err := ReadSignals(t.Context(), src, "t", "")
-		if err != nil && !errors.Is(err, ErrTable) || errors.Is(err, io.EOF) {
+		if err != nil && !typed(err) || errors.Is(err, io.EOF) {
 			t.Fatalf("signals: %v", err)
 		}
 		for i := range signals {
@@ -288,7 +321,7 @@ func FuzzReadTables(f *testing.F) {
 			}
 		}
 		annotations, err := ReadAnnotations(t.Context(), src, "t", "label", "")
-		if err != nil && !errors.Is(err, ErrTable) || errors.Is(err, io.EOF) {
+		if err != nil && !typed(err) || errors.Is(err, io.EOF) {
 			t.Fatalf("annotations: %v", err)
 		}
 		for _, a := range annotations {
