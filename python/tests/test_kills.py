@@ -22,6 +22,7 @@ TRAINER = """
 import jetbatch, signal, sys
 leaving = []
 signal.signal(signal.SIGUSR1, lambda *_: leaving.append(1))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background ignores it
 with jetbatch.connect(sys.argv[1]) as s:
     with s.open("train", dataset="numbers", params={"size": 300000, "slow": 0.02}) as b:
         print("open", flush=True)
