@@ -110,12 +110,3 @@ func fileVersion(obj Object) string {
 	}
 	return fmt.Sprintf("%d@%d", obj.Size(), at)
 }
-
-// fileIdentity is fileVersion for the caches of this machine, where a file of
-// the same size and time may be another.
-func fileIdentity(obj Object) string {
-	if o, ok := obj.(interface{ Identity() string }); ok {
-		return o.Identity()
-	}
-	return fileVersion(obj)
-}

@@ -39,7 +39,7 @@ func (r *reader) compressed(ctx context.Context, s *Signal, from, length int64) 
 	defer obj.Close()
 	// A file that took the place of another is another; and so is one that two
 	// rows see differently.
-	key := fmt.Sprintf("%d:%s:%s", s.samples()*s.frame(), fileIdentity(obj), s.Path)
+	key := fmt.Sprintf("%d:%s:%s", s.samples()*s.frame(), r.identity(obj), s.Path)
 	f, err := r.frames(ctx, key, s, obj)
 	if err != nil {
 		return nil, compressedError(ctx, err)

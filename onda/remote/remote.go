@@ -189,12 +189,13 @@ func (o *object) ModTime() time.Time { return o.info.at }
 func (o *object) Far() bool          { return true }
 func (o *object) Close() error       { return nil }
 
-// Identity is that of one look where the server says neither a date nor an ETag: a copy made then tells nothing later.
+// Identity has the URL, since files of two places may be alike in all else. It is that of one look where the server says
+// neither a date nor an ETag: a copy made then tells nothing later.
 func (o *object) Identity() string {
 	if o.info.tag == "" && o.info.at.IsZero() {
-		return fmt.Sprintf("%d looked at %d", o.info.size, o.info.looked.UnixNano())
+		return fmt.Sprintf("%s %d looked at %d", o.url, o.info.size, o.info.looked.UnixNano())
 	}
-	return fmt.Sprintf("%d@%d@%q", o.info.size, o.info.at.UnixNano(), o.info.tag)
+	return fmt.Sprintf("%s %d@%d@%q", o.url, o.info.size, o.info.at.UnixNano(), o.info.tag)
 }
 
 // ReadAt reads a range, by several requests at once if it is large.

@@ -324,8 +324,9 @@ func TestLengthOfTheUndated(t *testing.T) {
 	}
 }
 
-// A file without a date and an ETag may be another at the next look, so no copy of it serves after that.
-func TestIdentityOfTheUndated(t *testing.T) {
+// A file without a date and an ETag may be another at the next look, so no copy of it serves after that. A file of one
+// date is the same at the next look, and another than one of that date elsewhere.
+func TestIdentity(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, t.TempDir())
 	dated := ""
@@ -336,19 +337,22 @@ func TestIdentityOfTheUndated(t *testing.T) {
 		w.Header().Set("Content-Length", "10")
 		return true
 	})
-	look := func() string {
-		obj, err := New(Config{HTTP: s.Client()}).Open(t.Context(), s.URL+"/x")
+	look := func(name string) string {
+		obj, err := New(Config{HTTP: s.Client()}).Open(t.Context(), s.URL+name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return obj.(*object).Identity()
 	}
-	if one, two := look(), look(); one == two {
+	if one, two := look("/x"), look("/x"); one == two {
 		t.Error("a file without a date counts as the same")
 	}
 	dated = "Mon, 02 Jan 2006 15:04:05 GMT"
-	if one, two := look(), look(); one != two {
+	if one, two := look("/x"), look("/x"); one != two {
 		t.Error("a file of one date counts as another")
+	}
+	if one, two := look("/a/x"), look("/b/x"); one == two {
+		t.Error("files of two places count as one")
 	}
 }
 
