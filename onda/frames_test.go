@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 )
@@ -57,6 +58,28 @@ func streamed(t testing.TB, content []byte) []byte {
 	return out.Bytes()
 }
 
+// tabled is content in frames that do not say their lengths, with a table that does.
+func tabled(t testing.TB, content []byte, size int) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := newFrameWriter(&out, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range slices.Chunk(content, size) {
+		frame := streamed(t, part)
+		w.table = binary.LittleEndian.AppendUint32(w.table, uint32(len(frame)))
+		w.table = binary.LittleEndian.AppendUint32(w.table, uint32(len(part)))
+		w.table = binary.LittleEndian.AppendUint32(w.table, uint32(xxhash.Sum64(part)))
+		w.count++
+		err = errors.Join(err, w.put(frame))
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 // farObject says that its reads take long.
 type farObject struct{ Object }
 
@@ -84,8 +107,9 @@ func TestRangesOfFrames(t *testing.T) {
 		"streamed": streamed(t, whole),
 		"small":    framed(t, whole, 4096, true), "small, no table": framed(t, whole, 4096, false),
 		"large": framed(t, whole, 300<<10, true), "large, no table": framed(t, whole, 300<<10, false),
-		"mixed":     slices.Concat(framed(t, whole[:third], 5000, false), skippable, framed(t, whole[third:], size, false)),
-		"stream in": slices.Concat(framed(t, whole[:third], 5000, false), streamed(t, whole[third:]), skippable),
+		"of streams": tabled(t, whole, quickFrame), // each asks for a window of megabytes
+		"mixed":      slices.Concat(framed(t, whole[:third], 5000, false), skippable, framed(t, whole[third:], size, false)),
+		"stream in":  slices.Concat(framed(t, whole[:third], 5000, false), streamed(t, whole[third:]), skippable),
 	}
 	bad := bytes.Clone(src["small"])
 	bad[len(bad)-seekFooterBytes-9]++ // a length in the table: it is not about this file

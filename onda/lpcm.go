@@ -89,7 +89,7 @@ type reader struct {
 // or in memory if that is empty. files is about how many there are.
 func newReader(source Source, dir string, limit, files int64) (*reader, error) {
 	quick, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(quickFrame), zstd.WithDecoderMaxWindow(maxZstdWindow))
+		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
 	if err != nil {
 		return nil, fmt.Errorf("onda: zstd: %w", err)
 	}

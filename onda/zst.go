@@ -125,7 +125,8 @@ func (r *reader) quickFrames(f *frames, obj Object, i int, from, to int64, out [
 	}
 	scratch, _ := r.scratch.Get().(*[]byte)
 	if scratch == nil {
-		scratch = new([]byte)
+		room := make([]byte, 0, quickFrame) // DecodeAll writes no further
+		scratch = &room
 	}
 	defer r.scratch.Put(scratch)
 	for ; i < n; i++ {
