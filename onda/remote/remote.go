@@ -74,6 +74,20 @@ type info struct {
 	looked time.Time
 }
 
+// check holds what an answer says of its version against the one that was looked at: a server, or a cache before it, may
+// pass over the condition of a request. Tags are compared without the mark of a weak one, which a proxy may add.
+func (in info) check(answer info) error {
+	same := in.at.IsZero() || answer.at.IsZero() || in.at.Equal(answer.at)
+	if in.tag != "" && answer.tag != "" {
+		same = strings.TrimPrefix(in.tag, "W/") == strings.TrimPrefix(answer.tag, "W/")
+	}
+	if !same {
+		return fmt.Errorf("%w: the answer is of version %q of %v, and %q of %v was looked at", errChanged, answer.tag,
+			answer.at, in.tag, in.at)
+	}
+	return nil
+}
+
 var (
 	_ onda.Source = (*Source)(nil)
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -324,6 +325,47 @@ func TestLengthOfTheUndated(t *testing.T) {
 	}
 }
 
+// A server that passes over the conditions of requests still says in its answers which version they are of: by an ETag,
+// or else by a date.
+func TestAnswerOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir())
+	for name, c := range map[string]struct {
+		looked, answer http.Header
+		want           error
+	}{
+		"tag":       {http.Header{"Etag": {`"1"`}}, http.Header{"Etag": {`"2"`}}, errChanged},
+		"weak tag":  {http.Header{"Etag": {`"1"`}}, http.Header{"Etag": {`W/"1"`}}, nil},
+		"date":      {http.Header{"Last-Modified": {monday}}, http.Header{"Last-Modified": {tuesday}}, errChanged},
+		"tag alone": {http.Header{"Last-Modified": {monday}}, http.Header{"Etag": {`"2"`}}, nil},
+		"other date": {http.Header{"Etag": {`"1"`}, "Last-Modified": {monday}},
+			http.Header{"Etag": {`"1"`}, "Last-Modified": {tuesday}}, nil},
+	} {
+		s.troubled(func(w http.ResponseWriter, r *http.Request) bool {
+			says := c.answer
+			if r.Method == http.MethodHead {
+				says = c.looked
+			}
+			maps.Copy(w.Header(), says)
+			r.Header.Del("If-Match")
+			r.Header.Del("If-Unmodified-Since")
+			http.ServeContent(w, r, "x", time.Time{}, strings.NewReader("0123456789"))
+			return true
+		})
+		for _, p := range [][]byte{make([]byte, 4), make([]byte, 10)} {
+			obj, err := New(Config{HTTP: s.Client()}).Open(t.Context(), s.URL+"/x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := obj.ReadAt(p, 0); !errors.Is(err, c.want) {
+				t.Errorf("%s, %d bytes: got %v, want %v", name, len(p), err, c.want)
+			}
+		}
+	}
+}
+
+const monday, tuesday = "Mon, 02 Jan 2006 15:04:05 GMT", "Tue, 03 Jan 2006 15:04:05 GMT"
+
 // A file without a date and an ETag may be another at the next look, so no copy of it serves after that. A file of one
 // date is the same at the next look, and another than one of that date elsewhere.
 func TestIdentity(t *testing.T) {
@@ -347,7 +389,7 @@ func TestIdentity(t *testing.T) {
 	if one, two := look("/x"), look("/x"); one == two {
 		t.Error("a file without a date counts as the same")
 	}
-	dated = "Mon, 02 Jan 2006 15:04:05 GMT"
+	dated = monday
 	if one, two := look("/x"), look("/x"); one != two {
 		t.Error("a file of one date counts as another")
 	}
