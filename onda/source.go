@@ -31,6 +31,7 @@ type Source interface {
 // further methods:
 //
 //   - ModTime() time.Time tells it from another of the same size in its place
+//   - Tag() string does so where ModTime is zero; it is the same on all machines
 //   - Identity() string tells it from every other file of that path, also of
 //     other sources; without it no other process has the use of its copies in
 //     [Params].CacheDir

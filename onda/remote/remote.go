@@ -200,6 +200,7 @@ func (o *object) Refresh(ctx context.Context) error {
 
 func (o *object) Size() int64        { return o.info.size }
 func (o *object) ModTime() time.Time { return o.info.at }
+func (o *object) Tag() string        { return o.info.tag }
 func (o *object) Far() bool          { return true }
 func (o *object) Close() error       { return nil }
 

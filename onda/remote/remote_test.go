@@ -364,6 +364,41 @@ func TestAnswerOfAnotherVersion(t *testing.T) {
 	}
 }
 
+// A file that is told by its ETag alone is another in the fingerprint when that changes.
+func TestFingerprintByTag(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := onda.Synthesize(dir, onda.SynthConfig{Recordings: 1}); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, dir)
+	look := func(tag string) string {
+		s.troubled(func(w http.ResponseWriter, r *http.Request) bool {
+			f, err := os.Open(filepath.Join(dir, filepath.FromSlash(r.URL.Path)))
+			if err != nil {
+				return false // which has no such file either
+			}
+			defer f.Close()
+			w.Header().Set("ETag", tag)
+			http.ServeContent(w, r, "", time.Time{}, f)
+			return true
+		})
+		d, err := onda.New(t.Context(), onda.Params{Dir: s.URL}, onda.Config{Remote: New(Config{HTTP: s.Client()})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := d.Fingerprint(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Digest
+	}
+	one := look(`"1"`)
+	if look(`"1"`) != one || look(`"2"`) == one {
+		t.Error("the fingerprint does not go by the tags of files")
+	}
+}
+
 const monday, tuesday = "Mon, 02 Jan 2006 15:04:05 GMT", "Tue, 03 Jan 2006 15:04:05 GMT"
 
 // A file without a date and an ETag may be another at the next look, so no copy of it serves after that. A file of one
