@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -151,6 +152,43 @@ func TestRangesOfFrames(t *testing.T) {
 			}
 		}
 	}
+}
+
+// slowObject takes a second for each read.
+type slowObject struct{ farObject }
+
+func (o slowObject) ReadAt(p []byte, off int64) (int, error) {
+	time.Sleep(time.Second)
+	return o.farObject.ReadAt(p, off)
+}
+
+// Several reads of a frame of a far file are under way at once.
+func TestFarFramesAreReadAhead(t *testing.T) {
+	t.Parallel()
+	s, d := testSignal(1), seeded(1).dice()
+	noise := make([]byte, 4<<20)
+	for i := range noise {
+		noise[i] = byte(d.pcg.Uint64())
+	}
+	packed, err := compress(noise)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Format, s.SampleRate = formatZstd, float64(len(noise))/400
+	synctest.Test(t, func(t *testing.T) {
+		r := testReader(t, SourceFunc(func(ctx context.Context, path string) (Object, error) {
+			obj, err := files{s.Path: packed}.Open(ctx, path)
+			return slowObject{farObject{obj}}, err
+		}), 0)
+		began := time.Now()
+		if _, err := r.raw(t.Context(), &s, s.samples()-10, 10); err != nil {
+			t.Fatal(err)
+		}
+		// The head, four parts of a megabyte, and the rest.
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("the reads took %v one after another", took)
+		}
+	})
 }
 
 // A window at the end reads little of the file, whatever lies before it.
