@@ -102,20 +102,15 @@ func refresh(ctx context.Context, obj Object) error {
 // modified is an Object that knows when its file was changed last.
 type modified interface{ ModTime() time.Time }
 
-// fileVersion tells a file from one that takes its place.
+// fileVersion tells a file from one that takes its place, in the same words on all machines.
 func fileVersion(obj Object) string {
 	var at int64
-	if m, ok := obj.(modified); ok {
-		at = m.ModTime().UnixNano()
+	m, dated := obj.(modified)
+	if dated {
+		at, dated = m.ModTime().UnixNano(), !m.ModTime().IsZero()
+	}
+	if t, ok := obj.(interface{ Tag() string }); ok && !dated && t.Tag() != "" {
+		return fmt.Sprintf("%d@%q", obj.Size(), t.Tag())
 	}
 	return fmt.Sprintf("%d@%d", obj.Size(), at)
-}
-
-// fileIdentity is fileVersion for the caches of this machine, where a file of
-// the same size and time may be another.
-func fileIdentity(obj Object) string {
-	if o, ok := obj.(interface{ Identity() string }); ok {
-		return o.Identity()
-	}
-	return fileVersion(obj)
 }

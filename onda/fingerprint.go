@@ -30,8 +30,8 @@ func digest(data []byte) string {
 // were kept, and of every sample file size and time of its last change or, by
 // Params.Fingerprint, its content. The files are looked at when it is called.
 // Parts name single files, or, of many, ranges of their paths; the digest has
-// every file without them. A file that cannot be opened is an error. Of a [Source] whose objects have no
-// ModTime, only sizes count. The parameters that say where files are and how
+// every file without them. A file that cannot be opened is an error. Of a [Source] whose objects have
+// neither ModTime nor Tag, only sizes count. The parameters that say where files are and how
 // they are read change nothing that is digested, and are no part of a state's
 // origin.
 func (d *Dataset) Fingerprint(ctx context.Context) (dataset.Fingerprint, error) {

@@ -158,6 +158,29 @@ func TestCacheKnowsTheFile(t *testing.T) {
 	}
 }
 
+// Two programs' own sources share a folder of copies. Their files are told by their sizes alone, and each has its own.
+func TestCopiesOfTwoSources(t *testing.T) {
+	t.Parallel()
+	s, dir := testSignal(1), filepath.Join(t.TempDir(), "copies")
+	s.Format = formatZstd
+	data := make([]byte, quickFrame+4016) // quick ones are not kept
+	s.Span = seconds(0, float64(len(data))/40)
+	for i := byte(1); i <= 2; i++ { // compressed to one length
+		data[0] = i
+		packed, err := compress(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := newReader(files{s.Path: packed}, dir, 1<<20, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := r.raw(t.Context(), &s, 0, 1); err != nil || raw[0] != i {
+			t.Errorf("got %v, %v, want %d", raw, err, i)
+		}
+	}
+}
+
 // A folder in which most is in order is opened without the rest.
 func TestGuessOfImperfectData(t *testing.T) {
 	t.Parallel()

@@ -198,6 +198,9 @@ type section struct {
 
 func (s *section) Size() int64 { return s.to - s.from }
 
+// Far is the Object's.
+func (s *section) Far() bool { return isFar(s.Object) }
+
 func (s *section) ReadAt(p []byte, off int64) (int, error) {
 	if off >= s.Size() {
 		return 0, io.EOF

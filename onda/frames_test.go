@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 )
@@ -57,6 +59,28 @@ func streamed(t testing.TB, content []byte) []byte {
 	return out.Bytes()
 }
 
+// tabled is content in frames that do not say their lengths, with a table that does.
+func tabled(t testing.TB, content []byte, size int) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := newFrameWriter(&out, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range slices.Chunk(content, size) {
+		frame := streamed(t, part)
+		w.table = binary.LittleEndian.AppendUint32(w.table, uint32(len(frame)))
+		w.table = binary.LittleEndian.AppendUint32(w.table, uint32(len(part)))
+		w.table = binary.LittleEndian.AppendUint32(w.table, uint32(xxhash.Sum64(part)))
+		w.count++
+		err = errors.Join(err, w.put(frame))
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 // farObject says that its reads take long.
 type farObject struct{ Object }
 
@@ -84,8 +108,9 @@ func TestRangesOfFrames(t *testing.T) {
 		"streamed": streamed(t, whole),
 		"small":    framed(t, whole, 4096, true), "small, no table": framed(t, whole, 4096, false),
 		"large": framed(t, whole, 300<<10, true), "large, no table": framed(t, whole, 300<<10, false),
-		"mixed":     slices.Concat(framed(t, whole[:third], 5000, false), skippable, framed(t, whole[third:], size, false)),
-		"stream in": slices.Concat(framed(t, whole[:third], 5000, false), streamed(t, whole[third:]), skippable),
+		"of streams": tabled(t, whole, quickFrame), // each asks for a window of megabytes
+		"mixed":      slices.Concat(framed(t, whole[:third], 5000, false), skippable, framed(t, whole[third:], size, false)),
+		"stream in":  slices.Concat(framed(t, whole[:third], 5000, false), streamed(t, whole[third:]), skippable),
 	}
 	bad := bytes.Clone(src["small"])
 	bad[len(bad)-seekFooterBytes-9]++ // a length in the table: it is not about this file
@@ -127,6 +152,43 @@ func TestRangesOfFrames(t *testing.T) {
 			}
 		}
 	}
+}
+
+// slowObject takes a second for each read.
+type slowObject struct{ farObject }
+
+func (o slowObject) ReadAt(p []byte, off int64) (int, error) {
+	time.Sleep(time.Second)
+	return o.farObject.ReadAt(p, off)
+}
+
+// Several reads of a frame of a far file are under way at once.
+func TestFarFramesAreReadAhead(t *testing.T) {
+	t.Parallel()
+	s, d := testSignal(1), seeded(1).dice()
+	noise := make([]byte, 4<<20)
+	for i := range noise {
+		noise[i] = byte(d.pcg.Uint64())
+	}
+	packed, err := compress(noise)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Format, s.SampleRate = formatZstd, float64(len(noise))/400
+	synctest.Test(t, func(t *testing.T) {
+		r := testReader(t, SourceFunc(func(ctx context.Context, path string) (Object, error) {
+			obj, err := files{s.Path: packed}.Open(ctx, path)
+			return slowObject{farObject{obj}}, err
+		}), 0)
+		began := time.Now()
+		if _, err := r.raw(t.Context(), &s, s.samples()-10, 10); err != nil {
+			t.Fatal(err)
+		}
+		// The head, four parts of a megabyte, and the rest.
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("the reads took %v one after another", took)
+		}
+	})
 }
 
 // A window at the end reads little of the file, whatever lies before it.

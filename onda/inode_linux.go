@@ -10,7 +10,7 @@ import (
 )
 
 // inode tells files of one machine apart, and what one held from what it holds.
-func inode(info os.FileInfo) string {
+func inode(_ *os.File, info os.FileInfo) string {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return ""

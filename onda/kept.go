@@ -45,9 +45,6 @@ type keptUse struct {
 
 func (u *keptUse) Close() error { return u.end() }
 
-// Identity is the file's.
-func (u *keptUse) Identity() string { return fileIdentity(u.Object) }
-
 // Far is the file's.
 func (u *keptUse) Far() bool { return isFar(u.Object) }
 

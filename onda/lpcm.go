@@ -2,6 +2,7 @@ package onda
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -71,6 +72,7 @@ func inUnit[T float](stored float64, s *Signal) T { return T(float64(stored*s.Re
 type reader struct {
 	source  Source
 	kept    *kept         // of source
+	own     string        // what no other reader has
 	quick   *zstd.Decoder // of frames that are decompressed whole, many at once
 	scratch sync.Pool     // of *[]byte, their content
 	memory  *cache
@@ -87,13 +89,13 @@ type reader struct {
 // or in memory if that is empty. files is about how many there are.
 func newReader(source Source, dir string, limit, files int64) (*reader, error) {
 	quick, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(quickFrame), zstd.WithDecoderMaxWindow(maxZstdWindow))
+		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
 	if err != nil {
 		return nil, fmt.Errorf("onda: zstd: %w", err)
 	}
 	r := &reader{
-		source: source, kept: &kept{source: source, files: map[string]*keptFile{}}, near: near(source), quick: quick,
-		indices: map[string]*frames{},
+		source: source, kept: &kept{source: source, files: map[string]*keptFile{}}, own: rand.Text(), near: near(source),
+		quick: quick, indices: map[string]*frames{},
 	}
 	// In so many draws nearly every file has come up.
 	patience := 8 * files
@@ -147,7 +149,19 @@ func (r *reader) copied(ctx context.Context, obj Object, path string) Object {
 	if r.folder == nil || !isFar(obj) {
 		return obj
 	}
-	return &copiedObject{Object: obj, ctx: ctx, folder: r.folder, key: fileIdentity(obj) + ":" + path}
+	return &copiedObject{Object: obj, ctx: ctx, folder: r.folder, key: r.identity(obj) + ":" + path}
+}
+
+// identity tells a file from all others whose copies a folder may have. A file that only its size and time tell apart
+// is the reader's own: another source may have one of that path, size and time.
+func (r *reader) identity(obj Object) string {
+	if use, ok := obj.(*keptUse); ok {
+		obj = use.Object
+	}
+	if o, ok := obj.(interface{ Identity() string }); ok {
+		return o.Identity()
+	}
+	return r.own + fileVersion(obj)
 }
 
 type copiedObject struct {

@@ -177,6 +177,13 @@ func (c countingObject) ReadAt(p []byte, off int64) (int, error) {
 	return c.Object.ReadAt(p, off)
 }
 
+func (c countingObject) Identity() string {
+	if o, ok := c.Object.(interface{ Identity() string }); ok {
+		return o.Identity()
+	}
+	return fileVersion(c.Object)
+}
+
 func TestOnlyTheRangeIsRead(t *testing.T) {
 	t.Parallel()
 	s := testSignal(1)

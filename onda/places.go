@@ -27,7 +27,7 @@ func (p *Params) source(opening context.Context, remote Source) (Source, error) 
 	}
 	local := Dir(p.Dir)
 	if p.AllowLinks {
-		local = linked{DirWithLinks(p.Dir), p.Dir, opening}
+		local = linked{dirSource{root: p.Dir, links: true}, opening}
 	}
 	if !isURL(p.Dir) {
 		if err := dataset.Allowed(opening, p.Dir); err != nil {
@@ -66,16 +66,20 @@ func (p *Params) source(opening context.Context, remote Source) (Source, error) 
 
 // linked is a folder whose links may lead out of it, but nowhere that the process may not open.
 type linked struct {
-	Source
-	dir     string
+	dirSource
 	opening context.Context // has what is allowed
 }
 
+// Open holds against the roots what is opened, not how it is spelled: a path may be whole, or a URL.
 func (l linked) Open(ctx context.Context, path string) (Object, error) {
-	if err := dataset.Allowed(l.opening, filepath.Join(l.dir, path)); err != nil {
+	name, err := l.local(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := dataset.Allowed(l.opening, filepath.Join(l.root, name)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPath, err)
 	}
-	return l.Source.Open(ctx, path)
+	return l.dirSource.Open(ctx, name)
 }
 
 func isURL(path string) bool {

@@ -46,7 +46,11 @@ func TestDataRoot(t *testing.T) {
 	if err := os.Symlink(filepath.Join(secret, "table"), table); err != nil {
 		t.Fatal(err)
 	}
-	if err := open(`{"dir":` + quoted(dir) + `,"allow_links":true}`); !errors.Is(err, dataset.ErrOutside) {
-		t.Errorf("behind a link: %v", err)
+	// However the link is spelled.
+	for _, name := range []string{"onda.signals.arrow", table, "file://" + filepath.ToSlash(table)} {
+		err := open(`{"dir":` + quoted(dir) + `,"allow_links":true,"signals":` + quoted(name) + `}`)
+		if !errors.Is(err, dataset.ErrOutside) {
+			t.Errorf("behind a link, as %s: %v", name, err)
+		}
 	}
 }

@@ -31,7 +31,10 @@ type Source interface {
 // further methods:
 //
 //   - ModTime() time.Time tells it from another of the same size in its place
-//   - Identity() string does so for caches, where that is not enough
+//   - Tag() string does so where ModTime is zero; it is the same on all machines
+//   - Identity() string tells it from every other file of that path, also of
+//     other sources; without it no other process has the use of its copies in
+//     [Params].CacheDir
 //   - Far() bool says that each read takes long, however small it is
 //   - Refresh(context.Context) error looks at the file again, where Open may go
 //     by what is remembered of it
@@ -186,7 +189,7 @@ func (o *dirObject) ModTime() time.Time { return o.info.ModTime() }
 
 // Identity tells a file from one that was put in its place with its size and
 // time, as copying tools do.
-func (o *dirObject) Identity() string { return fileVersion(o) + inode(o.info) }
+func (o *dirObject) Identity() string { return fileVersion(o) + inode(o.File, o.info) }
 
 // localObject is a file whose file system knows at once what happens to it.
 type localObject struct {

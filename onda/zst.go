@@ -39,7 +39,7 @@ func (r *reader) compressed(ctx context.Context, s *Signal, from, length int64) 
 	defer obj.Close()
 	// A file that took the place of another is another; and so is one that two
 	// rows see differently.
-	key := fmt.Sprintf("%d:%s:%s", s.samples()*s.frame(), fileIdentity(obj), s.Path)
+	key := fmt.Sprintf("%d:%s:%s", s.samples()*s.frame(), r.identity(obj), s.Path)
 	f, err := r.frames(ctx, key, s, obj)
 	if err != nil {
 		return nil, compressedError(ctx, err)
@@ -125,7 +125,8 @@ func (r *reader) quickFrames(f *frames, obj Object, i int, from, to int64, out [
 	}
 	scratch, _ := r.scratch.Get().(*[]byte)
 	if scratch == nil {
-		scratch = new([]byte)
+		room := make([]byte, 0, quickFrame) // DecodeAll writes no further
+		scratch = &room
 	}
 	defer r.scratch.Put(scratch)
 	for ; i < n; i++ {

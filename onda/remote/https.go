@@ -70,11 +70,16 @@ func (s *httpStore) stat(ctx context.Context, url string) (info, error) {
 	if res.ContentLength < 0 {
 		return info{}, fmt.Errorf("%w: the server does not say how long it is", onda.ErrPath)
 	}
+	return infoOf(res), nil
+}
+
+// infoOf is what an answer says of the file.
+func infoOf(res *http.Response) info {
 	out := info{size: res.ContentLength, tag: res.Header.Get("ETag")}
 	if at, err := http.ParseTime(res.Header.Get("Last-Modified")); err == nil {
 		out.at = at
 	}
-	return out, nil
+	return out
 }
 
 func (s *httpStore) get(ctx context.Context, url string, in info, from, n int64) (io.ReadCloser, error) {
@@ -86,6 +91,10 @@ func (s *httpStore) get(ctx context.Context, url string, in info, from, n int64)
 	}
 	res, err := s.do(ctx, http.MethodGet, url, header)
 	if err != nil {
+		return nil, err
+	}
+	if err := in.check(infoOf(res)); err != nil {
+		res.Body.Close()
 		return nil, err
 	}
 	if res.StatusCode == http.StatusPartialContent {

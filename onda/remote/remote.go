@@ -74,6 +74,20 @@ type info struct {
 	looked time.Time
 }
 
+// check holds what an answer says of its version against the one that was looked at: a server, or a cache before it, may
+// pass over the condition of a request. Tags are compared without the mark of a weak one, which a proxy may add.
+func (in info) check(answer info) error {
+	same := in.at.IsZero() || answer.at.IsZero() || in.at.Equal(answer.at)
+	if in.tag != "" && answer.tag != "" {
+		same = strings.TrimPrefix(in.tag, "W/") == strings.TrimPrefix(answer.tag, "W/")
+	}
+	if !same {
+		return fmt.Errorf("%w: the answer is of version %q of %v, and %q of %v was looked at", errChanged, answer.tag,
+			answer.at, in.tag, in.at)
+	}
+	return nil
+}
+
 var (
 	_ onda.Source = (*Source)(nil)
 
@@ -186,15 +200,17 @@ func (o *object) Refresh(ctx context.Context) error {
 
 func (o *object) Size() int64        { return o.info.size }
 func (o *object) ModTime() time.Time { return o.info.at }
+func (o *object) Tag() string        { return o.info.tag }
 func (o *object) Far() bool          { return true }
 func (o *object) Close() error       { return nil }
 
-// Identity is that of one look where the server says neither a date nor an ETag: a copy made then tells nothing later.
+// Identity has the URL, since files of two places may be alike in all else. It is that of one look where the server says
+// neither a date nor an ETag: a copy made then tells nothing later.
 func (o *object) Identity() string {
 	if o.info.tag == "" && o.info.at.IsZero() {
-		return fmt.Sprintf("%d looked at %d", o.info.size, o.info.looked.UnixNano())
+		return fmt.Sprintf("%s %d looked at %d", o.url, o.info.size, o.info.looked.UnixNano())
 	}
-	return fmt.Sprintf("%d@%d@%q", o.info.size, o.info.at.UnixNano(), o.info.tag)
+	return fmt.Sprintf("%s %d@%d@%q", o.url, o.info.size, o.info.at.UnixNano(), o.info.tag)
 }
 
 // ReadAt reads a range, by several requests at once if it is large.

@@ -91,6 +91,10 @@ func (s *s3Store) get(ctx context.Context, url string, in info, from, n int64) (
 	if err != nil {
 		return nil, s3Error(err)
 	}
+	if err := in.check(info{at: aws.ToTime(out.LastModified), tag: aws.ToString(out.ETag)}); err != nil {
+		out.Body.Close()
+		return nil, err
+	}
 	if aws.ToInt64(out.ContentLength) != n {
 		out.Body.Close()
 		return nil, fmt.Errorf("%w: %d bytes in place of %d", errChanged, aws.ToInt64(out.ContentLength), n)
