@@ -84,7 +84,8 @@ func (d *Dataset) window(item Item) (window, error) {
 		return window{}, err
 	}
 	w.labels = sub.LabelCount()
-	if w.first, w.count, err = d.shaping.sampleRange(&w.signal.Signal, w.span); err != nil {
+	length := sub.grid().at(int64(w.labels)) // from which the span may be a nanosecond off
+	if w.first, w.count, err = d.shaping.sampleRange(&w.signal.Signal, w.span, length); err != nil {
 		return window{}, err
 	}
 	if d.selector == nil {

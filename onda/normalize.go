@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -225,15 +226,15 @@ func (p *Params) shaping(o *opened, b *budget, ownSelector bool) (shaping, error
 // rateFor is the rate at which a window of the signal comes.
 func (sh *shaping) rateFor(s *Signal) float64 { return cmp.Or(sh.rate, s.SampleRate) }
 
-// sampleRange gives the samples of a window, at the rate for windows. A signal within a millionth of that rate keeps its
+// sampleRange gives the samples of a window, at the rate for windows, as many as its length has. A signal within a millionth of that rate keeps its
 // samples and their places, and has as many in a window as the others, which at its end may be one more than it has.
-func (sh *shaping) sampleRange(s *Signal, span Span) (first, count int64, err error) {
+func (sh *shaping) sampleRange(s *Signal, span Span, length time.Duration) (first, count int64, err error) {
 	hz := sh.rateFor(s)
 	if hz == s.SampleRate || sh.filters[s.SampleRate] != nil {
-		return s.sampleRangeAt(hz, span)
+		return s.sampleRangeAt(hz, span, length)
 	}
 	first, _, err = s.sampleRange(span)
-	count = sampleIndex(hz, span.Duration())
+	count = sampleIndex(hz, length)
 	return max(0, min(first, s.samples()-count)), count, err
 }
 

@@ -53,7 +53,7 @@ func (p *Params) open(
 	o := &opening{
 		p: p, source: source, budget: b, of: map[uuid.UUID]bool{}, kept: map[uuid.UUID]bool{},
 		like: likeness{
-			window: time.Duration(p.BatchDuration), unit: p.Unit, channels: p.Channels,
+			window: p.window(), unit: p.Unit, channels: p.Channels,
 			anyOf: p.NChannels > 0 && len(p.Channels) == 0, selecting: ownSelector,
 			missing: p.Selector == selectZeroMissing, resample: p.Resample != 0,
 		},

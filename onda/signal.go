@@ -117,16 +117,17 @@ func (s *Signal) samples() int64 { return sampleIndex(s.SampleRate, s.Span.Durat
 // nothing but the duration, so that windows of one duration always have one
 // shape, wherever they begin.
 func (s *Signal) sampleRange(span Span) (first, count int64, err error) {
-	return s.sampleRangeAt(s.SampleRate, span)
+	return s.sampleRangeAt(s.SampleRate, span, span.Duration())
 }
 
-// sampleRangeAt is sampleRange at another rate than the signal's.
-func (s *Signal) sampleRangeAt(hz float64, span Span) (first, count int64, err error) {
+// sampleRangeAt is sampleRange at another rate than the signal's, and with the
+// count of a duration that span may be a nanosecond off from.
+func (s *Signal) sampleRangeAt(hz float64, span Span, length time.Duration) (first, count int64, err error) {
 	if !s.Span.Contains(span) {
 		return 0, 0, fmt.Errorf("%w: recording %s: %v is not inside %v", ErrOutsideSignal, s.Recording, span, s.Span)
 	}
 	first = sampleIndex(hz, span.Start-s.Span.Start)
-	count = sampleIndex(hz, span.Duration())
+	count = sampleIndex(hz, length)
 	// Both indices may have been snapped to a sample less than a nanosecond
 	// away, which together can reach one sample past the end.
 	if over := first + count - sampleIndex(hz, s.Span.Duration()); over > 0 {
