@@ -97,7 +97,7 @@ func (o *opening) keep(s *Signal, found []LabeledSignal) error {
 	}
 	n := 0
 	for _, l := range found {
-		if err := l.validate(); err != nil {
+		if err := l.Validate(); err != nil {
 			what := whatSpans
 			if errors.Is(err, ErrOutsideSignal) {
 				what = whatBeyond

@@ -33,7 +33,7 @@ func StoreLabels(dir string, signals []LabeledSignal) ([]LabeledSignal, error) {
 		if l.Stored != nil {
 			continue
 		}
-		if err := l.validate(); err != nil {
+		if err := l.Validate(); err != nil {
 			return nil, err
 		}
 		base := path.Base(filepath.ToSlash(l.Path))
@@ -95,7 +95,7 @@ func AttachLabels(signals, labels []Signal, cfg LabelConfig) ([]LabeledSignal, e
 			logger.Warn("signal dropped: it has no labels", "recording", s.Recording.String(), "path", s.Path)
 		}
 		for _, l := range found {
-			if err := l.validate(); err != nil {
+			if err := l.Validate(); err != nil {
 				return nil, err
 			}
 			out = append(out, l)

@@ -47,7 +47,7 @@ func (cfg *WindowConfig) check() error {
 	}
 	for i := range cfg.Signals {
 		s := &cfg.Signals[i]
-		if err := s.validate(); err != nil {
+		if err := s.Validate(); err != nil {
 			return err
 		}
 		grid := s.grid()
