@@ -42,6 +42,7 @@ func Normalize(ctx context.Context, p Params, cfg Config, progress func(signals 
 	if err != nil {
 		return nil, err
 	}
+	defer d.Close()
 	sums := make([]map[string]moments, len(d.signals))
 	group, reading := errgroup.WithContext(ctx)
 	group.SetLimit(max(1, cmp.Or(cfg.Concurrency, 8)))
