@@ -365,7 +365,9 @@ func TestRepackLeavesNothingOut(t *testing.T) {
 	if got := m.signals[0].samples(); got != 5759 {
 		t.Fatalf("the row has %d samples", got)
 	}
-	for name, packed := range map[string][]byte{"one frame": streamed(t, content), "frames": framed(t, content, 4000, true)} {
+	for name, packed := range map[string][]byte{
+		"one frame": streamed(t, content), "frames": framed(t, content, 4000, true),
+	} {
 		from, to := t.TempDir(), filepath.Join(t.TempDir(), "packed")
 		m.files["./a.lpcm.zst"] = packed
 		m.notes = []Annotation{note(1, 0, 15, "x")}

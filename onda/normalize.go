@@ -227,8 +227,9 @@ func (p *Params) shaping(o *opened, b *budget, ownSelector bool) (shaping, error
 // rateFor is the rate at which a window of the signal comes.
 func (sh *shaping) rateFor(s *Signal) float64 { return cmp.Or(sh.rate, s.SampleRate) }
 
-// sampleRange gives the samples of a window, at the rate for windows, as many as its length has. A signal within a millionth of that rate keeps its
-// samples and their places, and has as many in a window as the others, which at its end may be one more than it has.
+// sampleRange gives the samples of a window, at the rate for windows, as many as its length has. A signal within a
+// millionth of that rate keeps its samples and their places, and has as many in a window as the others: at its end
+// these may be more than it has.
 func (sh *shaping) sampleRange(s *Signal, span Span, length time.Duration) (first, count int64, err error) {
 	hz := sh.rateFor(s)
 	if hz == s.SampleRate || sh.filters[s.SampleRate] != nil {
@@ -252,8 +253,8 @@ func (d *Dataset) inputs(w *window) (from, to int64) {
 	return w.first, min(w.first+w.count, max(w.signal.samples(), 1))
 }
 
-// rows gives a window of these channels, one row for each, at the rate for windows. raw are its inputs. A signal goes on
-// with its last sample where it ends before the window.
+// rows gives a window of these channels, one row for each, at the rate for windows. raw are its inputs. A signal goes
+// on with its last sample where it ends before the window.
 func (d *Dataset) rows(w *window, raw []byte, channels []int) []float64 {
 	s, first, count := &w.signal.Signal, w.first, w.count
 	filter := d.shaping.filters[s.SampleRate]

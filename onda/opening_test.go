@@ -426,8 +426,8 @@ func TestSpellingsOfOneFile(t *testing.T) {
 		"https://h/data": {"https://H/data/rec/a.lpcm", "HTTPS://h/data/rec/a.lpcm"},
 	} {
 		for _, path := range spellings {
-			m := newMade(t).add(1, func(s *Signal) { s.Path = "rec/a.lpcm" }).add(2, func(s *Signal) { s.Path = path }).labelled()
-			_, err := m.open(Params{Dir: dir})
+			m := newMade(t).add(1, func(s *Signal) { s.Path = "rec/a.lpcm" }).add(2, func(s *Signal) { s.Path = path })
+			_, err := m.labelled().open(Params{Dir: dir})
 			mention(t, err, ErrDuplicate, id(1).String(), path)
 		}
 	}

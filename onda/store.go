@@ -70,9 +70,9 @@ func (l *LabeledSignal) labelRate() float64 {
 // in its span: the rows of labels with the same sensor label, or, if there are
 // none, those of the recording's only other. Rows that overlap are
 // ErrDuplicate, a rate that is not that of the labels in cfg, or a resolution
-// and offset other than 1 and 0, is ErrLabels, labels that lie in no signal are ErrOutsideSignal. A signal with several rows
-// is given back once for each, one without labels is dropped with a warning.
-// cfg needs the length of labels only.
+// and offset other than 1 and 0, is ErrLabels, labels that lie in no signal are
+// ErrOutsideSignal. A signal with several rows is given back once for each, one
+// without labels is dropped with a warning. cfg needs the length of labels only.
 func AttachLabels(signals, labels []Signal, cfg LabelConfig) ([]LabeledSignal, error) {
 	if err := validateGrid(cfg.Duration, cfg.Rate); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrParams, err)

@@ -48,14 +48,16 @@ func TestFoldersOfSubjects(t *testing.T) {
 	}
 }
 
-// A folder that a link leads to is one, also where it is named or links lead round in it. Files have the names that lead
+// A folder that a link leads to is looked into once, also where links lead round in it. Files have the names that lead
 // to them.
 func TestFindFollowsLinks(t *testing.T) {
 	t.Parallel()
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(elsewhere, "sub", "a.edf"), nil)
 	write(t, filepath.Join(dir, "top", "b.edf"), nil)
-	for link, to := range map[string]string{"link": "top", "top/in": elsewhere, "top/round": "../top", "top/twice": elsewhere} {
+	for link, to := range map[string]string{
+		"link": "top", "top/in": elsewhere, "top/round": "../top", "top/twice": elsewhere,
+	} {
 		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}

@@ -316,8 +316,8 @@ func inUTF8(text string) string {
 	return string(runes)
 }
 
-// annotate adds notes, moved by shift. One that begins before the first sample is cut to it, or left out. If one cannot be
-// read from a table, for which all others could not be either, none is added.
+// annotate adds notes, moved by shift. One that begins before the first sample is cut to it, or left out. A note that
+// no table can hold is an error, and none is added then.
 func (r *recording) annotate(notes []note, shift time.Duration) error {
 	spans, events := r.Spans, r.Events
 	for _, n := range notes {
