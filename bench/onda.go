@@ -127,7 +127,7 @@ func startOndaService(ctx context.Context, log *slog.Logger, arg ondaArg) (*role
 }
 
 // startOndaLoop is the loop that anybody would write first.
-func startOndaLoop(ctx context.Context, _ *slog.Logger, arg ondaArg) (*role, any, error) {
+func startOndaLoop(ctx context.Context, log *slog.Logger, arg ondaArg) (*role, any, error) {
 	ds, err := onda.New(ctx, arg.Params, onda.Config{Concurrency: arg.Concurrency})
 	if err != nil {
 		return nil, nil, err
@@ -142,7 +142,7 @@ func startOndaLoop(ctx context.Context, _ *slog.Logger, arg ondaArg) (*role, any
 		state = step.Next
 		return batchSize(step.Batch), nil
 	}
-	return &role{close: func() {}, ops: map[string]op{
+	return &role{close: func() { closing(log, ds.Close()) }, ops: map[string]op{
 		opTake: handle(func(ctx context.Context, arg takeArg) (takeAnswer, error) { return timed(ctx, arg, take) }),
 	}}, nil, nil
 }

@@ -114,6 +114,7 @@ func (c *demoCmd) params(ctx context.Context, story *console, dir string) (onda.
 		if err != nil {
 			return params, err
 		}
+		defer ds.Close()
 		story.say("          %s", ds.Report())
 	}
 	story.say("batches   %d random windows of %v each, the labels of every second beside them",

@@ -186,6 +186,7 @@ func (d *demo) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer ds.Close()
 	if _, err := d.spool.Seek(0, io.SeekStart); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ func (c *ondaDescribeCmd) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			r.Error = err.Error()
 		} else {
+			defer ds.Close()
 			report := ds.Report()
 			r.Report = &report
 		}

@@ -353,6 +353,7 @@ func (s *shown) items(ctx context.Context, p onda.Params, r *showReport) ([]wind
 	if err != nil {
 		return nil, nil
 	}
+	defer ds.Close()
 	state, err := ds.Start()
 	if err == nil && len(s.state.Data) > 0 {
 		err = s.state.Decode(&state)

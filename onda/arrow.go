@@ -305,7 +305,7 @@ func (t *table) signals(groupColumn string) ([]Signal, error) {
 		}
 	}
 	for i := range signals {
-		if err := signals[i].validate(); err != nil {
+		if err := signals[i].Validate(); err != nil {
 			return nil, &TableError{File: t.file, Row: i, Err: err}
 		}
 		if signals[i].Path, err = beside(t, signals[i].Path); err != nil {

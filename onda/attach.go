@@ -97,7 +97,7 @@ func (o *opening) keep(s *Signal, found []LabeledSignal) error {
 	}
 	n := 0
 	for _, l := range found {
-		if err := l.validate(); err != nil {
+		if err := l.Validate(); err != nil {
 			what := whatSpans
 			if errors.Is(err, ErrOutsideSignal) {
 				what = whatBeyond
@@ -105,7 +105,7 @@ func (o *opening) keep(s *Signal, found []LabeledSignal) error {
 			o.tally.bad(what, s.Recording, err)
 			continue
 		}
-		if l.LabelSpan.Duration() < window {
+		if int64(l.LabelCount()) < l.grid().nearest(window) {
 			if o.p.OnBad != OnBadDrop {
 				o.tooShort(s, l.LabelSpan)
 			}

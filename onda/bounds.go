@@ -211,7 +211,17 @@ func (p *Params) fits(o *opened) error {
 
 // perWindow is the samples of a channel in one window of x.
 func (l *LabeledSignal) perWindow(p *Params) int64 {
-	return sampleIndex(cmp.Or(p.Resample, l.SampleRate), time.Duration(p.BatchDuration))
+	return sampleIndex(cmp.Or(p.Resample, l.SampleRate), p.window())
+}
+
+// window is the length of a window by its labels, from which BatchDuration may
+// be a nanosecond off.
+func (p *Params) window() time.Duration {
+	d := time.Duration(p.BatchDuration)
+	if grid := labelGrid(time.Duration(p.LabelDuration), p.LabelRate); !grid.onGrid() {
+		return grid.at(grid.nearest(d))
+	}
+	return d
 }
 
 // perRead is the samples of a channel that are read for one window: with those beside it that a filter needs.

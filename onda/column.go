@@ -182,10 +182,7 @@ func (c *column) span(a arrow.Array, i int) (Span, error) {
 		return Span{}, err
 	}
 	span := Span{Start: start, Stop: stop}
-	if start < 0 || stop < start || stop > maxTime {
-		return Span{}, fmt.Errorf("span %v", span)
-	}
-	return span, nil
+	return span, span.validate()
 }
 
 func (c *column) nanoseconds(s *array.Struct, name string, i int) (time.Duration, error) {

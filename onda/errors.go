@@ -14,8 +14,8 @@ var (
 	// lacks a column of the type that Onda asks for. errors.As with a
 	// *TableError tells where.
 	ErrTable = errors.New("onda: bad table")
-	// ErrPath is returned for a file path that leaves the source's root, or
-	// has a scheme that the source does not serve.
+	// ErrPath is returned for a file path that leaves the source's root, has a
+	// scheme that the source does not serve, or leads to what is no file.
 	ErrPath = errors.New("onda: path not served by this source")
 	// ErrTruncated is returned when a sample file ends before the samples
 	// that the signal's span promises. It never unwraps to io.EOF.

@@ -415,3 +415,53 @@ func TestRepack(t *testing.T) {
 		t.Errorf("%v, %v left", err, left)
 	}
 }
+
+// Stored labels come along, and so does the sample that a span cut to a nanosecond hides. What is no table is copied.
+func TestRepackLeavesNothingOut(t *testing.T) {
+	t.Parallel()
+	m := newMade(t).add(1, func(s *Signal) {
+		s.SampleRate, s.Format, s.Path = 360, formatZstd, "./a.lpcm.zst"
+		s.Span = Span{0, TimeOf(360, 5760) - 1}
+	})
+	content := bytes.Repeat([]byte{1, 2, 3, 4}, 5760)
+	if got := m.signals[0].samples(); got != 5759 {
+		t.Fatalf("the row has %d samples", got)
+	}
+	for name, packed := range map[string][]byte{
+		"one frame": streamed(t, content), "frames": framed(t, content, 4000, true),
+	} {
+		from, to := t.TempDir(), filepath.Join(t.TempDir(), "packed")
+		m.files["./a.lpcm.zst"] = packed
+		m.notes = []Annotation{note(1, 0, 15, "x")}
+		m.source()
+		for path, data := range m.files {
+			write(t, from, path, string(data))
+		}
+		write(t, from, "other.arrow", "what is this?")
+		stored, err := StoreLabels(from, open(t, Params{Dir: from}, Config{}).Signals())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows bytes.Buffer
+		if err := WriteSignals(&rows, TableFormat{}, []Signal{*stored[0].Stored}); err != nil {
+			t.Fatal(err)
+		}
+		write(t, from, "labels.onda.signals.arrow", rows.String())
+		out, err := Repack(t.Context(), RepackConfig{From: from, To: to})
+		if err != nil || out.Files != 2 || out.Packed != 1 {
+			t.Errorf("%s: %+v, %v", name, out, err)
+			continue
+		}
+		open(t, Params{Dir: to, LabelSignals: "labels.onda.signals.arrow"}, Config{})
+		got, err := testReader(t, Dir(to), 0).raw(t.Context(), &Signal{
+			Path: "a.lpcm.zst", Format: formatZstd, Channels: []string{"a", "b"}, SampleType: "int16", SampleRate: 360,
+			Span: Span{0, TimeOf(360, 5760)},
+		}, 0, 5760)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(content), err)
+		}
+		if data, err := os.ReadFile(filepath.Join(to, "other.arrow")); err != nil || string(data) != "what is this?" {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+	}
+}

@@ -168,3 +168,15 @@ func TestKeptFilesAreBounded(t *testing.T) {
 		t.Errorf("%d files are open after the end", stays)
 	}
 }
+
+// What reads samples for its own ends leaves no file open.
+func TestNormalizeClosesFiles(t *testing.T) {
+	t.Parallel()
+	o := &looking{Source: Dir(recordingsOf(t, []float64{100, 100}))}
+	if _, err := Normalize(t.Context(), Params{}, Config{Source: o}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if opens, stays := o.count(); stays != 0 {
+		t.Errorf("%d of %d files stay open", stays, opens)
+	}
+}

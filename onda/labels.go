@@ -66,10 +66,10 @@ func (l LabeledSignal) SubSpan(span Span) (LabeledSignal, error) {
 	return l, nil
 }
 
-// validate checks what LabelSignals and the label tables promise, for labelled
+// Validate checks what LabelSignals and the label tables promise, for labelled
 // signals that come from elsewhere.
-func (l *LabeledSignal) validate() error {
-	if err := l.Signal.validate(); err != nil {
+func (l *LabeledSignal) Validate() error {
+	if err := l.Signal.Validate(); err != nil {
 		return err
 	}
 	if err := validateGrid(l.LabelDuration, l.LabelRate); err != nil {
@@ -191,7 +191,7 @@ func LabelSignals(signals []Signal, annotations []Annotation, cfg LabelConfig) (
 			continue
 		}
 		l := cfg.labeled(s, run)
-		if err := l.validate(); err != nil {
+		if err := l.Validate(); err != nil {
 			return nil, err
 		}
 		out = append(out, l)

@@ -257,6 +257,14 @@ func TestStoredLabels(t *testing.T) {
 	wantErr(t, err, ErrLabels)
 	_, err = AttachLabels([]Signal{a}, rows, LabelConfig{})
 	wantErr(t, err, ErrParams)
+	for _, spoil := range []func(*Signal){
+		func(s *Signal) { s.Resolution = 2 }, func(s *Signal) { s.Offset = 1 },
+	} {
+		other := slices.Clone(rows)
+		spoil(&other[1])
+		_, err = AttachLabels([]Signal{a}, other, xy)
+		wantErr(t, err, ErrLabels)
+	}
 	short := a
 	short.Span = seconds(0, 20)
 	_, err = AttachLabels([]Signal{short}, rows, xy)

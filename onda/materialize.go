@@ -84,7 +84,8 @@ func (d *Dataset) window(item Item) (window, error) {
 		return window{}, err
 	}
 	w.labels = sub.LabelCount()
-	if w.first, w.count, err = w.signal.sampleRangeAt(d.shaping.rateFor(&w.signal.Signal), w.span); err != nil {
+	length := sub.grid().at(int64(w.labels)) // from which the span may be a nanosecond off
+	if w.first, w.count, err = d.shaping.sampleRange(&w.signal.Signal, w.span, length); err != nil {
 		return window{}, err
 	}
 	if d.selector == nil {
@@ -239,7 +240,7 @@ func readSamples[T float](ctx context.Context, d *Dataset, windows []window, r j
 // takeSamples makes one item of what was read for its window.
 func takeSamples[T float](d *Dataset, w *window, raw []byte, x *stack[T], i int) error {
 	s := &w.signal.Signal
-	if d.selector == nil && d.shaping.plain(s) {
+	if d.selector == nil && d.shaping.plain(s) && int64(len(raw)) == w.count*s.frame() {
 		decode(x.item(i), s, raw, w.channels)
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -41,6 +42,7 @@ func Normalize(ctx context.Context, p Params, cfg Config, progress func(signals 
 	if err != nil {
 		return nil, err
 	}
+	defer d.Close()
 	sums := make([]map[string]moments, len(d.signals))
 	group, reading := errgroup.WithContext(ctx)
 	group.SetLimit(max(1, cmp.Or(cfg.Concurrency, 8)))
@@ -223,11 +225,19 @@ func (p *Params) shaping(o *opened, b *budget, ownSelector bool) (shaping, error
 }
 
 // rateFor is the rate at which a window of the signal comes.
-func (sh *shaping) rateFor(s *Signal) float64 {
-	if sh.filters[s.SampleRate] == nil {
-		return s.SampleRate
+func (sh *shaping) rateFor(s *Signal) float64 { return cmp.Or(sh.rate, s.SampleRate) }
+
+// sampleRange gives the samples of a window, at the rate for windows, as many as its length has. A signal within a
+// millionth of that rate keeps its samples and their places, and has as many in a window as the others: at its end
+// these may be more than it has.
+func (sh *shaping) sampleRange(s *Signal, span Span, length time.Duration) (first, count int64, err error) {
+	hz := sh.rateFor(s)
+	if hz == s.SampleRate || sh.filters[s.SampleRate] != nil {
+		return s.sampleRangeAt(hz, span, length)
 	}
-	return sh.rate
+	first, _, err = s.sampleRange(span)
+	count = sampleIndex(hz, length)
+	return max(0, min(first, s.samples()-count)), count, err
 }
 
 // plain reports whether samples of the signal are only decoded.
@@ -240,21 +250,29 @@ func (d *Dataset) inputs(w *window) (from, to int64) {
 	if filter := d.shaping.filters[w.signal.SampleRate]; filter != nil {
 		return filter.inputs(w.first, w.count, w.signal.samples())
 	}
-	return w.first, w.first + w.count
+	return w.first, min(w.first+w.count, max(w.signal.samples(), 1))
 }
 
-// rows gives a window of these channels, one row for each, at the rate for windows. raw are its inputs.
+// rows gives a window of these channels, one row for each, at the rate for windows. raw are its inputs. A signal goes
+// on with its last sample where it ends before the window.
 func (d *Dataset) rows(w *window, raw []byte, channels []int) []float64 {
 	s, first, count := &w.signal.Signal, w.first, w.count
 	filter := d.shaping.filters[s.SampleRate]
 	from, to := d.inputs(w)
 	rows := make([]float64, int64(len(channels))*(to-from))
 	decode(rows, s, raw, channels)
-	if filter != nil {
-		in := rows
+	if filter != nil || to-from < count {
+		all := rows
 		rows = make([]float64, int64(len(channels))*count)
 		for i := range int64(len(channels)) {
-			filter.apply(rows[i*count:(i+1)*count], in[i*(to-from):(i+1)*(to-from)], first, from)
+			out, in := rows[i*count:(i+1)*count], all[i*(to-from):(i+1)*(to-from)]
+			if filter != nil {
+				filter.apply(out, in, first, from)
+				continue
+			}
+			for t := copy(out, in); t < len(out); t++ {
+				out[t] = in[len(in)-1]
+			}
 		}
 	}
 	if d.shaping.normalize != nil {

@@ -53,7 +53,7 @@ func (p *Params) open(
 	o := &opening{
 		p: p, source: source, budget: b, of: map[uuid.UUID]bool{}, kept: map[uuid.UUID]bool{},
 		like: likeness{
-			window: time.Duration(p.BatchDuration), unit: p.Unit, channels: p.Channels,
+			window: p.window(), unit: p.Unit, channels: p.Channels,
 			anyOf: p.NChannels > 0 && len(p.Channels) == 0, selecting: ownSelector,
 			missing: p.Selector == selectZeroMissing, resample: p.Resample != 0,
 		},
@@ -135,7 +135,7 @@ func (o *opening) readSignals(ctx context.Context) error {
 		return o.noSensor()
 	}
 	o.ref = o.like.reference(all, p.OnBad == OnBadDrop)
-	bad := duplicates(all)
+	bad := p.duplicates(all)
 	for i := range all {
 		switch {
 		case !parts[i]:
@@ -164,39 +164,37 @@ func (o *opening) noSensor() error {
 		strings.Join(slices.Sorted(maps.Keys(seen)), ", "))
 }
 
-// duplicates finds rows that repeat a row before them: samples of one sensor over
-// the same time, or the same file.
-func duplicates(signals []Signal) []error {
+// duplicates finds rows that repeat one that is kept before them: samples of one
+// sensor over the same time, or the same file.
+func (p *Params) duplicates(signals []Signal) []error {
 	bad := make([]error, len(signals))
 	type sensor struct {
 		recording uuid.UUID
 		label     string
 	}
-	rows := map[sensor][]int{}
+	kept := map[sensor][]int{} // in the order of their spans, which do not overlap
 	files := map[string]int{}
 	for i, s := range signals {
-		if before, ok := files[s.Path]; ok {
+		place := p.place(s.Path)
+		if before, ok := files[place]; ok {
 			bad[i] = fmt.Errorf("%w: recordings %s and %s have the file %s",
 				ErrDuplicate, signals[before].Recording, s.Recording, s.Path)
 			continue
 		}
-		files[s.Path] = i
 		key := sensor{s.Recording, s.SensorLabel}
-		rows[key] = append(rows[key], i)
-	}
-	for key, of := range rows {
-		slices.SortStableFunc(of, func(a, b int) int {
-			return cmp.Compare(signals[a].Span.Start, signals[b].Span.Start)
+		rows := kept[key]
+		at, _ := slices.BinarySearchFunc(rows, s.Span, func(row int, span Span) int {
+			of := signals[row].Span
+			return cmp.Or(cmp.Compare(of.Start, span.Start), cmp.Compare(of.Stop, span.Stop))
 		})
-		last := of[0]
-		for _, i := range of[1:] {
-			if signals[i].Span.Start < signals[last].Span.Stop {
-				bad[max(i, last)] = fmt.Errorf("%w: recording %s has two signals %q, of %v and %v",
-					ErrDuplicate, key.recording, key.label, signals[last].Span, signals[i].Span)
+		for _, row := range rows[max(0, at-1):min(at+1, len(rows))] {
+			if of := signals[row].Span; of.Start < s.Span.Stop && s.Span.Start < of.Stop {
+				bad[i] = fmt.Errorf("%w: recording %s has two signals %q, of %v and %v",
+					ErrDuplicate, key.recording, key.label, of, s.Span)
 			}
-			if signals[i].Span.Stop > signals[last].Span.Stop {
-				last = i
-			}
+		}
+		if bad[i] == nil {
+			files[place], kept[key] = i, slices.Insert(rows, at, i)
 		}
 	}
 	return bad

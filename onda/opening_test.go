@@ -394,9 +394,43 @@ func TestDuplicateRows(t *testing.T) {
 			t.Errorf("%s: %s", name, d.Report())
 		}
 	}
+	// A row is held against those that are kept, in whatever order spans come.
+	for _, order := range [][]float64{{0, 30, 60}, {60, 30, 0}, {60, 0, 30}} {
+		m := newMade(t).note(1, 0, 100, "x")
+		var want []Span
+		for _, at := range order {
+			m.add(1, func(s *Signal) { s.Span = seconds(at, at+40) })
+			if at != 30 {
+				want = append(want, seconds(at, at+40))
+			}
+		}
+		var got []Span
+		for _, s := range m.must(Params{OnBad: "drop"}).Signals() {
+			got = append(got, s.Span)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("of rows at %v are kept %v", order, got)
+		}
+	}
 	// Two signals one after the other are no duplicates.
 	newMade(t).add(1, nil).add(1, func(s *Signal) { s.Span = seconds(100, 150) }).
 		note(1, 0, 100, "x").note(2, 0, 10, "x").must(Params{OnBad: "drop"})
+}
+
+// One file is one, however its rows spell the path.
+func TestSpellingsOfOneFile(t *testing.T) {
+	t.Parallel()
+	for dir, spellings := range map[string][]string{
+		"/data":          {"./rec/a.lpcm", "rec//a.lpcm", "/data/rec/a.lpcm", "file:///data/rec/a.lpcm"},
+		"s3://b/data/":   {"S3://b/data/rec/a.lpcm"},
+		"https://h/data": {"https://H/data/rec/a.lpcm", "HTTPS://h/data/rec/a.lpcm"},
+	} {
+		for _, path := range spellings {
+			m := newMade(t).add(1, func(s *Signal) { s.Path = "rec/a.lpcm" }).add(2, func(s *Signal) { s.Path = path })
+			_, err := m.labelled().open(Params{Dir: dir})
+			mention(t, err, ErrDuplicate, id(1).String(), path)
+		}
+	}
 }
 
 func TestIgnoredLabels(t *testing.T) {

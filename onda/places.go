@@ -89,18 +89,10 @@ func isURL(path string) bool {
 
 // Open opens a path of the folder, or a URL that is below it or allowed.
 func (p placed) Open(ctx context.Context, path string) (Object, error) {
-	switch {
-	case isURL(path):
-	case p.local != nil:
+	if p.local != nil && !isURL(path) {
 		return p.local.Open(ctx, path)
-	case strings.Contains(path, "://") || strings.HasPrefix(path, "/"):
-		return nil, fmt.Errorf("%w: %q is not below %s", ErrPath, path, p.dir)
-	case strings.HasPrefix(p.dir, "https"):
-		path = p.dir + "/" + (&url.URL{Path: path}).EscapedPath()
-	default:
-		path = p.dir + "/" + path
 	}
-	clean, err := cleanURL(path)
+	clean, err := wholeURL(p.dir, path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPath, err)
 	}
@@ -114,6 +106,35 @@ func (p placed) Open(ctx context.Context, path string) (Object, error) {
 
 // Near is that of what is remote.
 func (p placed) Near() int64 { return near(p.remote) }
+
+// wholeURL is the URL, in one form, of a path below the URL dir, or of a URL.
+func wholeURL(dir, path string) (string, error) {
+	switch {
+	case isURL(path):
+	case strings.Contains(path, "://") || strings.HasPrefix(path, "/"):
+		return "", fmt.Errorf("%q is not below %s", path, dir)
+	case strings.HasPrefix(dir, "https"):
+		path = dir + "/" + (&url.URL{Path: path}).EscapedPath()
+	default:
+		path = dir + "/" + path
+	}
+	return cleanURL(path)
+}
+
+// place is a path in one form, however a table spells it, as far as it can be opened.
+func (p *Params) place(path string) string {
+	var place string
+	var err error
+	if isURL(path) || isURL(p.Dir) {
+		place, err = wholeURL(strings.TrimSuffix(p.Dir, "/"), path)
+	} else if place, err = (dirSource{root: p.Dir}).local(path); err == nil {
+		place = filepath.Clean(place)
+	}
+	if err != nil {
+		return path
+	}
+	return place
+}
 
 // cleanURL gives a URL in one form, without anything that would leave its
 // folder or that only its owner should know.

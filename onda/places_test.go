@@ -131,6 +131,36 @@ func TestLabelRates(t *testing.T) {
 	}
 }
 
+// A duration of labels that is rounded up, or spans of them that are rounded down, end a nanosecond away from a label:
+// every window of them can be read.
+func TestWindowsEndWithTheLabels(t *testing.T) {
+	t.Parallel()
+	m := newMade(t).add(1, func(s *Signal) { s.SampleRate = 30 })
+	n := note(1, 0, 0, "x")
+	n.Span = Span{0, 1_666_666_666}
+	m.notes = append(m.notes, n)
+	labels := testSignal(1)
+	labels.Channels, labels.SampleType, labels.SampleRate = []string{"label"}, "uint8", 3
+	labels.Resolution, labels.Offset = 1, 0
+	labels.Path, labels.Span = "labels.lpcm", Span{333_333_334, 1_999_999_999}
+	var rows bytes.Buffer
+	if err := WriteSignals(&rows, TableFormat{}, []Signal{labels}); err != nil {
+		t.Fatal(err)
+	}
+	m.files["labels.arrow"], m.files[labels.Path] = rows.Bytes(), make([]byte, 5)
+	for _, stored := range []string{"", "labels.arrow"} {
+		for duration, count := range map[Duration]int{666_666_666: 2, 666_666_667: 2, 1_666_666_666: 5, 1_666_666_667: 5} {
+			d := m.must(Params{LabelSignals: stored, LabelRate: 3, BatchDuration: duration, Mode: ModeEpochs,
+				Stride: 333_333_333, Epochs: 1})
+			job, batch, _ := take(t, d, d.start)
+			if len(job.Items) != 6-count {
+				t.Errorf("%v, %q: %d windows of %d labels", time.Duration(duration), stored, len(job.Items), count)
+			}
+			view[float32](t, batch, "x", len(job.Items), 2, 10*count)
+		}
+	}
+}
+
 // A window shorter than a sample would hold none.
 func TestWindowsHoldASample(t *testing.T) {
 	t.Parallel()

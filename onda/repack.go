@@ -1,13 +1,16 @@
 package onda
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -32,7 +35,7 @@ type RepackConfig struct {
 
 // Repacked says what [Repack] wrote.
 type Repacked struct {
-	// Files of samples, and how many of them were compressed anew.
+	// Files that tables name, and how many of them were compressed anew.
 	Files, Packed int
 	// Before and After are the bytes of those.
 	Before, After int64
@@ -41,8 +44,10 @@ type Repacked struct {
 // Repack copies a data set so that any window of an lpcm.zst file is read
 // without what lies before it: in the zstd seekable format, many small frames
 // with a table of where they are, which every zstd decoder reads as before.
-// Names, tables and lpcm files stay as they are. All file_paths have to be
-// relative (ErrPath), and every file as its row says (ErrFile, ErrTruncated).
+// Names, tables and lpcm files stay as they are. Tables are all that lie in From
+// or beside Signals, files those that a table names, stored labels among them.
+// All file_paths have to be relative (ErrPath), and every file as its row says
+// (ErrFile, ErrTruncated).
 // On any error nothing is left behind.
 func Repack(ctx context.Context, cfg RepackConfig) (Repacked, error) {
 	if cfg.Signals == "" {
@@ -82,35 +87,40 @@ func Repack(ctx context.Context, cfg RepackConfig) (Repacked, error) {
 func (cfg *RepackConfig) repack(ctx context.Context, dir string, signals []Signal) (Repacked, error) {
 	var out Repacked
 	source := Dir(cfg.From)
-	rows := map[string]*Signal{} // nil for a file that is copied
-	tables, err := filepath.Glob(filepath.Join(cfg.From, "*.arrow"))
+	tables, err := cfg.tables()
 	if err != nil {
 		return out, fmt.Errorf("onda: repack: %w", err)
 	}
+	rows := map[string]*Signal{} // nil for a file that is copied
 	var order []string
-	add := func(path string, s *Signal) {
-		if _, ok := rows[path]; !ok {
-			order = append(order, path)
+	add := func(name string, s *Signal) bool {
+		_, known := rows[name]
+		if !known {
+			order, rows[name] = append(order, name), s
 		}
-		rows[path] = s
+		return !known
 	}
-	for _, path := range append(tables, filepath.Join(cfg.From, cfg.Signals)) {
-		name, err := filepath.Rel(cfg.From, path)
-		if err != nil {
-			return out, fmt.Errorf("onda: repack: %w", err)
+	for i, table := range tables {
+		if !add(table, nil) {
+			continue
 		}
-		add(name, nil)
-	}
-	for i := range signals {
-		s := &signals[i]
-		if strings.Contains(s.Path, "://") || !filepath.IsLocal(filepath.FromSlash(s.Path)) {
-			return out, fmt.Errorf("%w: %q: repack takes paths relative to the folder", ErrPath, s.Path)
+		if i > 0 {
+			if signals, err = rowsOf(ctx, source, table); err != nil {
+				return out, err
+			}
 		}
-		out.Files++
-		if s.Format == formatZstd {
-			add(s.Path, s)
-		} else {
-			add(s.Path, nil)
+		for i := range signals {
+			s := &signals[i]
+			if strings.Contains(s.Path, "://") || !filepath.IsLocal(filepath.FromSlash(s.Path)) {
+				return out, fmt.Errorf("%w: %q: repack takes paths relative to the folder", ErrPath, s.Path)
+			}
+			name := path.Clean(s.Path)
+			if s.Format != formatZstd {
+				s = nil
+			}
+			if add(name, s) {
+				out.Files++
+			}
 		}
 	}
 	for i, name := range order {
@@ -122,6 +132,36 @@ func (cfg *RepackConfig) repack(ctx context.Context, dir string, signals []Signa
 		}
 	}
 	return out, nil
+}
+
+// tables are cfg.Signals and those beside it and in the folder itself.
+func (cfg *RepackConfig) tables() ([]string, error) {
+	signals := path.Clean(filepath.ToSlash(cfg.Signals))
+	tables := []string{signals}
+	for _, dir := range []string{path.Dir(signals), "."} {
+		entries, err := os.ReadDir(filepath.Join(cfg.From, filepath.FromSlash(dir)))
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if path.Ext(e.Name()) == ".arrow" {
+				tables = append(tables, path.Join(dir, e.Name()))
+			}
+		}
+	}
+	return tables, nil
+}
+
+// rowsOf are those of a table that names files, as one of stored labels does. Another table, or what is none, has none.
+func rowsOf(ctx context.Context, source Source, table string) ([]Signal, error) {
+	names, err := columns(ctx, source, &budget{limit: maxTableMemory}, table)
+	if errors.Is(err, ErrTable) || err == nil && !slices.Contains(names, "file_path") {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ReadSignals(ctx, source, table, "")
 }
 
 // file copies a file, or packs it by the row s.
@@ -145,8 +185,12 @@ func (cfg *RepackConfig) file(ctx context.Context, source Source, dir, name stri
 	}
 	whole := s.samples() * s.frame()
 	w, err := newFrameWriter(file, max(1, cfg.FrameBytes/int(s.frame()))*int(s.frame()))
+	var tail bytes.Buffer // a sample that a span cut to a nanosecond hides
 	if err == nil {
-		err = decompressTo(ctx, w, &section{Object: obj, to: obj.Size()}, whole, s.frame())
+		err = decompressTo(ctx, w, &tail, &section{Object: obj, to: obj.Size()}, whole, s.frame())
+	}
+	if err == nil {
+		_, err = w.Write(tail.Bytes())
 	}
 	if err == nil {
 		err = w.Close()

@@ -230,6 +230,23 @@ func TestResampledBatch(t *testing.T) {
 	}
 }
 
+// A signal within a millionth of the rate has windows of the same length, also where it ends a sample before one does.
+func TestResampleToNearRate(t *testing.T) {
+	t.Parallel()
+	m := newMade(t)
+	for i, hz := range []float64{99.99995, 100, 250} {
+		m.add(byte(i+1), func(s *Signal) { s.SampleRate, s.Span = hz, seconds(0, 10) })
+	}
+	d := m.labelled().must(Params{Resample: 100, Mode: ModeEpochs, BatchSize: 3})
+	job, batch, _ := take(t, d, d.start)
+	x := view[float32](t, batch, "x", 3, 2, 1000)
+	for i, item := range job.Items {
+		if first, last := x[2000*i], x[2000*i+999]; math.Abs(float64(first-last)) > 1e-6 {
+			t.Errorf("the window at %d of signal %d begins with %v and ends with %v", item.Start, item.Signal, first, last)
+		}
+	}
+}
+
 // Windows that are read together, whose inputs overlap, are what they are alone: resampled, normalized and selected.
 func TestJoinedReads(t *testing.T) {
 	t.Parallel()

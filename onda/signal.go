@@ -1,6 +1,7 @@
 package onda
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -22,6 +23,14 @@ func (s Span) Duration() time.Duration { return s.Stop - s.Start }
 // Contains reports whether all of other lies inside s.
 func (s Span) Contains(other Span) bool {
 	return s.Start <= other.Start && other.Stop <= s.Stop && other.Start <= other.Stop
+}
+
+// validate refuses what no table may have.
+func (s Span) validate() error {
+	if s.Start < 0 || s.Stop < s.Start || s.Stop > maxTime {
+		return fmt.Errorf("span %v", s)
+	}
+	return nil
 }
 
 // String gives the span as [start, stop).
@@ -67,22 +76,24 @@ const (
 	maxTime time.Duration = 1 << 60
 )
 
-// validate refuses what cannot be read, so that nothing later divides by a
-// rate of zero or allocates for a negative span.
-func (s *Signal) validate() error {
+// Validate refuses what cannot be read from a table, so that nothing later
+// divides by a rate of zero or allocates for a negative span: ErrSignal.
+func (s *Signal) Validate() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: recording %s: %s", ErrSignal, s.Recording, fmt.Sprintf(format, args...))
 	}
 	switch {
 	case len(s.Channels) == 0:
 		return bad("no channels")
+	case len(s.Channels) > maxChannels:
+		return bad("%d channels, at most %d", len(s.Channels), maxChannels)
 	case !(s.SampleRate >= minRate && s.SampleRate <= maxSampleRate):
 		return bad("sample_rate %v is not in [1e-9, 1e9]", s.SampleRate)
 	case math.IsNaN(s.Resolution) || math.IsInf(s.Resolution, 0):
 		return bad("sample_resolution_in_unit is %v", s.Resolution)
 	case math.IsNaN(s.Offset) || math.IsInf(s.Offset, 0):
 		return bad("sample_offset_in_unit is %v", s.Offset)
-	case s.Span.Start < 0 || s.Span.Stop < s.Span.Start || s.Span.Stop > maxTime:
+	case s.Span.validate() != nil:
 		return bad("span %v", s.Span)
 	case s.Format != formatLPCM && s.Format != formatZstd:
 		return bad("file_format %q is neither %q nor %q", s.Format, formatLPCM, formatZstd)
@@ -95,6 +106,13 @@ func (s *Signal) validate() error {
 	}
 	if n := sampleIndex(s.SampleRate, s.Span.Duration()); n > math.MaxInt64/int64(width*len(s.Channels)) {
 		return bad("span %v holds too many samples", s.Span)
+	}
+	for _, texts := range [][]string{{s.SensorType, s.SensorLabel, s.Unit, s.Path}, s.Channels} {
+		for _, text := range texts {
+			if err := checkText(text); err != nil {
+				return bad("%v", err)
+			}
+		}
 	}
 	sorted := slices.Sorted(slices.Values(s.Channels))
 	if len(slices.Compact(sorted)) != len(s.Channels) {
@@ -117,16 +135,17 @@ func (s *Signal) samples() int64 { return sampleIndex(s.SampleRate, s.Span.Durat
 // nothing but the duration, so that windows of one duration always have one
 // shape, wherever they begin.
 func (s *Signal) sampleRange(span Span) (first, count int64, err error) {
-	return s.sampleRangeAt(s.SampleRate, span)
+	return s.sampleRangeAt(s.SampleRate, span, span.Duration())
 }
 
-// sampleRangeAt is sampleRange at another rate than the signal's.
-func (s *Signal) sampleRangeAt(hz float64, span Span) (first, count int64, err error) {
+// sampleRangeAt is sampleRange at another rate than the signal's, and with the
+// count of a duration that span may be a nanosecond off from.
+func (s *Signal) sampleRangeAt(hz float64, span Span, length time.Duration) (first, count int64, err error) {
 	if !s.Span.Contains(span) {
 		return 0, 0, fmt.Errorf("%w: recording %s: %v is not inside %v", ErrOutsideSignal, s.Recording, span, s.Span)
 	}
 	first = sampleIndex(hz, span.Start-s.Span.Start)
-	count = sampleIndex(hz, span.Duration())
+	count = sampleIndex(hz, length)
 	// Both indices may have been snapped to a sample less than a nanosecond
 	// away, which together can reach one sample past the end.
 	if over := first + count - sampleIndex(hz, s.Span.Duration()); over > 0 {
@@ -147,4 +166,12 @@ type Annotation struct {
 	Label     string
 	// Group is the value of the group column, the recording by default.
 	Group string
+}
+
+// Validate refuses what cannot be read from a table: ErrLabels.
+func (a *Annotation) Validate() error {
+	if err := cmp.Or(a.Span.validate(), checkText(a.Label)); err != nil {
+		return fmt.Errorf("%w: recording %s: %w", ErrLabels, a.Recording, err)
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -87,7 +88,10 @@ func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 			name, d.root)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("onda: %w", d.whole(name, err))
+		if err = d.whole(name, err); slices.ContainsFunc(noFile, func(no error) bool { return errors.Is(err, no) }) {
+			return nil, fmt.Errorf("%w: %w", ErrPath, err)
+		}
+		return nil, fmt.Errorf("onda: %w", err)
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -102,6 +106,10 @@ func (d dirSource) Open(ctx context.Context, path string) (Object, error) {
 	}
 	return obj, nil
 }
+
+// noFile are the errors of a path that leads to no file on any machine: through
+// a file, round in links, to a socket, or that no file can have.
+var noFile = []error{syscall.ENOTDIR, syscall.ELOOP, syscall.ENXIO, syscall.ENAMETOOLONG, syscall.EINVAL}
 
 // whole gives an error the whole path of its file. Inside of a root it has the
 // relative one, by which a worker cannot tell a mount that is away from a file

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -77,6 +78,31 @@ func TestErrorsHaveTheWholePath(t *testing.T) {
 			var missing *fs.PathError
 			if failed != nil || !errors.As(err, &missing) || missing.Path != whole || !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: %v, want an error that names %s", dir, err, whole)
+			}
+		}
+	}
+}
+
+// A path that can lead to no file is bad by itself: its recording is dropped, and the others are not.
+func TestPathsOfNoFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Symlink("round", filepath.Join(dir, "round")); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"0.lpcm/x.lpcm", strings.Repeat("a", 300) + ".lpcm", "a\x00b", "round"} {
+		m := newMade(t).add(1, nil).add(2, func(s *Signal) { s.Path = path }).labelled()
+		m.source()
+		for _, name := range []string{"onda.signals.arrow", "onda.annotations.arrow", "0.lpcm"} {
+			write(t, dir, name, string(m.files[name]))
+		}
+		for _, links := range []bool{false, true} {
+			p := Params{Dir: dir, AllowLinks: links}
+			_, err := New(t.Context(), p, Config{})
+			mention(t, err, ErrPath, id(2).String())
+			p.OnBad = OnBadDrop
+			if got := open(t, p, Config{}).Report(); got.Kept != 1 {
+				t.Errorf("%.20q: %v", path, got)
 			}
 		}
 	}

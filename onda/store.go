@@ -33,7 +33,7 @@ func StoreLabels(dir string, signals []LabeledSignal) ([]LabeledSignal, error) {
 		if l.Stored != nil {
 			continue
 		}
-		if err := l.validate(); err != nil {
+		if err := l.Validate(); err != nil {
 			return nil, err
 		}
 		base := path.Base(filepath.ToSlash(l.Path))
@@ -69,10 +69,10 @@ func (l *LabeledSignal) labelRate() float64 {
 // AttachLabels gives every signal the stored labels of its recording that lie
 // in its span: the rows of labels with the same sensor label, or, if there are
 // none, those of the recording's only other. Rows that overlap are
-// ErrDuplicate, a rate that is not that of the labels in cfg is ErrLabels,
-// labels that lie in no signal are ErrOutsideSignal. A signal with several rows
-// is given back once for each, one without labels is dropped with a warning.
-// cfg needs the length of labels only.
+// ErrDuplicate, a rate that is not that of the labels in cfg, or a resolution
+// and offset other than 1 and 0, is ErrLabels, labels that lie in no signal are
+// ErrOutsideSignal. A signal with several rows is given back once for each, one
+// without labels is dropped with a warning. cfg needs the length of labels only.
 func AttachLabels(signals, labels []Signal, cfg LabelConfig) ([]LabeledSignal, error) {
 	if err := validateGrid(cfg.Duration, cfg.Rate); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrParams, err)
@@ -95,7 +95,7 @@ func AttachLabels(signals, labels []Signal, cfg LabelConfig) ([]LabeledSignal, e
 			logger.Warn("signal dropped: it has no labels", "recording", s.Recording.String(), "path", s.Path)
 		}
 		for _, l := range found {
-			if err := l.validate(); err != nil {
+			if err := l.Validate(); err != nil {
 				return nil, err
 			}
 			out = append(out, l)
@@ -104,7 +104,8 @@ func AttachLabels(signals, labels []Signal, cfg LabelConfig) ([]LabeledSignal, e
 	return out, nil
 }
 
-// checkStored checks that rows are labels, of the length that cfg says.
+// checkStored checks that rows are labels, of the length that cfg says. Their
+// bytes are the labels: a row that decodes them to other numbers is refused.
 func (c *LabelConfig) checkStored(labels []Signal) error {
 	want := LabeledSignal{LabelDuration: c.Duration, LabelRate: c.Rate}
 	hz := want.labelRate()
@@ -114,6 +115,10 @@ func (c *LabelConfig) checkStored(labels []Signal) error {
 			return fmt.Errorf("%w: recording %s: stored labels have %d channels of %s at %v Hz, "+
 				"want one of uint8 at %v Hz",
 				ErrLabels, l.Recording, len(l.Channels), l.SampleType, l.SampleRate, hz)
+		}
+		if l.Resolution != 1 || l.Offset != 0 {
+			return fmt.Errorf("%w: recording %s: stored labels have resolution %v and offset %v, want 1 and 0",
+				ErrLabels, l.Recording, l.Resolution, l.Offset)
 		}
 	}
 	return nil

@@ -235,11 +235,18 @@ func (c *column) resolve(a arrow.Array, i int) (arrow.Array, int, string, error)
 // these end at 4096 bytes on most systems.
 const maxText = 4096
 
+func checkText(s string) error {
+	if len(s) > maxText {
+		return fmt.Errorf("a text of %d bytes, at most %d", len(s), maxText)
+	}
+	return nil
+}
+
 // keep copies s, which may point into a record's buffer and would keep all of
 // it alive. Equal texts share one copy.
 func (t *table) keep(s string) (string, error) {
-	if len(s) > maxText {
-		return "", fmt.Errorf("a text of %d bytes, at most %d", len(s), maxText)
+	if err := checkText(s); err != nil {
+		return "", err
 	}
 	if kept, ok := t.texts[s]; ok {
 		return kept, nil

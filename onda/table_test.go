@@ -316,7 +316,7 @@ func FuzzReadTables(f *testing.F) {
 			t.Fatalf("signals: %v", err)
 		}
 		for i := range signals {
-			if err := signals[i].validate(); err != nil {
+			if err := signals[i].Validate(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -47,7 +47,7 @@ func (cfg *WindowConfig) check() error {
 	}
 	for i := range cfg.Signals {
 		s := &cfg.Signals[i]
-		if err := s.validate(); err != nil {
+		if err := s.Validate(); err != nil {
 			return err
 		}
 		grid := s.grid()
@@ -56,7 +56,7 @@ func (cfg *WindowConfig) check() error {
 			return fmt.Errorf("%w: batch_duration %v is not a whole number of labels of %v",
 				ErrWindow, cfg.BatchDuration, grid)
 		}
-		if cfg.BatchDuration > s.LabelSpan.Duration() {
+		if labels > int64(s.LabelCount()) {
 			return fmt.Errorf("%w: batch_duration %v, recording %s has labels for %v",
 				ErrWindow, cfg.BatchDuration, s.Recording, s.LabelSpan)
 		}
@@ -100,14 +100,16 @@ func (cfg *WindowConfig) candidates(s *LabeledSignal) []string {
 	return s.Channels
 }
 
-// item is the window of signal i that begins with the given label. Channels
-// are drawn from d only if some are to be drawn.
+// item is the window of signal i that begins with the given label. Where
+// labels begin between nanoseconds, BatchDuration may be rounded up, and would
+// reach beyond the last label. Channels are drawn from d only if some are to be
+// drawn.
 func (w *windows) item(i, label int, d func() dice) Item {
-	s := &w.Signals[i]
-	start := s.LabelSpan.Start + w.grids[i].at(int64(label))
+	s, grid := &w.Signals[i], w.grids[i]
+	start := s.LabelSpan.Start + grid.at(int64(label))
 	item := Item{
 		Signal: i, Recording: w.ids[i], Sensor: s.SensorLabel,
-		Start: int64(start), Stop: int64(start + w.BatchDuration),
+		Start: int64(start), Stop: int64(min(start+grid.at(int64(w.labels[i])), s.LabelSpan.Stop)),
 	}
 	if w.NChannels > 0 {
 		from := w.candidates(s)

@@ -167,12 +167,12 @@ func (r *reader) slowFrame(ctx context.Context, f *frames, obj Object, key strin
 	var err error
 	if r.folder != nil {
 		data, ok, err = r.folder.read(ctx, key, size, from, length, func(w io.Writer) error {
-			return decompressTo(ctx, w, in, size, spare)
+			return decompressTo(ctx, w, io.Discard, in, size, spare)
 		})
 	} else {
 		data, ok, err = r.memory.read(ctx, key, size, from, length, func() (held, error) {
 			whole := &inMemory{size: size}
-			return whole, decompressTo(ctx, whole, in, size, spare)
+			return whole, decompressTo(ctx, whole, io.Discard, in, size, spare)
 		})
 	}
 	if ok || err != nil {
@@ -181,8 +181,8 @@ func (r *reader) slowFrame(ctx context.Context, f *frames, obj Object, key strin
 	return decompress(ctx, in, from, length)
 }
 
-// decompressTo writes a whole file of size bytes, after which not more than spare may follow.
-func decompressTo(ctx context.Context, w io.Writer, obj Object, size, spare int64) error {
+// decompressTo writes a whole file of size bytes. After them spare bytes may follow, which go to rest.
+func decompressTo(ctx context.Context, w, rest io.Writer, obj Object, size, spare int64) error {
 	dec, err := newDecoder(ctx, obj)
 	if err != nil {
 		return compressedError(ctx, err)
@@ -200,7 +200,7 @@ func decompressTo(ctx context.Context, w io.Writer, obj Object, size, spare int6
 		}
 		return compressedError(ctx, read.err)
 	}
-	return noMore(ctx, dec, size, spare)
+	return noMore(ctx, dec, rest, size, spare)
 }
 
 // sourceReader keeps its error apart from a writer's.
@@ -241,14 +241,14 @@ func newDecoder(ctx context.Context, obj Object) (*decoder, error) {
 	return &decoder{dec, in}, nil
 }
 
-// noMore checks that not more than spare bytes follow.
-func noMore(ctx context.Context, dec io.Reader, size, spare int64) error {
-	n, err := io.CopyN(io.Discard, dec, spare+1)
-	if n > spare {
-		return fmt.Errorf("%w: it holds more than %d bytes", ErrFile, size)
-	}
+// noMore checks that nothing or spare bytes follow, which go to rest.
+func noMore(ctx context.Context, dec io.Reader, rest io.Writer, size, spare int64) error {
+	n, err := io.CopyN(rest, dec, spare+1)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return compressedError(ctx, err)
+	}
+	if n != 0 && n != spare {
+		return fmt.Errorf("%w: it holds more than %d bytes", ErrFile, size)
 	}
 	return nil
 }

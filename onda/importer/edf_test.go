@@ -268,6 +268,53 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// A file of which a row could not be read is bad: in the tables it would take the other recordings' rows with it.
+func TestRowsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	good := made("EDF+C", "+0\x14\x14\x00+0\x152\x14ok\x14\x00", "+1\x14\x14\x00")
+	many := []byte("r 5000 100 2\n")
+	for i := range 5000 {
+		many = fmt.Appendf(many, "good.edf 80 10 8 0 0 0 0 c%d\n", i)
+	}
+	for name, bad := range map[string][]byte{
+		"label.edf":   made("EDF+C", "+0\x14\x14\x00+2e9\x152\x14far\x14\x00"),
+		"event.edf":   made("EDF+C", "+0\x14\x14\x00+2e9\x14far\x14\x00"),
+		"stretch.edf": made("EDF+D", "+0\x14\x14\x00", "+2e9\x14\x14\x00"),
+		"channel.hea": []byte("r 1 100 2\ngood.edf 80 10 8 0 0 0 0 " + strings.Repeat("x", 5000)),
+		"many.hea":    many,
+	} {
+		dir := t.TempDir()
+		out := filepath.Join(dir, "out")
+		files := []string{write(t, filepath.Join(dir, name), bad), write(t, filepath.Join(dir, "good.edf"), good)}
+		if strings.HasSuffix(name, ".hea") {
+			write(t, files[1], append(good, make([]byte, 10_000-len(good))...))
+		}
+		summary, err := Import(t.Context(), Config{Files: files, Out: out, OnBad: OnBadDrop})
+		if err != nil || len(summary.Recordings) != 1 || len(summary.Bad) != 1 || summary.Bad[0].File != files[0] ||
+			!errors.Is(summary.Bad[0].Err, ErrImport) {
+			t.Errorf("%s: %+v, %v", name, summary.Bad, err)
+			continue
+		}
+		p := onda.Params{Dir: out, BatchDuration: onda.Duration(time.Second)}
+		if _, err := onda.New(t.Context(), p, onda.Config{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	file := write(t, filepath.Join(t.TempDir(), "a.edf"), made("EDF+C", "+0\x14\x14\x00"))
+	_, err := Import(t.Context(), Config{Files: []string{file}, DryRun: true, Label: strings.Repeat("x", 5000)})
+	if !errors.Is(err, ErrImport) {
+		t.Errorf("a long label: %v", err)
+	}
+	// What is bad in a file of annotations leaves its recording as it was.
+	r := &recording{Recording: Recording{File: "night.edf"}, material: &material{}}
+	labels := &recording{Recording: Recording{File: "night-stages.edf"}, material: &material{
+		notes: []note{{0, time.Second, "ok"}, {40 * 365 * 24 * time.Hour, time.Second, "far"}},
+	}}
+	if err := attach(labels, []*recording{r}); !errors.Is(err, ErrImport) || len(r.Spans) != 0 || r.Labels != "" {
+		t.Errorf("%v, %+v", err, r.Recording)
+	}
+}
+
 // Files say µV, and names of people's languages, in Latin-1 as often as in UTF-8. Tables have UTF-8, or other readers
 // refuse them, and names that differ stay apart.
 func TestTextsAreUTF8(t *testing.T) {

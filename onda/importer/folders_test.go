@@ -2,6 +2,7 @@ package importer
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,6 +45,28 @@ func TestFoldersOfSubjects(t *testing.T) {
 	_, err = Import(t.Context(), Config{Files: append(files, file("s4", 2)), Out: filepath.Join(dir, "copied")})
 	if !errors.Is(err, ErrImport) {
 		t.Errorf("a copy: %v", err)
+	}
+}
+
+// A folder that a link leads to is looked into once, also where links lead round in it. Files have the names that lead
+// to them.
+func TestFindFollowsLinks(t *testing.T) {
+	t.Parallel()
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(elsewhere, "sub", "a.edf"), nil)
+	write(t, filepath.Join(dir, "top", "b.edf"), nil)
+	for link, to := range map[string]string{
+		"link": "top", "top/in": elsewhere, "top/round": "../top", "top/twice": elsewhere,
+	} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(dir, "link")
+	got, err := Find([]string{link})
+	want := []string{filepath.Join(link, "b.edf"), filepath.Join(link, "in", "sub", "a.edf")}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -185,7 +185,7 @@ func list(bad []Bad) string {
 var endings = []string{".edf", ".bdf", ".hea", ".wav"}
 
 // Find replaces folders by the recordings in them and below, in the order of their names. Segments of a WFDB record are
-// no recordings. Folders and files whose names begin with a dot are passed over.
+// no recordings. Folders and files whose names begin with a dot are passed over; links to folders are followed.
 func Find(paths []string) ([]string, error) {
 	var files []string
 	for _, path := range paths {
@@ -212,25 +212,45 @@ func Find(paths []string) ([]string, error) {
 func findIn(dir string) ([]string, error) {
 	var files []string
 	segments := map[string]bool{}
-	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+	walked := map[string]bool{} // links may lead to a folder twice, or round in it
+	var walk func(dir string) error
+	walk = func(dir string) error {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil || walked[real] {
+			return err
+		}
+		walked[real] = true
+		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(e.Name(), ".") && path != dir {
-			if e.IsDir() {
-				return filepath.SkipDir
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if strings.HasPrefix(e.Name(), ".") {
+				continue
 			}
-			return nil
-		}
-		if end := strings.ToLower(filepath.Ext(path)); !e.IsDir() && slices.Contains(endings, end) {
-			files = append(files, path)
-			if end == ".hea" {
-				for _, s := range segmentsOf(path) {
-					segments[s] = true
+			folder := e.IsDir()
+			if e.Type() == os.ModeSymlink {
+				info, err := os.Stat(path)
+				folder = err == nil && info.IsDir()
+			}
+			if folder {
+				if err := walk(path); err != nil {
+					return err
+				}
+				continue
+			}
+			if end := strings.ToLower(filepath.Ext(path)); slices.Contains(endings, end) {
+				files = append(files, path)
+				if end == ".hea" {
+					for _, s := range segmentsOf(path) {
+						segments[s] = true
+					}
 				}
 			}
 		}
 		return nil
-	})
+	}
+	err := walk(dir)
 	return slices.DeleteFunc(files, func(f string) bool { return segments[f] }), err
 }

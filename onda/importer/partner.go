@@ -23,8 +23,10 @@ func attach(labels *recording, plans []*recording) error {
 		}
 		shift += apart
 	}
+	if err := r.annotate(labels.notes, shift); err != nil {
+		return err
+	}
 	r.Labels = labels.File
-	r.annotate(labels.notes, shift)
 	return nil
 }
 

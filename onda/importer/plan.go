@@ -164,7 +164,9 @@ func (p *planner) plan(ctx context.Context, names []string) (plans []*recording,
 	}
 	if p.Label != "" {
 		for _, r := range plans {
-			r.labelAll(p.Label)
+			if err := r.labelAll(p.Label); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	return plans, bad, nil
@@ -242,9 +244,9 @@ func contentOf(files []string) ([]byte, error) {
 }
 
 // labelAll gives a recording without labels one over each of its stretches.
-func (r *recording) labelAll(label string) {
+func (r *recording) labelAll(label string) error {
 	if len(r.Spans) > 0 {
-		return
+		return nil
 	}
 	var notes []note
 	at := 0
@@ -256,7 +258,7 @@ func (r *recording) labelAll(label string) {
 		at += len(groups)
 		notes = append(notes, note{span.Start, span.Duration(), label})
 	}
-	r.annotate(notes, 0)
+	return r.annotate(notes, 0)
 }
 
 func base(name string) string {
@@ -282,9 +284,9 @@ func (p *planner) planFile(name string, n naming) (*recording, error) {
 		return nil, err
 	}
 	if len(r.Signals) > 0 {
-		r.annotate(m.notes, -m.first)
+		err = r.annotate(m.notes, -m.first)
 	}
-	return r, nil
+	return r, err
 }
 
 // stampOf says of files which they are and when they were changed, and how large they are together.
@@ -314,8 +316,10 @@ func inUTF8(text string) string {
 	return string(runes)
 }
 
-// annotate adds notes, moved by shift. One that begins before the first sample is cut to it, or left out.
-func (r *recording) annotate(notes []note, shift time.Duration) {
+// annotate adds notes, moved by shift. One that begins before the first sample is cut to it, or left out. A note that
+// no table can hold is an error, and none is added then.
+func (r *recording) annotate(notes []note, shift time.Duration) error {
+	spans, events := r.Spans, r.Events
 	for _, n := range notes {
 		at, stop := n.onset+shift, n.onset+shift+n.duration
 		if at < 0 && (n.duration == 0 || stop <= 0) {
@@ -323,16 +327,23 @@ func (r *recording) annotate(notes []note, shift time.Duration) {
 		}
 		a := onda.Annotation{
 			Recording: r.ID, Label: inUTF8(n.text), Span: onda.Span{Start: max(0, at), Stop: stop},
-			ID: uuid.NewSHA1(r.ID, binary.BigEndian.AppendUint64(nil, uint64(len(r.Spans)+len(r.Events)))),
+			ID: uuid.NewSHA1(r.ID, binary.BigEndian.AppendUint64(nil, uint64(len(spans)+len(events)))),
+		}
+		if n.duration == 0 {
+			a.Span.Stop++ // an instant; spans of no length are none
+		}
+		if err := a.Validate(); err != nil {
+			return fmt.Errorf("%w: %w", ErrImport, err)
 		}
 		if n.duration > 0 {
-			r.Spans = append(r.Spans, a)
-			continue
+			spans = append(spans, a)
+		} else {
+			events = append(events, a)
 		}
-		a.Span.Stop++ // an instant; spans of no length are none
-		r.Events = append(r.Events, a)
 	}
-	slices.SortStableFunc(r.Spans, func(a, b onda.Annotation) int { return cmp.Compare(a.Span.Start, b.Span.Start) })
+	slices.SortStableFunc(spans, func(a, b onda.Annotation) int { return cmp.Compare(a.Span.Start, b.Span.Start) })
+	r.Spans, r.Events = spans, events
+	return nil
 }
 
 // signals puts channels of one type, rate, unit and scale together.
@@ -381,6 +392,9 @@ func (p *planner) signals(r *recording, stem string) error {
 				Unit: k.unit, Resolution: k.resolution, Offset: k.offset, SampleType: k.sampleType, SampleRate: k.rate,
 				Path: path, Format: "lpcm",
 				Span: onda.Span{Start: part.start, Stop: part.start + onda.TimeOf(k.rate, samples)},
+			}
+			if err := s.Validate(); err != nil {
+				return fmt.Errorf("%w: %w", ErrImport, err)
 			}
 			r.Signals = append(r.Signals, s)
 			width := widths[k.sampleType]

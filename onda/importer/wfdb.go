@@ -18,8 +18,8 @@ import (
 	"github.com/jetbatch/jetbatch/onda/wfdb"
 )
 
-// maxHeader bounds headers and annotation files, which are read as a whole.
-const maxHeader = 256 << 20
+// maxHeader bounds headers and annotation files, which are read as a whole: a header of a million segments is shorter.
+const maxHeader = 32 << 20
 
 func readWhole(name string) ([]byte, error) {
 	info, err := os.Stat(name)

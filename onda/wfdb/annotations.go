@@ -33,11 +33,14 @@ const (
 	codeAux  = 63
 )
 
+// maxAnnotations bounds what is held of a file: those of every heart beat in 45 days.
+const maxAnnotations = 1 << 22
+
 // ParseAnnotations parses an annotation file in the MIT format. rate is that of the annotations, if the file says it,
-// and 0 otherwise: that of the record.
+// and 0 otherwise: that of the record. More than 4 million are ErrFormat.
 func ParseAnnotations(data []byte) (notes []Annotation, rate float64, err error) {
 	at := int64(0)
-	var codes []int
+	var codes []uint8
 	word := func() (int, int, bool) {
 		if len(data) < 2 {
 			return 0, 0, false
@@ -80,7 +83,10 @@ func ParseAnnotations(data []byte) (notes []Annotation, rate float64, err error)
 			if !ok {
 				symbol = strconv.Itoa(code)
 			}
-			notes, codes = append(notes, Annotation{Sample: at, Symbol: symbol}), append(codes, code)
+			if len(notes) == maxAnnotations {
+				return nil, 0, bad("more than %d annotations", maxAnnotations)
+			}
+			notes, codes = append(notes, Annotation{Sample: at, Symbol: symbol}), append(codes, uint8(code))
 		}
 	}
 }
@@ -93,10 +99,10 @@ const (
 )
 
 // about takes out notes on the file itself: the rate of its annotations, and names of types of its own.
-func about(notes []Annotation, codes []int) ([]Annotation, float64, error) {
+func about(notes []Annotation, codes []uint8) ([]Annotation, float64, error) {
 	rate := 0.0
 	defining := false
-	names := map[int]string{}
+	names := map[uint8]string{}
 	kept, keptCodes := notes[:0], codes[:0]
 	for i, note := range notes {
 		own := codes[i] == codeNote && note.Sample == 0
@@ -114,8 +120,8 @@ func about(notes []Annotation, codes []int) ([]Annotation, float64, error) {
 			defining = false
 		case own && defining:
 			if f := strings.Fields(note.Text); len(f) >= 2 {
-				if code, err := strconv.Atoi(f[0]); err == nil {
-					names[code] = f[1]
+				if code, err := strconv.ParseUint(f[0], 10, 8); err == nil {
+					names[uint8(code)] = f[1]
 				}
 			}
 		default:

@@ -2,7 +2,8 @@
 // several segments, signal files, and annotations.
 //
 // Samples are read as the integers that they are. Whatever a file says of itself, no more is allocated than it has
-// bytes, but for one block. Sources: https://physionet.org/physiotools/wag/header-5.htm, signal-5.htm and annot-5.htm.
+// bytes, but for one block, and for annotations, up to 4 million. Sources:
+// https://physionet.org/physiotools/wag/header-5.htm, signal-5.htm and annot-5.htm.
 package wfdb
 
 import (

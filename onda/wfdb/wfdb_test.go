@@ -284,6 +284,15 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
+// A file may have 4 million annotations, and no more.
+func TestAnnotationsAreBounded(t *testing.T) {
+	t.Parallel()
+	data := append(bytes.Repeat([]byte{1, 1 << 2}, maxAnnotations+1), 0, 0)
+	if _, _, err := ParseAnnotations(data); !errors.Is(err, ErrFormat) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Whatever the bytes are: a typed error, or annotations.
 func FuzzAnnotations(f *testing.F) {
 	f.Add([]byte{18, 112, 3, 252, '(', 'N', 0, 0, 5, 4, 0, 0})
