@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -28,28 +27,18 @@ const (
 // maxAnnotations bounds what is held of a file: those of every heart beat in 45 days.
 const maxAnnotations = 1 << 22
 
-// Annotations reads the texts of all records, and gives where a record begins, from the start that the header states. A
+// Annotations reads the texts of all records, and where each record begins, from the start that the header states. A
 // file without them has its records one after the other. More than 4 million are ErrFormat.
-func (f *File) Annotations() ([]Annotation, func(record int) time.Duration, error) {
-	first := time.Duration(0)
-	var own []time.Duration // of a discontinuous file, of each record
-	begins := func(record int) time.Duration {
-		if own != nil {
-			return own[record]
-		}
-		return first + f.Since(record)
-	}
-	if !slices.ContainsFunc(f.Signals, func(s Signal) bool { return s.Annotations }) {
-		return nil, begins, nil
-	}
-	if f.Discontinuous {
-		own = make([]time.Duration, f.Records)
-	}
+func (f *File) Annotations() ([]Annotation, []time.Duration, error) {
+	onsets := make([]time.Duration, f.Records)
 	var out []Annotation
 	var buf []byte
 	for r := range f.Records {
 		var err error
-		onset := f.Since(r)
+		onsets[r] = f.Since(r)
+		if r > 0 && !f.Discontinuous {
+			onsets[r] += onsets[0]
+		}
 		kept := false // the first list of a record tells its time
 		for i := range f.Signals {
 			if !f.Signals[i].Annotations {
@@ -65,28 +54,25 @@ func (f *File) Annotations() ([]Annotation, func(record int) time.Duration, erro
 				if len(out)+bytes.Count(list, []byte{talText}) > maxAnnotations {
 					return nil, nil, fmt.Errorf("%w: more than %d annotations", ErrFormat, maxAnnotations)
 				}
-				at, duration, texts, err := parseList(list)
+				onset, duration, texts, err := parseList(list)
 				if err != nil {
 					return nil, nil, fmt.Errorf("%w: data record %d: %w", ErrFormat, r, err)
 				}
 				if !kept {
-					kept, onset = true, at
+					kept = true
+					if r == 0 || f.Discontinuous {
+						onsets[r] = onset
+					}
 				}
 				for _, text := range texts {
 					if len(text) > 0 {
-						out = append(out, Annotation{at, duration, string(text)})
+						out = append(out, Annotation{onset, duration, string(text)})
 					}
 				}
 			}
 		}
-		switch {
-		case f.Discontinuous:
-			own[r] = onset
-		case r == 0:
-			first = onset
-		}
 	}
-	return out, begins, nil
+	return out, onsets, nil
 }
 
 // Since is where a record begins, after the first, if all follow one another.

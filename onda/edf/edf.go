@@ -1,9 +1,8 @@
 // Package edf reads recordings in EDF, EDF+ and BDF.
 //
 // Samples are read as the integers that they are, never by way of physical values. Whatever a file says of itself,
-// no more is allocated than it has bytes, but for its annotations, up to 4 million, and 8 bytes for each record of a
-// discontinuous file. Sources: https://www.edfplus.info/specs/edf.html, edfplus.html and
-// https://www.biosemi.com/faq/file_format.htm.
+// no more is allocated than it has bytes, but for its annotations, up to 4 million, and 8 bytes for each record.
+// Sources: https://www.edfplus.info/specs/edf.html, edfplus.html and https://www.biosemi.com/faq/file_format.htm.
 package edf
 
 import (

@@ -18,7 +18,7 @@ func readEDF(f *os.File, size int64) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	notes, begins, err := e.Annotations()
+	notes, onsets, err := e.Annotations()
 	if err != nil {
 		return nil, err
 	}
@@ -26,20 +26,20 @@ func readEDF(f *os.File, size int64) (*material, error) {
 	if start, err := time.Parse("02.01.06 15.04.05", e.Date+" "+e.Time); err == nil {
 		m.start = start
 	}
-	if e.Records > 0 {
-		m.first = begins(0)
+	if len(onsets) > 0 {
+		m.first = onsets[0]
 	} else if slices.ContainsFunc(e.Signals, func(s edf.Signal) bool { return !s.Annotations }) {
 		return nil, fmt.Errorf("%w: no samples", edf.ErrFormat)
 	}
 	for _, n := range notes {
 		m.notes = append(m.notes, note{n.Onset, n.Duration, n.Text})
 	}
-	parts, err := edfStretches(e, begins)
+	parts, err := edfStretches(e, onsets)
 	if err != nil {
 		return nil, err
 	}
 	for _, part := range parts {
-		s := stretch{start: begins(part[0]) - m.first}
+		s := stretch{start: onsets[part[0]] - m.first}
 		var signals []int
 		for i := range e.Signals {
 			if !e.Signals[i].Annotations {
@@ -70,7 +70,7 @@ func edfChannel(e *edf.File, i, records int) channel {
 
 // edfStretches divides the records of a file where time is missing between them, at least half a sample of the quickest
 // signal: times are rounded, in the header, too.
-func edfStretches(f *edf.File, begins func(int) time.Duration) ([][2]int, error) {
+func edfStretches(f *edf.File, onsets []time.Duration) ([][2]int, error) {
 	quickest := 1
 	for _, s := range f.Signals {
 		if !s.Annotations {
@@ -82,7 +82,7 @@ func edfStretches(f *edf.File, begins func(int) time.Duration) ([][2]int, error)
 	from := 0
 	for r := 1; r <= f.Records; r++ {
 		if r < f.Records {
-			off := begins(r) - begins(from) - f.Since(r-from)
+			off := onsets[r] - onsets[from] - f.Since(r-from)
 			if off.Abs() <= tolerance {
 				continue
 			}
