@@ -67,19 +67,33 @@ func (s *sharing) take(
 	return s.takeBeside(ctx, side, asked, decode)
 }
 
-// takeBeside takes from the batcher beside. The end of the handle in the shared one ends that, too.
-func (s *sharing) takeBeside(
-	ctx context.Context, side *reader, asked schema.State, decode func(payload []byte, size int) error,
-) (taken, error) {
+// within does something beside. The end of the handle in the shared batcher ends that, too.
+func (s *sharing) within(ctx context.Context, f func(ctx context.Context) error) error {
 	within, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	run := s.main.run.context()
 	defer context.AfterFunc(run, func() { cancel(context.Cause(run)) })()
-	t, err := side.take(within, asked, decode)
+	err := f(within)
 	if over := s.main.run.err(); err != nil && over != nil {
-		return taken{}, over
+		return over
 	}
+	return err
+}
+
+// takeBeside takes from the batcher beside.
+func (s *sharing) takeBeside(
+	ctx context.Context, side *reader, asked schema.State, decode func(payload []byte, size int) error,
+) (t taken, err error) {
+	err = s.within(ctx, func(ctx context.Context) error {
+		t, err = side.take(ctx, asked, decode)
+		return err
+	})
 	return t, err
+}
+
+// startBeside starts the batcher beside.
+func (s *sharing) startBeside(ctx context.Context, side *reader, state schema.State) error {
+	return s.within(ctx, func(ctx context.Context) error { return side.start(ctx, state) })
 }
 
 // returns asks whether the reader may come back to the others, every window of takes and before a move, and reports
@@ -102,8 +116,17 @@ func (s *sharing) returns(ctx context.Context, side *reader, asked schema.State)
 }
 
 // goAside opens the batcher beside, for a reader that was told that it cannot go with the others.
-func (s *sharing) goAside(ctx context.Context, why error) (*reader, error) {
-	s.main.rest()
+func (s *sharing) goAside(ctx context.Context, why error) (side *reader, err error) {
+	s.main.rest() // before what is bound to the run that follows
+	err = s.within(ctx, func(ctx context.Context) error {
+		side, err = s.openBeside(ctx, why)
+		return err
+	})
+	return side, err
+}
+
+// openBeside is goAside for a reader that rests.
+func (s *sharing) openBeside(ctx context.Context, why error) (*reader, error) {
 	cfg := s.cfg
 	cfg.Name, cfg.Reader, cfg.Lag, cfg.OnLag = wire.BesideName(cfg.Name, cfg.Reader), "", 0, LagDetach
 	cfg.TakeOver, cfg.beside = true, true // the name among the readers is ours, and with it this batcher
@@ -119,7 +142,8 @@ func (s *sharing) goAside(ctx context.Context, why error) (*reader, error) {
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		return nil, errors.Join(s.main.run.err(), side.close())
+		_ = side.close() // Close says whether the shared one was left
+		return nil, s.main.run.err()
 	}
 	return side, nil
 }
@@ -144,7 +168,7 @@ func (s *sharing) leave(side *reader) {
 func (s *sharing) start(ctx context.Context, state schema.State) error {
 	if side := s.beside(); side != nil {
 		if side.run.err() == nil {
-			return side.start(ctx, state)
+			return s.startBeside(ctx, side, state)
 		}
 		s.leave(side)
 	}
@@ -156,7 +180,7 @@ func (s *sharing) start(ctx context.Context, state schema.State) error {
 	if err != nil {
 		return err
 	}
-	return side.start(ctx, state)
+	return s.startBeside(ctx, side, state)
 }
 
 // peek is Batcher.Peek on bytes.

@@ -1,0 +1,73 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/jetbatch/jetbatch/internal/wire"
+	"github.com/jetbatch/jetbatch/schema"
+)
+
+// sentAside opens a reader that the owner sends aside, to a batcher that gets no answer to one kind of request. The
+// channel is closed at the first one.
+func sentAside(t *testing.T, stuckAtOpen bool) (*owner, *Batcher[[]byte], <-chan struct{}) {
+	t.Helper()
+	o := newOwner(t)
+	stuck, once := make(chan struct{}), sync.Once{}
+	o.onSeat = func(req *wire.SeatRequest) *wire.SeatReply {
+		opens := req.Mode == wire.ModeOpen
+		switch {
+		case req.Batcher == o.name && opens:
+			return nil
+		case req.Batcher == o.name:
+			return &wire.SeatReply{Fault: &schema.Fault{Code: schema.CodeElsewhere}}
+		case opens && !stuckAtOpen:
+			return &wire.SeatReply{Seat: 1, Phase: schema.PhaseStopped}
+		}
+		once.Do(func() { close(stuck) })
+		return &wire.SeatReply{Fault: &schema.Fault{Code: schema.CodeUnavailable}}
+	}
+	b, _ := setup(t, o, func(c *Config) { c.Reader = "b" })
+	return o, b, stuck
+}
+
+// TestReaderEndsWhileItGoesAside has the handle end in the shared batcher while the one beside keeps the reader
+// waiting.
+func TestReaderEndsWhileItGoesAside(t *testing.T) {
+	t.Parallel()
+	calls := map[string]func(context.Context, *Batcher[[]byte]) error{
+		"Take": func(ctx context.Context, b *Batcher[[]byte]) error {
+			_, err := b.Take(ctx, schema.State{})
+			return err
+		},
+		"Start": func(ctx context.Context, b *Batcher[[]byte]) error { return b.Start(ctx, schema.State{}) },
+	}
+	ends := map[error]func(context.Context, *owner, *Batcher[[]byte]){
+		ErrClosed:  func(_ context.Context, _ *owner, b *Batcher[[]byte]) { _ = b.Close() },
+		ErrStopped: func(ctx context.Context, _ *owner, b *Batcher[[]byte]) { _ = b.Stop(ctx) },
+		ErrSuperseded: func(_ context.Context, o *owner, _ *Batcher[[]byte]) {
+			o.locked(func() { o.rec.Reader, o.rec.Seat = "another", o.rec.Seat+1 })
+			o.notice()
+		},
+	}
+	for name, call := range calls {
+		for want, end := range ends {
+			for where, atOpen := range map[string]bool{"Open": true, "seat": false} {
+				t.Run(name+" at "+where+": "+want.Error(), func(t *testing.T) {
+					t.Parallel()
+					ctx := deadline(t)
+					o, b, stuck := sentAside(t, atOpen)
+					ended := make(chan error, 1)
+					go func() { ended <- call(ctx, b) }()
+					<-stuck
+					end(ctx, o, b)
+					if err := <-ended; !errors.Is(err, want) {
+						t.Errorf("%v", err)
+					}
+				})
+			}
+		}
+	}
+}
