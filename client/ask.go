@@ -101,6 +101,9 @@ func (a *asker) ask(ctx context.Context, q question) error {
 			last = what
 		case errors.Is(err, nats.ErrConnectionClosed):
 			return a.cfg.errDisconnected(err)
+		case errors.Is(err, nats.ErrMaxPayload):
+			return fmt.Errorf("batcher %s: %w: %s request of %d bytes; the NATS server takes at most %d",
+				a.cfg.Name, ErrBadRequest, q.op, len(body), a.nc.MaxPayload())
 		case errors.Is(err, nats.ErrNoResponders):
 		default: // a timeout, or the connection is away; the next attempt tells
 			if denied := refusal(a.nc, subject); denied != nil {

@@ -163,6 +163,17 @@ func TestNoCoordinator(t *testing.T) {
 	}
 }
 
+// TestRequestLargerThanAMessage is not retried: no later attempt can send it.
+func TestRequestLargerThanAMessage(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Run(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
+	_, err := Open[[]byte](deadline(t), srv.Connect(), Config{Name: "train", Dataset: "count",
+		Params: map[string]string{"x": strings.Repeat("x", 64<<10)}})
+	if !errors.Is(err, ErrBadRequest) || !strings.Contains(err.Error(), "at most 65536") {
+		t.Fatalf("%v", err)
+	}
+}
+
 func TestUnavailableIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
