@@ -203,18 +203,23 @@ func (s *sharing) takeSeen(ctx context.Context, states []schema.State) (n int, e
 	return s.main.takeSeen(ctx, states)
 }
 
-// stop is Batcher.Stop.
+// stop is Batcher.Stop. The error of a run beside is the handle's to tell, since the reader beside is given up.
 func (s *sharing) stop(ctx context.Context) error {
-	var beside error
+	var cut, beside error
 	if side := s.beside(); side != nil {
-		beside = side.stop(ctx)
+		cut = side.quit(ctx)
+		beside = side.run.told()
 		s.leave(side)
 	}
-	err := s.main.stop(ctx)
+	err := s.main.quit(ctx)
+	s.main.run.owe(beside)
 	if err == nil {
-		err = beside
+		err = cut
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.main.run.told()
 }
 
 // close is Batcher.Close.

@@ -71,3 +71,19 @@ func TestReaderEndsWhileItGoesAside(t *testing.T) {
 		}
 	}
 }
+
+// TestStopTellsOfTheRunBeside though the first Stop, which gives the reader beside up, is cut short.
+func TestStopTellsOfTheRunBeside(t *testing.T) {
+	t.Parallel()
+	_, b, stuck := sentAside(t, false)
+	ctx, cancel := context.WithCancel(deadline(t))
+	go func() {
+		<-stuck
+		cancel()
+	}()
+	if _, err := b.Take(ctx, schema.State{}); !errors.Is(err, ErrUnavailable) {
+		t.Fatal(err)
+	}
+	b.s.beside().run.end(ErrCorrupt)
+	stopsTwice(t, b, ErrCorrupt)
+}

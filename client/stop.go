@@ -20,6 +20,14 @@ const (
 
 // stop is Batcher.Stop.
 func (r *reader) stop(ctx context.Context) error {
+	if err := r.quit(ctx); err != nil {
+		return err
+	}
+	return r.run.told()
+}
+
+// quit ends the run, here and at the owner. The error is of that: the run keeps the one that it had.
+func (r *reader) quit(ctx context.Context) error {
 	had := r.run.stop()
 	if errors.Is(had, ErrClosed) || errors.Is(had, ErrSuperseded) {
 		return had // the run is another's
@@ -27,16 +35,11 @@ func (r *reader) stop(ctx context.Context) error {
 	r.line.owner.set(schema.PhaseClosed)
 	var failed *schema.Fault
 	err := r.ask.ask(ctx, r.ending(false, func(reply *wire.StopReply) { failed = reply.Error }))
-	var job *JobError
-	switch {
-	case err != nil && !errors.Is(err, ErrStopped):
+	if err != nil && !errors.Is(err, ErrStopped) {
 		return err
-	case errors.Is(had, ErrStopped):
-		return nil // the first Stop has told
-	case errors.As(had, &job):
-		return job
-	case failed != nil:
-		return r.cfg.faultError(failed)
+	}
+	if failed != nil {
+		r.run.owe(r.cfg.faultError(failed))
 	}
 	return nil
 }
