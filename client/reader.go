@@ -141,7 +141,7 @@ func (r *reader) empty() {
 func (r *reader) start(ctx context.Context, state schema.State) error {
 	began, trace := time.Now(), r.cfg.traceOf(ctx)
 	if err := r.turn.get(ctx, r.handle); err != nil {
-		return r.ended(ctx, began, err)
+		return r.ended(ctx, began)
 	}
 	defer r.giveTurn()
 	if err := r.cfg.checkState(state); err != nil {
