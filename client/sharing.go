@@ -148,7 +148,7 @@ func (s *sharing) openBeside(ctx context.Context, why error) (*reader, error) {
 	return side, nil
 }
 
-// leave gives the batcher beside up, whose run nobody needs: it is not waited for.
+// leave gives the batcher beside up, whose run nobody needs: only Close waits for it, and cuts the Stop short.
 func (s *sharing) leave(side *reader) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +157,7 @@ func (s *sharing) leave(side *reader) {
 	}
 	s.side = nil
 	s.leaving.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+		ctx, cancel := context.WithTimeout(s.main.handle, leaveTimeout)
 		defer cancel()
 		_ = side.stop(ctx) // a run that is not stopped is collected when it was idle for long enough
 		_ = side.close()
@@ -222,18 +222,18 @@ func (s *sharing) stop(ctx context.Context) error {
 	return s.main.run.told()
 }
 
-// close is Batcher.Close.
+// close is Batcher.Close. Both batchers are left at once: without a coordinator each takes its time.
 func (s *sharing) close() error {
+	var beside error
 	s.mu.Lock()
-	side := s.side
+	if side := s.side; side != nil {
+		s.leaving.Go(func() { beside = side.close() })
+	}
 	s.side, s.closed = nil, true
 	s.mu.Unlock()
 	err := s.main.close()
-	if side != nil {
-		err = errors.Join(err, side.close())
-	}
 	s.leaving.Wait()
-	return err
+	return errors.Join(err, beside)
 }
 
 // join sits among the readers of the batcher, if the state is held there and they are not far ahead of it.

@@ -72,10 +72,10 @@ func TestReaderEndsWhileItGoesAside(t *testing.T) {
 	}
 }
 
-// TestStopTellsOfTheRunBeside though the first Stop, which gives the reader beside up, is cut short.
-func TestStopTellsOfTheRunBeside(t *testing.T) {
-	t.Parallel()
-	_, b, stuck := sentAside(t, false)
+// goesAside has a reader go aside, where Take then waits for a seat.
+func goesAside(t *testing.T) (*owner, *Batcher[[]byte]) {
+	t.Helper()
+	o, b, stuck := sentAside(t, false)
 	ctx, cancel := context.WithCancel(deadline(t))
 	go func() {
 		<-stuck
@@ -84,6 +84,30 @@ func TestStopTellsOfTheRunBeside(t *testing.T) {
 	if _, err := b.Take(ctx, schema.State{}); !errors.Is(err, ErrUnavailable) {
 		t.Fatal(err)
 	}
+	return o, b
+}
+
+// TestStopTellsOfTheRunBeside though the first Stop, which gives the reader beside up, is cut short.
+func TestStopTellsOfTheRunBeside(t *testing.T) {
+	t.Parallel()
+	_, b := goesAside(t)
 	b.s.beside().run.end(ErrCorrupt)
 	stopsTwice(t, b, ErrCorrupt)
+}
+
+// TestCloseBesideWithoutACoordinator takes no longer for two batchers than for one, nor where the one beside is being
+// left.
+func TestCloseBesideWithoutACoordinator(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]func(*sharing){
+		"beside": func(*sharing) {}, "leaving": func(s *sharing) { s.leave(s.beside()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, b := goesAside(t)
+			o.quiet()
+			before(b.s)
+			closesSoon(t, b)
+		})
+	}
 }

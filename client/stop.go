@@ -62,8 +62,11 @@ func (r *reader) close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	q := r.ending(true, func(*wire.StopReply) {})
-	q.run, q.limit, q.deaf = ctx, leaveDeaf, leaveDeaf
+	ctx, giveUp := context.WithCancelCause(ctx)
+	deaf := time.AfterFunc(leaveDeaf, func() { giveUp(context.DeadlineExceeded) })
+	defer deaf.Stop()
+	q := r.ending(true, func(*wire.StopReply) { deaf.Stop() })
+	q.run, q.limit = context.Background(), leaveDeaf // the handle has ended
 	if err := r.ask.ask(ctx, q); err != nil && !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrStopped) {
 		r.lock.abandon() // it says that the seat is free
 		return fmt.Errorf("leave: %w", err)
