@@ -42,7 +42,6 @@ type question struct {
 	body   any
 	limit  time.Duration   // for one answer
 	run    context.Context // what it is for: its end ends the question with its cause
-	deaf   time.Duration   // how long there may be no answer of any kind; 0 for ever
 	decode func(subject string, data []byte) (*schema.Fault, error)
 
 	// moot reports whether the answer is needed no more, and returns a channel that is closed when that may have
@@ -78,7 +77,7 @@ func (a *asker) ask(ctx context.Context, q question) error {
 	defer context.AfterFunc(q.run, cancel)()
 	subject := wire.CoordinatorPrefix + "." + q.op
 	n := newNag(a.cfg.Logger)
-	heard, last := false, ""
+	last := ""
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		noticed := a.notices.wait() // only what the owner says from now on is news
 		msg, err := a.once(either, body, &q)
@@ -87,7 +86,6 @@ func (a *asker) ask(ctx context.Context, q question) error {
 		case errors.Is(err, errNotNeeded):
 			return err
 		case err == nil:
-			heard = true
 			fault, err := q.decode(subject, msg.Data)
 			switch {
 			case err != nil:
@@ -101,6 +99,9 @@ func (a *asker) ask(ctx context.Context, q question) error {
 			last = what
 		case errors.Is(err, nats.ErrConnectionClosed):
 			return a.cfg.errDisconnected(err)
+		case errors.Is(err, nats.ErrMaxPayload):
+			return fmt.Errorf("batcher %s: %w: %s request of %d bytes; the NATS server takes at most %d",
+				a.cfg.Name, ErrBadRequest, q.op, len(body), a.nc.MaxPayload())
 		case errors.Is(err, nats.ErrNoResponders):
 		default: // a timeout, or the connection is away; the next attempt tells
 			if denied := refusal(a.nc, subject); denied != nil {
@@ -119,8 +120,6 @@ func (a *asker) ask(ctx context.Context, q question) error {
 				what = cmp.Or(last, what)
 			}
 			return a.cfg.waitError(ctx, n.began, what)
-		case q.deaf > 0 && !heard && time.Since(n.began) >= q.deaf:
-			return &WaitError{Batcher: a.cfg.Name, For: what, Waited: time.Since(n.began), Cause: context.DeadlineExceeded}
 		}
 		n.say(what)
 		if pause(ctx, q.run, backoff, noticed, q.moot) {

@@ -105,18 +105,18 @@ func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], err
 }
 
 // All takes from state on, following Next by itself, until the data ends. An error is yielded once, with a
-// zero Step, and ends the sequence.
+// zero Step, and ends the sequence. Each range over the sequence begins at state.
 func (b *Batcher[B]) All(ctx context.Context, state schema.State) iter.Seq2[Step[B], error] {
 	return func(yield func(Step[B], error) bool) {
-		for {
-			step, err := b.Take(ctx, state)
+		for at := state; ; {
+			step, err := b.Take(ctx, at)
 			if isEnd(err) {
 				return
 			}
 			if !yield(step, err) || err != nil {
 				return
 			}
-			state = step.Next
+			at = step.Next
 		}
 	}
 }
@@ -125,7 +125,8 @@ func (b *Batcher[B]) All(ctx context.Context, state schema.State) iter.Seq2[Step
 func (b *Batcher[B]) Status(ctx context.Context) (schema.Status, error) { return b.r.status(ctx) }
 
 // Stop ends the run: what is under way is dropped, and Take returns ErrStopped until Start. It returns the
-// error that the run had, if it had one. One of several readers ends its own part in it alone. Stopping twice is fine.
+// error that the run had, if it had one; after a Stop that ctx cut short, the next one does. One of several readers ends
+// its own part in it alone. Stopping twice is fine.
 func (b *Batcher[B]) Stop(ctx context.Context) error {
 	if b.s != nil {
 		return b.s.stop(ctx)

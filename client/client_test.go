@@ -127,6 +127,29 @@ func TestTakeInOrder(t *testing.T) {
 	}
 }
 
+// TestRangeOverAllTwice breaks a range, and begins each at the state that was given.
+func TestRangeOverAllTwice(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.end = 9
+	b, _ := setup(t, o, nil)
+	all := b.All(deadline(t), stateOf(4))
+	for _, most := range []uint64{2, 9, 9} {
+		n := uint64(0)
+		for step, err := range all {
+			if err != nil || number(step.Prev) != 4+n {
+				t.Fatalf("step %d: after %v, %v", n, step.Prev, err)
+			}
+			if n++; n == most {
+				break
+			}
+		}
+		if want := min(most, 5); n != want {
+			t.Errorf("%d batches, want %d", n, want)
+		}
+	}
+}
+
 func TestStartThenTake(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)

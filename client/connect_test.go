@@ -96,6 +96,56 @@ func TestOpenSaysWhy(t *testing.T) {
 	}
 }
 
+// gate lets the first connection through, and later ones once it is opened.
+type gate struct {
+	first sync.Once
+	open  chan struct{}
+}
+
+func (g *gate) Dial(network, address string) (net.Conn, error) {
+	first := false
+	g.first.Do(func() { first = true })
+	if !first {
+		<-g.open
+	}
+	return net.Dial(network, address)
+}
+
+// TestOpenHeedsItsContext has the second connection take for ever. What comes of it after all is closed.
+func TestOpenHeedsItsContext(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Run(t)
+	o := newOwnerOn(t, srv)
+	g := &gate{open: make(chan struct{})}
+	nc := srv.Connect(nats.SetCustomDialer(g), nats.Timeout(time.Minute))
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	opened := make(chan error, 1)
+	go func() {
+		_, err := Open[[]byte](short, nc, Config{Name: o.name, Dataset: "count"})
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("Open waits for the second connection")
+	}
+	o.locked(func() {
+		if o.rec.Reader != "" {
+			t.Errorf("the seat is still %s's", o.rec.Reader)
+		}
+	})
+	l := dial(nc)
+	l.close()
+	close(g.open)
+	if late, err := l.own(deadline(t)); err != nil || !late.IsClosed() {
+		t.Errorf("a connection that came late is not closed: %v", err)
+	}
+}
+
 // TestSecondConnectionIsSilent has the caller's handlers hear of the caller's connection only.
 func TestSecondConnectionIsSilent(t *testing.T) {
 	t.Parallel()

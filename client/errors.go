@@ -87,7 +87,8 @@ var (
 	// ErrUneven is returned by every rank's Take, with World.Even, for a batch whose rows do not divide by World.Parts.
 	ErrUneven = schema.ErrUneven
 
-	// ErrBadRequest is returned when a coordinator does not understand a request: versions differ.
+	// ErrBadRequest is returned when a coordinator does not understand a request, since versions differ, and for a
+	// request that is larger than a coordinator or the NATS server takes: nearly all of it is Config.Params.
 	ErrBadRequest = errors.New("bad request")
 
 	// ErrIterator is matched by the *JobError of an iterator whose Next failed or panicked.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,46 @@ func TestErrorInOrder(t *testing.T) {
 	}
 	if _, err := b.Take(deadline(t), state); !errors.Is(err, ErrStopped) {
 		t.Errorf("after Stop: %v", err)
+	}
+}
+
+// stopsTwice stops a batcher, first with a context that has ended: the Stop that the owner answers returns the run's
+// error, and the next one does not.
+func stopsTwice(t *testing.T, b *Batcher[[]byte], want error) {
+	t.Helper()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Stop(over); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a Stop that is cut short: %v", err)
+	}
+	if err := b.Stop(deadline(t)); !errors.Is(err, want) {
+		t.Errorf("the Stop after it: %v, want %v", err, want)
+	}
+	if err := b.Stop(deadline(t)); err != nil {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+func TestStopThatWasCutShort(t *testing.T) {
+	t.Parallel()
+	failed := &schema.Fault{Code: schema.CodeMaterialize}
+	for name, fail := range map[string]func(*owner, *Batcher[[]byte]) error{
+		"job": func(_ *owner, b *Batcher[[]byte]) error {
+			return b.r.run.blame(b.r.cfg.faultError(failed), failed)
+		},
+		"no job":              func(_ *owner, b *Batcher[[]byte]) error { return b.r.run.blame(ErrCorrupt, nil) },
+		"known to owner only": func(o *owner, _ *Batcher[[]byte]) error { o.rec.Error = failed; return ErrMaterialize },
+		"end":                 func(_ *owner, b *Batcher[[]byte]) error { _ = b.r.run.finish(); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwner(t)
+			b, _ := setup(t, o, nil)
+			take(t, b, schema.State{}, 1)
+			var want error
+			o.locked(func() { want = fail(o, b) })
+			stopsTwice(t, b, want)
+		})
 	}
 }
 

@@ -137,7 +137,8 @@ func (l *line) isHead(s schema.State) bool {
 		}
 		s = l.seat.zero
 	}
-	if s.Dataset != "" && s.Version != l.seat.version || s.Origin != "" && s.Origin != l.seat.origin {
+	if s.Dataset != "" && (s.Dataset != l.cfg.Dataset || s.Version != l.seat.version) ||
+		s.Origin != "" && s.Origin != l.seat.origin {
 		return false
 	}
 	return bytes.Equal(s.Data, l.buf.State()) || l.holes != nil && bytes.Equal(s.Data, l.holes)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -13,10 +14,11 @@ type link struct {
 	nc     *nats.Conn    // the caller's: control messages
 	dialed chan struct{} // closed when the attempt to open our own has ended
 
-	mu   sync.Mutex
-	data *nats.Conn // our own: batches; nil before
-	err  error      // why it could not be opened
-	last error      // of the latest attempt to connect
+	mu     sync.Mutex
+	data   *nats.Conn // our own: batches; nil before
+	err    error      // why it could not be opened
+	last   error      // of the latest attempt to connect
+	closed bool       // nobody needs our own any more
 }
 
 // dial begins to open our own connection, which no request for the seat needs, and follows its attempts: the caller's
@@ -31,23 +33,36 @@ func dial(nc *nats.Conn) *link {
 			l.last = err
 		}))
 		l.mu.Lock()
-		defer l.mu.Unlock()
 		l.data, l.err = data, err
+		late := l.closed
+		l.mu.Unlock()
+		if late && err == nil {
+			data.Close()
+		}
 	}()
 	return l
 }
 
-// own waits for our own connection. It may be away; without an error there is one that comes back.
-func (l *link) own() (*nats.Conn, error) {
-	<-l.dialed
+// own waits for our own connection, or returns the cause of the context that ended first. It may be away; without an
+// error there is one that comes back.
+func (l *link) own(ctx context.Context) (*nats.Conn, error) {
+	select {
+	case <-l.dialed:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.data, l.err
 }
 
-// close closes our own connection.
+// close closes our own connection. It does not wait for one that is being opened, which is closed when it comes.
 func (l *link) close() {
-	if data, err := l.own(); err == nil {
+	l.mu.Lock()
+	l.closed = true
+	data := l.data
+	l.mu.Unlock()
+	if data != nil {
 		data.Close()
 	}
 }

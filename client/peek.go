@@ -83,7 +83,7 @@ func (r *reader) takeSeen(ctx context.Context, states []schema.State) (n int, er
 	c := call{began: time.Now()}
 	trace := r.cfg.traceOf(ctx)
 	if err := r.turn.get(ctx, r.handle); err != nil {
-		return 0, r.ended(ctx, c.began, err)
+		return 0, r.ended(ctx, c.began)
 	}
 	defer r.giveTurn()
 	due := false

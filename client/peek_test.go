@@ -76,8 +76,15 @@ func TestPeek(t *testing.T) {
 	if !state.Equal(ahead) {
 		t.Fatalf("Take is at %v, Peek at %v", state, ahead)
 	}
-	if err := unforeseen(schema.State{Dataset: "count", Version: 2, Data: state.Data}); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("a state of another version: %v", err)
+	for _, other := range []schema.State{
+		{Dataset: "count", Version: 2, Data: state.Data}, {Dataset: "other", Version: 1, Data: state.Data},
+	} {
+		if err := unforeseen(other); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("%v, of another data set or version: %v", other, err)
+		}
+		if n, err := b.TakeSeen(deadline(t), other); n != 0 || !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("%v, of another data set or version: %d are taken, %v", other, n, err)
+		}
 	}
 	wrong := errors.New("see says so")
 	sees(t, b, state)

@@ -55,8 +55,13 @@ func openReader(ctx context.Context, nc *nats.Conn, cfg Config, align bool) (*re
 		return nil, err
 	}
 	r.lock.sign(r.line.secret)
-	if r.intake.data, err = r.both.own(); err != nil {
-		return nil, errors.Join(fmt.Errorf("batcher %s: %w", c.Name, err), r.close())
+	began := time.Now()
+	if r.intake.data, err = r.both.own(ctx); err != nil {
+		err = fmt.Errorf("batcher %s: %w", c.Name, err)
+		if ctx.Err() != nil {
+			err = c.waitError(ctx, began, "the connection for batches is being opened")
+		}
+		return nil, errors.Join(err, r.close())
 	}
 	if err := r.record.here(ctx, found, r.seats.domain); err != nil {
 		return nil, errors.Join(err, r.close()) // so that nobody waits for the end of its lease
@@ -141,7 +146,7 @@ func (r *reader) empty() {
 func (r *reader) start(ctx context.Context, state schema.State) error {
 	began, trace := time.Now(), r.cfg.traceOf(ctx)
 	if err := r.turn.get(ctx, r.handle); err != nil {
-		return r.ended(ctx, began, err)
+		return r.ended(ctx, began)
 	}
 	defer r.giveTurn()
 	if err := r.cfg.checkState(state); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -163,6 +164,17 @@ func TestNoCoordinator(t *testing.T) {
 	}
 }
 
+// TestRequestLargerThanAMessage is not retried: no later attempt can send it.
+func TestRequestLargerThanAMessage(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Run(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
+	_, err := Open[[]byte](deadline(t), srv.Connect(), Config{Name: "train", Dataset: "count",
+		Params: map[string]string{"x": strings.Repeat("x", 64<<10)}})
+	if !errors.Is(err, ErrBadRequest) || !strings.Contains(err.Error(), "at most 65536") {
+		t.Fatalf("%v", err)
+	}
+}
+
 func TestUnavailableIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -206,7 +218,7 @@ func TestCloseIsAskedAgain(t *testing.T) {
 	o := newOwner(t)
 	b, _ := setup(t, o, nil)
 	take(t, b, schema.State{}, 2)
-	o.locked(func() { o.refusals = 3 })
+	o.locked(func() { o.refusals = 6 }) // which takes longer than Close waits for a first answer
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -217,8 +229,21 @@ func TestCloseIsAskedAgain(t *testing.T) {
 	})
 }
 
+// closesSoon closes a batcher of a coordinator that is away.
+func closesSoon(t *testing.T, b *Batcher[[]byte]) {
+	t.Helper()
+	began := time.Now()
+	err := b.Close()
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "no coordinator answers") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(began); took > leaveDeaf+leaveDeaf/2 {
+		t.Errorf("after %v", took)
+	}
+}
+
 // TestCloseWithoutACoordinator says that nobody heard of it, and soon: where nobody listens, and where somebody who
-// listens does not answer.
+// listens does not answer. Pauses between requests are of random length, so that several are closed.
 func TestCloseWithoutACoordinator(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]func(*owner){
@@ -228,16 +253,17 @@ func TestCloseWithoutACoordinator(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOwner(t)
-			b, _ := setup(t, o, nil)
+			var all []*Batcher[[]byte]
+			for i := range 8 {
+				b, _ := setup(t, o, func(c *Config) { c.Name, c.TakeOver = fmt.Sprint("train", i), true })
+				all = append(all, b)
+			}
 			away(o)
-			began := time.Now()
-			err := b.Close()
-			if !errors.Is(err, ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "no coordinator answers") {
-				t.Errorf("%v", err)
+			var closing sync.WaitGroup
+			for _, b := range all {
+				closing.Go(func() { closesSoon(t, b) })
 			}
-			if took := time.Since(began); took > leaveTimeout {
-				t.Errorf("after %v", took)
-			}
+			closing.Wait()
 		})
 	}
 }

@@ -24,6 +24,8 @@ type run struct {
 	ctx      context.Context // ends when the run does, with its error
 	cancel   context.CancelCauseFunc
 	failures uint64
+	owing    bool  // a Stop has ended the run, and none has returned yet what the owner says of it
+	untold   error // the failure that it took the place of
 }
 
 func newRun(handle context.Context, name string, changed *news) *run {
@@ -103,8 +105,8 @@ func (r *run) over(err error) {
 	r.changed.tell()
 }
 
-// stop ends the run as the trainer wishes, and returns what had ended it before. A seat that another reader took is
-// that reader's to stop.
+// stop ends the run as the trainer wishes, and returns what had ended it before, which told returns too. A seat that
+// another reader took is that reader's to stop.
 func (r *run) stop() (had error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,7 +117,28 @@ func (r *run) stop() (had error) {
 	err := r.errStopped()
 	r.life.Stop(err)
 	r.over(err)
+	r.owing = true
+	if !isEnd(had) {
+		r.untold = had
+	}
 	return had
+}
+
+// owe notes an error of the run that is stopped, if there is one, for the first Stop that the owner answers.
+func (r *run) owe(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.owing && r.untold == nil {
+		r.untold = err
+	}
+}
+
+// told returns the error that the run had, once.
+func (r *run) told() (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err, r.owing, r.untold = r.untold, false, nil
+	return err
 }
 
 // close ends the handle. It reports whether that is news, and whether another reader has the seat.
@@ -135,6 +158,7 @@ func (r *run) revive() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.life.Revive() {
+		r.owing, r.untold = false, nil
 		r.cancel(nil) // of no run that goes on
 		r.ctx, r.cancel = context.WithCancelCause(r.handle)
 	}

@@ -67,19 +67,33 @@ func (s *sharing) take(
 	return s.takeBeside(ctx, side, asked, decode)
 }
 
-// takeBeside takes from the batcher beside. The end of the handle in the shared one ends that, too.
-func (s *sharing) takeBeside(
-	ctx context.Context, side *reader, asked schema.State, decode func(payload []byte, size int) error,
-) (taken, error) {
+// within does something beside. The end of the handle in the shared batcher ends that, too.
+func (s *sharing) within(ctx context.Context, f func(ctx context.Context) error) error {
 	within, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	run := s.main.run.context()
 	defer context.AfterFunc(run, func() { cancel(context.Cause(run)) })()
-	t, err := side.take(within, asked, decode)
+	err := f(within)
 	if over := s.main.run.err(); err != nil && over != nil {
-		return taken{}, over
+		return over
 	}
+	return err
+}
+
+// takeBeside takes from the batcher beside.
+func (s *sharing) takeBeside(
+	ctx context.Context, side *reader, asked schema.State, decode func(payload []byte, size int) error,
+) (t taken, err error) {
+	err = s.within(ctx, func(ctx context.Context) error {
+		t, err = side.take(ctx, asked, decode)
+		return err
+	})
 	return t, err
+}
+
+// startBeside starts the batcher beside.
+func (s *sharing) startBeside(ctx context.Context, side *reader, state schema.State) error {
+	return s.within(ctx, func(ctx context.Context) error { return side.start(ctx, state) })
 }
 
 // returns asks whether the reader may come back to the others, every window of takes and before a move, and reports
@@ -102,8 +116,17 @@ func (s *sharing) returns(ctx context.Context, side *reader, asked schema.State)
 }
 
 // goAside opens the batcher beside, for a reader that was told that it cannot go with the others.
-func (s *sharing) goAside(ctx context.Context, why error) (*reader, error) {
-	s.main.rest()
+func (s *sharing) goAside(ctx context.Context, why error) (side *reader, err error) {
+	s.main.rest() // before what is bound to the run that follows
+	err = s.within(ctx, func(ctx context.Context) error {
+		side, err = s.openBeside(ctx, why)
+		return err
+	})
+	return side, err
+}
+
+// openBeside is goAside for a reader that rests.
+func (s *sharing) openBeside(ctx context.Context, why error) (*reader, error) {
 	cfg := s.cfg
 	cfg.Name, cfg.Reader, cfg.Lag, cfg.OnLag = wire.BesideName(cfg.Name, cfg.Reader), "", 0, LagDetach
 	cfg.TakeOver, cfg.beside = true, true // the name among the readers is ours, and with it this batcher
@@ -119,12 +142,13 @@ func (s *sharing) goAside(ctx context.Context, why error) (*reader, error) {
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		return nil, errors.Join(s.main.run.err(), side.close())
+		_ = side.close() // Close says whether the shared one was left
+		return nil, s.main.run.err()
 	}
 	return side, nil
 }
 
-// leave gives the batcher beside up, whose run nobody needs: it is not waited for.
+// leave gives the batcher beside up, whose run nobody needs: only Close waits for it, and cuts the Stop short.
 func (s *sharing) leave(side *reader) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +157,7 @@ func (s *sharing) leave(side *reader) {
 	}
 	s.side = nil
 	s.leaving.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+		ctx, cancel := context.WithTimeout(s.main.handle, leaveTimeout)
 		defer cancel()
 		_ = side.stop(ctx) // a run that is not stopped is collected when it was idle for long enough
 		_ = side.close()
@@ -144,7 +168,7 @@ func (s *sharing) leave(side *reader) {
 func (s *sharing) start(ctx context.Context, state schema.State) error {
 	if side := s.beside(); side != nil {
 		if side.run.err() == nil {
-			return side.start(ctx, state)
+			return s.startBeside(ctx, side, state)
 		}
 		s.leave(side)
 	}
@@ -156,7 +180,7 @@ func (s *sharing) start(ctx context.Context, state schema.State) error {
 	if err != nil {
 		return err
 	}
-	return side.start(ctx, state)
+	return s.startBeside(ctx, side, state)
 }
 
 // peek is Batcher.Peek on bytes.
@@ -179,32 +203,37 @@ func (s *sharing) takeSeen(ctx context.Context, states []schema.State) (n int, e
 	return s.main.takeSeen(ctx, states)
 }
 
-// stop is Batcher.Stop.
+// stop is Batcher.Stop. The error of a run beside is the handle's to tell, since the reader beside is given up.
 func (s *sharing) stop(ctx context.Context) error {
-	var beside error
+	var cut, beside error
 	if side := s.beside(); side != nil {
-		beside = side.stop(ctx)
+		cut = side.quit(ctx)
+		beside = side.run.told()
 		s.leave(side)
 	}
-	err := s.main.stop(ctx)
+	err := s.main.quit(ctx)
+	s.main.run.owe(beside)
 	if err == nil {
-		err = beside
+		err = cut
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.main.run.told()
 }
 
-// close is Batcher.Close.
+// close is Batcher.Close. Both batchers are left at once: without a coordinator each takes its time.
 func (s *sharing) close() error {
+	var beside error
 	s.mu.Lock()
-	side := s.side
+	if side := s.side; side != nil {
+		s.leaving.Go(func() { beside = side.close() })
+	}
 	s.side, s.closed = nil, true
 	s.mu.Unlock()
 	err := s.main.close()
-	if side != nil {
-		err = errors.Join(err, side.close())
-	}
 	s.leaving.Wait()
-	return err
+	return errors.Join(err, beside)
 }
 
 // join sits among the readers of the batcher, if the state is held there and they are not far ahead of it.

@@ -20,6 +20,14 @@ const (
 
 // stop is Batcher.Stop.
 func (r *reader) stop(ctx context.Context) error {
+	if err := r.quit(ctx); err != nil {
+		return err
+	}
+	return r.run.told()
+}
+
+// quit ends the run, here and at the owner. The error is of that: the run keeps the one that it had.
+func (r *reader) quit(ctx context.Context) error {
 	had := r.run.stop()
 	if errors.Is(had, ErrClosed) || errors.Is(had, ErrSuperseded) {
 		return had // the run is another's
@@ -27,16 +35,11 @@ func (r *reader) stop(ctx context.Context) error {
 	r.line.owner.set(schema.PhaseClosed)
 	var failed *schema.Fault
 	err := r.ask.ask(ctx, r.ending(false, func(reply *wire.StopReply) { failed = reply.Error }))
-	var job *JobError
-	switch {
-	case err != nil && !errors.Is(err, ErrStopped):
+	if err != nil && !errors.Is(err, ErrStopped) {
 		return err
-	case errors.Is(had, ErrStopped):
-		return nil // the first Stop has told
-	case errors.As(had, &job):
-		return job
-	case failed != nil:
-		return r.cfg.faultError(failed)
+	}
+	if failed != nil {
+		r.run.owe(r.cfg.faultError(failed))
 	}
 	return nil
 }
@@ -59,8 +62,11 @@ func (r *reader) close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	q := r.ending(true, func(*wire.StopReply) {})
-	q.run, q.limit, q.deaf = ctx, leaveDeaf, leaveDeaf
+	ctx, giveUp := context.WithCancelCause(ctx)
+	deaf := time.AfterFunc(leaveDeaf, func() { giveUp(context.DeadlineExceeded) })
+	defer deaf.Stop()
+	q := r.ending(true, func(*wire.StopReply) { deaf.Stop() })
+	q.run, q.limit = context.Background(), leaveDeaf // the handle has ended
 	if err := r.ask.ask(ctx, q); err != nil && !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrStopped) {
 		r.lock.abandon() // it says that the seat is free
 		return fmt.Errorf("leave: %w", err)

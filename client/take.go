@@ -36,7 +36,7 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func(paylo
 	c := call{time.Now(), asked}
 	trace := r.cfg.traceOf(ctx)
 	if err := r.turn.get(ctx, r.handle); err != nil {
-		return taken{}, r.ended(ctx, c.began, err)
+		return taken{}, r.ended(ctx, c.began)
 	}
 	defer r.giveTurn()
 	where, err := r.line.find(asked, trace)
@@ -61,10 +61,10 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func(paylo
 	return r.next(ctx, c, decode)
 }
 
-// ended is the error of a wait for the turn: of the handle, which says enough, or of the context.
-func (r *reader) ended(ctx context.Context, began time.Time, err error) error {
+// ended is the error of a wait for the turn: of the handle, which says enough, or of the context. Both may have ended.
+func (r *reader) ended(ctx context.Context, began time.Time) error {
 	if r.handle.Err() != nil {
-		return err
+		return context.Cause(r.handle)
 	}
 	return r.cfg.waitError(ctx, began, "another Take or Start is under way")
 }

@@ -118,3 +118,24 @@ func TestWaitingForATurn(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitingForATurnWhenBothHaveEnded asks often: which of the two ends is met first is up to chance.
+func TestWaitingForATurnWhenBothHaveEnded(t *testing.T) {
+	t.Parallel()
+	b, _ := setup(t, newOwner(t), nil)
+	b.r.turn <- struct{}{}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		_, take := b.Take(over, schema.State{})
+		_, seen := b.TakeSeen(over, schema.State{})
+		for _, err := range []error{take, seen, b.Start(over, schema.State{})} {
+			if !errors.Is(err, ErrClosed) {
+				t.Fatalf("%v", err)
+			}
+		}
+	}
+}
