@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"reflect"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -45,7 +46,13 @@ func DefineBytes(name string, version uint32, open func(ctx context.Context, par
 		}
 		return &loop[msgpack.RawMessage, msgpack.RawMessage, schema.Batch]{ds: decoded{set}}, nil
 	}
-	normal := func(params json.RawMessage) (json.RawMessage, error) { return normalParams[any](name, params) }
+	normal := func(params json.RawMessage) (json.RawMessage, error) {
+		exact, err := kind.Exact(params)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", kind.ErrBadParams, err)
+		}
+		return exact, nil
+	}
 	return Definition{
 		handle: kind.NewHandle(&kind.Kind{Name: name, Version: version, OpenFunc: openKind, NormalFunc: normal}),
 		author: &author{open: openLoop, batch: reflect.TypeFor[schema.Batch](), params: reflect.TypeFor[any]()},
