@@ -185,6 +185,12 @@ func TestFingerprintFails(t *testing.T) {
 	for name, def := range map[string]dataset.Definition{
 		"error": folders(func(string) (dataset.Fingerprint, error) { return dataset.Fingerprint{}, away }),
 		"panic": folders(func(string) (dataset.Fingerprint, error) { panic("index out of range") }),
+		"bytes": dataset.DefineBytes("folder", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) {
+			return struct {
+				known
+				dataset.Fingerprinter
+			}{}, nil
+		}),
 	} {
 		var panicked *kind.PanicError
 		check := func(where string, err error) {
@@ -193,7 +199,7 @@ func TestFingerprintFails(t *testing.T) {
 				t.Errorf("%s, %s: %v", name, where, err)
 			}
 		}
-		_, err := dataset.SequentialOf[[]byte](t.Context(), def, folderParams{})
+		_, err := dataset.SequentialOf[any](t.Context(), def, folderParams{})
 		check("reference", err)
 		_, _, err = kind.Of(def).Acquire(t.Context(), nil)
 		check("service", err)
