@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -44,6 +45,13 @@ type batcher struct {
 	reissued uint64 // jobs that were missing, in the generations before this one
 	unstored unstored
 	viewed   atomic.Pointer[view]
+	asked    atomic.Pointer[keyed] // what the last request for the seat asked for; not the actor's own
+}
+
+// keyed is a spec and its key.
+type keyed struct {
+	spec wire.Spec
+	key  wire.Digest
 }
 
 // opened is a data set that the owner had opened.
@@ -255,6 +263,17 @@ func (b *batcher) answer(token owner.Token, reply any) {
 		delete(b.answers, token)
 		answer(reply)
 	}
+}
+
+// specKey is the key of what a request asks for. Most ask for what the last one did, by the same text.
+func (b *batcher) specKey(spec wire.Spec) wire.Digest {
+	last := b.asked.Load()
+	if last == nil || last.spec.Dataset != spec.Dataset || last.spec.Version != spec.Version ||
+		!bytes.Equal(last.spec.Params, spec.Params) {
+		last = &keyed{spec, b.actors.specKey(spec)}
+		b.asked.Store(last)
+	}
+	return last.key
 }
 
 // seat asks for the seat; answer is called once, by the actor, unless it ends before.

@@ -106,7 +106,8 @@ func (a *actors) fleetChanged() {
 }
 
 // specKey is equal for specs that mean the same: parameters are compared in the form that the data set gives them.
-// Those that it refuses, and those of a data set that is not here, are found out when it is to be opened.
+// Those that it refuses, and those of a data set that is not here, are found out when it is to be opened. It runs code
+// of the data set.
 func (a *actors) specKey(spec wire.Spec) wire.Digest {
 	if k := a.kinds[spec.Dataset]; k != nil {
 		spec.Version = k.Version

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -48,11 +49,14 @@ type Config struct {
 // maxReplicas is the bound of nats-server.
 const maxReplicas = 5
 
+// longest stands for every longer time, which nobody lives to see: multiples of it do not overflow.
+const longest = math.MaxInt64 / 16
+
 func (c Config) withDefaults() (Config, error) {
 	c.Name = cmp.Or(c.Name, ulid.Make().String())
-	c.Lease = cmp.Or(c.Lease, DefaultLease)
-	c.ReaderLease = cmp.Or(c.ReaderLease, DefaultReaderLease)
-	c.Stall = cmp.Or(c.Stall, DefaultStall)
+	c.Lease = min(cmp.Or(c.Lease, DefaultLease), longest)
+	c.ReaderLease = min(cmp.Or(c.ReaderLease, DefaultReaderLease), longest)
+	c.Stall = min(cmp.Or(c.Stall, DefaultStall), longest)
 	c.Replicas = cmp.Or(c.Replicas, 1)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if err := wire.CheckName("coordinator", c.Name); err != nil {

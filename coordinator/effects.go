@@ -257,7 +257,8 @@ func (b *batcher) rebase(e owner.Rebase) {
 		if !ok {
 			return owner.Rebased{Serial: e.Serial, Unsaid: true}
 		}
-		state, err := r.Rebase(e.State, b.site.origins.described(b.site.ctx, e.From))
+		was := b.site.origins.described(b.site.ctx, e.From)
+		state, err := kind.Returning(func() ([]byte, error) { return r.Rebase(e.State, was) })
 		switch {
 		case errors.Is(err, kind.ErrNoRebase):
 			return owner.Rebased{Serial: e.Serial, Unsaid: true}
@@ -277,7 +278,7 @@ func (b *batcher) firstState(e owner.FirstState) {
 	}
 	done := make(chan owner.FirstKnown, 1)
 	go func() {
-		state, err := d.inst.Start()
+		state, err := kind.Returning(d.inst.Start)
 		done <- owner.FirstKnown{Serial: e.Serial, State: state, Fault: startFault(err)}
 	}()
 	b.spawn(func() owner.Event {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,10 @@ func TestIteratorFails(t *testing.T) {
 	}{
 		"error": {func(int) (count, count, error) { return count{}, count{}, errors.New("shard lost") }, schema.CodeIterator, "shard lost"},
 		"panic": {func(int) (count, count, error) { panic("bad index") }, schema.CodeIterator, "bad index"},
+		"no return": {func(int) (count, count, error) {
+			runtime.Goexit() // what t.FailNow does
+			return count{}, count{}, nil
+		}, schema.CodeIterator, "ended its goroutine"},
 		// A truncated file is not the end of the data.
 		"wrapped EOF":     {func(int) (count, count, error) { return count{}, count{}, fmt.Errorf("shard: %w", io.EOF) }, schema.CodeIterator, "shard"},
 		"job too large":   {func(i int) (count, count, error) { return count{Pad: make([]byte, 2<<20)}, count{I: i + 1}, nil }, schema.CodeJobTooLarge, "2097"},

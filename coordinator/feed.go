@@ -127,8 +127,18 @@ func (f *feed) collect() produced {
 const gather = 500 * time.Microsecond
 
 // iterate answers demands until ctx ends. Every item can be collected at once, so that a Next which never
-// returns holds back nothing that came before it; it keeps this goroutine, and nothing else.
+// returns holds back nothing that came before it; it keeps this goroutine, and nothing else. One that ends this
+// goroutine is an error of iteration, after which nothing is demanded.
 func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
+	inside := false // Next
+	defer func() {
+		if inside {
+			f.mu.Lock()
+			f.made.err, f.made.last = kind.ErrNoReturn, true
+			f.mu.Unlock()
+			f.tell()
+		}
+	}()
 	tell := time.AfterFunc(time.Hour, f.tell)
 	defer tell.Stop()
 	for {
@@ -144,7 +154,9 @@ func (f *feed) iterate(ctx context.Context, inst kind.Instance) {
 		state, untold, made := a.state, 0, int64(0)
 		t := time.Now()
 		for n := 1; n <= a.n && ctx.Err() == nil; n++ {
+			inside = true
 			job, next, err := inst.Next(state)
+			inside = false
 			began := t
 			t = time.Now()
 			made += int64(len(state) + len(job) + len(next)) // a job's message has both states
@@ -191,7 +203,7 @@ func (f *feed) findPlace(inst kind.Instance, p passed) {
 	if !ok {
 		return
 	}
-	known, err := knows.Progress(p.state)
+	known, err := kind.Returning(func() (kind.Progress, error) { return knows.Progress(p.state) })
 	if err != nil {
 		return // it does not say, or the state means nothing, as Next will say
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -251,6 +252,23 @@ func TestLeases(t *testing.T) {
 	}
 	if l.over("c", now) || !l.over("c", now.Add(-time.Nanosecond)) {
 		t.Error("an owner without a lease is dead if its record is older than the list of leases")
+	}
+}
+
+// A lease that lasts for ever is not over, nor what lasts a few of them.
+func TestEndlessLease(t *testing.T) {
+	t.Parallel()
+	cfg, err := Config{Lease: math.MaxInt64, ReaderLease: math.MaxInt64, Stall: math.MaxInt64}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLeases(cfg.Lease)
+	l.observe(time.Now(), []string{"a"}, map[string]uint64{"a": 1}, time.Now())
+	if l.state("a") != leaseUnknown {
+		t.Errorf("state %v", l.state("a"))
+	}
+	if s := (&successor{site: &site{cfg: cfg}}); s.damagedPatience() < cfg.Lease {
+		t.Errorf("patience %v", s.damagedPatience())
 	}
 }
 

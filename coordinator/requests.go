@@ -58,7 +58,7 @@ func (d *desk) handle(m *nats.Msg) {
 			} else {
 				f.doing("the trainer of batcher %s is being seated", req.Batcher)
 			}
-			key := d.actors.specKey(req.Spec)
+			key := b.specKey(req.Spec)
 			return carry(d, f, b, func(answer func(wire.SeatReply)) { b.seat(req, key, answer) })
 		})
 	case opStop:

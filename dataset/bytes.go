@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"reflect"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -17,7 +18,7 @@ import (
 // States and jobs are canonical msgpack, as docs/BRIDGE.md describes it; a batch is the payload of a [schema.Batch].
 // Its methods are called from several goroutines, and their errors are those of [Iterator], [Materializer] and
 // [Starter]. It may be a [Fingerprinter], and a [Progresser] of the bytes of states, which answers with an error if it
-// does not know how far one is.
+// does not know how far one is. A panic of a method is an error of it.
 type Bytes interface {
 	// Start returns the first state, or an error that wraps ErrNoStart.
 	Start() (state []byte, err error)
@@ -45,7 +46,13 @@ func DefineBytes(name string, version uint32, open func(ctx context.Context, par
 		}
 		return &loop[msgpack.RawMessage, msgpack.RawMessage, schema.Batch]{ds: decoded{set}}, nil
 	}
-	normal := func(params json.RawMessage) (json.RawMessage, error) { return normalParams[any](name, params) }
+	normal := func(params json.RawMessage) (json.RawMessage, error) {
+		exact, err := kind.Exact(params)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", kind.ErrBadParams, err)
+		}
+		return exact, nil
+	}
 	return Definition{
 		handle: kind.NewHandle(&kind.Kind{Name: name, Version: version, OpenFunc: openKind, NormalFunc: normal}),
 		author: &author{open: openLoop, batch: reflect.TypeFor[schema.Batch](), params: reflect.TypeFor[any]()},
@@ -53,10 +60,27 @@ func DefineBytes(name string, version uint32, open func(ctx context.Context, par
 }
 
 // bytesInstance is a data set of bytes as coordinators and workers see it.
-type bytesInstance struct{ Bytes }
+type bytesInstance struct{ set Bytes }
 
-func (i bytesInstance) Fingerprint(ctx context.Context) (kind.Fingerprint, error) {
-	f, ok := i.Bytes.(Fingerprinter)
+func (i bytesInstance) Start() (state []byte, err error) {
+	defer kind.Recover(&err)
+	return i.set.Start()
+}
+
+func (i bytesInstance) Next(state []byte) (job, next []byte, err error) {
+	defer kind.Recover(&err)
+	return i.set.Next(state)
+}
+
+func (i bytesInstance) Materialize(ctx context.Context, job, scratch []byte) (pieces [][]byte, grown []byte, err error) {
+	grown = scratch // after a panic, too
+	defer kind.Recover(&err)
+	return i.set.Materialize(ctx, job, scratch)
+}
+
+func (i bytesInstance) Fingerprint(ctx context.Context) (print kind.Fingerprint, err error) {
+	defer kind.Recover(&err)
+	f, ok := i.set.(Fingerprinter)
 	if !ok {
 		return kind.Fingerprint{}, nil
 	}
@@ -64,13 +88,19 @@ func (i bytesInstance) Fingerprint(ctx context.Context) (kind.Fingerprint, error
 	return fingerprintOf(p), err
 }
 
-func (i bytesInstance) Progress(state []byte) (kind.Progress, error) {
-	p, ok := i.Bytes.(Progresser[[]byte])
+func (i bytesInstance) Progress(state []byte) (progress kind.Progress, err error) {
+	defer kind.Recover(&err)
+	p, ok := i.set.(Progresser[[]byte])
 	if !ok {
 		return kind.Progress{}, kind.ErrNoProgress
 	}
 	known, err := p.Progress(state)
 	return kind.Progress(known), err
+}
+
+func (i bytesInstance) Close() (err error) {
+	defer kind.Recover(&err)
+	return i.set.Close()
 }
 
 // decoded is a data set of bytes as the reference loop wants it.

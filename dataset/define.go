@@ -125,19 +125,22 @@ func (d Definition) Validate() error {
 	return nil
 }
 
-// normalParams writes parameters as P does: the order of keys does not show, nor whether a field with its zero value
-// was left out. A P that does not read again what it wrote keeps the form that was sent.
+// normalParams writes parameters as P does, without what is zero and gives the same P where it is left out. A P that
+// does not read again what it wrote keeps the form that was sent.
 func normalParams[P any](name string, raw json.RawMessage) (normal json.RawMessage, err error) {
 	defer kind.Recover(&err)
-	var params, again P
+	var params P
 	if err := decodeParams(name, raw, &params); err != nil {
 		return nil, err
 	}
-	normal, err = json.Marshal(params)
-	if err != nil || decodeParams(name, normal, &again) != nil || !reflect.DeepEqual(params, again) {
-		return raw, nil
+	same := func(text json.RawMessage) bool {
+		var again P
+		return decodeParams(name, text, &again) == nil && reflect.DeepEqual(params, again)
 	}
-	return normal, nil
+	if normal, err = json.Marshal(params); err != nil || !same(normal) {
+		normal = raw
+	}
+	return kind.Normal(normal, same), nil
 }
 
 // instance adapts an author's data set to bytes.

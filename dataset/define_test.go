@@ -191,6 +191,35 @@ func TestPanics(t *testing.T) {
 	}
 }
 
+// broken is a data set of bytes that panics with every call.
+type broken struct{ dataset.Bytes }
+
+func (broken) Progress([]byte) (dataset.Progress, error) { panic("no progress") }
+
+func TestPanicsOfBytes(t *testing.T) {
+	t.Parallel()
+	def := dataset.DefineBytes("broken", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) { return broken{}, nil })
+	inst, release, err := kind.Of(def).Acquire(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, start := inst.Start()
+	_, _, next := inst.Next(nil)
+	_, grown, materialize := inst.Materialize(t.Context(), nil, make([]byte, 4096))
+	_, progress := inst.Instance.(kind.Progresser).Progress(nil)
+	for i, err := range []error{start, next, materialize, progress, inst.Close()} {
+		var p *kind.PanicError
+		if !errors.As(err, &p) {
+			t.Errorf("method %d: %v", i, err)
+		}
+	}
+	if cap(grown) != 4096 {
+		t.Error("the scratch is lost with a panic")
+	}
+	release()
+	kind.Of(def).CloseIdle() // panics no more than the methods
+}
+
 func wantPanic(t *testing.T, err error) {
 	t.Helper()
 	var p *kind.PanicError

@@ -2,6 +2,7 @@ package dataset_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -80,6 +81,103 @@ func TestSequentialOfOrigin(t *testing.T) {
 	}
 }
 
+// known is a data set of bytes that only opens.
+type known struct{ dataset.Bytes }
+
+func (known) Close() error { return nil }
+
+// trueByDefault does not read false again after it wrote it.
+type trueByDefault struct {
+	Shuffle bool `json:"shuffle,omitempty"`
+	Seed    int  `json:"seed"`
+}
+
+func (p *trueByDefault) UnmarshalJSON(data []byte) error {
+	type plain trueByDefault
+	p.Shuffle = true
+	return json.Unmarshal(data, (*plain)(p))
+}
+
+// Parameters are the same, to a running batcher and to the origin of a state, where the author gets the same.
+func TestParametersThatAreTheSame(t *testing.T) {
+	t.Parallel()
+	type params struct {
+		Seed    uint64          `json:"seed"`
+		Rate    float64         `json:"rate"`
+		All     bool            `json:"all"`
+		Shuffle *bool           `json:"shuffle,omitempty"`
+		Names   []string        `json:"names"`
+		Raw     json.RawMessage `json:"raw,omitempty"`
+	}
+	byBytes := dataset.DefineBytes("bytes", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) { return known{}, nil })
+	typed := dataset.Define("typed", opened[params])
+	defaults := dataset.Define("defaults", opened[trueByDefault])
+	for _, tt := range []struct {
+		def  dataset.Definition
+		a, b string
+		same bool
+	}{
+		{byBytes, `{"seed":9007199254740992}`, `{"seed":9007199254740993}`, false},
+		{byBytes, `{"shuffle":false}`, `{}`, false},
+		{byBytes, `{"x":null}`, `{}`, false},
+		{byBytes, `{"a":1,"b":1.0}`, `{"b":1e0,"a":1}`, true},
+		{byBytes, ``, `null`, true},
+		{typed, `{"seed":0,"rate":0,"all":false,"names":null,"shuffle":null}`, ``, true},
+		{typed, `{"rate":1}`, `{"rate":1.0,"seed":0}`, true},
+		{typed, `{"seed":9007199254740992}`, `{"seed":9007199254740993}`, false},
+		{typed, `{"shuffle":false}`, `{}`, false},
+		{typed, `{"shuffle":false}`, `{"seed":0,"shuffle":false,"all":false}`, true},
+		{typed, `{"names":[]}`, `{}`, false},
+		{typed, `{"raw":9007199254740992}`, `{"raw":9007199254740993}`, false},
+		{typed, `{"raw":{"a":1,"b":2}}`, `{"raw":{"b":2,"a":1}}`, true},
+		{typed, `{"raw":0}`, `{}`, false},
+		{defaults, `{"shuffle":false}`, `{}`, false},
+		{defaults, `{"seed":0}`, `{}`, true},
+		{defaults, `{"shuffle":false}`, `{"shuffle":false,"seed":0}`, true},
+		{dataset.Define("number", opened[int]), `0`, ``, true},
+		{dataset.Define("number", opened[*int]), `0`, ``, false},
+		{dataset.Define("map", opened[map[string]any]), `{"x":false}`, `{}`, false},
+	} {
+		k := kind.Of(tt.def)
+		key := func(params string) string {
+			normal, err := k.NormalFunc(json.RawMessage(params))
+			if err != nil {
+				t.Fatalf("%s: %v", params, err)
+			}
+			return string(normal)
+		}
+		if a, b := key(tt.a), key(tt.b); (a == b) != tt.same {
+			t.Errorf("%s: %s and %s are %s and %s", k.Name, tt.a, tt.b, a, b)
+		}
+		if a, b := originOf(t, tt.def, tt.a), originOf(t, tt.def, tt.b); (a == b) != tt.same {
+			t.Errorf("%s: %s and %s are of origins %s and %s", k.Name, tt.a, tt.b, a, b)
+		}
+	}
+	for params, want := range map[string]string{ // of states that were saved
+		``: "bd85bcdb8d4e613a79cb62d0903946ad", `{}`: "bd85bcdb8d4e613a79cb62d0903946ad",
+		`{"b":[1.50,1e3,{"z":"<é>","a":true}],"a":12345678901}`: "4f71b70f669eb0162a0e767c750b7419",
+		`{"lr":0.1,"x":1e22,"y":-1E-7}`:                         "6d95cd8e23a982632920996fc0e90f52",
+	} {
+		if got := originOf(t, byBytes, params); got != want {
+			t.Errorf("%s is of origin %s and was of %s", params, got, want)
+		}
+	}
+	if got, want := originOf(t, typed, `{"seed":9007199254740993}`), "fd53d4c2baaa791d587411fc76bde54e"; got != want {
+		t.Errorf("origin %s, and it was %s", got, want)
+	}
+}
+
+func originOf(t *testing.T, def dataset.Definition, params string) string {
+	t.Helper()
+	defer kind.Of(def).CloseIdle()
+	inst, release, err := kind.Of(def).Acquire(t.Context(), json.RawMessage(params))
+	if err != nil {
+		t.Fatalf("%s: %v", params, err)
+	}
+	defer release()
+	return inst.Origin.Digest
+}
+
 // A fingerprint that fails or panics is an opening that failed, wherever the data set is opened.
 func TestFingerprintFails(t *testing.T) {
 	t.Parallel()
@@ -87,6 +185,12 @@ func TestFingerprintFails(t *testing.T) {
 	for name, def := range map[string]dataset.Definition{
 		"error": folders(func(string) (dataset.Fingerprint, error) { return dataset.Fingerprint{}, away }),
 		"panic": folders(func(string) (dataset.Fingerprint, error) { panic("index out of range") }),
+		"bytes": dataset.DefineBytes("folder", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) {
+			return struct {
+				known
+				dataset.Fingerprinter
+			}{}, nil
+		}),
 	} {
 		var panicked *kind.PanicError
 		check := func(where string, err error) {
@@ -95,7 +199,7 @@ func TestFingerprintFails(t *testing.T) {
 				t.Errorf("%s, %s: %v", name, where, err)
 			}
 		}
-		_, err := dataset.SequentialOf[[]byte](t.Context(), def, folderParams{})
+		_, err := dataset.SequentialOf[any](t.Context(), def, folderParams{})
 		check("reference", err)
 		_, _, err = kind.Of(def).Acquire(t.Context(), nil)
 		check("service", err)

@@ -72,7 +72,9 @@ type Service struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
+	forget func() bool // the context that Start was given
 	roles  sync.WaitGroup
+	ended  func() error
 
 	mu      sync.Mutex
 	workers map[string]context.CancelFunc
@@ -87,9 +89,11 @@ func Start(ctx context.Context, cfg Config, defs ...dataset.Definition) (*Servic
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	s := &Service{cfg: cfg, defs: defs, workers: make(map[string]context.CancelFunc)}
 	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.ended = sync.OnceValue(s.end)
 	if err := s.start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded: %w", err), s.Close())
+		return nil, errors.Join(fmt.Errorf("embedded: %w", err), s.ended())
 	}
+	s.forget = context.AfterFunc(ctx, func() { _ = s.ended() }) // Close returns the error
 	return s, nil
 }
 
@@ -190,6 +194,9 @@ func (s *Service) URL() string {
 func (s *Service) AddWorker() (name string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return "", fmt.Errorf("the service has ended: %w", context.Cause(s.ctx))
+	}
 	s.n++
 	name = fmt.Sprintf("embedded-%d", s.n)
 	nc, err := s.connect("jetbatch-worker-" + name)
@@ -244,7 +251,15 @@ func (s *Service) KillWorker(name string) error {
 // Close stops everything and returns what went wrong on the way: running jobs are cancelled, after
 // Config.DrainTimeout if there is one. Twice is fine.
 func (s *Service) Close() error {
+	s.forget()
+	return s.ended()
+}
+
+// end is what Close does, and the end of the context that Start was given: whichever comes first.
+func (s *Service) end() error {
+	s.mu.Lock() // a worker that is being added is waited for, and none comes after it
 	s.cancel()
+	s.mu.Unlock()
 	s.roles.Wait()
 	if s.nc != nil {
 		s.nc.Close()

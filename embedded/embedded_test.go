@@ -247,6 +247,37 @@ func TestCloseEndsWaits(t *testing.T) {
 	_ = b.Close() // its connection is closed
 }
 
+// The end of the context that the service was started with ends all of it, and Close waits for that.
+func TestContextEndsTheService(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	svc, err := embedded.Start(ctx, embedded.Config{Workers: -1, Listen: "127.0.0.1:0"}, definition())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, svc, testset.Params{N: 3})
+	taken := make(chan error, 1)
+	go func() {
+		_, err := b.Take(t.Context(), schema.State{})
+		taken <- err
+	}()
+	cancel()
+	if err := <-taken; !errors.Is(err, client.ErrDisconnected) {
+		t.Errorf("Take: %v", err)
+	}
+	if err := svc.Close(); err != nil {
+		t.Error(err)
+	}
+	if nc, err := client.Connect(svc.URL()); err == nil {
+		nc.Close()
+		t.Error("the server still listens")
+	}
+	if _, err := svc.AddWorker(); !errors.Is(err, context.Canceled) {
+		t.Errorf("AddWorker: %v", err)
+	}
+	_ = b.Close() // its connection is closed
+}
+
 // The server alone is what other processes' coordinators and workers run on: nobody here answers a trainer.
 func TestServerOnly(t *testing.T) {
 	t.Parallel()

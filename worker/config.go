@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -67,11 +68,14 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
+// longest stands for every longer time, which nobody lives to see: sums with it do not overflow.
+const longest = math.MaxInt64 / 16
+
 func (c *Config) resolve() error {
 	c.Name = cmp.Or(c.Name, defaultName())
 	c.Slots = cmp.Or(c.Slots, runtime.GOMAXPROCS(0))
-	c.JobTimeout = cmp.Or(c.JobTimeout, 10*time.Minute)
-	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
+	c.JobTimeout = min(cmp.Or(c.JobTimeout, 10*time.Minute), longest)
+	c.DrainTimeout = min(cmp.Or(c.DrainTimeout, 30*time.Second), longest)
 	c.Attempts = cmp.Or(c.Attempts, 5)
 	c.KeepBytes = cmp.Or(c.KeepBytes, keepBytes(memoryLimit()))
 	c.Logger = cmp.Or(c.Logger, slog.Default())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,7 @@ func TestErrors(t *testing.T) {
 		"permanent": {func(int) error { return dataset.Permanent(boom) }, wire.KindError, 1, 1, "boom", false},
 		"skip":      {func(int) error { return dataset.Skip("no labels") }, wire.KindHole, 1, 1, "no labels", false},
 		"panic":     {func(int) error { panic("ouch") }, wire.KindError, 5, 2, "panic: ouch", true},
+		"goexit":    {func(int) error { runtime.Goexit(); return nil }, wire.KindError, 1, 2, "ended its goroutine", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

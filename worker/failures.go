@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,7 +109,8 @@ func (f *failures) avoids(d *delivery, now int64) (delay time.Duration, avoids b
 
 // weigh says whether a failure is the job's, by what other workers saw, and returns the error to be committed if so.
 func (x *executor) weigh(ctx context.Context, j *job, err error) (judge.Failure, error) {
-	sole := j.lane.failures.failed(j.seq, j.failed, x.now())
+	now := x.now()
+	sole := j.lane.failures.failed(j.seq, cmp.Or(j.failed, now), now) // code that does not return has failed now
 	ctx, cancel := context.WithTimeout(ctx, topology.AckWait)
 	defer cancel()
 	other, v, unmarked := x.marks.failure(ctx, j, err.Error())

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	mathrand "math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/jetbatch/jetbatch/dataset"
@@ -30,12 +31,23 @@ type executor struct {
 	marks   *marks
 	tally   *tally
 	sleep   func(ctx context.Context, d time.Duration) error // between attempts; replaced by tests
+
+	running sync.WaitGroup // the goroutines of the slots
 }
 
-// slot runs one job after another until the worker stops.
-func (x *executor) slot() {
-	for j := x.slots.next(nil, 0, x.puller.ask); j != nil; {
-		began := x.now()
+// slot runs one job after another until the worker stops, beginning with what follows the job that ended, if any. The
+// data set's code may end the goroutine, whose job has been seen to then: another goroutine goes on.
+func (x *executor) slot(ended *job, took int64) {
+	var j *job
+	var began int64
+	defer func() {
+		if j != nil {
+			took := x.now() - began
+			x.running.Go(func() { x.slot(j, took) })
+		}
+	}()
+	for j = x.slots.next(ended, took, x.puller.ask); j != nil; {
+		began = x.now()
 		if !x.run(j) {
 			j = nil // it waits until it can run alone
 		}
@@ -72,32 +84,55 @@ func (x *executor) run(j *job) bool {
 	r.Queue, r.Queued = max(began.Sub(j.stored), 0), j.stored.UnixNano()
 	x.tally.observe(j.lane, stageQueue, r.Queue)
 	payload := newPayload()
-	attempts := 1
-	if err == nil && j.suspect() {
-		err = x.marks.start(ctx, j)
+	e := execution{job: j, ctx: ctx, result: r, payload: payload, began: began, attempts: 1, err: err}
+	defer func() { // also when the data set's code ends the goroutine
+		if v := recover(); v != nil {
+			panic(v) // it is not the data set's
+		}
+		x.conclude(&e)
+	}()
+	if e.err == nil && j.suspect() {
+		e.err = x.marks.start(ctx, j)
 	}
-	if err == nil {
-		attempts, err = x.materialize(ctx, j, payload)
+	if e.err == nil {
+		x.materialize(&e)
 	}
-	r.Materialize = time.Since(began)
+	return true
+}
+
+// execution is one execution of a job.
+type execution struct {
+	*job
+	ctx      context.Context
+	result   *wire.Result
+	payload  *product
+	began    time.Time
+	attempts int
+	err      error
+}
+
+// conclude sees to it that an executed job is committed, handed back or dropped.
+func (x *executor) conclude(e *execution) {
+	j, r, err := e.job, e.result, e.err
+	r.Materialize = time.Since(e.began)
 	x.tally.observe(j.lane, stageMaterialize, r.Materialize)
-	x.tally.retried(j.lane, attempts-1)
+	x.tally.retried(j.lane, e.attempts-1)
 	late := x.held.executed(j)
 
-	e := judge.Execution{Lost: x.slots.isLost(j), Cut: cutBy(ctx), Failure: failureOf(err)}
-	if late && err != nil && e.Cut == judge.NotCut {
-		e.Cut = judge.Deadline // the code knows its deadline, and returned by the clock
+	found := judge.Execution{Lost: x.slots.isLost(j), Cut: cutBy(e.ctx), Failure: failureOf(err)}
+	if late && err != nil && found.Cut == judge.NotCut {
+		found.Cut = judge.Deadline // the code knows its deadline, and returned by the clock
 		x.markTimeout(j)
 	}
-	if e.Cut == judge.NotCut && !e.Lost && e.Failure == judge.OfJob && !final(err) {
-		e.Failure, err = x.weigh(ctx, j, err)
+	if found.Cut == judge.NotCut && !found.Lost && found.Failure == judge.OfJob && !final(err) {
+		found.Failure, err = x.weigh(e.ctx, j, err)
 	}
 	var ofMachine *machineError
-	if e.Cut == judge.NotCut && errors.As(err, &ofMachine) {
+	if found.Cut == judge.NotCut && errors.As(err, &ofMachine) {
 		x.suspend.suspend(j.lane, ofMachine) // before the job is back in the queue
 		x.marks.unmark(j)
 	}
-	action := judge.Decide(e)
+	action := judge.Decide(found)
 	if action == judge.Commit {
 		if j.deliveries > 1 {
 			j.lane.failures.forget(j.seq)
@@ -105,12 +140,12 @@ func (x *executor) run(j *job) bool {
 		if j.lane.faults.Load() > 0 {
 			j.lane.faults.Store(0)
 		}
-		x.commits.commit(j, r, payload)
-		return true
+		x.commits.commit(j, r, e.payload)
+		return
 	}
-	payload.free()
-	if e.Cut != judge.NotCut && !e.Lost {
-		x.cutShort(j, e.Cut, context.Cause(ctx))
+	e.payload.free()
+	if found.Cut != judge.NotCut && !found.Lost {
+		x.cutShort(j, found.Cut, context.Cause(e.ctx))
 	}
 	switch action {
 	case judge.Release:
@@ -133,9 +168,8 @@ func (x *executor) run(j *job) bool {
 		errors.As(err, &unmarked)
 		x.commits.notStored(j, r, unmarked.verdict)
 	case judge.CommitFault:
-		x.commits.fail(j, r, attempts, err)
+		x.commits.fail(j, r, e.attempts, err)
 	}
-	return true
 }
 
 // forged gets a job out of the way that the owner did not queue; the owner finds its own missing, and queues it. Where
@@ -234,20 +268,22 @@ func (x *executor) result(j *job) *wire.Result {
 	return r
 }
 
-// materialize runs the data set's code, with retries, and fills payload.
-func (x *executor) materialize(ctx context.Context, j *job, payload *product) (attempts int, err error) {
-	for attempts = 1; ; attempts++ {
-		err = x.attempt(ctx, j, payload)
-		if err != nil && attempts == 1 {
-			j.failed = x.now()
+// materialize runs the data set's code, with retries, and fills the payload.
+func (x *executor) materialize(e *execution) {
+	for e.attempts = 1; ; e.attempts++ {
+		e.err = kind.ErrNoReturn
+		e.err = x.attempt(e.ctx, e.job, e.payload)
+		if e.err != nil && e.attempts == 1 {
+			e.failed = x.now()
 		}
-		if err == nil || ctx.Err() != nil || attempts >= x.tries || !retryable(err) {
-			return attempts, err
+		if e.err == nil || e.ctx.Err() != nil || e.attempts >= x.tries || !retryable(e.err) {
+			return
 		}
-		wait := time.Duration(judge.Backoff(attempts, mathrand.Float64()))
-		x.log.Warn("attempt failed", j.at("subject", j.subject, "attempt", attempts, "retry_in", wait, "error", err)...)
-		if err := x.sleep(ctx, wait); err != nil {
-			return attempts, err
+		wait := time.Duration(judge.Backoff(e.attempts, mathrand.Float64()))
+		x.log.Warn("attempt failed", e.at("subject", e.subject, "attempt", e.attempts, "retry_in", wait, "error", e.err)...)
+		if err := x.sleep(e.ctx, wait); err != nil {
+			e.err = err
+			return
 		}
 	}
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,31 @@ import (
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
+
+// A job that may take for ever is not cut off.
+func TestEndlessTimeouts(t *testing.T) {
+	t.Parallel()
+	s := natstest.Run(t)
+	o := newOwner(t, s, "train", "data")
+	var worker atomic.Pointer[Worker]
+	w, stop := start(t, s, Config{JobTimeout: math.MaxInt64, DrainTimeout: math.MaxInt64}, nil,
+		define("data", func(ctx context.Context, n int) (schema.Batch, error) {
+			worker.Load().heartbeat()
+			if err := context.Cause(ctx); err != nil {
+				return nil, err
+			}
+			return values(n, 1)
+		}))
+	worker.Store(w)
+	o.feed(1, 1)
+	natstest.Eventually(t, "the job is done", func() bool { return w.Status().Done == 1 })
+	if r, _ := o.result(1); r.Kind != wire.KindBatch {
+		t.Errorf("result %+v", r)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
 
 // A job that always runs into its deadline is called that, after three lone executions, by what its workers saw.
 func TestDeadlineIsADeadline(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -151,9 +150,8 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	w.serving.Store(true)
 	w.tasks.run(w.lanes.records.prepare)
 
-	var slots sync.WaitGroup
 	for range w.cfg.Slots {
-		slots.Go(w.exec.slot)
+		w.exec.running.Go(func() { w.exec.slot(nil, 0) })
 	}
 	w.log.Info("worker started", "slots", w.cfg.Slots, "kinds", w.tokens())
 	failure := w.loop(ctx, nil)
@@ -169,7 +167,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 			failure = fmt.Errorf("%w: %d after %v", ErrDrainTimeout, cut, w.cfg.DrainTimeout)
 		}
 	}
-	w.stop(&slots)
+	w.stop()
 	for _, k := range w.kinds {
 		k.CloseIdle()
 	}
@@ -363,7 +361,7 @@ func (w *Worker) cut() int {
 }
 
 // stop ends the slots and everything else; slots whose code does not return are left behind.
-func (w *Worker) stop(slots *sync.WaitGroup) {
+func (w *Worker) stop() {
 	w.cutOff(errDraining)
 	w.gate.close()
 	w.slots.stop()
@@ -372,7 +370,7 @@ func (w *Worker) stop(slots *sync.WaitGroup) {
 	w.pub.close()
 	w.tasks.end()
 	if stuck := running + lost; stuck == 0 {
-		slots.Wait()
+		w.exec.running.Wait()
 	} else {
 		w.log.Error("materialize code ignores the end of its context and is left running", "slots", stuck)
 	}

@@ -85,6 +85,8 @@ var (
 	ErrWrongData  = errors.New("the state is of other parameters or data")
 	// ErrUnopened is of an instance that finds out late, when it makes a batch, that it cannot be opened.
 	ErrUnopened = errors.New("the data set cannot be opened")
+	// ErrNoReturn is of the author's code that calls runtime.Goexit, as t.FailNow does.
+	ErrNoReturn = errors.New("the data set's code ended its goroutine instead of returning")
 )
 
 // PanicError is a panic in the author's code. It does not unwrap to an error that was panicked with: a panic is never
@@ -101,4 +103,16 @@ func Recover(err *error) {
 	if v := recover(); v != nil {
 		*err = &PanicError{Value: v, Stack: debug.Stack()}
 	}
+}
+
+// Returning calls the author's code in a goroutine of its own, which the code may end; then the error is ErrNoReturn.
+func Returning[T any](call func() (T, error)) (v T, err error) {
+	err = ErrNoReturn
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		v, err = call()
+	}()
+	<-done
+	return v, err
 }

@@ -1,13 +1,13 @@
 package kind
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -46,8 +46,7 @@ type Origin struct {
 	Summary string `json:"summary,omitempty"` // of the data, for people; no part of the digest
 }
 
-// OriginOf is the origin of a data set that was opened with these parameters. A parameter that has its zero value is as
-// one that is left out.
+// OriginOf is the origin of a data set that was opened with these parameters.
 func (k *Kind) OriginOf(ctx context.Context, inst Instance, params json.RawMessage) (Origin, error) {
 	var print Fingerprint
 	var err error
@@ -80,51 +79,17 @@ func (k *Kind) OriginOf(ctx context.Context, inst Instance, params json.RawMessa
 	return o, nil
 }
 
-// partsOf lists the fields of a JSON object by name; any other value is one part.
+// partsOf lists the members of parameters in their normal form by name; any other value is one part.
 func partsOf(params json.RawMessage) []Part {
-	if len(params) == 0 {
-		return nil
-	}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(params, &fields) != nil {
+	fields, ok := members(params)
+	if !ok && len(params) > 0 && string(params) != "null" {
 		fields = map[string]json.RawMessage{"parameters": params}
 	}
 	var parts []Part
-	for name, value := range fields {
-		var v any
-		if json.Unmarshal(value, &v) == nil && isZero(v) {
-			continue
-		}
-		// Keys of objects are sorted so, and numbers keep their digits.
-		dec := json.NewDecoder(strings.NewReader(string(value)))
-		dec.UseNumber()
-		if dec.Decode(&v) == nil {
-			if text, err := json.Marshal(v); err == nil {
-				value = text
-			}
-		}
-		parts = append(parts, Part{name, string(value)})
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		parts = append(parts, Part{name, string(fields[name])})
 	}
-	slices.SortFunc(parts, func(a, b Part) int { return cmp.Compare(a.Name, b.Name) })
 	return parts
-}
-
-func isZero(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return true
-	case bool:
-		return !v
-	case float64:
-		return v == 0
-	case string:
-		return v == ""
-	case []any:
-		return len(v) == 0
-	case map[string]any:
-		return len(v) == 0
-	}
-	return false
 }
 
 // bounded cuts what is too much for a description. What is cut is not lost on the digest.

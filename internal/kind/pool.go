@@ -14,11 +14,8 @@ import (
 // maxIdle is how many opened data sets of one kind are kept open without a user.
 const maxIdle = 4
 
-// Causes of an opening that was given up.
-var (
-	errDiscarded = errors.New("nobody waits for this data set any more")
-	errNoReturn  = errors.New("open ended its goroutine instead of returning")
-)
+// errDiscarded is the cause of an opening that was given up.
+var errDiscarded = errors.New("nobody waits for this data set any more")
 
 // pool opens each parameter set of a Kind once per process and shares it.
 type pool struct {
@@ -175,7 +172,7 @@ func paramsKey(params json.RawMessage) string {
 
 // open runs the author's function and settles e.
 func (k *Kind) open(ctx context.Context, e *entry, params json.RawMessage) {
-	inst, err := (*Opened)(nil), fmt.Errorf("open data set %s: %w", k.Name, errNoReturn)
+	inst, err := (*Opened)(nil), fmt.Errorf("open data set %s: %w", k.Name, ErrNoReturn)
 	defer func() { // also when the author's function ends the goroutine
 		p := &k.pool
 		p.mu.Lock()

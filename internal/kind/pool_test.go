@@ -364,17 +364,6 @@ func TestAbandonedOpening(t *testing.T) {
 	})
 }
 
-func TestPanicErrorHidesItsValue(t *testing.T) {
-	t.Parallel()
-	err := func() (err error) {
-		defer kind.Recover(&err)
-		panic(context.Canceled)
-	}()
-	if errors.Is(err, context.Canceled) {
-		t.Fatal("a panic passes for a cancellation")
-	}
-}
-
 // Reopen opens the data set anew and keeps the instance that there is, unless the data changed.
 func TestReopen(t *testing.T) {
 	t.Parallel()

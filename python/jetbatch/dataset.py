@@ -73,7 +73,9 @@ class Dataset:
     """To be raised when the same state would yield other jobs or batches: states of another version are refused."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        """Opens it with the trainer's parameters; raise :class:`jetbatch.BadParams` for those that make no sense."""
+        """Opens it with the trainer's parameters; raise :class:`jetbatch.BadParams` for those that make no sense.
+
+        States are of the parameters as they were sent: a zero that is sent is not one that is left out."""
 
     def fingerprint(self) -> Optional[Fingerprint]:
         """Optional: looks at the data that was opened, so that a state is refused on other data, and machines with

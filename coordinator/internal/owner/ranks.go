@@ -222,7 +222,7 @@ func (r *ranks) lostRank(i int) *schema.Fault {
 	silent, world := r.each[i].silent, r.ledger.rec.Reader
 	seq := r.cursors[i].taken + 1
 	switch came := r.ledger.rec.Members[i].Reader != ""; {
-	case !came && silent > neverCame*r.patience():
+	case !came && silent/neverCame > r.patience(): // the product may be more than a duration holds
 		return &schema.Fault{
 			Code: schema.CodeRankLost, Seq: seq, Rank: &schema.RankFault{Rank: i, Silent: silent, NeverCame: true},
 			Message: fmt.Sprintf("rank %d of world %s has not come within %v", i, world, silent.Round(time.Second)),
