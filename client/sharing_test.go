@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jetbatch/jetbatch/internal/natstest"
 	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
@@ -60,9 +61,10 @@ func TestReaderEndsWhileItGoesAside(t *testing.T) {
 					ctx := deadline(t)
 					o, b, stuck := sentAside(t, atOpen)
 					ended := make(chan error, 1)
-					go func() { ended <- call(ctx, b) }()
+					go func() { ended <- call(t.Context(), b) }()
 					<-stuck
 					end(ctx, o, b)
+					natstest.Eventually(t, name+" returns", func() bool { return len(ended) == 1 })
 					if err := <-ended; !errors.Is(err, want) {
 						t.Errorf("%v", err)
 					}

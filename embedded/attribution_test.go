@@ -131,7 +131,7 @@ func TestAttribution(t *testing.T) { //nolint:paralleltest // see above
 	start := func(t *testing.T, cfg embedded.Config, defs ...dataset.Definition) *embedded.Service {
 		t.Helper()
 		cfg.Slots = 1
-		s, err := embedded.Start(t.Context(), cfg, defs...)
+		s, err := embedded.Start(context.WithoutCancel(t.Context()), cfg, defs...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,7 @@ func definition() dataset.Definition { return testset.Define("toy", nil) }
 
 func start(t *testing.T, cfg embedded.Config) *embedded.Service {
 	t.Helper()
-	svc, err := embedded.Start(t.Context(), cfg, definition())
+	svc, err := embedded.Start(context.WithoutCancel(t.Context()), cfg, definition())
 	if err != nil {
 		t.Fatal(err)
 	}
