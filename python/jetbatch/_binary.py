@@ -48,5 +48,6 @@ def main() -> None:
         binary = find()
     except BinaryMissing as err:
         sys.exit(f"jetbatch: {err}")
-    os.environ.setdefault("JETBATCH_PYTHON", sys.executable)
+    if not os.environ.get("JETBATCH_PYTHON_INTERPRETER"):  # the binary, too, takes an empty one for none
+        os.environ["JETBATCH_PYTHON_INTERPRETER"] = sys.executable
     os.execv(binary, ["jetbatch", *sys.argv[1:]])

@@ -14,7 +14,7 @@ import pytest
 
 import datasets
 import jetbatch
-from conftest import HERE, Up, alive, descendants, environment, held_anywhere, shared_memory, until
+from conftest import DATASETS, HERE, Up, alive, descendants, environment, held_anywhere, shared_memory, until
 from jetbatch import _binary, _payload, check
 
 
@@ -188,6 +188,17 @@ def spins(pid: int) -> bool:
     except OSError:
         return False
     return b"Faulty" in command and int(stat[stat.rindex(")") + 2 :].split()[11]) > 100
+
+
+def test_the_wheels_command_has_this_python_for_data_sets(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from jetbatch._binary import main; main()"]
+    numbers = {"numbers": DATASETS["numbers"]}
+    up = Up(tmp_path / "log", command=command, datasets=numbers, JETBATCH_PYTHON_INTERPRETER="")
+    try:
+        processes = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in descendants(up.process.pid)]
+        assert [sys.executable, "-u", "-m", "jetbatch.serve"] in [words[:4] for words in processes]
+    finally:
+        up.end()
 
 
 def test_exec_any_language(tmp_path: Path) -> None:
