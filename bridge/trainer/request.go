@@ -5,7 +5,9 @@ package trainer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -63,9 +65,16 @@ func (r *openRequest) config() client.Config {
 	return cfg
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds is a time of the trainer's. One that a Duration cannot hold, such as inf, is the longest.
+func seconds(s float64) time.Duration {
+	if ns := s * float64(time.Second); ns < math.MaxInt64 {
+		return time.Duration(max(ns, math.MinInt64))
+	}
+	return math.MaxInt64
+}
 
-// request reads a frame and begins to answer it. An error says that the trainer does not speak the protocol.
+// request reads a frame and begins to answer it. An error says that the trainer does not speak the protocol. A call
+// whose fields do not decode is answered: other batchers of the trainer are no part of it.
 func (s *server) request(frame []byte) error {
 	s.frame.Reset(frame)
 	s.dec.Reset(&s.frame)
@@ -81,10 +90,34 @@ func (s *server) request(frame []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", bridge.ErrFrame, err)
 	}
-	if err := s.dispatch(id, op, dec); err != nil {
+	err = s.dispatch(id, op, dec)
+	if err == nil {
+		return nil
+	}
+	if id == 0 || errors.Is(err, bridge.ErrFrame) || s.pass(frame, op) != nil {
 		return fmt.Errorf("%w: %s: %w", bridge.ErrFrame, op, err)
 	}
+	s.send(id, "error", faultOf(fmt.Errorf("%w: %s: %w", client.ErrBadRequest, op, err)))
 	return nil
+}
+
+// pass reads to the end of a call that is not answered as it asks. What the trainer frees with it is free all the same.
+// An error says that it is no frame.
+func (s *server) pass(frame []byte, op string) error {
+	s.frame.Reset(frame)
+	s.dec.Reset(&s.frame)
+	n, err := s.dec.DecodeArrayLen()
+	for i := 0; i < n && err == nil; i++ {
+		if op == "take" && i == 5 {
+			err = s.free(s.dec)
+		} else {
+			err = s.dec.Skip()
+		}
+	}
+	if err == nil && s.frame.Len() > 0 {
+		err = fmt.Errorf("%d bytes behind its end", s.frame.Len())
+	}
+	return err
 }
 
 func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
@@ -107,7 +140,7 @@ func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
 	case "status", "stop", "close":
 		return s.simple(id, op, dec)
 	}
-	return fmt.Errorf("unknown request")
+	return fmt.Errorf("%w: unknown request", bridge.ErrFrame)
 }
 
 // simple reads a request that has a handle and a time, and nothing else.

@@ -132,7 +132,7 @@ class Bridge:
 
     def _ask(self, ahead: Ahead, state: State, timeout: Optional[float]) -> Optional[Step]:
         """Asks for a batch. It may turn out to lie ready."""
-        wanted = (ahead.handle, state)
+        wanted, fields = (ahead.handle, state), to_wire(state)
         number = self._begin(wanted)
         try:
             spare = self._spare
@@ -143,7 +143,7 @@ class Bridge:
                     self._drop(ahead)
                     self._tell_all()
                     self._waiting[number] = ahead.handle
-                    self._say(number, "take", ahead.handle, timeout or 0.0, to_wire(state))
+                    self._say(number, "take", ahead.handle, timeout or 0.0, fields)
                 reply = self._checked(self._await(number, timeout))
             step = None
             if reply[1] == "step":
