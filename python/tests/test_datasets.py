@@ -149,6 +149,8 @@ def test_no_such_class(tmp_path: Path) -> None:
             timeout=60,
         )
         assert out.returncode in (1, 2) and words in out.stderr, out
+    with pytest.raises(jetbatch.Error, match="No module named 'nosuch'"):  # without a log that can be read
+        jetbatch.embedded(python={"x": "nosuch:X"})
 
 
 def test_kill_9_of_a_process_costs_an_attempt(up: Up) -> None:
