@@ -17,6 +17,7 @@ import (
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/bridge/process"
 	"github.com/jetbatch/jetbatch/bridge/trainer"
+	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 )
@@ -37,7 +38,7 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 			if why := dialer.Failed(); err != nil && why != nil { // NATS keeps it to itself
 				err = fmt.Errorf("%w: %w", err, why)
 			}
-			return nc, err
+			return nc, ofTrainer(err)
 		},
 		Domain: c.Domain, Memory: c.Memory, Level: leastLevel(ctx, a.log),
 	}
@@ -52,7 +53,7 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 		cfg.Connect = func(ctx context.Context) (*nats.Conn, error) {
 			defs, closing, err := c.definitions(ctx, a, c.Slots)
 			if err != nil {
-				return nil, err
+				return nil, ofTrainer(err)
 			}
 			ended = closing
 			service, err = embedded.Start(context.WithoutCancel(ctx), embedded.Config{Slots: c.Slots, Logger: a.log}, defs...)
@@ -67,6 +68,14 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 		err = errors.Join(err, service.Close())
 	}
 	ended()
+	return err
+}
+
+// ofTrainer has the trainer told that what it started the bridge with is wrong, where a command line would be.
+func ofTrainer(err error) error {
+	if exitCode(err) == exitUsage || errors.Is(err, process.ErrBadConfig) {
+		return fmt.Errorf("%w: %w", client.ErrBadConfig, err)
+	}
 	return err
 }
 

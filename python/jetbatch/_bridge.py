@@ -72,7 +72,7 @@ class Bridge:
         try:
             self._frames.read(handle)
         except (Ended, ConnectionError):
-            raise self._died() from None
+            raise self._process.died(greeted=False) from None
         if hello[1] != "hello" or hello[2] != PROTOCOL or hello[3] != __version__:
             raise errors.VersionMismatch(
                 f"the package is version {__version__} (protocol {PROTOCOL}), "

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Type, Union
 
 from . import errors
 from ._ahead import Ahead
-from ._args import number, parameters, patience, span, text
+from ._args import AT_ONCE, number, parameters, patience, span, text
 from ._bridge import Bridge
 from ._progress import Progress
 from ._state import State, to_wire
@@ -221,7 +221,8 @@ def connect(
 
     ``memory`` bounds the bytes of batches that the trainer keeps arrays of, beyond two of the largest: 1 GiB by
     default. What is not given is taken from the environment, as for the command line: ``JETBATCH_SERVER`` and so on.
-    Raises :class:`Error` if the server does not answer within ``connect_timeout`` seconds.
+    Raises :class:`Error` if the server does not answer within ``connect_timeout`` seconds, and :class:`BadConfig` for
+    arguments that cannot work.
     """
     env = {
         "JETBATCH_SERVER": server,
@@ -234,7 +235,7 @@ def connect(
         "JETBATCH_TLS_CERT": tls_cert,
         "JETBATCH_TLS_KEY": tls_key,
         "JETBATCH_INBOX_PREFIX": inbox_prefix,
-        "JETBATCH_CONNECT_TIMEOUT": f"{connect_timeout}s",
+        "JETBATCH_CONNECT_TIMEOUT": f"{max(span('connect_timeout', connect_timeout), AT_ONCE):f}s",
     }
     return Service(Bridge(_args(memory), {k: os.fspath(v) for k, v in env.items() if v is not None}))
 
@@ -243,7 +244,7 @@ def _args(memory: int) -> List[str]:
     level = "warn"
     if logging.getLogger("jetbatch").isEnabledFor(logging.INFO):
         level = "info"
-    return ["--log-level", level, "--memory", str(memory)]
+    return ["--log-level", level, "--memory", str(number("memory", memory))]
 
 
 def _state(state: StateLike) -> State:

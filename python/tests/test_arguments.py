@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Dict, Type
 
 import numpy as np
 import pytest
 
 import jetbatch
+from conftest import Up
 
 NAN, INF = float("nan"), float("inf")
 
@@ -95,3 +97,54 @@ def test_states_made_by_hand(service: jetbatch.Service, wrong: Dict[str, Any], e
             with pytest.raises(error):
                 call(state._replace(**wrong))
         assert int(b.take(state, timeout=30)["n"]) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"memory": 1e9},
+        {"memory": -1},
+        {"slots": -1},
+        {"slots": 1.5},
+        {"python": {"x": "nocolon"}},
+        {"python": {"x": 5}},
+        {"python": {"no name": "datasets:Numbers"}},
+    ],
+)
+def test_embedded(wrong: Dict[str, Any]) -> None:
+    with pytest.raises(jetbatch.BadConfig):
+        jetbatch.embedded(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"memory": -1}, {"creds": "/no/such/file"}, {"connect_timeout": NAN}, {"connect_timeout": "1"}, {"server": "://"}],
+)
+def test_connect(up: Up, wrong: Dict[str, Any]) -> None:
+    with pytest.raises(jetbatch.BadConfig):
+        jetbatch.connect(**{"server": up.url, **wrong})
+
+
+def test_connect_timeout_is_any_time() -> None:
+    for seconds in (1e-5, 0, -1):
+        with pytest.raises(jetbatch.Error, match="127.0.0.1:9"):
+            jetbatch.connect("nats://127.0.0.1:9", connect_timeout=seconds)
+
+
+def test_binary_that_cannot_be_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_bytes(b"\0")
+    nonsense.chmod(0o755)
+    for path in (tmp_path, nonsense):
+        monkeypatch.setenv("JETBATCH_BINARY", str(path))
+        with pytest.raises(jetbatch.BinaryMissing, match=str(path)):
+            jetbatch.connect()
+
+
+def test_a_bridge_that_panics_died(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = tmp_path / "jetbatch"
+    fake.write_text("#!/bin/sh\necho panic: nil map >&2\nexit 2\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("JETBATCH_BINARY", str(fake))
+    with pytest.raises(jetbatch.BridgeDied, match="status 2: panic: nil map"):
+        jetbatch.connect()
