@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import numpy as np
 import pytest
@@ -226,6 +226,20 @@ class Random(datasets.Numbers):
         return {"x": np.random.default_rng().random(3)}
 
 
+class Moody(datasets.Numbers):
+    def fingerprint(self) -> jetbatch.Fingerprint:
+        return jetbatch.Fingerprint(str(np.random.default_rng().random()))
+
+
+class Plain(datasets.Numbers):
+    def fingerprint(self) -> Any:
+        return {"digest": "x"}
+
+
+class Wide(datasets.Numbers):
+    version = 1 << 32
+
+
 class Tuples(datasets.Numbers):
     def start(self) -> Any:
         return {"index": np.int64(0)}
@@ -238,17 +252,34 @@ def test_check() -> None:
         (Impure, "pure function of the state"),
         (Random, "seed belongs into the job"),
         (Tuples, "convert it with int"),
+        (Moody, "fingerprint gives two answers"),
+        (Plain, "fingerprint: AttributeError"),
     ):
         with pytest.raises(check.Failed, match=words):
             check.check(kind)
-    out = subprocess.run(
-        [sys.executable, "-m", "jetbatch.check", "datasets:Numbers"],
-        env=environment(),
-        cwd=HERE,
-        text=True,
-        capture_output=True,
-    )
-    assert out.stdout == "datasets:Numbers: all is well, 16 batches looked at\n", out
+    assert run_check("datasets:Numbers") == (0, "datasets:Numbers: all is well, 16 batches looked at\n", "")
+
+
+def run_check(*args: str) -> Tuple[int, str, str]:
+    command = [sys.executable, "-m", "jetbatch.check", *args]
+    out = subprocess.run(command, env=environment(), cwd=HERE, text=True, capture_output=True)
+    return out.returncode, out.stdout, out.stderr
+
+
+@pytest.mark.parametrize(
+    "args, status, words",
+    [
+        (["nosuch:X"], 1, "No module named 'nosuch'"),
+        (["datasets"], 1, "MODULE:CLASS"),
+        (["datasets:Nosuch"], 1, "no attribute 'Nosuch'"),
+        (["test_datasets:Wide"], 1, "versions have 32 bits"),
+        (["datasets:Numbers", "--params", "{"], 1, "JSON"),
+        (["datasets:Numbers", "--batches", "-1"], 2, "--batches is 1 or more"),
+    ],
+)
+def test_check_says_in_a_line_what_is_wrong(args: List[str], status: int, words: str) -> None:
+    returned, out, err = run_check(*args)
+    assert returned == status and not out and words in err and "Traceback" not in err, err
 
 
 class Worker:
