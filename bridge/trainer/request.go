@@ -135,7 +135,17 @@ func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
 		if err := dec.Decode(&req); err != nil {
 			return err
 		}
-		s.call(id, seconds(req.Timeout), func(ctx context.Context) { s.open(ctx, id, &req) })
+		before, done := s.queue(req.Name)
+		s.call(id, seconds(req.Timeout), func(ctx context.Context) {
+			defer done()
+			select {
+			case <-before:
+				s.open(ctx, id, &req)
+			case <-ctx.Done():
+				s.answer(id, context.Cause(ctx))
+				<-before
+			}
+		})
 		return nil
 	case "status", "stop", "close":
 		return s.simple(id, op, dec)
@@ -207,7 +217,7 @@ func (s *server) stated(id uint64, op string, dec *msgpack.Decoder) error {
 	}
 	b.asked()
 	ctx, done := s.begin(id, timeout)
-	b.last = ctx
+	b.last, b.call = ctx, id
 	s.tasks.Go(func() { b.take(take{id: id, state: state, ctx: ctx, done: done}) })
 	return nil
 }
@@ -279,7 +289,8 @@ func (s *server) free(dec *msgpack.Decoder) error {
 	return nil
 }
 
-// give reads which call the trainer has given up, and ends it.
+// give reads which call the trainer has given up, and ends it. Where the answer crosses that, a batch may answer the next
+// take, and what was opened is closed.
 func (s *server) give(dec *msgpack.Decoder) error {
 	call, err := dec.DecodeUint64()
 	if err != nil {
@@ -290,7 +301,47 @@ func (s *server) give(dec *msgpack.Decoder) error {
 	if cancel := s.calls[call]; cancel != nil {
 		cancel(errCancelled)
 	}
+	for _, b := range s.batchers {
+		switch call {
+		case b.call:
+			b.unseen = append(b.unseen, call)
+		case b.opened:
+			delete(s.batchers, b.handle)
+			_, done := s.queueLocked(b.name)
+			s.tasks.Go(func() {
+				defer done()
+				_ = b.close() // nobody waits for it
+			})
+		}
+	}
 	return nil
+}
+
+// queue returns what is closed when what was begun before with a batcher of that name is over, and what says that this
+// is: an open that follows one which the trainer gave up must not find the batcher in use by that.
+func (s *server) queue(name string) (before <-chan struct{}, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queueLocked(name)
+}
+
+func (s *server) queueLocked(name string) (before <-chan struct{}, done func()) {
+	before, waits := s.queued[name]
+	if !waits {
+		none := make(chan struct{})
+		close(none)
+		before = none
+	}
+	over := make(chan struct{})
+	s.queued[name] = over
+	return before, func() {
+		close(over)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.queued[name] == over {
+			delete(s.queued, name)
+		}
+	}
 }
 
 // begin returns the context of a call, which ends after timeout, when the trainer gives it up, or with the trainer.

@@ -174,10 +174,15 @@ class Service:
         }
         if self._progress is not None:
             self._progress.say(f"jetbatch {name}: {dataset} is opened")
-        batcher = Batcher(self._bridge, self._bridge.open(request, timeout), name, self._progress, world)
-        if world is not None:
-            self._ranks.add(batcher)
-        return batcher
+        ahead = self._bridge.open(request, timeout)
+        try:
+            batcher = Batcher(self._bridge, ahead, name, self._progress, world)
+            if world is not None:
+                self._ranks.add(batcher)
+            return batcher
+        except BaseException:
+            self._bridge.leave(ahead.handle)
+            raise
 
     @property
     def pid(self) -> int:
