@@ -12,7 +12,7 @@ import (
 	"github.com/jetbatch/jetbatch/bridge"
 )
 
-// maxLines is how many lines wait for a trainer that reads nothing; the oldest go. They fit into a socket's buffer, each
+// maxLines is how many lines wait for a trainer that reads nothing; the oldest go. They fit a socket's buffer, each
 // cut to maxLine bytes: the trainer may be told of all when it reads nothing for long.
 const (
 	maxLines = 64

@@ -386,8 +386,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What the service says to the log that Connect is given the trainer hears with its next call, in lines that a socket has
-// room for.
+// The trainer hears with its next call what the service says to the log that Connect is given, in lines that a socket
+// has room for.
 func TestLogOfTheService(t *testing.T) {
 	t.Parallel()
 	service := start(t)
