@@ -34,8 +34,8 @@ const LargeBatch = 256 << 10
 // Config of Serve.
 type Config struct {
 	// Connect connects to the service. Serve calls it once, with a context that ends with the trainer, and closes what it
-	// returns.
-	Connect func(ctx context.Context) (*nats.Conn, error)
+	// returns. What is said to log the trainer hears; it may be used as long as Serve runs.
+	Connect func(ctx context.Context, log *slog.Logger) (*nats.Conn, error)
 
 	// Domain is client.Config.Domain of every batcher. Defaults to none.
 	Domain string
@@ -130,7 +130,7 @@ func (s *server) read() error {
 }
 
 func (s *server) serve(cfg Config, reading <-chan error) error {
-	nc, err := cfg.Connect(s.ctx)
+	nc, err := cfg.Connect(s.ctx, s.log.logger)
 	if err == nil {
 		defer nc.Close()
 		s.nc = nc

@@ -132,7 +132,7 @@ def to_wire(state: State) -> Tuple[Any, ...]:
     """
     for name, value, kind in zip(state._fields, state, (str, int, bytes, str)):
         if type(value) is not kind:
-            raise WrongState(f"the state's {name} is {value!r}, not of type {kind.__name__}")
+            raise WrongState(f"the state's {name} is a {type(value).__name__}, not a {kind.__name__}")
     if not 0 <= state.version < 1 << 32:
         raise WrongState(f"the state's version is {state.version}: versions have 32 bits")
     if len(state.data) > MAX_STATE:

@@ -54,15 +54,15 @@ def test_parameters_are_json(service: jetbatch.Service, wrong: Any) -> None:
 
 
 def test_open_takes_what_means_the_same(service: jetbatch.Service) -> None:
-    window, take_over = np.int64(3), np.bool_(True)
-    with service.open("same", dataset="numbers", window=window, take_over=take_over, timeout=np.float32(30)) as b:  # type: ignore[arg-type]
+    same: Dict[str, Any] = {"window": np.int64(3), "take_over": np.bool_(True), "timeout": np.float32(30)}
+    with service.open("same", dataset="numbers", **same) as b:
         assert int(b.take(timeout=INF)["n"]) == 1
         assert int(b.take(timeout=1e300)["n"]) == 1
         assert b.status(timeout=1e10)["window"] == 3
 
 
 def test_no_time_is_at_once(service: jetbatch.Service) -> None:
-    with service.open("at-once", dataset="numbers", params={"slow": 0.5}, timeout=30) as b:
+    with service.open("at-once", dataset="numbers", params={"slow": 2.0}, timeout=30) as b:
         b.start()
         for timeout in (0, -1, -INF):
             with pytest.raises(jetbatch.Unavailable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -122,6 +123,14 @@ def test_death_is_told_with_the_last_words(service: jetbatch.Service) -> None:
 def test_print_goes_to_the_log(service: jetbatch.Service, up: Up, tmp_path: Path) -> None:
     faulty(service, "segfault", marker=str(tmp_path / "once"))
     until(lambda: "about to fall" in up.log.read_text(), "the words are in the log")
+
+
+def test_embedded_prints_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="jetbatch"):
+        with jetbatch.embedded(python={"faulty": datasets.Faulty}) as s:
+            faulty(s, "segfault", marker=str(tmp_path / "once"))
+            assert os.stat(f"/proc/{s.pid}/fd/2").st_size == 0  # a file that nobody sees does not grow
+    assert any("about to fall" in record.message for record in caplog.records)
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
