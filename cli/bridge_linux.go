@@ -17,6 +17,7 @@ import (
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/bridge/process"
 	"github.com/jetbatch/jetbatch/bridge/trainer"
+	"github.com/jetbatch/jetbatch/client"
 	"github.com/jetbatch/jetbatch/dataset"
 	"github.com/jetbatch/jetbatch/embedded"
 )
@@ -31,13 +32,13 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 		return fmt.Errorf("%w: standard input is no socket: a package of another language starts this command, see docs/BRIDGE.md: %w", errUsage, err)
 	}
 	cfg := trainer.Config{
-		Connect: func(ctx context.Context) (*nats.Conn, error) {
+		Connect: func(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
 			dialer := &bridge.Dialer{Dialer: net.Dialer{Timeout: nats.DefaultTimeout}}
-			nc, err := c.connect(ctx, a.log, "jetbatch-bridge", 10*time.Second, nats.SetCustomDialer(dialer))
+			nc, err := c.connect(ctx, log, "jetbatch-bridge", 10*time.Second, nats.SetCustomDialer(dialer))
 			if why := dialer.Failed(); err != nil && why != nil { // NATS keeps it to itself
 				err = fmt.Errorf("%w: %w", err, why)
 			}
-			return nc, err
+			return nc, ofTrainer(err)
 		},
 		Domain: c.Domain, Memory: c.Memory, Level: leastLevel(ctx, a.log),
 	}
@@ -49,13 +50,15 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 	var service *embedded.Service
 	ended := func() {}
 	if c.Beside {
-		cfg.Connect = func(ctx context.Context) (*nats.Conn, error) {
-			defs, closing, err := c.definitions(ctx, a, c.Slots)
+		cfg.Connect = func(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
+			heard := *a // standard error is for last words, and no place that grows
+			heard.log = log
+			defs, closing, err := c.definitions(ctx, &heard, c.Slots)
 			if err != nil {
-				return nil, err
+				return nil, ofTrainer(err)
 			}
 			ended = closing
-			service, err = embedded.Start(context.WithoutCancel(ctx), embedded.Config{Slots: c.Slots, Logger: a.log}, defs...)
+			service, err = embedded.Start(context.WithoutCancel(ctx), embedded.Config{Slots: c.Slots, Logger: log}, defs...)
 			if err != nil {
 				return nil, err
 			}
@@ -67,6 +70,14 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 		err = errors.Join(err, service.Close())
 	}
 	ended()
+	return err
+}
+
+// ofTrainer has the trainer told that what it started the bridge with is wrong, where a command line would be.
+func ofTrainer(err error) error {
+	if exitCode(err) == exitUsage || errors.Is(err, process.ErrBadConfig) {
+		return fmt.Errorf("%w: %w", client.ErrBadConfig, err)
+	}
 	return err
 }
 

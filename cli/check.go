@@ -62,7 +62,7 @@ func (c *checkCmd) Run(ctx context.Context, a *app) error {
 func (c *checkCmd) examine(ctx context.Context, a *app) ([]doctor.Finding, error) {
 	nc, err := c.connect(ctx, a.log, "jetbatch-check", 2*time.Second,
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // denials are findings
-	if errors.Is(err, errUsage) || ctx.Err() != nil {
+	if errors.Is(err, errUsage) || err != nil && ctx.Err() != nil {
 		return nil, interrupted(ctx, err)
 	}
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -177,6 +178,10 @@ func (a *app) parse(g *grammar, args []string) (*kong.Context, error) {
 	parsed, err := parser.Parse(args)
 	if exited {
 		return nil, nil
+	}
+	var write *fs.PathError
+	if errors.As(err, &write) && write.Op == "write" { // of the help: the command line is as it should be
+		return nil, err
 	}
 	if err != nil && a.config != "" {
 		err = fmt.Errorf("%w (with %s)", err, a.config)

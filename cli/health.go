@@ -51,6 +51,7 @@ func (r *healthReport) denied(nc *nats.Conn, domain string, err error) error {
 // Run asks NATS, JetStream and the role's service.
 func (c *healthCmd) Run(ctx context.Context, a *app) error {
 	r, err := c.check(ctx, a)
+	err = interrupted(ctx, err)
 	r.Healthy = err == nil
 	if c.JSON {
 		return errors.Join(err, printJSON(a.out, r))

@@ -47,9 +47,9 @@ func (c *lsCmd) Run(ctx context.Context, a *app) error {
 		err = errors.Join(err, unread)
 	}
 	if err != nil && len(s.Batchers) == 0 {
-		return err
+		return interrupted(ctx, err)
 	}
-	return errors.Join(c.list(a.out, s), err)
+	return errors.Join(c.list(a.out, s), interrupted(ctx, err))
 }
 
 func (c *lsCmd) list(w io.Writer, s fleet.Status) error {

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"syscall"
 	"testing"
+
+	"github.com/jetbatch/jetbatch/internal/natstest"
 )
 
 // A terminal that is closed ends a command in good order, and a reader that has gone does not end it at all. It runs by
@@ -42,11 +46,29 @@ func TestReaderGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	cmd := exec.CommandContext(t.Context(), jetbatch, "version")
-	cmd.Stdout = w
-	err = cmd.Run()
-	var exited *exec.ExitError
-	if !errors.As(err, &exited) || exited.ExitCode() != exitFailed {
-		t.Errorf("%v, want exit code %d", err, exitFailed)
+	for _, arg := range []string{"version", "--help"} {
+		cmd := exec.CommandContext(t.Context(), jetbatch, arg)
+		cmd.Stdout = w
+		err = cmd.Run()
+		var exited *exec.ExitError
+		if !errors.As(err, &exited) || exited.ExitCode() != exitFailed {
+			t.Errorf("%s: %v, want exit code %d", arg, err, exitFailed)
+		}
+	}
+}
+
+// A command that a signal ends while it tries to connect, or asks, says so by its exit code, whichever command it is.
+func TestEndedBySignal(t *testing.T) {
+	t.Parallel()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	server := natstest.Run(t).URL()
+	for _, url := range []string{"nats://127.0.0.1:9", server} {
+		for _, command := range []string{"status", "health", "ls", "events", "check"} {
+			args := []string{command, "--server", url}
+			if code := run(ended, args, io.Discard, io.Discard, nil); code != exitInterrupted {
+				t.Errorf("%q: exit code %d", args, code)
+			}
+		}
 	}
 }

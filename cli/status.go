@@ -39,18 +39,18 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	}
 	nc, err := c.connect(ctx, a.log, "jetbatch-status", 2*time.Second)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	defer nc.Close()
 	for {
 		s, err := askOverview(ctx, nc, c.Wait)
-		if ctx.Err() != nil {
-			return nil // --watch ends so
+		if c.Watch && ctx.Err() != nil {
+			return nil // it ends so
 		}
 		if errors.Is(err, errNobody) {
 			batchers, unread := c.recorded(ctx, nc)
 			s = fleet.Merge([]wire.Overview{{Workers: askWorkers(ctx, nc, c.Wait), Batchers: batchers}})
-			s.Coordinators, s.Skew = nil, nil
+			s.Coordinators, s.Skew = s.Coordinators[:0], nil
 			err = errors.Join(err, unread)
 		}
 		if err == nil || !c.Watch {
@@ -60,7 +60,7 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 			err = nil
 		}
 		if err != nil || !c.Watch {
-			return err
+			return interrupted(ctx, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -140,8 +140,8 @@ func askWorkers(ctx context.Context, nc *nats.Conn, wait time.Duration) (workers
 const slowAnswer = 2 * time.Second
 
 // askOverview asks all coordinators. Who does not answer in time is left out; errUnhealthy means that nobody did.
-func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.Status, error) {
-	ctx, cancel := context.WithCancel(ctx)
+func askOverview(outer context.Context, nc *nats.Conn, wait time.Duration) (fleet.Status, error) {
+	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	due := time.Now().Add(wait)
 	last := time.AfterFunc(max(wait, slowAnswer), cancel)
@@ -161,15 +161,18 @@ func askOverview(ctx context.Context, nc *nats.Conn, wait time.Duration) (fleet.
 		last.Reset(time.Until(due))
 		return true
 	})
+	if outer.Err() != nil {
+		return fleet.Merge(nil), interrupted(outer, outer.Err())
+	}
 	if len(answers) == 0 {
 		// What the server denies looks like silence.
 		if denied := topology.Denied(nc, topology.Needs{Publish: []string{overview}}); denied != nil {
-			return fleet.Status{}, fmt.Errorf("%w: %w", errUnhealthy, denied)
+			return fleet.Merge(nil), fmt.Errorf("%w: %w", errUnhealthy, denied)
 		}
 		if errors.Is(err, nats.ErrNoResponders) {
 			err = nil // that is what it means
 		}
-		return fleet.Status{}, errors.Join(fmt.Errorf("%w: %w", errUnhealthy, errNobody), stranger, err)
+		return fleet.Merge(nil), errors.Join(fmt.Errorf("%w: %w", errUnhealthy, errNobody), stranger, err)
 	}
 	return fleet.Merge(answers), err
 }

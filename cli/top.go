@@ -115,7 +115,7 @@ func (t *topper) print(w io.Writer, asJSON bool) (failed error) {
 		t.model.Tell(l.told)
 		var err error
 		if asJSON {
-			r := topReport{At: l.at, Status: l.status, Events: t.model.Events()}
+			r := topReport{At: l.at, Status: l.status, Events: append([]top.Event{}, t.model.Events()...)}
 			if l.err != nil {
 				r.Error = l.err.Error()
 			}

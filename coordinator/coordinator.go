@@ -159,7 +159,7 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	defer c.follow(ctx)()
 	c.log.Info("coordinator runs", "kinds", c.kindTokens())
 	c.tellCoordinator(c.cfg.Name, "came", fmt.Sprintf("data sets: %s; workers there: %d",
-		strings.Join(c.kindTokens(), " "), len(c.fleet.list())), false)
+		strings.Join(wire.KindNames(c.kindTokens()), " "), len(c.fleet.list())), false)
 	return c.loop(ctx)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"net/url"
 	"reflect"
 	"strconv"
@@ -260,9 +261,14 @@ func (s *State) DecodeMsgpack(dec *msgpack.Decoder) error {
 	if got.Dataset, err = dec.DecodeString(); err != nil {
 		return err
 	}
-	if got.Version, err = dec.DecodeUint32(); err != nil {
+	version, err := dec.DecodeUint64() // DecodeUint32 cuts a larger one off
+	if err != nil {
 		return err
 	}
+	if version > math.MaxUint32 {
+		return fmt.Errorf("state: version %d has more than 32 bits", version)
+	}
+	got.Version = uint32(version)
 	size, err := dec.DecodeBytesLen()
 	if err != nil {
 		return err

@@ -158,7 +158,9 @@ func TestKilledBetweenCalls(t *testing.T) {
 
 func TestProcessesThatDoNotStart(t *testing.T) {
 	t.Parallel()
-	for how, want := range map[string]string{"mute": "exit status 7", "old": "install them together"} {
+	for how, want := range map[string]string{
+		"mute": "exit status 7:\nno luck today", "old": "install them together", "wide": "4294967296; it has 32 bits",
+	} {
 		if _, _, err := open(t, how, 1); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", how, err, want)
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -98,7 +99,11 @@ func (s *Set) launch(ctx context.Context) (*proc, error) {
 	if err := p.greet(ctx); err != nil {
 		p.kill()
 		p.end()
-		return nil, fmt.Errorf("data set %s: process %d: %w", s.cfg.Name, p.pid, err)
+		err = fmt.Errorf("data set %s: process %d: %w", s.cfg.Name, p.pid, err)
+		if said := p.output.tail(); said != "" { // nobody is told of a start's stack
+			err = fmt.Errorf("%w:\n%s", err, said)
+		}
+		return nil, err
 	}
 	s.cfg.Logger.Info("data set process started", "dataset", s.cfg.Name, "pid", p.pid)
 	return p, nil
@@ -114,9 +119,9 @@ func (p *proc) greet(ctx context.Context) error {
 	if _, err := bridge.Array(dec, 5); err != nil {
 		return err
 	}
-	var protocol, id uint64
+	var protocol, id, version uint64
 	var word, release string
-	for _, v := range []any{&id, &word, &protocol, &release, &p.version} {
+	for _, v := range []any{&id, &word, &protocol, &release, &version} {
 		if err := dec.Decode(v); err != nil {
 			return fmt.Errorf("%w: %w", bridge.ErrFrame, err)
 		}
@@ -126,7 +131,10 @@ func (p *proc) greet(ctx context.Context) error {
 		return fmt.Errorf("%w: %q of protocol %d, where hello of %d is due", bridge.ErrFrame, word, protocol, bridge.Protocol)
 	case release != "" && release != wire.Release:
 		return fmt.Errorf("its package is version %s, this binary %s: install them together", release, wire.Release)
+	case version > math.MaxUint32:
+		return fmt.Errorf("%w: the data set's version is %d; it has 32 bits", bridge.ErrFrame, int64(version))
 	}
+	p.version = uint32(version)
 	return nil
 }
 

@@ -73,11 +73,14 @@ func serve(how string) error {
 	say := func(values ...any) error {
 		return conn.Write(func(enc *msgpack.Encoder) error { return enc.Encode(values) })
 	}
-	release := wire.Release
-	if how == "old" {
+	release, version := wire.Release, 5
+	switch how {
+	case "old":
 		release = "0.0.1"
+	case "wide":
+		version = 1 << 32
 	}
-	if err := say(0, "hello", bridge.Protocol, release, 5); err != nil {
+	if err := say(0, "hello", bridge.Protocol, release, version); err != nil {
 		return err
 	}
 	for {

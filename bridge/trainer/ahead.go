@@ -191,10 +191,3 @@ func (b *batcher) look() {
 	default:
 	}
 }
-
-// withdraw ends reading ahead until the trainer takes again.
-func (b *batcher) withdraw() {
-	b.turn <- struct{}{}
-	defer b.give()
-	b.ahead.end()
-}

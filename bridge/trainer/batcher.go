@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,12 +24,19 @@ type batcher struct {
 	s      *server
 	handle uint64
 	b      *client.Batcher[schema.Batch] // of views of what came
-	ranked bool                          // it is of a rank of a world
-	last   context.Context               // of the newest take, which has ended or was given up when another comes
+	name   string
+	ranked bool // it is of a rank of a world
+
+	opened uint64          // the call that opened it
+	last   context.Context // of the newest take, which has ended or was given up when another comes
+	call   uint64          // that take, for the goroutine that reads requests
+	unseen []uint64        // takes that the trainer gave up: it sees no answer to them. Under server.mu.
 
 	// kept is a batch that was taken, and could not be delivered: there was no room, or the trainer had given up. The
 	// next take is for the same state, or another one, and then the batch is of no use any more.
-	kept *client.Step[schema.Batch]
+	kept *held
+	// given is the batch that answered the newest take. It is in the trainer's memory; the trainer may not have seen it.
+	given *held
 	// turn is held by a take, or by readAhead between two takes, since a take that was given up may not be over yet. Its
 	// holder alone uses the fields above and those up to about.
 	turn         chan struct{}
@@ -61,6 +69,15 @@ type take struct {
 	done  func()
 }
 
+// held is a batch that was taken from the client.
+type held struct {
+	step  client.Step[schema.Batch]
+	asked schema.State // by the take
+	call  uint64       // the take that it answered
+	at    place        // where it was then
+	over  bool         // no other take may have it
+}
+
 func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 	cfg := req.config()
 	cfg.Domain, cfg.Logger = s.domain, s.log.logger
@@ -72,15 +89,22 @@ func (s *server) open(ctx context.Context, id uint64, req *openRequest) {
 		s.answer(id, err)
 		return
 	}
-	b := &batcher{s: s, b: opened, ranked: cfg.World != nil}
+	b := &batcher{s: s, b: opened, name: cfg.Name, ranked: cfg.World != nil, opened: id}
 	b.turn, b.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	b.open, b.ends = context.WithCancel(s.ctx)
 	b.renew()
 	s.mu.Lock()
-	s.handles++
-	b.handle = s.handles
-	s.batchers[b.handle] = b
+	late := errors.Is(context.Cause(ctx), errCancelled)
+	if !late { // from here on a trainer that gives the call up has the batcher closed
+		s.handles++
+		b.handle = s.handles
+		s.batchers[b.handle] = b
+	}
 	s.mu.Unlock()
+	if late {
+		s.answer(id, errors.Join(errCancelled, opened.Close()))
+		return
+	}
 	s.tasks.Go(b.readAhead)
 	if cfg.World == nil {
 		s.answer(id, nil, b.handle)
@@ -150,8 +174,19 @@ func (b *batcher) counted(ctx context.Context) {
 
 func (b *batcher) drop() {
 	if b.kept != nil {
-		b.kept.Release()
+		b.kept.step.Release()
 		b.kept = nil
+	}
+}
+
+// withdraw ends reading ahead until the trainer takes again, which is given nothing that was taken before.
+func (b *batcher) withdraw() {
+	b.turn <- struct{}{}
+	defer b.give()
+	b.ahead.end()
+	b.drop()
+	if b.given != nil {
+		b.given.over = true
 	}
 }
 
@@ -159,6 +194,18 @@ func (b *batcher) take(t take) {
 	b.turn <- struct{}{}
 	defer b.give()
 	b.settle(t.ctx)
+	if errors.Is(context.Cause(t.ctx), errCancelled) { // while it waited for its turn
+		b.ahead.end() // as the trainer does that hears of an error
+		t.done()
+		b.s.answer(t.id, errCancelled)
+		return
+	}
+	if g := b.given; b.unseenBefore(t.id) && b.stands(g, t.state) && b.s.has(g.at) {
+		b.ahead.end()
+		t.done()
+		b.hand(t, g.at, &g.step)
+		return
+	}
 	if b.ahead.has(t.state) { // and the trainer did not see it when it asked
 		b.renew()
 		t.done()
@@ -169,7 +216,7 @@ func (b *batcher) take(t take) {
 	b.ahead.end()
 	step, err := b.next(t)
 	if err == nil && errors.Is(context.Cause(t.ctx), errCancelled) {
-		b.kept, err = &step, errCancelled // it came just too late; the next take is likely to be for it
+		b.kept, err = &held{step: step, asked: t.state}, errCancelled // just too late; the next take is likely to be for it
 	}
 	t.done()
 	if err != nil {
@@ -178,7 +225,7 @@ func (b *batcher) take(t take) {
 	}
 	at, err := b.share(step.Batch, wire.EncodedSize(step.Batch))
 	if errors.Is(err, bridge.ErrMemoryFull) {
-		b.kept = &step
+		b.kept = &held{step: step, asked: t.state}
 		err = fmt.Errorf("the trainer keeps arrays of earlier batches: %w; "+
 			"let go of them, copy what is to be kept, or raise memory", err)
 	} else {
@@ -188,21 +235,43 @@ func (b *batcher) take(t take) {
 		b.s.answer(t.id, err)
 		return
 	}
-	b.deliver(t.id, at, &step)
+	b.hand(t, at, &step)
+}
+
+// hand answers a take with a batch that lies where the trainer sees it.
+func (b *batcher) hand(t take, at place, step *client.Step[schema.Batch]) {
+	b.given = &held{step: *step, asked: t.state, call: t.id, at: at}
+	b.given.step.Batch = nil // it was released
+	b.deliver(t.id, at, step)
 	b.ahead.begin(step.Next)
 	b.renew()
 	b.look()
 }
 
-// next is the batch that was kept, if it is the one that is asked for, or one from the service.
+// next is the batch that was kept, if the client would return that one, or one from the client.
 func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
-	if b.kept != nil && b.kept.Prev.Equal(t.state) {
-		step := *b.kept
+	if b.kept != nil && b.stands(b.kept, t.state) {
+		step := b.kept.step
 		b.kept = nil
 		return step, nil
 	}
 	b.drop()
 	return b.b.Take(t.ctx, t.state)
+}
+
+// stands reports whether a batch that was taken, and that the trainer has not seen, may answer a take of a state: the
+// client goes on behind it, and has neither stopped nor lost the batcher.
+func (b *batcher) stands(h *held, state schema.State) bool {
+	if h.over || !follows(h.asked, state) && !follows(h.step.Prev, state) {
+		return false
+	}
+	_, _, err := b.b.Peek(h.step.Next, func(client.Step[schema.Batch]) error { return nil })
+	return err == nil || errors.Is(err, client.ErrUnavailable) // what comes next is another matter
+}
+
+// follows reports whether the batch after one state is the one asked for. A state without an origin is of any.
+func follows(before, asked schema.State) bool {
+	return before.Equal(asked) && (asked.Origin == "" || asked.Origin == before.Origin)
 }
 
 // share has a batch, whose payload has that size, lie where the trainer sees it: it is there, or copied. The trainer
@@ -238,6 +307,23 @@ func (b *batcher) lend(at *place, slot, offset int64) {
 	b.s.numbers++
 	at.batch, at.offset = b.s.numbers, offset
 	b.s.lent[at.batch] = slot
+}
+
+// unseenBefore reports whether the batch that was given last answered a take that the trainer gave up before this one.
+func (b *batcher) unseenBefore(take uint64) bool {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	unseen := b.given != nil && slices.Contains(b.unseen, b.given.call)
+	b.unseen = slices.DeleteFunc(b.unseen, func(call uint64) bool { return call < take })
+	return unseen
+}
+
+// has reports whether the trainer has a batch still.
+func (s *server) has(at place) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, lent := s.lent[at.batch]
+	return lent
 }
 
 // deliver answers a take.

@@ -5,6 +5,7 @@ package trainer
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/jetbatch/jetbatch/bridge"
 	"github.com/jetbatch/jetbatch/client"
@@ -106,9 +107,10 @@ func faultOf(err error) fault {
 	return f
 }
 
+// clip is text as it travels: of at most so many bytes and a few, and of UTF-8, wherever it is cut.
 func clip(s string, most int) string {
 	if len(s) > most {
 		s = s[:most] + "…"
 	}
-	return s
+	return strings.ToValidUTF8(s, "�")
 }

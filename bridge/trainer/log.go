@@ -12,8 +12,12 @@ import (
 	"github.com/jetbatch/jetbatch/bridge"
 )
 
-// maxLines is how many lines wait for a trainer that reads nothing; the oldest go.
-const maxLines = 64
+// maxLines is how many lines wait for a trainer that reads nothing; the oldest go. They fit a socket's buffer, each
+// cut to maxLine bytes: the trainer may be told of all when it reads nothing for long.
+const (
+	maxLines = 64
+	maxLine  = 1 << 10
+)
 
 // logger sends lines to the trainer, and only while one of its calls is under way: at other times the trainer does not
 // read, and the bridge must not wait for it.
@@ -51,7 +55,7 @@ type lineWriter struct{ l *logger }
 func (w lineWriter) Write(p []byte) (int, error) {
 	level, rest, _ := bytes.Cut(bytes.TrimSpace(p), []byte(" "))
 	_, name, _ := bytes.Cut(level, []byte("="))
-	ln := line{text: string(rest)}
+	ln := line{text: clip(string(rest), maxLine)}
 	_ = ln.level.UnmarshalText(name) // slog's own name of a level; info otherwise
 	w.l.add(ln)
 	return len(p), nil

@@ -5,7 +5,9 @@ package trainer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -63,9 +65,16 @@ func (r *openRequest) config() client.Config {
 	return cfg
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds is a time of the trainer's. One that a Duration cannot hold, such as inf, is the longest.
+func seconds(s float64) time.Duration {
+	if ns := s * float64(time.Second); ns < math.MaxInt64 {
+		return time.Duration(max(ns, math.MinInt64))
+	}
+	return math.MaxInt64
+}
 
-// request reads a frame and begins to answer it. An error says that the trainer does not speak the protocol.
+// request reads a frame and begins to answer it. An error says that the trainer does not speak the protocol. A call
+// whose fields do not decode is answered: other batchers of the trainer are no part of it.
 func (s *server) request(frame []byte) error {
 	s.frame.Reset(frame)
 	s.dec.Reset(&s.frame)
@@ -81,10 +90,34 @@ func (s *server) request(frame []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", bridge.ErrFrame, err)
 	}
-	if err := s.dispatch(id, op, dec); err != nil {
+	err = s.dispatch(id, op, dec)
+	if err == nil {
+		return nil
+	}
+	if id == 0 || errors.Is(err, bridge.ErrFrame) || s.pass(frame, op) != nil {
 		return fmt.Errorf("%w: %s: %w", bridge.ErrFrame, op, err)
 	}
+	s.send(id, "error", faultOf(fmt.Errorf("%w: %s: %w", client.ErrBadRequest, op, err)))
 	return nil
+}
+
+// pass reads to the end of a call that is not answered as it asks. What the trainer frees with it is free all the same.
+// An error says that it is no frame.
+func (s *server) pass(frame []byte, op string) error {
+	s.frame.Reset(frame)
+	s.dec.Reset(&s.frame)
+	n, err := s.dec.DecodeArrayLen()
+	for i := 0; i < n && err == nil; i++ {
+		if op == "take" && i == 5 {
+			err = s.free(s.dec)
+		} else {
+			err = s.dec.Skip()
+		}
+	}
+	if err == nil && s.frame.Len() > 0 {
+		err = fmt.Errorf("%d bytes behind its end", s.frame.Len())
+	}
+	return err
 }
 
 func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
@@ -102,12 +135,22 @@ func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
 		if err := dec.Decode(&req); err != nil {
 			return err
 		}
-		s.call(id, seconds(req.Timeout), func(ctx context.Context) { s.open(ctx, id, &req) })
+		before, done := s.queue(req.Name)
+		s.call(id, seconds(req.Timeout), func(ctx context.Context) {
+			defer done()
+			select {
+			case <-before:
+				s.open(ctx, id, &req)
+			case <-ctx.Done():
+				s.answer(id, context.Cause(ctx))
+				<-before
+			}
+		})
 		return nil
 	case "status", "stop", "close":
 		return s.simple(id, op, dec)
 	}
-	return fmt.Errorf("unknown request")
+	return fmt.Errorf("%w: unknown request", bridge.ErrFrame)
 }
 
 // simple reads a request that has a handle and a time, and nothing else.
@@ -174,7 +217,7 @@ func (s *server) stated(id uint64, op string, dec *msgpack.Decoder) error {
 	}
 	b.asked()
 	ctx, done := s.begin(id, timeout)
-	b.last = ctx
+	b.last, b.call = ctx, id
 	s.tasks.Go(func() { b.take(take{id: id, state: state, ctx: ctx, done: done}) })
 	return nil
 }
@@ -246,7 +289,8 @@ func (s *server) free(dec *msgpack.Decoder) error {
 	return nil
 }
 
-// give reads which call the trainer has given up, and ends it.
+// give reads which call the trainer has given up, and ends it. Where the answer crosses that, a batch may answer the next
+// take, and what was opened is closed.
 func (s *server) give(dec *msgpack.Decoder) error {
 	call, err := dec.DecodeUint64()
 	if err != nil {
@@ -257,7 +301,47 @@ func (s *server) give(dec *msgpack.Decoder) error {
 	if cancel := s.calls[call]; cancel != nil {
 		cancel(errCancelled)
 	}
+	for _, b := range s.batchers {
+		switch call {
+		case b.call:
+			b.unseen = append(b.unseen, call)
+		case b.opened:
+			delete(s.batchers, b.handle)
+			_, done := s.queueLocked(b.name)
+			s.tasks.Go(func() {
+				defer done()
+				_ = b.close() // nobody waits for it
+			})
+		}
+	}
 	return nil
+}
+
+// queue returns what is closed when what was begun before with a batcher of that name is over, and what says that this
+// is: an open that follows one which the trainer gave up must not find the batcher in use by that.
+func (s *server) queue(name string) (before <-chan struct{}, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queueLocked(name)
+}
+
+func (s *server) queueLocked(name string) (before <-chan struct{}, done func()) {
+	before, waits := s.queued[name]
+	if !waits {
+		none := make(chan struct{})
+		close(none)
+		before = none
+	}
+	over := make(chan struct{})
+	s.queued[name] = over
+	return before, func() {
+		close(over)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.queued[name] == over {
+			delete(s.queued, name)
+		}
+	}
 }
 
 // begin returns the context of a call, which ends after timeout, when the trainer gives it up, or with the trainer.

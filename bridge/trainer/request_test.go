@@ -7,8 +7,10 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"testing"
 	"time"
@@ -43,6 +45,94 @@ func TestACallThatIsForgottenIsOver(t *testing.T) {
 		}
 		if ctx.Err() == nil {
 			t.Fatalf("call %d is forgotten and not over", id)
+		}
+	}
+}
+
+// A call whose fields do not decode is answered, and what it frees is free; what is no frame ends the connection.
+func TestFieldsThatDoNotDecode(t *testing.T) {
+	t.Parallel()
+	own, other, err := bridge.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close() //nolint:errcheck // of a test
+	trainer, err := bridge.NewConn(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trainer.Close() //nolint:errcheck // of a test
+	memory, err := bridge.NewMemory(1<<20, func(int64, int, bool) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close() //nolint:errcheck // of a test
+	s := &server{conn: own, memory: memory, dec: msgpack.NewDecoder(nil)}
+	first := []any{"", 0, nil}
+	for _, c := range []struct {
+		request []any
+		code    string // empty for the end of the connection
+	}{
+		{[]any{1, "open", map[string]any{"name": 5}}, "bad_request"},
+		{[]any{1, "open", map[string]any{"window": 1.5}}, "bad_request"},
+		{[]any{1, "open", map[string]any{"take_over": 1}}, "bad_request"},
+		{[]any{1, "status", "handle", 1.0}, "bad_request"},
+		{[]any{1, "take", 1}, "bad_request"},
+		{[]any{1, "take", 1, true, first, []any{7}}, "bad_request"},
+		{[]any{1, "take", 1, 1.0, []any{"d", 1 << 32, []byte{1}}, []any{7}}, "bad_request"},
+		{[]any{1, "take", 1, 1.0, []any{"d", 1, make([]byte, schema.MaxState+1)}, []any{7}}, "state_too_large"},
+		{[]any{1, "take", 1, 1.0, first, "freed"}, ""},
+		{[]any{0, "took", "handle", 1, []any{}}, ""},
+		{[]any{1, "dance", 1}, ""},
+	} {
+		offset, _, err := memory.Alloc(100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.lent = map[uint64]int64{7: offset}
+		frame, err := msgpack.Marshal(c.request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.request(frame)
+		if c.code == "" {
+			if !errors.Is(err, bridge.ErrFrame) {
+				t.Errorf("%v: %v", c.request[:3], err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%v: %v", c.request[:3], err)
+			continue
+		}
+		answer, err := trainer.Read()
+		var fields struct {
+			_msgpack struct{} `msgpack:",as_array"`
+			ID       uint64
+			Word     string
+			Fault    fault
+		}
+		if err = errors.Join(err, msgpack.Unmarshal(answer, &fields)); err != nil || fields.Fault.Code != c.code {
+			t.Errorf("%v: %+v, %v, not %s", c.request[:3], fields, err, c.code)
+		}
+		if len(c.request) == 6 && len(s.lent) > 0 {
+			t.Errorf("%v: what it frees is not free", c.request[:3])
+		}
+		if err := s.request(frame[:len(frame)-1]); !errors.Is(err, bridge.ErrFrame) {
+			t.Errorf("%v, cut: %v", c.request[:3], err)
+		}
+	}
+}
+
+// A time that no Duration holds is the longest there is, and never a negative one.
+func TestSeconds(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[float64]time.Duration{
+		0: 0, 1.5: 1500 * time.Millisecond, -1: -time.Second, 1e10: math.MaxInt64, math.Inf(1): math.MaxInt64,
+		math.NaN(): math.MaxInt64, math.Inf(-1): math.MinInt64,
+	} {
+		if got := seconds(s); got != want {
+			t.Errorf("%v s is %v, not %v", s, got, want)
 		}
 	}
 }

@@ -34,8 +34,8 @@ const LargeBatch = 256 << 10
 // Config of Serve.
 type Config struct {
 	// Connect connects to the service. Serve calls it once, with a context that ends with the trainer, and closes what it
-	// returns.
-	Connect func(ctx context.Context) (*nats.Conn, error)
+	// returns. What is said to log the trainer hears; it may be used as long as Serve runs.
+	Connect func(ctx context.Context, log *slog.Logger) (*nats.Conn, error)
 
 	// Domain is client.Config.Domain of every batcher. Defaults to none.
 	Domain string
@@ -62,6 +62,7 @@ func Serve(ctx context.Context, conn *bridge.Conn, cfg Config) (err error) {
 	s := &server{
 		conn: conn, domain: cfg.Domain, ctx: ctx, cancel: cancel, greeted: make(chan struct{}), batchers: make(map[uint64]*batcher),
 		calls: make(map[uint64]context.CancelCauseFunc), lent: make(map[uint64]int64), dec: msgpack.NewDecoder(nil),
+		queued: make(map[string]<-chan struct{}),
 	}
 	if cfg.Large != nil {
 		s.large = sync.OnceFunc(cfg.Large)
@@ -101,6 +102,7 @@ type server struct {
 	mu       sync.Mutex
 	batchers map[uint64]*batcher
 	calls    map[uint64]context.CancelCauseFunc // that are under way, by the id of their request
+	queued   map[string]<-chan struct{}         // closed when the last open of that name is over
 	numbers  uint64                             // of batches, so far
 	lent     map[uint64]int64                   // the slots of batches that the trainer has, by their numbers
 }
@@ -128,7 +130,7 @@ func (s *server) read() error {
 }
 
 func (s *server) serve(cfg Config, reading <-chan error) error {
-	nc, err := cfg.Connect(s.ctx)
+	nc, err := cfg.Connect(s.ctx, s.log.logger)
 	if err == nil {
 		defer nc.Close()
 		s.nc = nc

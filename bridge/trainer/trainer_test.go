@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/vmihailenco/msgpack/v5"
@@ -67,6 +70,11 @@ type peer struct {
 }
 
 func setup(t *testing.T, connect func(context.Context) (*nats.Conn, error)) *peer {
+	t.Helper()
+	return setupLogged(t, func(ctx context.Context, _ *slog.Logger) (*nats.Conn, error) { return connect(ctx) })
+}
+
+func setupLogged(t *testing.T, connect func(context.Context, *slog.Logger) (*nats.Conn, error)) *peer {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -375,6 +383,25 @@ func TestErrors(t *testing.T) {
 	}
 	if got := p.call("close", handle, 30.0); got[0] != "ok" {
 		t.Errorf("close: %v", got)
+	}
+}
+
+// The trainer hears with its next call what the service says to the log that Connect is given, in lines that a socket
+// has room for.
+func TestLogOfTheService(t *testing.T) {
+	t.Parallel()
+	service := start(t)
+	p := setupLogged(t, func(_ context.Context, log *slog.Logger) (*nats.Conn, error) {
+		log.Debug("below the level")
+		log.Warn("long", "text", strings.Repeat("ü", 10_000))
+		return service.Conn(), nil
+	})
+	p.open("logged")
+	line := p.next("log")
+	text, ok := line[2].(string)
+	if !ok || number(t, line[1]) != int64(slog.LevelWarn) || !strings.HasPrefix(text, "msg=long text=ü") ||
+		len(text) > 1100 || !utf8.ValidString(text) {
+		t.Errorf("%q", line)
 	}
 }
 

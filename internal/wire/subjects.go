@@ -60,8 +60,7 @@ func CheckName(what, name string) error {
 	if len(name) > MaxName {
 		return fmt.Errorf("%w: %s name of %d bytes; at most %d", ErrBadName, what, len(name), MaxName)
 	}
-	for i := range len(name) {
-		c := name[i]
+	for i, c := range name {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
 		default:

@@ -23,6 +23,9 @@ func TestCheckName(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
+	if err := CheckName("batcher", "aü"); !strings.Contains(err.Error(), "character 'ü' at 1") {
+		t.Error(err)
+	}
 }
 
 func TestSubjects(t *testing.T) {

@@ -42,6 +42,7 @@ class Ahead:
         self.poll: Any = None  # what the thread that takes waits for frames with
         self.looked = 0.0  # when frames of the bridge were looked for
         self.giving = 0  # the batch that a take has out of the queue, and nobody has yet
+        self.unseen = 0  # the batch that answered a take which was given up, until the next one is answered
         self.gone: List[int] = []  # what was withdrawn last
         self.layout: Optional[Layout] = None  # of the last batch
 

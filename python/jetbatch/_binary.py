@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import List
+from typing import List, Union
 
 from .errors import BinaryMissing
 
@@ -15,12 +15,12 @@ def find() -> str:
     """The path of the binary: ``JETBATCH_BINARY``, the wheel's own, a clone's ``bin``, or the first on ``PATH``."""
     named = os.environ.get("JETBATCH_BINARY")
     if named:
-        if not os.access(named, os.X_OK):
+        if not _runs(named):
             raise BinaryMissing(f"JETBATCH_BINARY is {named}, which cannot be run")
         return named
     here = Path(__file__).resolve().parent
     for path in (here / "bin" / "jetbatch", here.parent.parent / "bin" / "jetbatch"):
-        if os.access(path, os.X_OK):
+        if _runs(path):
             return str(path)
     for found in _on_path():
         if not _is_script(found):
@@ -29,6 +29,10 @@ def find() -> str:
         "the jetbatch binary is not here: install the package with `pip install ./python` and Go, which builds it in; "
         "or build it with `make build` in a clone; or name one with JETBATCH_BINARY"
     )
+
+
+def _runs(path: Union[str, Path]) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _on_path() -> List[str]:
@@ -48,5 +52,6 @@ def main() -> None:
         binary = find()
     except BinaryMissing as err:
         sys.exit(f"jetbatch: {err}")
-    os.environ.setdefault("JETBATCH_PYTHON", sys.executable)
+    if not os.environ.get("JETBATCH_PYTHON_INTERPRETER"):  # the binary, too, takes an empty one for none
+        os.environ["JETBATCH_PYTHON_INTERPRETER"] = sys.executable
     os.execv(binary, ["jetbatch", *sys.argv[1:]])

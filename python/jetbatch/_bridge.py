@@ -10,10 +10,10 @@ import socket
 import threading
 import time
 import weakref
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from . import errors
-from ._ahead import PATIENCE, TELL, Ahead, follows
+from ._ahead import PATIENCE, TELL, Ahead
 from ._process import GRACE, Process
 from ._shared import Shared
 from ._state import State, of_wire, to_wire
@@ -26,10 +26,6 @@ log = logging.getLogger("jetbatch")
 # Places in a frame that has a batch.
 _BATCH, _SIZE, _NEXT = 3, 5, 7
 
-Wanted = Tuple[int, State]
-"""What a take is for: the batcher's handle and the state."""
-
-
 class Bridge:
     """A bridge process. Calls may come from several threads; one of those that wait reads for all."""
 
@@ -39,14 +35,13 @@ class Bridge:
         self._ids = itertools.count(1)
         self._state = threading.Lock()
         self._leader = 0  # the number of the call that reads, or minus the thread's that does between two calls
-        self._calls: Dict[int, Tuple[int, Optional[Wanted]]] = {}  # by thread
+        self._calls: Dict[int, int] = {}  # by thread
         self._followers: Dict[int, threading.Lock] = {}
         # The calls that wait, with the handle of which their answer withdraws what lies ready, or 0.
         self._waiting: Dict[int, int] = {}
         self._ahead: Dict[int, Ahead] = {}  # by handle
         self._replies: Dict[int, List[Any]] = {}
-        self._abandoned: Dict[int, Optional[Wanted]] = {}
-        self._spare: Optional[Tuple[Wanted, List[Any]]] = None  # a batch that came for a take that was given up
+        self._abandoned: Set[int] = set()
         self._dead: Optional[errors.Error] = None
         self._shared = Shared()
         self._returned: List[int] = []  # batches that are used no longer, of which the bridge does not know that yet
@@ -72,7 +67,7 @@ class Bridge:
         try:
             self._frames.read(handle)
         except (Ended, ConnectionError):
-            raise self._died() from None
+            raise self._process.died(greeted=False) from None
         if hello[1] != "hello" or hello[2] != PROTOCOL or hello[3] != __version__:
             raise errors.VersionMismatch(
                 f"the package is version {__version__} (protocol {PROTOCOL}), "
@@ -84,7 +79,7 @@ class Bridge:
 
     def call(self, op: str, *args: Any, timeout: Optional[float] = None, withdraws: int = 0) -> List[Any]:
         """Sends a request and returns its reply; raises its error. The reply withdraws what lies ready of a handle."""
-        number = self._begin(None)
+        number = self._begin()
         try:
             with self._state:
                 self._send(number, (number, op, *args), withdraws)
@@ -92,17 +87,23 @@ class Bridge:
             self._forget(number)
             return reply
         except BaseException:
-            self._abandon(number, None)
+            self._abandon(number)
             self._forget(number)
             raise
 
     def open(self, settings: Dict[str, Any], timeout: Optional[float]) -> Ahead:
         """Opens a batcher: its handle, with what lies ready of it."""
-        opened = self.call("open", settings, timeout=timeout)
-        handle = opened[2]
-        with self._state:
-            ahead = self._ahead.setdefault(handle, Ahead(handle))
-            ahead.poll = self._poll()
+        opened: List[Any] = []
+        try:
+            opened += self.call("open", settings, timeout=timeout)
+            handle = opened[2]
+            with self._state:
+                ahead = self._ahead.setdefault(handle, Ahead(handle))
+                ahead.poll = self._poll()
+        except BaseException:
+            if opened:
+                self.leave(opened[2])
+            raise
         if settings.get("world") is not None and len(opened) < 4:  # it would give every rank all rows
             self.shut(ahead)
             raise errors.VersionMismatch(
@@ -115,6 +116,15 @@ class Bridge:
         self.call("close", ahead.handle, 0.0, timeout=GRACE, withdraws=ahead.handle)
         with self._state:
             self._ahead.pop(ahead.handle, None)
+
+    def leave(self, handle: int) -> None:
+        """Closes a batcher that nobody has, without waiting for it."""
+        with self._state:
+            self._ahead.pop(handle, None)
+            try:
+                self._frames.write((0, "close", handle, 0.0))
+            except OSError:
+                pass  # the next call finds out what is the matter
 
     def take(self, ahead: Ahead, state: State, timeout: Optional[float]) -> Step:
         """Takes the batch after a state."""
@@ -132,30 +142,25 @@ class Bridge:
 
     def _ask(self, ahead: Ahead, state: State, timeout: Optional[float]) -> Optional[Step]:
         """Asks for a batch. It may turn out to lie ready."""
-        wanted = (ahead.handle, state)
-        number = self._begin(wanted)
+        fields = to_wire(state)
+        number = self._begin()
         try:
-            spare = self._spare
-            if spare is not None and spare[0][0] == ahead.handle and follows(spare[0][1], state) and not self._dead:
-                reply = spare[1]
-            else:
-                with self._state:
-                    self._drop(ahead)
-                    self._tell_all()
-                    self._waiting[number] = ahead.handle
-                    self._say(number, "take", ahead.handle, timeout or 0.0, to_wire(state))
-                reply = self._checked(self._await(number, timeout))
+            with self._state:
+                self._drop(ahead)
+                self._tell_all()
+                self._waiting[number] = ahead.handle
+                self._say(number, "take", ahead.handle, timeout or 0.0, fields)
+            reply = self._checked(self._await(number, timeout))
             step = None
             if reply[1] == "step":
                 _, _, _, batch, offset, size, seq, following, about = reply[:9]
                 step = Step(state, of_wire(following), batch, offset, size, seq, about)
                 ahead.giving = batch
                 reply[1] = "given"
-                self._spare = None
                 self._shared.lend(step, ahead)
             self._forget(number)
         except BaseException:
-            self._abandon(number, wanted)
+            self._abandon(number)
             self._forget(number)
             raise
         return self.ready(ahead, state) if step is None else step
@@ -181,9 +186,6 @@ class Bridge:
 
     def _drop(self, ahead: Ahead) -> None:
         """Frees what interruptions left over."""
-        if self._spare is not None:
-            self._returned.append(self._spare[1][_BATCH])
-            self._spare = None
         if ahead.giving:
             lost = ahead.lost()
             if lost:
@@ -222,8 +224,10 @@ class Bridge:
     def _leave(self, leader: int) -> None:
         """Lets another thread read, if it was this one's turn."""
         with self._state:
-            if self._abandoned:
-                self._salvage_late()
+            for late in [n for n in self._abandoned if n in self._replies]:
+                self._waiting.pop(late, None)
+                self._replies.pop(late, None)
+                self._abandoned.discard(late)
             if self._leader == leader:
                 self._leader = 0
                 for other in list(self._followers):
@@ -237,7 +241,7 @@ class Bridge:
         self._write((*request, self._returned))
         self._returned = []
 
-    def _begin(self, wanted: Optional[Wanted]) -> int:
+    def _begin(self) -> int:
         """The number of a new call. A call of this thread's that an interruption kept from its end is ended first."""
         if self._dead is not None:
             raise self._again()
@@ -246,10 +250,9 @@ class Bridge:
             self._leave(-thread)
         before = self._calls.get(thread)
         if before is not None:
-            self._abandon(*before)
-            self._forget(before[0])
-        number = next(self._ids)
-        self._calls[thread] = (number, wanted)
+            self._abandon(before)
+            self._forget(before)
+        number = self._calls[thread] = next(self._ids)
         return number
 
     def _send(self, number: int, request: Tuple[Any, ...], withdraws: int) -> None:
@@ -308,6 +311,9 @@ class Bridge:
         if number:
             if number in self._waiting:
                 self._withdraw(self._waiting[number], frame)
+                if number in self._abandoned and frame[1] == "step":
+                    with self._state:
+                        self._unseen(self._waiting[number], frame)
                 self._replies[number] = frame
                 self._wake(number)
         elif frame[1] == "ready":
@@ -327,7 +333,15 @@ class Bridge:
 
     def _withdraw(self, handle: int, frame: List[Any]) -> None:
         ahead = self._ahead.get(handle)
-        if ahead is None or frame[1] == "ready":
+        if ahead is None:
+            return
+        given_up = frame[1] == "error" and frame[2]["code"] == "cancelled"
+        if ahead.unseen and frame[0] and not given_up:  # the take after it is answered
+            with self._state:
+                if frame[1] != "step" or frame[_BATCH] != ahead.unseen:
+                    self._returned.append(ahead.unseen)
+                ahead.unseen = 0
+        if frame[1] == "ready":
             return
         with self._state:
             self._returned += ahead.withdraw()
@@ -349,26 +363,31 @@ class Bridge:
             raise errors.EndOfData("the data ends here")
         return reply
 
-    def _abandon(self, number: int, wanted: Optional[Wanted]) -> None:
-        """Gives a call up. Its reply, if it is still to come, is seen to when another call ends."""
+    def _abandon(self, number: int) -> None:
+        """Gives a call up. The bridge hears of it though its answer be here: a batch that nobody has seen is for the
+        next take, if that is for the same state, and a batcher that was opened is closed."""
         with self._state:
-            if number in self._replies:
-                self._salvage(number, wanted)
-            elif number in self._waiting and self._dead is None:
-                self._abandoned[number] = wanted
-                try:
-                    self._frames.write((0, "cancel", number))
-                except OSError:
-                    pass  # the next call finds out what is the matter
+            if number not in self._waiting or self._dead is not None:
+                return
+            reply = self._replies.get(number)
+            if reply is None:
+                self._abandoned.add(number)
+            elif reply[1] == "step":
+                self._unseen(self._waiting[number], reply)
+            elif reply[1] != "ok":
+                return
+            try:
+                self._frames.write((0, "cancel", number))
+            except OSError:
+                pass  # the next call finds out what is the matter
 
-    def _salvage(self, number: int, wanted: Optional[Wanted]) -> None:
-        """Keeps a batch that nobody has seen for the next take, which most likely is for the same state."""
-        reply = self._replies[number]
-        if wanted is None or reply[1] != "step":
-            return
-        if self._spare is not None and self._spare[1][1] == "step" and self._spare[1] is not reply:
-            self._returned.append(self._spare[1][_BATCH])
-        self._spare = (wanted, reply)
+    def _unseen(self, handle: int, reply: List[Any]) -> None:
+        """A batch came that nobody will see, unless the next take is for it."""
+        ahead = self._ahead.get(handle)
+        if ahead is None:
+            self._returned.append(reply[_BATCH])
+        else:
+            ahead.unseen = reply[_BATCH]
 
     def _forget(self, number: int) -> None:
         """Ends a call, and lets another thread read."""
@@ -379,14 +398,6 @@ class Bridge:
                 self._replies.pop(number, None)
         self._leave(number)
         self._calls.pop(threading.get_ident(), None)
-
-    def _salvage_late(self) -> None:
-        """Sees to the replies of calls that were given up."""
-        for late in [n for n in self._abandoned if n in self._replies]:
-            self._salvage(late, self._abandoned[late])
-            self._waiting.pop(late, None)
-            self._replies.pop(late, None)
-            del self._abandoned[late]
 
     # The end.
 

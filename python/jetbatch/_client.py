@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Type, Union
 
 from . import errors
 from ._ahead import Ahead
+from ._args import AT_ONCE, number, parameters, patience, span, text
 from ._bridge import Bridge
 from ._progress import Progress
 from ._state import State, to_wire
@@ -53,10 +54,10 @@ class Batcher:
         - If ``state`` is not the one that the batch before left, it warns and moves there.
         - At the end of the data it raises :class:`EndOfData`, for this state again and again.
 
-        After ``timeout`` seconds it raises :class:`Unavailable`, which says what was waited for. Nothing is lost then,
-        nor by Ctrl-C.
+        After ``timeout`` seconds it raises :class:`Unavailable`, which says what was waited for: None waits without
+        end, as for every call, and 0 takes what is here. Nothing is lost then, nor by Ctrl-C.
         """
-        position = _state(state)
+        position, timeout = _state(state), patience(timeout)
         if self._closed:
             raise errors.Closed(f"batcher {self.name}: the handle is closed")
         if self._progress is None:
@@ -104,6 +105,7 @@ class Batcher:
     def _call(self, op: str, timeout: Optional[float], *args: Any, withdraws: int = 0) -> List[Any]:
         if self._closed:
             raise errors.Closed(f"batcher {self.name}: the handle is closed")
+        timeout = patience(timeout)
         return self._bridge.call(op, self._ahead.handle, timeout or 0.0, *args, timeout=timeout, withdraws=withdraws)
 
     def __enter__(self) -> "Batcher":
@@ -152,29 +154,35 @@ class Service:
         batches and at most 1 GiB; half of it retained, -1 for none; 600 s of idleness until the service forgets the
         batcher. ``accept_change`` lets a state of other parameters or data go on. ``in_order`` delivers the good
         batches before a bad one first, instead of failing at once. ``world`` says that this process is one of several
-        ranks that take each batch together. Waits ``timeout`` seconds for a coordinator, without end by default.
+        ranks that take each batch together. Waits ``timeout`` seconds for a coordinator, without end by default. Raises
+        :class:`BadConfig` for arguments that cannot work, :class:`BadParams` for parameters.
         """
-        merged = {**self._defaults, **(params or {})}
+        timeout = patience(timeout)
         request = {
-            "name": name,
-            "dataset": dataset,
-            "params": json.dumps(merged) if merged or params is not None else "",
-            "window": window,
-            "window_bytes": window_bytes,
-            "retain": retain,
-            "idle_timeout": float(idle_timeout),
-            "take_over": take_over,
-            "accept_change": accept_change,
-            "in_order": in_order,
-            "timeout": float(timeout or 0.0),
+            "name": text("name", name),
+            "dataset": text("dataset", dataset),
+            "params": parameters(self._defaults, params),
+            "window": number("window", window),
+            "window_bytes": number("window_bytes", window_bytes),
+            "retain": number("retain", retain),
+            "idle_timeout": span("idle_timeout", idle_timeout),
+            "take_over": bool(take_over),
+            "accept_change": bool(accept_change),
+            "in_order": bool(in_order),
+            "timeout": timeout or 0.0,
             "world": as_wire(world),
         }
         if self._progress is not None:
             self._progress.say(f"jetbatch {name}: {dataset} is opened")
-        batcher = Batcher(self._bridge, self._bridge.open(request, timeout), name, self._progress, world)
-        if world is not None:
-            self._ranks.add(batcher)
-        return batcher
+        ahead = self._bridge.open(request, timeout)
+        try:
+            batcher = Batcher(self._bridge, ahead, name, self._progress, world)
+            if world is not None:
+                self._ranks.add(batcher)
+            return batcher
+        except BaseException:
+            self._bridge.leave(ahead.handle)
+            raise
 
     @property
     def pid(self) -> int:
@@ -218,7 +226,8 @@ def connect(
 
     ``memory`` bounds the bytes of batches that the trainer keeps arrays of, beyond two of the largest: 1 GiB by
     default. What is not given is taken from the environment, as for the command line: ``JETBATCH_SERVER`` and so on.
-    Raises :class:`Error` if the server does not answer within ``connect_timeout`` seconds.
+    Raises :class:`Error` if the server does not answer within ``connect_timeout`` seconds, and :class:`BadConfig` for
+    arguments that cannot work.
     """
     env = {
         "JETBATCH_SERVER": server,
@@ -231,7 +240,7 @@ def connect(
         "JETBATCH_TLS_CERT": tls_cert,
         "JETBATCH_TLS_KEY": tls_key,
         "JETBATCH_INBOX_PREFIX": inbox_prefix,
-        "JETBATCH_CONNECT_TIMEOUT": f"{connect_timeout}s",
+        "JETBATCH_CONNECT_TIMEOUT": f"{max(span('connect_timeout', connect_timeout), AT_ONCE):f}s",
     }
     return Service(Bridge(_args(memory), {k: os.fspath(v) for k, v in env.items() if v is not None}))
 
@@ -240,7 +249,7 @@ def _args(memory: int) -> List[str]:
     level = "warn"
     if logging.getLogger("jetbatch").isEnabledFor(logging.INFO):
         level = "info"
-    return ["--log-level", level, "--memory", str(memory)]
+    return ["--log-level", level, "--memory", str(number("memory", memory))]
 
 
 def _state(state: StateLike) -> State:

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any, Dict, Mapping, Optional, Type, Union
 
+from ._args import number
 from ._bridge import Bridge
 from ._client import Service, _args
 from ._progress import Progress, watched
@@ -31,7 +32,7 @@ def embedded(
     error is a terminal or a notebook, a line there says how fast batches come and for how much of the time the trainer
     waits for them, unless ``quiet``.
     """
-    args = ["--beside", "--slots", str(slots), *_args(memory)]
+    args = ["--beside", "--slots", str(number("slots", slots)), *_args(memory)]
     args += [f"--python={name}={_where(kind)}" for name, kind in (python or {}).items()]
     path = os.pathsep.join([p or os.getcwd() for p in sys.path if os.path.exists(p or ".")])
     env = {"JETBATCH_PYTHON_INTERPRETER": sys.executable, "PYTHONPATH": path}
@@ -51,6 +52,8 @@ def embedded(
 def _where(kind: Where) -> str:
     if isinstance(kind, str):
         return kind
+    if not isinstance(kind, type):
+        raise BadConfig(f'a data set is a class, or named "module:Class", not {kind!r}')
     if kind.__module__ == "__main__":
         raise BadConfig(
             f"{kind.__qualname__} is defined in the program itself, or a notebook: move it to a module, "

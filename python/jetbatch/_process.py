@@ -15,6 +15,9 @@ from ._binary import find
 # How long the bridge may take beyond the time that a call was given, until it counts as stuck, and to end, in seconds.
 GRACE = 10.0
 
+# How it exits where what it was started with is wrong.
+USAGE = 2
+
 
 class Process:
     """A bridge process and this end of its socket. Of a process that does not end by itself, ``end`` makes an end."""
@@ -33,9 +36,11 @@ class Process:
                 env={**os.environ, **env},
                 start_new_session=True,
             )
-        except BaseException:
+        except BaseException as err:
             ours.close()
             self._words.close()
+            if isinstance(err, OSError):
+                raise errors.BinaryMissing(f"{self.binary} cannot be run: {err}") from None
             raise
         finally:
             theirs.close()
@@ -43,7 +48,7 @@ class Process:
         self.pid = self._process.pid
         self.end = weakref.finalize(self, _end, os.getpid(), self._process, ours, self._words)
 
-    def died(self) -> errors.Error:
+    def died(self, greeted: bool = True) -> errors.Error:
         """How it ended, and its last words, once it has closed its end."""
         status = self._wait()
         if status is None:
@@ -51,6 +56,8 @@ class Process:
         self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, self._words.tell() - 4096))
         words = self._words.read().decode(errors="replace").strip()
+        if status == USAGE and not greeted and "jetbatch: " in words:  # and not the end of a Go program that panics
+            return errors.BadConfig(words[words.rindex("jetbatch: ") :])
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return errors.BridgeDied(f"the bridge {how}{': ' + words if words else ''}")
 

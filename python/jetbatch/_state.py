@@ -10,7 +10,7 @@ from urllib.parse import quote_plus, unquote_to_bytes
 
 from ._codec import pack, unpack
 from ._crc import crc32c
-from .errors import BadStateText, StateTooLarge
+from .errors import BadStateText, StateTooLarge, WrongState
 
 MAX_STATE = 16 << 10
 """The most bytes that a state may have encoded: 16 KiB."""
@@ -126,7 +126,21 @@ def _unbase64(text: str) -> bytes:
 
 
 def to_wire(state: State) -> Tuple[Any, ...]:
-    """The fields of a state as Go has them: the origin is the fourth, where it is known."""
+    """The fields of a state as Go has them: the origin is the fourth, where it is known.
+
+    A state made by hand may be of fields that Go does not have.
+    """
+    for name, value, kind in zip(state._fields, state, (str, int, bytes, str)):
+        if type(value) is not kind:
+            raise WrongState(f"the state's {name} is a {type(value).__name__}, not a {kind.__name__}")
+    if not 0 <= state.version < 1 << 32:
+        raise WrongState(f"the state's version is {state.version}: versions have 32 bits")
+    if len(state.data) > MAX_STATE:
+        raise StateTooLarge(f"{len(state.data)} bytes, at most {MAX_STATE}")
+    try:
+        (state.dataset + state.origin).encode()
+    except UnicodeEncodeError as err:
+        raise WrongState(f"the state's names are no Unicode: {err}") from None
     fields = (state.dataset, state.version, state.data or None)
     return fields + (state.origin,) if state.origin else fields
 

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import os
 import re
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ._args import number, span, text
 from .errors import BadConfig
 
 MAX_SIZE = 256
@@ -92,9 +93,17 @@ def as_wire(world: Optional[World]) -> Optional[Dict[str, Any]]:
     """The world as it travels."""
     if world is None:
         return None
-    if isinstance(world.whole, str):  # whose letters would be names
+    if not isinstance(world, World):
+        raise BadConfig(f"world is a jetbatch.World, not {world!r}")
+    if isinstance(world.whole, str) or not isinstance(world.whole, Iterable):  # a text's letters would be names
         raise BadConfig(f"whole is a list of names, such as [{world.whole!r}]")
-    return {**dataclasses.asdict(world), "whole": list(world.whole), "patience": float(world.patience)}
+    return {
+        "id": text("id", world.id),
+        **{name: number(name, getattr(world, name)) for name in ("rank", "size", "part", "parts")},
+        "whole": [text("whole", name) for name in world.whole],
+        "even": bool(world.even),
+        "patience": span("patience", world.patience),
+    }
 
 
 class Launcher(NamedTuple):

@@ -1,7 +1,7 @@
 """Checks a data set as the service will use it: ``python -m jetbatch.check MODULE:CLASS --params '{}'``.
 
-It looks at what datasettest.Run looks at in Go: purity, states that survive encoding, equal batches from two openings,
-an end that stays one.
+It looks at what datasettest.Run looks at in Go: purity, states that survive encoding, equal batches and fingerprints
+from two openings, an end that stays one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ def check(kind: Type[dataset.Dataset], params: str = "{}", batches: int = 16) ->
     """Runs ``batches`` steps of two openings of a data set; returns how many there were. Raises :class:`Failed`."""
     first = _run("__init__", lambda: Opened(kind, params))
     second = _run("__init__", lambda: Opened(kind, params))
+    if _run("fingerprint", first.fingerprint) != _run("fingerprint", second.fingerprint):
+        raise Failed("fingerprint gives two answers: no other process could open the data set for the same run")
     state = _run("start", first.start)
     if _run("start", second.start) != state:
         raise Failed("start gives two states: it must be a pure function of the parameters")
@@ -80,8 +82,10 @@ def main() -> None:
     parser.add_argument("--params", default="{}", metavar="JSON", help="parameters as a trainer would send them")
     parser.add_argument("--batches", type=int, default=16, metavar="N", help="how many to make (16)")
     args = parser.parse_args()
+    if args.batches < 1:
+        parser.error("--batches is 1 or more")
     try:
-        n = check(load(args.dataset), args.params, args.batches)
+        n = check(_run("load", lambda: load(args.dataset)), args.params, args.batches)
     except Failed as err:
         sys.exit(f"{args.dataset}: {err}")
     print(f"{args.dataset}: all is well, {n} batches looked at")

@@ -21,7 +21,7 @@ class EndOfData(Error, EOFError):
 
 
 class BadConfig(Error):
-    """``open`` was given values that cannot work."""
+    """A call was given values that cannot work."""
 
     code = "bad_config"
 

@@ -45,6 +45,8 @@ def load(where: str) -> Type[dataset.Dataset]:
     for method in ("next", "materialize"):
         if not callable(getattr(kind, method, None)):
             raise errors.BadConfig(f"{where} has no {method}: see jetbatch.Dataset")
+    if not 0 <= int(getattr(kind, "version", 1)) < 1 << 32:
+        raise errors.BadConfig(f"{where} is of version {kind.version}: versions have 32 bits")
     found: Type[dataset.Dataset] = kind
     return found
 

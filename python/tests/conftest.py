@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
 import pytest
 
@@ -120,12 +120,19 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
 class Up:
     """A service on a port."""
 
-    def __init__(self, log: Path, *args: str, datasets: Optional[Dict[str, str]] = None, **env: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *args: str,
+        datasets: Optional[Dict[str, str]] = None,
+        command: Sequence[str] = (),
+        **env: str,
+    ) -> None:
         self.log = log
         flags = [f"--python={n}={c}" for n, c in (DATASETS if datasets is None else datasets).items()]
         with log.open("wb") as err:
             self.process = subprocess.Popen(
-                [_binary.find(), "up", "--listen", "127.0.0.1:0", "--json", "--slots", "2", *flags, *args],
+                [*(command or [_binary.find()]), "up", "--listen", "127.0.0.1:0", "--json", "--slots", "2", *flags, *args],
                 stdout=subprocess.PIPE,
                 stderr=err,
                 env=environment(**env),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import numpy as np
 import pytest
 
 import datasets
 import jetbatch
-from conftest import HERE, Up, alive, descendants, environment, held_anywhere, shared_memory, until
+from conftest import DATASETS, HERE, Up, alive, descendants, environment, held_anywhere, shared_memory, until
 from jetbatch import _binary, _payload, check
 
 
@@ -124,6 +125,14 @@ def test_print_goes_to_the_log(service: jetbatch.Service, up: Up, tmp_path: Path
     until(lambda: "about to fall" in up.log.read_text(), "the words are in the log")
 
 
+def test_embedded_prints_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="jetbatch"):
+        with jetbatch.embedded(python={"faulty": datasets.Faulty}) as s:
+            faulty(s, "segfault", marker=str(tmp_path / "once"))
+            assert os.stat(f"/proc/{s.pid}/fd/2").st_size == 0  # a file that nobody sees does not grow
+    assert any("about to fall" in record.message for record in caplog.records)
+
+
 def test_memory_is_bounded(tmp_path: Path) -> None:
     up = Up(tmp_path / "log", "--process-memory", str(1 << 30), datasets={"faulty": "datasets:Faulty"})
     try:
@@ -149,6 +158,8 @@ def test_no_such_class(tmp_path: Path) -> None:
             timeout=60,
         )
         assert out.returncode in (1, 2) and words in out.stderr, out
+    with pytest.raises(jetbatch.Error, match="No module named 'nosuch'"):  # without a log that can be read
+        jetbatch.embedded(python={"x": "nosuch:X"})
 
 
 def test_kill_9_of_a_process_costs_an_attempt(up: Up) -> None:
@@ -190,6 +201,17 @@ def spins(pid: int) -> bool:
     return b"Faulty" in command and int(stat[stat.rindex(")") + 2 :].split()[11]) > 100
 
 
+def test_the_wheels_command_has_this_python_for_data_sets(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from jetbatch._binary import main; main()"]
+    numbers = {"numbers": DATASETS["numbers"]}
+    up = Up(tmp_path / "log", command=command, datasets=numbers, JETBATCH_PYTHON_INTERPRETER="")
+    try:
+        processes = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in descendants(up.process.pid)]
+        assert [sys.executable, "-u", "-m", "jetbatch.serve"] in [words[:4] for words in processes]
+    finally:
+        up.end()
+
+
 def test_exec_any_language(tmp_path: Path) -> None:
     command = f"{sys.executable} -m jetbatch.serve datasets:Numbers"
     up = Up(tmp_path / "log", f"--exec=mine={command}", datasets={})
@@ -213,6 +235,20 @@ class Random(datasets.Numbers):
         return {"x": np.random.default_rng().random(3)}
 
 
+class Moody(datasets.Numbers):
+    def fingerprint(self) -> jetbatch.Fingerprint:
+        return jetbatch.Fingerprint(str(np.random.default_rng().random()))
+
+
+class Plain(datasets.Numbers):
+    def fingerprint(self) -> Any:
+        return {"digest": "x"}
+
+
+class Wide(datasets.Numbers):
+    version = 1 << 32
+
+
 class Tuples(datasets.Numbers):
     def start(self) -> Any:
         return {"index": np.int64(0)}
@@ -225,17 +261,34 @@ def test_check() -> None:
         (Impure, "pure function of the state"),
         (Random, "seed belongs into the job"),
         (Tuples, "convert it with int"),
+        (Moody, "fingerprint gives two answers"),
+        (Plain, "fingerprint: AttributeError"),
     ):
         with pytest.raises(check.Failed, match=words):
             check.check(kind)
-    out = subprocess.run(
-        [sys.executable, "-m", "jetbatch.check", "datasets:Numbers"],
-        env=environment(),
-        cwd=HERE,
-        text=True,
-        capture_output=True,
-    )
-    assert out.stdout == "datasets:Numbers: all is well, 16 batches looked at\n", out
+    assert run_check("datasets:Numbers") == (0, "datasets:Numbers: all is well, 16 batches looked at\n", "")
+
+
+def run_check(*args: str) -> Tuple[int, str, str]:
+    command = [sys.executable, "-m", "jetbatch.check", *args]
+    out = subprocess.run(command, env=environment(), cwd=HERE, text=True, capture_output=True)
+    return out.returncode, out.stdout, out.stderr
+
+
+@pytest.mark.parametrize(
+    "args, status, words",
+    [
+        (["nosuch:X"], 1, "No module named 'nosuch'"),
+        (["datasets"], 1, "MODULE:CLASS"),
+        (["datasets:Nosuch"], 1, "no attribute 'Nosuch'"),
+        (["test_datasets:Wide"], 1, "versions have 32 bits"),
+        (["datasets:Numbers", "--params", "{"], 1, "JSON"),
+        (["datasets:Numbers", "--batches", "-1"], 2, "--batches is 1 or more"),
+    ],
+)
+def test_check_says_in_a_line_what_is_wrong(args: List[str], status: int, words: str) -> None:
+    returned, out, err = run_check(*args)
+    assert returned == status and not out and words in err and "Traceback" not in err, err
 
 
 class Worker:

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -18,6 +19,10 @@ func TestMerge(t *testing.T) {
 	})
 	if len(s.Coordinators) != 2 || s.Coordinators[0].Coordinator != "a" || len(s.Batchers) != 2 || s.Batchers[0].Seat != 2 || len(s.Workers) != 1 || s.Workers[0].Done != 2 {
 		t.Errorf("merged to %+v", s)
+	}
+	const none = `{"coordinators":[],"batchers":[],"workers":[]}`
+	if data, err := json.Marshal(Merge(nil)); err != nil || string(data) != none {
+		t.Errorf("%s, %v; want %s", data, err, none)
 	}
 }
 
