@@ -245,7 +245,7 @@ func TestStateWithoutOrigin(t *testing.T) {
 	}
 	for name, fields := range map[string][]any{
 		"two fields": {"d", 1}, "five fields": {"d", 1, s.Data, "o", "p"}, "an empty origin": {"d", 1, s.Data, ""},
-		"a long origin": {"d", 1, s.Data, strings.Repeat("a", MaxOrigin+1)},
+		"a long origin":        {"d", 1, s.Data, strings.Repeat("a", MaxOrigin+1)},
 		"a version of 33 bits": {"d", 1<<32 + 1, s.Data}, "a negative version": {"d", -1, s.Data},
 	} {
 		data, err := msgp.Marshal(fields)
