@@ -140,11 +140,10 @@ func (s *server) dispatch(id uint64, op string, dec *msgpack.Decoder) error {
 			defer done()
 			select {
 			case <-before:
-				s.open(ctx, id, &req)
-			case <-ctx.Done():
-				s.answer(id, context.Cause(ctx))
-				<-before
+			case <-ctx.Done(): // as open says
 			}
+			s.open(ctx, id, &req)
+			<-before
 		})
 		return nil
 	case "status", "stop", "close":
