@@ -167,7 +167,7 @@ func (r *reader) start(ctx context.Context, state schema.State) error {
 		r.run.revive()
 	}
 	// One of several readers that was stopped finds the others where they are; what it failed at, they will, too.
-	return r.seats.begin(ctx, state, had != nil && (r.cfg.Reader == "" || failure(had)))
+	return countFrom(began, r.seats.begin(ctx, state, had != nil && (r.cfg.Reader == "" || failure(had))))
 }
 
 // status is Batcher.Status.

@@ -55,10 +55,23 @@ func (r *reader) take(ctx context.Context, asked schema.State, decode func(paylo
 	case elsewhere:
 		err = r.move(ctx, asked)
 	}
-	if err != nil {
-		return taken{}, err
+	var t taken
+	if err == nil {
+		t, err = r.next(ctx, c, decode)
 	}
-	return r.next(ctx, c, decode)
+	return t, countFrom(c.began, err)
+}
+
+// countFrom has the error of a wait count from the beginning of its call: what ended may be the last of several waits.
+func countFrom(began time.Time, err error) error {
+	if err == nil {
+		return nil
+	}
+	var wait *WaitError
+	if errors.As(err, &wait) {
+		wait.Waited = time.Since(began)
+	}
+	return err
 }
 
 // ended is the error of a wait for the turn: of the handle, which says enough, or of the context. Both may have ended.

@@ -139,3 +139,35 @@ func TestWaitingForATurnWhenBothHaveEnded(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitCountsFromTheTake has the caller's patience end while the reader asks for its seat, after it waited for a batch.
+func TestWaitCountsFromTheTake(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	var seats, left int
+	o.locked(func() {
+		o.silent, o.manual = true, true
+		seats, left = len(o.requests), int(o.fed)-3
+	})
+	state = take(t, b, state, left)
+	ctx, cancel := context.WithCancel(deadline(t))
+	began := time.Now()
+	took := make(chan error, 1)
+	go func() {
+		_, err := b.Take(ctx, state)
+		took <- err
+	}()
+	natstest.Eventually(t, "the reader asks for its seat", func() bool {
+		asked := false
+		o.locked(func() { asked = len(o.requests) > seats })
+		return asked
+	})
+	waited := time.Since(began) - time.Second // for Take to begin
+	cancel()
+	var wait *WaitError
+	if err := <-took; !errors.As(err, &wait) || wait.Waited < waited {
+		t.Errorf("after %v: %v", waited, err)
+	}
+}
