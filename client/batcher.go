@@ -24,7 +24,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetbatch/jetbatch/internal/lend"
-	"github.com/jetbatch/jetbatch/internal/wire"
 	"github.com/jetbatch/jetbatch/schema"
 )
 
@@ -80,28 +79,7 @@ func (b *Batcher[B]) Start(ctx context.Context, state schema.State) error {
 // On a batcher that was never started, Take starts it. When ctx ends first the error matches ErrUnavailable
 // and ctx's cause and says what was waited for; nothing is lost, and the next Take goes on.
 func (b *Batcher[B]) Take(ctx context.Context, state schema.State) (Step[B], error) {
-	var step Step[B]
-	var t taken
-	var err error
-	decode := func(payload []byte, size int) (err error) {
-		step.Batch, step.Rows, err = wire.DecodePart[B](payload, size, &b.r.cfg.part)
-		return err
-	}
-	if b.s == nil {
-		t, err = b.r.take(ctx, state, decode)
-	} else {
-		t, err = b.s.take(ctx, state, decode)
-	}
-	if err != nil {
-		return Step[B]{}, err
-	}
-	step.Seq, step.Prev, step.Next, step.Timing = t.seq, t.prev, t.next, t.timing
-	step.Worker, step.Attempt, step.Deliveries, step.Trace = t.worker, t.attempt, t.deliveries, t.trace
-	if !wire.PayloadAliases[B]() {
-		t.payload.release() // decoded into memory of its own
-		return step, nil
-	}
-	return step.WithRelease(t.payload.release), nil
+	return b.TakeIf(ctx, state, nil)
 }
 
 // All takes from state on, following Next by itself, until the data ends. An error is yielded once, with a

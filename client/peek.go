@@ -65,6 +65,42 @@ func (r *reader) peek(
 	}, int(res.Size))
 }
 
+// TakeIf is Take for such a program, which may have no place for the batch: accept is called with it before it is taken.
+// An error of accept is returned as it is, and the batch stays untaken: the next Take for the same state returns it, or
+// what has ended the run meanwhile.
+func (b *Batcher[B]) TakeIf(ctx context.Context, state schema.State, accept func(B) error) (Step[B], error) {
+	var step Step[B]
+	var t taken
+	var err error
+	decode := func(payload []byte, size int) (err error) {
+		step.Batch, step.Rows, err = wire.DecodePart[B](payload, size, &b.r.cfg.part)
+		if err == nil && accept != nil {
+			if err := accept(step.Batch); err != nil {
+				return declined{err}
+			}
+		}
+		return err
+	}
+	if b.s == nil {
+		t, err = b.r.take(ctx, state, decode)
+	} else {
+		t, err = b.s.take(ctx, state, decode)
+	}
+	if err != nil {
+		return Step[B]{}, err
+	}
+	step.Seq, step.Prev, step.Next, step.Timing = t.seq, t.prev, t.next, t.timing
+	step.Worker, step.Attempt, step.Deliveries, step.Trace = t.worker, t.attempt, t.deliveries, t.trace
+	if !wire.PayloadAliases[B]() {
+		t.payload.release() // decoded into memory of its own
+		return step, nil
+	}
+	return step.WithRelease(t.payload.release), nil
+}
+
+// declined is the error of a program that does not accept a batch.
+type declined struct{ error }
+
 // TakeSeen takes batches that Peek has shown, those after the given states, one after another. It is Take without what
 // a program that kept what it saw has no use for: no payload is decoded again, and the service hears once of all of
 // them.

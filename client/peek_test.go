@@ -123,6 +123,49 @@ func TestPeekSeesFailures(t *testing.T) {
 	}
 }
 
+// A batch that is not accepted is not taken: the next Take returns it, or the end of its run.
+func TestTakeIf(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	b, _ := setup(t, o, nil)
+	state := take(t, b, schema.State{}, 3)
+	full := errors.New("there is no room")
+	decline := func() {
+		t.Helper()
+		_, err := b.TakeIf(deadline(t), state, func(batch []byte) error {
+			if want := content(number(state)); !bytes.Equal(batch, want) {
+				t.Errorf("%q, not %q", batch, want)
+			}
+			return full
+		})
+		if err != full {
+			t.Fatalf("the error of accept: %v", err)
+		}
+		if _, err = b.Status(deadline(t)); err != nil { // which says how far the trainer is
+			t.Fatal(err)
+		}
+		o.locked(func() {
+			if o.rec.Taken != number(state) {
+				t.Errorf("%d are taken, not %d", o.rec.Taken, number(state))
+			}
+		})
+	}
+	decline()
+	state = take(t, b, state, 1)
+	step, err := b.TakeIf(deadline(t), state, func([]byte) error { return nil })
+	if err != nil || step.Seq != 5 {
+		t.Fatalf("accepted: %+v, %v", step, err)
+	}
+	state = step.Next
+	decline()
+	if err := b.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Take(deadline(t), state); !errors.Is(err, ErrStopped) {
+		t.Fatalf("stopped: %v", err)
+	}
+}
+
 // What Peek showed is taken together, and the owner hears of it once.
 func TestTakeSeen(t *testing.T) {
 	t.Parallel()

@@ -173,6 +173,10 @@ func (r *reader) pursue(p *patience, s *sight, now time.Time) {
 func (r *reader) deliver(c call, entry reorder.Entry[arrival], decode func(payload []byte, size int) error) (taken, error) {
 	res, got := entry.Result, &entry.Value
 	if err := decode(got.payload.bytes, int(res.Size)); err != nil {
+		var no declined
+		if errors.As(err, &no) {
+			return taken{}, no.error
+		}
 		return taken{}, r.undecoded(res.Seq, err)
 	}
 	timing, following, due := r.count(c.began, &entry, time.Now())

@@ -32,9 +32,6 @@ type batcher struct {
 	call   uint64          // that take, for the goroutine that reads requests
 	unseen []uint64        // takes that the trainer gave up: it sees no answer to them. Under server.mu.
 
-	// kept is a batch that was taken, and could not be delivered: there was no room, or the trainer had given up. The
-	// next take is for the same state, or another one, and then the batch is of no use any more.
-	kept *held
 	// given is the batch that answered the newest take. It is in the trainer's memory; the trainer may not have seen it.
 	given *held
 	// turn is held by a take, or by readAhead between two takes, since a take that was given up may not be over yet. Its
@@ -129,7 +126,6 @@ func (b *batcher) close() error {
 	b.turn <- struct{}{}
 	defer b.give()
 	b.ahead.end()
-	b.drop()
 	return err
 }
 
@@ -172,19 +168,11 @@ func (b *batcher) counted(ctx context.Context) {
 	}
 }
 
-func (b *batcher) drop() {
-	if b.kept != nil {
-		b.kept.step.Release()
-		b.kept = nil
-	}
-}
-
 // withdraw ends reading ahead until the trainer takes again, which is given nothing that was taken before.
 func (b *batcher) withdraw() {
 	b.turn <- struct{}{}
 	defer b.give()
 	b.ahead.end()
-	b.drop()
 	if b.given != nil {
 		b.given.over = true
 	}
@@ -214,27 +202,24 @@ func (b *batcher) take(t take) {
 		return
 	}
 	b.ahead.end()
-	step, err := b.next(t)
-	if err == nil && errors.Is(context.Cause(t.ctx), errCancelled) {
-		b.kept, err = &held{step: step, asked: t.state}, errCancelled // just too late; the next take is likely to be for it
-	}
+	var at place
+	step, err := b.b.TakeIf(t.ctx, t.state, func(batch schema.Batch) (err error) {
+		if errors.Is(context.Cause(t.ctx), errCancelled) {
+			return errCancelled // it came just too late
+		}
+		at, err = b.share(batch, wire.EncodedSize(batch))
+		return err
+	})
 	t.done()
-	if err != nil {
-		b.s.answer(t.id, err)
-		return
-	}
-	at, err := b.share(step.Batch, wire.EncodedSize(step.Batch))
 	if errors.Is(err, bridge.ErrMemoryFull) {
-		b.kept = &held{step: step, asked: t.state}
 		err = fmt.Errorf("the trainer keeps arrays of earlier batches: %w; "+
 			"let go of them, copy what is to be kept, or raise memory", err)
-	} else {
-		step.Release()
 	}
 	if err != nil {
 		b.s.answer(t.id, err)
 		return
 	}
+	step.Release()
 	b.hand(t, at, &step)
 }
 
@@ -246,17 +231,6 @@ func (b *batcher) hand(t take, at place, step *client.Step[schema.Batch]) {
 	b.ahead.begin(step.Next)
 	b.renew()
 	b.look()
-}
-
-// next is the batch that was kept, if the client would return that one, or one from the client.
-func (b *batcher) next(t take) (client.Step[schema.Batch], error) {
-	if b.kept != nil && b.stands(b.kept, t.state) {
-		step := b.kept.step
-		b.kept = nil
-		return step, nil
-	}
-	b.drop()
-	return b.b.Take(t.ctx, t.state)
 }
 
 // stands reports whether a batch that was taken, and that the trainer has not seen, may answer a take of a state: the

@@ -76,6 +76,11 @@ func setup(t *testing.T, connect func(context.Context) (*nats.Conn, error)) *pee
 
 func setupLogged(t *testing.T, connect func(context.Context, *slog.Logger) (*nats.Conn, error)) *peer {
 	t.Helper()
+	return configured(t, trainer.Config{Connect: connect})
+}
+
+func configured(t *testing.T, cfg trainer.Config) *peer {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +91,7 @@ func setupLogged(t *testing.T, connect func(context.Context, *slog.Logger) (*nat
 		t.Fatal(err)
 	}
 	p := &peer{t: t, served: make(chan error, 1)}
-	go func() { p.served <- trainer.Serve(context.Background(), served, trainer.Config{Connect: connect}) }()
+	go func() { p.served <- trainer.Serve(context.Background(), served, cfg) }()
 	p.memory = receive(t, own)
 	if p.conn, err = bridge.NewConn(own); err != nil {
 		t.Fatal(err)
