@@ -102,9 +102,9 @@ func (b *Batcher[B]) All(ctx context.Context, state schema.State) iter.Seq2[Step
 // Status asks the service how the batcher stands.
 func (b *Batcher[B]) Status(ctx context.Context) (schema.Status, error) { return b.r.status(ctx) }
 
-// Stop ends the run: what is under way is dropped, and Take returns ErrStopped until Start. It returns the
-// error that the run had, if it had one; after a Stop that ctx cut short, the next one does. One of several readers ends
-// its own part in it alone. Stopping twice is fine.
+// Stop ends the run: what is under way is dropped, and Take returns ErrStopped until Start. It returns the error that
+// the run had, if it had one; after a Stop that ctx cut short, the next one does. One of several readers ends its own
+// part in it alone. Stopping twice is fine.
 func (b *Batcher[B]) Stop(ctx context.Context) error {
 	if b.s != nil {
 		return b.s.stop(ctx)

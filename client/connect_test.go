@@ -111,7 +111,7 @@ func (g *gate) Dial(network, address string) (net.Conn, error) {
 	return net.Dial(network, address)
 }
 
-// TestOpenHeedsItsContext has the second connection take for ever. What comes of it after all is closed.
+// TestOpenHeedsItsContext has the second connection take for ever. The client closes one that comes after all.
 func TestOpenHeedsItsContext(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Run(t)

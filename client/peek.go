@@ -65,9 +65,9 @@ func (r *reader) peek(
 	}, int(res.Size))
 }
 
-// TakeIf is Take for such a program, which may have no place for the batch: accept is called with it before it is taken.
-// An error of accept is returned as it is, and the batch stays untaken: the next Take for the same state returns it, or
-// what has ended the run meanwhile.
+// TakeIf is Take for a program that may have no place for the batch: accept is called with the batch before it is
+// taken. An error of accept is returned as it is, and the batch stays untaken: the next Take for the same state
+// returns it, or what has ended the run meanwhile.
 func (b *Batcher[B]) TakeIf(ctx context.Context, state schema.State, accept func(B) error) (Step[B], error) {
 	var step Step[B]
 	var t taken

@@ -117,7 +117,7 @@ func (s *sharing) returns(ctx context.Context, side *reader, asked schema.State)
 
 // goAside opens the batcher beside, for a reader that was told that it cannot go with the others.
 func (s *sharing) goAside(ctx context.Context, why error) (side *reader, err error) {
-	s.main.rest() // before what is bound to the run that follows
+	s.main.rest() // the reader has another run then, whose end is to end the opening
 	err = s.within(ctx, func(ctx context.Context) error {
 		side, err = s.openBeside(ctx, why)
 		return err

@@ -140,7 +140,8 @@ func TestWaitingForATurnWhenBothHaveEnded(t *testing.T) {
 	}
 }
 
-// TestWaitCountsFromTheTake has the caller's patience end while the reader asks for its seat, after it waited for a batch.
+// TestWaitCountsFromTheTake has the caller's patience end while the reader asks for its seat, after it waited for a
+// batch.
 func TestWaitCountsFromTheTake(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)

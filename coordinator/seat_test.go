@@ -328,7 +328,9 @@ func TestRefusals(t *testing.T) {
 		code   string
 		says   string
 	}{
-		"unknown data set":  {func(q *wire.SeatRequest) { q.Spec.Dataset = "lost" }, schema.CodeUnknownDataset, "only count@1"},
+		"unknown data set": {
+			func(q *wire.SeatRequest) { q.Spec.Dataset = "lost" }, schema.CodeUnknownDataset, "only count@1",
+		},
 		"bad name":          {func(q *wire.SeatRequest) { q.Batcher = "a.b" }, schema.CodeBadRequest, "a.b"},
 		"unknown mode":      {func(q *wire.SeatRequest) { q.Mode = "stand" }, schema.CodeBadRequest, "stand"},
 		"unknown parameter": {func(q *wire.SeatRequest) { q.Spec.Params = []byte(`{"m":1}`) }, schema.CodeBadParams, `"m"`},

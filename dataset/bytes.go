@@ -72,7 +72,9 @@ func (i bytesInstance) Next(state []byte) (job, next []byte, err error) {
 	return i.set.Next(state)
 }
 
-func (i bytesInstance) Materialize(ctx context.Context, job, scratch []byte) (pieces [][]byte, grown []byte, err error) {
+func (i bytesInstance) Materialize(
+	ctx context.Context, job, scratch []byte,
+) (pieces [][]byte, grown []byte, err error) {
 	grown = scratch // after a panic, too
 	defer kind.Recover(&err)
 	return i.set.Materialize(ctx, job, scratch)

@@ -125,8 +125,8 @@ func (d Definition) Validate() error {
 	return nil
 }
 
-// normalParams writes parameters as P does, without what is zero and gives the same P where it is left out. A P that
-// does not read again what it wrote keeps the form that was sent.
+// normalParams writes parameters as P does. A member that is zero is left out where P is the same without it.
+// Parameters that P cannot read again as it wrote them keep the form in which the trainer sent them.
 func normalParams[P any](name string, raw json.RawMessage) (normal json.RawMessage, err error) {
 	defer kind.Recover(&err)
 	var params P

@@ -198,7 +198,9 @@ func (broken) Progress([]byte) (dataset.Progress, error) { panic("no progress") 
 
 func TestPanicsOfBytes(t *testing.T) {
 	t.Parallel()
-	def := dataset.DefineBytes("broken", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) { return broken{}, nil })
+	def := dataset.DefineBytes("broken", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) {
+		return broken{}, nil
+	})
 	inst, release, err := kind.Of(def).Acquire(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -109,7 +109,9 @@ func TestParametersThatAreTheSame(t *testing.T) {
 		Names   []string        `json:"names"`
 		Raw     json.RawMessage `json:"raw,omitempty"`
 	}
-	byBytes := dataset.DefineBytes("bytes", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) { return known{}, nil })
+	byBytes := dataset.DefineBytes("bytes", 1, func(context.Context, json.RawMessage) (dataset.Bytes, error) {
+		return known{}, nil
+	})
 	typed := dataset.Define("typed", opened[params])
 	defaults := dataset.Define("defaults", opened[trueByDefault])
 	for _, tt := range []struct {

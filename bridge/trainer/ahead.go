@@ -54,13 +54,14 @@ func (a *ahead) add(o offer, next schema.State) {
 	a.ready, a.bytes, a.next = append(a.ready, o), a.bytes+o.size, next
 }
 
-// has reports whether the batch after state is the first that lies ready. A state without an origin is of any.
+// has reports whether the batch after state is the first that lies ready.
 func (a *ahead) has(state schema.State) bool {
-	if !a.on || len(a.ready) == 0 {
-		return false
-	}
-	prev := a.ready[0].prev
-	return prev.Equal(state) && (state.Origin == "" || state.Origin == prev.Origin)
+	return a.on && len(a.ready) > 0 && follows(a.ready[0].prev, state)
+}
+
+// follows reports whether the batch after one state is the one asked for. A state without an origin is of any.
+func follows(before, asked schema.State) bool {
+	return before.Equal(asked) && (asked.Origin == "" || asked.Origin == before.Origin)
 }
 
 // taken returns the states before the batches with numbers up to batch, in order.

@@ -25,18 +25,19 @@ type batcher struct {
 	handle uint64
 	b      *client.Batcher[schema.Batch] // of views of what came
 	name   string
-	ranked bool // it is of a rank of a world
+	ranked bool   // it is of a rank of a world
+	opened uint64 // the call that opened it
 
-	opened uint64          // the call that opened it
-	last   context.Context // of the newest take, which has ended or was given up when another comes
-	call   uint64          // that take, for the goroutine that reads requests
-	unseen []uint64        // takes that the trainer gave up: it sees no answer to them. Under server.mu.
+	// Of the goroutine that reads requests: the newest take, which has ended or was given up when another comes.
+	last context.Context
+	call uint64
 
-	// given is the batch that answered the newest take. It is in the trainer's memory; the trainer may not have seen it.
-	given *held
+	unseen []uint64 // takes that the trainer gave up: it sees no answer to them. Under server.mu.
+
 	// turn is held by a take, or by readAhead between two takes, since a take that was given up may not be over yet. Its
-	// holder alone uses the fields above and those up to about.
+	// holder alone uses the fields up to about.
 	turn         chan struct{}
+	given        *handed       // the batch that answered the newest take, which the trainer may not have seen
 	ahead        ahead         // what lies ready for the trainer
 	laid         int           // how many of those the trainer does not know yet
 	entries      []byte        // and what it will be told of them
@@ -66,8 +67,8 @@ type take struct {
 	done  func()
 }
 
-// held is a batch that was taken from the client.
-type held struct {
+// handed is a batch that the client has given out, and that answered a take.
+type handed struct {
 	step  client.Step[schema.Batch]
 	asked schema.State // by the take
 	call  uint64       // the take that it answered
@@ -225,7 +226,7 @@ func (b *batcher) take(t take) {
 
 // hand answers a take with a batch that lies where the trainer sees it.
 func (b *batcher) hand(t take, at place, step *client.Step[schema.Batch]) {
-	b.given = &held{step: *step, asked: t.state, call: t.id, at: at}
+	b.given = &handed{step: *step, asked: t.state, call: t.id, at: at}
 	b.given.step.Batch = nil // it was released
 	b.deliver(t.id, at, step)
 	b.ahead.begin(step.Next)
@@ -235,17 +236,13 @@ func (b *batcher) hand(t take, at place, step *client.Step[schema.Batch]) {
 
 // stands reports whether a batch that was taken, and that the trainer has not seen, may answer a take of a state: the
 // client goes on behind it, and has neither stopped nor lost the batcher.
-func (b *batcher) stands(h *held, state schema.State) bool {
+func (b *batcher) stands(h *handed, state schema.State) bool {
 	if h.over || !follows(h.asked, state) && !follows(h.step.Prev, state) {
 		return false
 	}
 	_, _, err := b.b.Peek(h.step.Next, func(client.Step[schema.Batch]) error { return nil })
-	return err == nil || errors.Is(err, client.ErrUnavailable) // what comes next is another matter
-}
-
-// follows reports whether the batch after one state is the one asked for. A state without an origin is of any.
-func follows(before, asked schema.State) bool {
-	return before.Equal(asked) && (asked.Origin == "" || asked.Origin == before.Origin)
+	// ErrUnavailable is of the batch after this one: the client does not know which that will be.
+	return err == nil || errors.Is(err, client.ErrUnavailable)
 }
 
 // share has a batch, whose payload has that size, lie where the trainer sees it: it is there, or copied. The trainer

@@ -16,8 +16,8 @@ import (
 	"github.com/jetbatch/jetbatch/schema"
 )
 
-// A batch for which the trainer has no room is not taken: the next take has it, if the run is still the trainer's and goes
-// on, and the state is of its data.
+// A batch for which the trainer has no room is not taken: the next take has it, if the run is still the trainer's and
+// goes on, and the state is of its data.
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	service := start(t)

@@ -288,8 +288,8 @@ func (s *server) free(dec *msgpack.Decoder) error {
 	return nil
 }
 
-// give reads which call the trainer has given up, and ends it. Where the answer crosses that, a batch may answer the next
-// take, and what was opened is closed.
+// give reads which call the trainer has given up, and ends it. The bridge may have answered that call already: then a
+// batch may answer the next take, too, and a batcher that was opened is closed.
 func (s *server) give(dec *msgpack.Decoder) error {
 	call, err := dec.DecodeUint64()
 	if err != nil {
@@ -316,8 +316,8 @@ func (s *server) give(dec *msgpack.Decoder) error {
 	return nil
 }
 
-// queue returns what is closed when what was begun before with a batcher of that name is over, and what says that this
-// is: an open that follows one which the trainer gave up must not find the batcher in use by that.
+// queue has the opens of one name wait for one another: one that follows an open which the trainer gave up must not
+// find the batcher in use by that. before is closed when the earlier ones are over; done says that this one is.
 func (s *server) queue(name string) (before <-chan struct{}, done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -49,7 +49,8 @@ func TestACallThatIsForgottenIsOver(t *testing.T) {
 	}
 }
 
-// A call whose fields do not decode is answered, and what it frees is free; what is no frame ends the connection.
+// The bridge answers a call whose fields do not decode, and frees the batches that the call lists. A message that is no
+// frame ends the connection.
 func TestFieldsThatDoNotDecode(t *testing.T) {
 	t.Parallel()
 	own, other, err := bridge.Pair()

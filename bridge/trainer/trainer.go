@@ -34,7 +34,7 @@ const LargeBatch = 256 << 10
 // Config of Serve.
 type Config struct {
 	// Connect connects to the service. Serve calls it once, with a context that ends with the trainer, and closes what it
-	// returns. What is said to log the trainer hears; it may be used as long as Serve runs.
+	// returns. The trainer hears the lines that Connect, and the connection, write to log until Serve returns.
 	Connect func(ctx context.Context, log *slog.Logger) (*nats.Conn, error)
 
 	// Domain is client.Config.Domain of every batcher. Defaults to none.

@@ -59,7 +59,10 @@ func TestExact(t *testing.T) {
 //   - what is accepted is JSON, and has the form that it became;
 //   - a number has its value afterwards.
 func FuzzExact(f *testing.F) {
-	for _, seed := range []string{`{"a":[1.0,2e3]}`, `9007199254740993`, `-0.00012e-3`, `0E40749407407494074974`, `1e400`, `"\ud800"`, `{"a":1,"a":2}`, `[`} {
+	for _, seed := range []string{
+		`{"a":[1.0,2e3]}`, `9007199254740993`, `-0.00012e-3`, `0E40749407407494074974`, `1e400`, `"\ud800"`,
+		`{"a":1,"a":2}`, `[`,
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

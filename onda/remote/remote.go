@@ -74,8 +74,8 @@ type info struct {
 	looked time.Time
 }
 
-// check holds what an answer says of its version against the one that was looked at: a server, or a cache before it, may
-// pass over the condition of a request. Tags are compared without the mark of a weak one, which a proxy may add.
+// check holds what an answer says of its version against the one that was looked at: a server, or a cache before it,
+// may pass over the condition of a request. Tags are compared without the mark of a weak one, which a proxy may add.
 func (in info) check(answer info) error {
 	same := in.at.IsZero() || answer.at.IsZero() || in.at.Equal(answer.at)
 	if in.tag != "" && answer.tag != "" {
@@ -204,8 +204,8 @@ func (o *object) Tag() string        { return o.info.tag }
 func (o *object) Far() bool          { return true }
 func (o *object) Close() error       { return nil }
 
-// Identity has the URL, since files of two places may be alike in all else. It is that of one look where the server says
-// neither a date nor an ETag: a copy made then tells nothing later.
+// Identity has the URL, since files of two places may be alike in all else. It is that of one look where the server
+// says neither a date nor an ETag: a copy made then tells nothing later.
 func (o *object) Identity() string {
 	if o.info.tag == "" && o.info.at.IsZero() {
 		return fmt.Sprintf("%s %d looked at %d", o.url, o.info.size, o.info.looked.UnixNano())

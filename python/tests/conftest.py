@@ -132,7 +132,8 @@ class Up:
         flags = [f"--python={n}={c}" for n, c in (DATASETS if datasets is None else datasets).items()]
         with log.open("wb") as err:
             self.process = subprocess.Popen(
-                [*(command or [_binary.find()]), "up", "--listen", "127.0.0.1:0", "--json", "--slots", "2", *flags, *args],
+                [*(command or [_binary.find()]), "up", "--listen", "127.0.0.1:0", "--json", "--slots", "2"]
+                + [*flags, *args],
                 stdout=subprocess.PIPE,
                 stderr=err,
                 env=environment(**env),
