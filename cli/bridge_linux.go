@@ -58,7 +58,8 @@ func (c *bridgeCmd) Run(ctx context.Context, a *app) error {
 				return nil, ofTrainer(err)
 			}
 			ended = closing
-			service, err = embedded.Start(context.WithoutCancel(ctx), embedded.Config{Slots: c.Slots, Logger: log}, defs...)
+			beside := embedded.Config{Slots: c.Slots, Logger: log}
+			service, err = embedded.Start(context.WithoutCancel(ctx), beside, defs...)
 			if err != nil {
 				return nil, err
 			}

@@ -188,7 +188,8 @@ func (r *router) create(ctx context.Context, req *wire.SeatRequest, rev uint64) 
 
 func (r *router) unknownDataset(name string) *schema.Fault {
 	return &schema.Fault{Code: schema.CodeUnknownDataset, Message: fmt.Sprintf(
-		"coordinator %s has no data set %q, only %s", r.cfg.Name, name, strings.Join(wire.KindNames(r.kindTokens()), ", "))}
+		"coordinator %s has no data set %q, only %s",
+		r.cfg.Name, name, strings.Join(wire.KindNames(r.kindTokens()), ", "))}
 }
 
 // claimStray is claim for a batcher that no coordinator can go on with. A reader that opens the batcher on a data set

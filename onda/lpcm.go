@@ -94,8 +94,8 @@ func newReader(source Source, dir string, limit, files int64) (*reader, error) {
 		return nil, fmt.Errorf("onda: zstd: %w", err)
 	}
 	r := &reader{
-		source: source, kept: &kept{source: source, files: map[string]*keptFile{}}, own: rand.Text(), near: near(source),
-		quick: quick, indices: map[string]*frames{},
+		source: source, kept: &kept{source: source, files: map[string]*keptFile{}}, own: rand.Text(),
+		near: near(source), quick: quick, indices: map[string]*frames{},
 	}
 	// In so many draws nearly every file has come up.
 	patience := 8 * files

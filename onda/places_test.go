@@ -149,7 +149,9 @@ func TestWindowsEndWithTheLabels(t *testing.T) {
 	}
 	m.files["labels.arrow"], m.files[labels.Path] = rows.Bytes(), make([]byte, 5)
 	for _, stored := range []string{"", "labels.arrow"} {
-		for duration, count := range map[Duration]int{666_666_666: 2, 666_666_667: 2, 1_666_666_666: 5, 1_666_666_667: 5} {
+		for duration, count := range map[Duration]int{
+			666_666_666: 2, 666_666_667: 2, 1_666_666_666: 5, 1_666_666_667: 5,
+		} {
 			d := m.must(Params{LabelSignals: stored, LabelRate: 3, BatchDuration: duration, Mode: ModeEpochs,
 				Stride: 333_333_333, Epochs: 1})
 			job, batch, _ := take(t, d, d.start)

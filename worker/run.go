@@ -280,7 +280,8 @@ func (x *executor) materialize(e *execution) {
 			return
 		}
 		wait := time.Duration(judge.Backoff(e.attempts, mathrand.Float64()))
-		x.log.Warn("attempt failed", e.at("subject", e.subject, "attempt", e.attempts, "retry_in", wait, "error", e.err)...)
+		x.log.Warn("attempt failed",
+			e.at("subject", e.subject, "attempt", e.attempts, "retry_in", wait, "error", e.err)...)
 		if err := x.sleep(e.ctx, wait); err != nil {
 			e.err = err
 			return

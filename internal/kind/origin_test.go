@@ -22,7 +22,8 @@ func (p printed) Fingerprint(context.Context) (Fingerprint, error) { return p.pr
 
 func originOf(t *testing.T, params string, print Fingerprint) Origin {
 	t.Helper()
-	o, err := (&Kind{Name: "ecg", NormalFunc: Exact}).OriginOf(t.Context(), printed{print: print}, json.RawMessage(params))
+	k := &Kind{Name: "ecg", NormalFunc: Exact}
+	o, err := k.OriginOf(t.Context(), printed{print: print}, json.RawMessage(params))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,8 @@ type Coordinator struct {
 // Merge puts the answers of several coordinators together. Each knows its own batchers and hears all workers; of two
 // that both own a batcher, at a take-over, the one with the higher seat is right.
 func Merge(answers []wire.Overview) Status {
-	s := Status{Coordinators: []Coordinator{}, Batchers: []schema.Status{}, Workers: []schema.WorkerStatus{}} // [] as JSON
+	// Empty lists are [] as JSON.
+	s := Status{Coordinators: []Coordinator{}, Batchers: []schema.Status{}, Workers: []schema.WorkerStatus{}}
 	for _, o := range answers {
 		s.Coordinators = append(s.Coordinators, Coordinator{o.Coordinator, o.Version, o.Kinds})
 		s.Batchers = append(s.Batchers, o.Batchers...)
