@@ -131,6 +131,8 @@ func TestWorkersAreTold(t *testing.T) {
 		}
 	}
 	beat("w1", false)
+	// c2 may still be meeting workers: then it tells only that w1 has left, and could do so before c1 tells that it came.
+	natstest.Eventually(t, "w1 has come", func() bool { return slices.Equal(c.told("w1"), []string{"came"}) })
 	beat("w1", true)
 	beat("w2", false)
 	natstest.Eventually(t, "w2 is dead", func() bool { return slices.Equal(c.told("w2"), []string{"came", "died"}) })
